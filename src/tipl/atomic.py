@@ -1,0 +1,188 @@
+"""Writing files and directories whole or not at all, whatever kills the process.
+
+A file is written under a temporary name beside its place, synced to the disk and renamed, so that
+a killed process leaves the old file or the new one, never a part of one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tipl.errors import TiplError
+
+__all__ = [
+    "explained",
+    "is_unfinished",
+    "new_directory",
+    "remove_unfinished",
+    "write_bytes_atomically",
+]
+
+_TEMPORARY_SUFFIX = ".unfinished"
+
+_ADVICE = {
+    errno.ENOENT: "create the folder first, or check the spelling",
+    errno.ENOTDIR: "a part of the path is a file: choose another path",
+    errno.EISDIR: "this is a folder: give the path of a file",
+    errno.EEXIST: "something else has that name: choose another path",
+    errno.EACCES: "choose a path that you may use, or change its permissions",
+    errno.EPERM: "choose a path that you may use, or change its permissions",
+    errno.EROFS: "the disk is read-only: choose another one",
+    errno.ENOSPC: "free some space on the disk, then run the same command again",
+    errno.EDQUOT: "your disk quota is used up: free some space, then run the same command again",
+}
+
+
+@contextmanager
+def explained(action: str, path: Path) -> Iterator[None]:
+    """Turns an OSError into a TiplError that names the path and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "check the path and the disk, then try again")
+        reason = error.strerror or str(error)
+        raise TiplError(f"cannot {action} {path}: {reason}; {advice}") from error
+
+
+def _temporary(path: Path) -> Path:
+    """A fresh hidden name in the same folder, so that a rename to `path` crosses no file system."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether the path has a name that only a write which is not finished uses."""
+    return path.name.startswith(".") and path.name.endswith(_TEMPORARY_SUFFIX)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes what killed processes left half-written in a directory; nobody may be writing there.
+
+    Raises:
+        TiplError: the directory cannot be read or changed.
+    """
+    with explained("clean up", directory):
+        for path in directory.iterdir():
+            if is_unfinished(path):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes renames in a folder survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes_atomically(path: str | Path, data: bytes) -> None:
+    """Writes a file whole or not at all; an existing file is replaced.
+
+    Raises:
+        TiplError: the folder does not exist, may not be written to, or the disk is full.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    with explained("write", path):
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            _remove(temporary)
+            raise
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def new_directory(path: str | Path, replaces: str | None = None) -> Iterator[Path]:
+    """Fills a directory that appears whole or not at all.
+
+    Yields a temporary directory beside `path`; when the block ends it is renamed to `path`, and
+    when the block raises it is removed. An existing directory is swapped out in one step where
+    the system can (Linux); elsewhere a crash between two renames leaves it beside its place.
+
+    Args:
+        path: the directory to make; its parent must exist.
+        replaces: a file name; a directory that holds such a file may be replaced. Without it
+            only an empty directory may be, so that nobody's other files are lost.
+
+    Raises:
+        TiplError: something else is at `path`, or it cannot be written.
+    """
+    path = Path(path).resolve()  # of a link, what it points to is replaced
+    with explained("write", path):
+        _refuse_to_lose(path, replaces)
+        temporary = _temporary(path)
+        temporary.mkdir()
+    try:
+        yield temporary
+        with explained("write", path):
+            _sync_folder(temporary)
+            if path.exists():
+                _refuse_to_lose(path, replaces)
+                _swap(temporary, path)
+            else:
+                temporary.rename(path)
+            _sync_folder(path.parent)
+    finally:
+        _remove(temporary)  # the half-filled new directory, or the old one after the swap
+
+
+def _refuse_to_lose(path: Path, replaces: str | None) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise TiplError(f"{path} is a file, but a directory is to be written; choose another path")
+    names = {entry.name for entry in path.iterdir()}
+    if names and replaces not in names:
+        expected = f"a directory with a {replaces}" if replaces else "an empty directory"
+        raise TiplError(
+            f"{path} holds other files ({_shortened(names)}) and only {expected} is replaced; "
+            "choose another path, or remove it first"
+        )
+
+
+def _shortened(names: set[str]) -> str:
+    first = sorted(names)[:3]
+    return ", ".join(first) + (", ..." if len(names) > len(first) else "")
+
+
+def _swap(new: Path, old: Path) -> None:
+    """Puts `new` in the place of the directory `old`, and `old` under the name of `new`."""
+    try:
+        _exchange(new, old)
+    except (OSError, AttributeError):  # not Linux, or a file system without RENAME_EXCHANGE
+        aside = _temporary(old)
+        old.rename(aside)
+        try:
+            new.rename(old)
+        except BaseException:
+            aside.rename(old)
+            raise
+        aside.rename(new)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Exchanges two names in one step, so that neither is vacant at any moment (renameat2)."""
+    here, rename_exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <linux/fs.h>
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(here, os.fsencode(first), here, os.fsencode(second), rename_exchange) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,282 @@
+"""Gymnasium's MuJoCo tasks, stepped all at once by ``mujoco.batch``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import mujoco  # type: ignore[import-untyped]
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from jaxtyping import Bool, Float, Float64, Integer
+from mujoco import batch as mujoco_batch
+
+from tipl.envs.mujoco_tasks import MUJOCO_TASKS, StepResult
+from tipl.errors import TiplError
+
+__all__ = ["BatchedMujocoEnv", "silent_mujoco"]
+
+_ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+_WORD = 2**64
+
+
+class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """Many copies of one MuJoCo task, bit-identical to ``gymnasium.make(env_id)`` but faster.
+
+    Observations, rewards, terminations and truncations are those of Gymnasium's own environment
+    with its default settings, for the same seeds and actions. Actions are not clipped: as in
+    Gymnasium, MuJoCo clips the forces and the reward sees the action as given. Finished episodes
+    reset in the same step (``AutoresetMode.SAME_STEP``): the observation returned is the next
+    episode's first one and ``info["final_obs"]`` holds the finished episode's last one.
+
+    The differences, all on the side of keeping independent trials independent:
+
+    - a NaN or infinite action value counts as 0;
+    - a simulation in which MuJoCo raises an error ends its episode, and the others go on;
+    - MuJoCo's warnings are silenced (MuJoCo resets an unstable simulation, as in Gymnasium);
+    - ``info`` leaves out the measurements that some tasks add, such as ``x_velocity``.
+
+    Args:
+        env_id: A key of :data:`tipl.envs.mujoco_tasks.MUJOCO_TASKS`.
+        num_envs: Number of copies, E.
+        num_threads: Threads that step them; the results do not depend on it.
+
+    Raises:
+        TiplError: The task is not built in, or a number is below 1.
+    """
+
+    def __init__(self, env_id: str, num_envs: int, *, num_threads: int = 1) -> None:
+        if env_id not in MUJOCO_TASKS:
+            raise TiplError(
+                f"no batched task {env_id!r}: expected one of {', '.join(MUJOCO_TASKS)}; "
+                "tipl.envs.make_vec runs any other Gymnasium id"
+            )
+        for name, number in (("num_envs", num_envs), ("num_threads", num_threads)):
+            if number < 1:
+                raise TiplError(f"{name} is {number}: expected 1 or more; give a positive number")
+        task = MUJOCO_TASKS[env_id]
+        with silent_mujoco():  # half_cheetah.xml has a deprecated attribute
+            model = mujoco.MjModel.from_xml_path(str(_ASSETS / task.xml_file))
+        batch = mujoco_batch.Batch(model, num_envs, nthread=num_threads)
+        fields = {name: batch.bind(name) for name in {"qpos", "qvel", *task.fields}}
+
+        self.spec = gymnasium.spec(env_id)
+        self.num_envs = num_envs
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        low, high = model.actuator_ctrlrange.astype(np.float32).T
+        observation_size = task.observe(fields).shape[1]
+        self.single_action_space = Box(low, high, dtype=np.float32)
+        self.single_observation_space = Box(-np.inf, np.inf, (observation_size,), np.float64)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+
+        self._task = task
+        self._batch = batch
+        self._fields = fields
+        self._ctrl = batch.bind("ctrl")
+        self._default_state = batch.state[0].copy()
+        self._initial_qpos, self._initial_qvel = model.qpos0, np.zeros(model.nv)
+        self._dt = model.opt.timestep * task.frame_skip
+        limit = self.spec.max_episode_steps
+        self._max_episode_steps = np.inf if limit is None else limit
+        self._elapsed_steps = np.zeros(num_envs, dtype=np.int64)
+        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
+        self._started = False
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | Integer[np.ndarray, " E"] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Float64[np.ndarray, "E O"], dict[str, Any]]:
+        """Start a new episode in every environment.
+
+        Args:
+            seed: One seed s, which seeds environment i with s + i; or one for each environment.
+                None, here or in the sequence, goes on with the environment's present generator.
+            options: Must be empty; these tasks have none.
+
+        Returns:
+            The first observations, [E, O], and an empty info.
+
+        Raises:
+            TiplError: The seeds are negative or not one for each environment; options are given.
+        """
+        if options:
+            raise TiplError(f"reset got the options {options}: expected none; leave them out")
+        seeds = self._one_seed_each(seed)
+        for i, one in enumerate(seeds):
+            if one is not None:
+                self._rngs[i] = np.random.default_rng(one)
+        self._reset(np.arange(self.num_envs))
+        self._started = True
+        return self._task.observe(self._fields), {}
+
+    def step(
+        self, actions: Float[np.ndarray, "E A"]
+    ) -> tuple[
+        Float64[np.ndarray, "E O"],
+        Float64[np.ndarray, " E"],
+        Bool[np.ndarray, " E"],
+        Bool[np.ndarray, " E"],
+        dict[str, Any],
+    ]:
+        """Take one action in every environment and reset those whose episode ends.
+
+        Args:
+            actions: One action for each environment, [E, A]; float32 for Gymnasium's rewards.
+
+        Returns:
+            Observations [E, O], rewards [E], terminations [E], truncations [E] and info, which is
+            empty unless an episode ends; the arrays are the caller's to keep.
+
+        Raises:
+            TiplError: The actions have another shape, or ``reset`` was never called.
+        """
+        self._ctrl[:] = actions = self._checked(actions)
+        position_before = self._task.position(self._fields).copy()
+        failed = self._simulate()
+        observations = self._task.observe(self._fields)
+        result = StepResult(
+            actions, position_before, self._task.position(self._fields), observations, self._dt
+        )
+        terminations = self._task.terminate(result) | failed
+        rewards = self._task.reward(result, terminations)
+        self._elapsed_steps += 1
+        truncations = self._elapsed_steps >= self._max_episode_steps
+
+        done = terminations | truncations
+        info = self._start_next_episodes(observations, done) if done.any() else {}
+        return observations, rewards, terminations, truncations, info
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that is needed to continue bit-identically, as plain arrays.
+
+        Returns:
+            ``simulation`` [E, S] float64 (MuJoCo's integration state), ``elapsed_steps`` [E]
+            int64 and ``rng`` [E, 6] uint64 (each PCG64 generator: state and increment, high and
+            low word, then its spare 32 bits, if any).
+        """
+        return {
+            "simulation": self._batch.state.copy(),
+            "elapsed_steps": self._elapsed_steps.copy(),
+            "rng": np.stack([_generator_to_words(rng) for rng in self._rngs]),
+        }
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Continue from what :meth:`state` returned, in this or another process.
+
+        Raises:
+            TiplError: The state is of another task, another number of environments, or damaged.
+        """
+        for name, present in self.state().items():
+            given = state.get(name)
+            if given is None or given.shape != present.shape or given.dtype != present.dtype:
+                got = "nothing" if given is None else f"{given.dtype} {given.shape}"
+                raise TiplError(
+                    f"the environment state has {got} for {name!r}: expected {present.dtype} "
+                    f"{present.shape}; give the state() of {self.num_envs} envs of this task"
+                )
+        self._batch.state[:] = state["simulation"]
+        self._elapsed_steps[:] = state["elapsed_steps"]
+        self._rngs = [_generator_from_words(words) for words in state["rng"]]
+        self._started = True
+
+    def _one_seed_each(self, seed: Any) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            seed = range(seed, seed + self.num_envs)
+        seeds = [None if one is None else int(one) for one in seed]
+        if len(seeds) != self.num_envs or any(one is not None and one < 0 for one in seeds):
+            raise TiplError(
+                f"reset got the seeds {seeds}: expected {self.num_envs} numbers of 0 or more; "
+                "give one number for all environments or one for each"
+            )
+        return seeds
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        """Return the actions as rewards sum them: C-contiguous (its order), finite."""
+        actions = np.ascontiguousarray(actions)
+        if actions.shape != self._ctrl.shape:
+            raise TiplError(
+                f"step got actions of shape {actions.shape}: expected {self._ctrl.shape}, "
+                "one action for each environment; stack them in this shape"
+            )
+        if not self._started:
+            raise TiplError("step was called before reset: expected reset first; call reset()")
+        finite = np.isfinite(actions)
+        # MuJoCo would zero all of an environment's controls, warn, and write a log file.
+        return actions if finite.all() else np.where(finite, actions, actions.dtype.type(0))
+
+    def _simulate(self) -> np.ndarray:
+        """Advance all simulations by one environment step; return which failed, [E]."""
+        failed = np.zeros(self.num_envs, dtype=np.bool_)
+        with silent_mujoco():
+            try:
+                self._batch.step(nstep=self._task.frame_skip)
+            except mujoco_batch.SimulationError as error:
+                failed[error.ids] = True  # they kept their state; the others were stepped
+        return failed
+
+    def _start_next_episodes(self, observations: np.ndarray, done: np.ndarray) -> dict[str, Any]:
+        """Reset the done environments, put their first observations in place, return the info."""
+        ids = np.flatnonzero(done)
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for i in ids:
+            final_obs[i] = observations[i].copy()
+        self._reset(ids)
+        observations[ids] = self._task.observe(self._fields)[ids]
+        # The keys of Gymnasium's SyncVectorEnv.
+        return {
+            "final_obs": final_obs,
+            "_final_obs": done,
+            "final_info": {},
+            "_final_info": done.copy(),
+        }
+
+    def _reset(self, ids: np.ndarray) -> None:
+        """Start new episodes as Gymnasium does: default state, drawn start, forward pass."""
+        self._batch.state[ids] = self._default_state  # the row is all of a simulation's state
+        self._fields["qpos"][ids], self._fields["qvel"][ids] = self._task.draw_states(
+            [self._rngs[i] for i in ids], self._initial_qpos, self._initial_qvel
+        )
+        # The forward pass without controls also sets what the first step's solver starts from.
+        with silent_mujoco():
+            self._batch.forward(ids)
+        self._elapsed_steps[ids] = 0
+
+
+@contextlib.contextmanager
+def silent_mujoco() -> Iterator[None]:
+    """Keep MuJoCo from printing warnings and writing MUJOCO_LOG.TXT where the user works."""
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)
+
+
+def _generator_to_words(rng: np.random.Generator) -> np.ndarray:
+    pcg: Any = rng.bit_generator.state
+    state, increment = pcg["state"]["state"], pcg["state"]["inc"]
+    words = [*divmod(state, _WORD), *divmod(increment, _WORD), pcg["has_uint32"], pcg["uinteger"]]
+    return np.array(words, dtype=np.uint64)
+
+
+def _generator_from_words(words: np.ndarray) -> np.random.Generator:
+    state_high, state_low, inc_high, inc_low, has_uint32, uinteger = map(int, words)
+    pcg = np.random.PCG64()
+    pcg.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": state_high * _WORD + state_low, "inc": inc_high * _WORD + inc_low},
+        "has_uint32": has_uint32,
+        "uinteger": uinteger,
+    }
+    return np.random.Generator(pcg)

@@ -1,0 +1,184 @@
+"""From a Gymnasium id to vectorised environments, and to the spec of the task."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from tipl.envs.batched_mujoco import BatchedMujocoEnv, silent_mujoco
+from tipl.envs.mujoco_tasks import MUJOCO_TASKS
+from tipl.errors import TiplError
+from tipl.tasks import TaskSpec, get_task, known_tasks
+
+__all__ = ["OBSERVATION_STD_FLOOR", "make_task", "make_vec", "measure_task"]
+
+#: A dimension that random actions hardly move is divided by this at least, so that it cannot
+#: dwarf the others once a policy moves it.
+OBSERVATION_STD_FLOOR = 1e-3
+
+
+def make_vec(
+    env_id: str, num_envs: int, *, num_threads: int = 1
+) -> VectorEnv[np.ndarray, np.ndarray, np.ndarray]:
+    """Make copies of an environment that are stepped together and reset in the same step.
+
+    The tasks of :data:`tipl.envs.mujoco_tasks.MUJOCO_TASKS` run batched
+    (:class:`tipl.envs.BatchedMujocoEnv`). Any other Gymnasium id with one-dimensional Box
+    observations and actions runs in Gymnasium's own ``SyncVectorEnv``, one copy after another;
+    that one has no ``state()`` and ``set_state()``.
+
+    Args:
+        env_id: A Gymnasium id, such as ``"InvertedPendulum-v4"``.
+        num_envs: Number of copies, E.
+        num_threads: Threads for the batched tasks; the others use one.
+
+    Returns:
+        The environments, with ``metadata["autoreset_mode"]`` SAME_STEP.
+
+    Raises:
+        TiplError: The id is unknown, the environment cannot be made or has other spaces, or a
+            number is below 1.
+    """
+    if env_id in MUJOCO_TASKS:
+        return BatchedMujocoEnv(env_id, num_envs, num_threads=num_threads)
+    if num_envs < 1:
+        raise TiplError(f"num_envs is {num_envs}: expected 1 or more; give a positive number")
+    with warnings.catch_warnings(), silent_mujoco():
+        # Old versions of an environment are a choice here: returns of v4 and v5 are not comparable.
+        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
+        first = _make_gymnasium(env_id)
+        _check_spaces(env_id, first)
+        rest = [lambda: gymnasium.make(env_id)] * (num_envs - 1)
+        return SyncVectorEnv([lambda: first, *rest], autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def make_task(env_id: str) -> TaskSpec:
+    """Return the spec of a task: the shipped one, or one measured now.
+
+    Args:
+        env_id: A Gymnasium id.
+
+    Raises:
+        TiplError: As :func:`make_vec` and :func:`measure_task`.
+    """
+    return get_task(env_id) if env_id in known_tasks() else measure_task(env_id)
+
+
+def measure_task(
+    env_id: str, *, num_envs: int = 8, num_steps: int = 2_000, seed: int = 0
+) -> TaskSpec:
+    """Measure the observations under actions drawn uniformly between the action bounds.
+
+    Mean and standard deviation are taken in float64 over all observations that a policy would
+    act on (first observations of episodes included, last ones not), and the standard deviation
+    is at least :data:`OBSERVATION_STD_FLOOR`.
+
+    Args:
+        env_id: A Gymnasium id.
+        num_envs: Copies to run.
+        num_steps: Steps of each copy.
+        seed: Seed of the actions and of the copies.
+
+    Raises:
+        TiplError: As :func:`make_vec`; or an action is unbounded, an episode may last forever,
+            an observation is not finite, or the registered entry point is not text.
+    """
+    envs = make_vec(env_id, num_envs)
+    limit, gymnasium_spec = _registered(env_id)
+    actions: Any = envs.single_action_space
+    if not actions.is_bounded():
+        raise TiplError(
+            f"{env_id!r} has the actions {actions}: expected finite bounds; give the environment "
+            "a bounded action space and register it under an id of its own"
+        )
+    observations = _observe_random_actions(envs, num_steps, seed)
+    envs.close()
+    mean, std = observations.mean(axis=(0, 1)), observations.std(axis=(0, 1))
+    if not np.isfinite(mean).all():
+        raise TiplError(
+            f"{env_id!r} gave observations that are not finite under random actions: expected "
+            "finite ones; mend the environment"
+        )
+    return TaskSpec(
+        env_id=env_id,
+        observation_size=mean.size,
+        action_size=actions.shape[0],
+        action_low=tuple(actions.low.astype(np.float64).tolist()),
+        action_high=tuple(actions.high.astype(np.float64).tolist()),
+        max_episode_steps=limit,
+        observation_mean=tuple(mean.tolist()),
+        observation_std=tuple(np.maximum(std, OBSERVATION_STD_FLOOR).tolist()),
+        gymnasium_spec=gymnasium_spec,
+    )
+
+
+def _registered(env_id: str) -> tuple[int, str]:
+    """Return the limit of episode steps and the whole Gymnasium spec as text."""
+    spec = gymnasium.spec(env_id.rpartition(":")[2])  # registered without its module
+    if spec.max_episode_steps is None:
+        raise TiplError(
+            f"{env_id!r} has no limit of episode steps: expected one; register the environment "
+            "under an id of its own with max_episode_steps"
+        )
+    try:
+        return spec.max_episode_steps, spec.to_json()
+    except ValueError as error:
+        raise TiplError(
+            f"the Gymnasium spec of {env_id!r} cannot be written down: {error} "
+            "(expected plain values; register the environment as 'module:Class')"
+        ) from error
+
+
+def _observe_random_actions(
+    envs: VectorEnv[np.ndarray, np.ndarray, np.ndarray], num_steps: int, seed: int
+) -> np.ndarray:
+    """Return the observations that the random actions were taken on, [num_steps, E, O]."""
+    space: Any = envs.single_action_space
+    rng = np.random.default_rng((seed, 1))  # the first copy's own generator has the bare seed
+    observation, _ = envs.reset(seed=seed)
+    observations = np.empty((num_steps, *observation.shape), dtype=np.float64)
+    for step in range(num_steps):
+        observations[step] = observation
+        actions = rng.uniform(space.low, space.high, (envs.num_envs, *space.shape))
+        observation, *_ = envs.step(actions.astype(space.dtype))
+    return observations
+
+
+def _make_gymnasium(env_id: str) -> gymnasium.Env[Any, Any]:
+    # "module:Name-v0" registers itself when Gymnasium imports the module.
+    if ":" not in env_id and env_id not in gymnasium.registry:
+        raise _unknown(env_id)
+    try:
+        return gymnasium.make(env_id)
+    except gymnasium.error.UnregisteredEnv:
+        raise _unknown(env_id) from None
+    except (gymnasium.error.Error, ImportError) as error:
+        raise TiplError(
+            f"the environment {env_id!r} could not be made: {error} "
+            "(expected an environment that gymnasium.make can make here; install what it needs)"
+        ) from error
+
+
+def _unknown(env_id: str) -> TiplError:
+    close = difflib.get_close_matches(env_id, [*known_tasks(), *gymnasium.registry], n=3)
+    hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else "check its spelling"
+    return TiplError(
+        f"unknown environment id {env_id!r}: expected one of {', '.join(known_tasks())} or "
+        f"another id that Gymnasium has registered; {hint}"
+    )
+
+
+def _check_spaces(env_id: str, env: gymnasium.Env[Any, Any]) -> None:
+    for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
+        if not isinstance(space, Box) or len(space.shape) != 1:
+            raise TiplError(
+                f"{env_id!r} has the {name} {space}: expected one-dimensional Box observations "
+                "and actions; wrap the environment (gymnasium.wrappers.FlattenObservation) and "
+                "register it under an id of its own, or choose another"
+            )

@@ -1,0 +1,13 @@
+"""The one exception that tipl raises for bad input."""
+
+from __future__ import annotations
+
+__all__ = ["TiplError"]
+
+
+class TiplError(ValueError):
+    """Bad input, explained in one sentence.
+
+    The message names what was given, what was expected and what to do. The command line prints
+    it without a traceback and exits with status 2; nothing has been written when it is raised.
+    """

@@ -1,0 +1,209 @@
+"""Episodic returns of many policies at once, by running them in their environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64
+from rich.progress import Progress
+from threadpoolctl import threadpool_limits
+
+from tipl.envs import make_vec
+from tipl.errors import TiplError
+from tipl.policy import ParamLayout, Policy, normalise_observations, stacked_mlp
+from tipl.progress import progress_bar
+from tipl.stats import Interval, mean_interval
+from tipl.tasks import TaskSpec
+
+__all__ = ["Evaluation", "evaluate", "evaluate_stack"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NUM_SLOTS = 64
+"""Environments that one thread steps together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The returns of one policy's episodes.
+
+    Attributes:
+        env_id: the environment.
+        episodic_return: undiscounted return of each episode, `[E]`.
+        mean: their mean with its 95% bootstrap interval over episodes.
+    """
+
+    env_id: str
+    episodic_return: Float64[np.ndarray, " E"]
+    mean: Interval
+
+    def __str__(self) -> str:
+        value, low, high = self.mean.value, self.mean.low, self.mean.high
+        interval = f" (95% interval {low:,.1f} to {high:,.1f})" if np.isfinite(low) else ""
+        count = len(self.episodic_return)
+        return (
+            f"{self.env_id}: mean episodic return {value:,.1f}{interval} over {count} "
+            f"episode{'s' * (count > 1)}"
+        )
+
+
+def evaluate(
+    policy: Policy, episodes: int = 20, *, seed: int = 0, progress: bool = False
+) -> Evaluation:
+    """Runs a policy's mean actions for whole episodes of its task.
+
+    Args:
+        policy: the policy to run.
+        episodes: number of episodes, E.
+        seed: fixes the episodes' starts: episode e starts alike for every policy.
+        progress: show a progress bar.
+
+    Raises:
+        TiplError: `episodes` is below 1, or the task's environment cannot be made.
+    """
+    returns = evaluate_stack(
+        policy.params[None],
+        policy.layout,
+        policy.task,
+        episodes,
+        statistics=(policy.observation_mean[None], policy.observation_std[None]),
+        seed=seed,
+        progress=progress,
+    )[0]
+    return Evaluation(policy.task.env_id, returns, mean_interval(returns))
+
+
+def evaluate_stack(
+    params: Float32[np.ndarray, "M P"],
+    layout: ParamLayout,
+    task: TaskSpec,
+    episodes: int,
+    *,
+    statistics: tuple[Float[np.ndarray, "M O"], Float[np.ndarray, "M O"]] | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Float64[np.ndarray, "M E"]:
+    """Episodic returns of M policies of one architecture, acting by their mean.
+
+    Each (policy, episode) pair runs in the first environment that falls free, so short episodes
+    do not wait for long ones. Episode e starts from the same state for every policy: returns are
+    paired by episode.
+
+    Args:
+        params: flat weights of the policies.
+        layout: of the weights; anything but the actor is ignored.
+        task: the environment.
+        episodes: episodes E for each policy.
+        statistics: mean and std of each policy's observation normaliser; by default the task's.
+        seed: fixes the episodes' starts.
+        threads: by default one for each processor.
+        progress: show a progress bar.
+
+    Raises:
+        TiplError: `episodes` is below 1, the weights are not finite or do not fit the layout.
+    """
+    _check(params, layout, episodes)
+    if statistics is None:
+        shape = (len(params), task.observation_size)
+        mean = np.broadcast_to(np.array(task.observation_mean), shape)
+        statistics = (mean, np.broadcast_to(np.array(task.observation_std), shape))
+    returns = np.full((len(params), episodes), np.nan)
+    pairs = [(m, e) for m in range(len(params)) for e in range(episodes)]
+    count = min(threads or os.cpu_count() or 1, -(-len(pairs) // NUM_SLOTS))
+    with progress_bar(progress) as bar, threadpool_limits(1, "blas"):
+        task_id = bar.add_task(f"evaluate {len(params)} policies", total=len(pairs), note="")
+        workers = [
+            _Worker(params, layout, task, statistics, seed, pairs[i::count], returns)
+            for i in range(count)
+        ]
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda worker: worker.run(bar, task_id), workers))
+    return returns
+
+
+def _check(params: Array, layout: ParamLayout, episodes: int) -> None:
+    if episodes < 1:
+        raise TiplError(f"{episodes} episodes were given; expected at least 1")
+    if params.shape[-1] != layout.size:
+        raise TiplError(
+            f"policies of {params.shape[-1]} parameters were given with a layout of "
+            f"{layout.size}; use the layout that the weights were stored with"
+        )
+    broken = np.flatnonzero(~np.isfinite(params).all(axis=1))
+    if len(broken):
+        raise TiplError(
+            f"policy {broken[0]} of the {len(params)} given has NaN or infinite weights; it "
+            "cannot act: leave it out"
+        )
+
+
+class _Worker:
+    """One thread's environments, each of which runs one episode of one policy at a time."""
+
+    def __init__(
+        self,
+        params: Array,
+        layout: ParamLayout,
+        task: TaskSpec,
+        statistics: tuple[Array, Array],
+        seed: int,
+        pairs: Sequence[tuple[int, int]],
+        returns: Array,
+    ) -> None:
+        self.params, self.task, self.seed, self.returns = params, task, seed, returns
+        self.all_means, self.all_stds = statistics
+        self.waiting = list(reversed(pairs))
+        slots = min(NUM_SLOTS, len(pairs))
+        self.running: list[tuple[int, int] | None] = [None] * slots
+        self.slot_params = np.zeros((slots, layout.size), np.float32)
+        self.actor = stacked_mlp(layout.unflatten(self.slot_params), "actor")
+        self.mean = np.zeros((slots, task.observation_size))
+        self.std = np.ones((slots, task.observation_size))
+        self.envs = make_vec(task.env_id, slots)
+
+    def run(self, bar: Progress, task_id: Any) -> None:
+        """Fills this worker's entries of the returns."""
+        low, high = np.float32(self.task.action_low), np.float32(self.task.action_high)
+        slots = len(self.running)
+        observations = self._start_episodes(np.ones(slots, bool))
+        running, totals = np.ones(slots, bool), np.zeros(slots)
+        while running.any():
+            inputs = normalise_observations(observations, self.mean, self.std)[:, None]
+            # [S, 1, O] -> [S, 1, A] -> [S, A]
+            actions = np.clip(self.actor.forward(inputs)[:, 0], low, high)
+            observations, rewards, terminated, truncated, _ = self.envs.step(actions)
+            totals += rewards
+            done = (terminated | truncated) & running
+            if done.any():
+                for slot in np.flatnonzero(done):
+                    self.returns[self.running[slot]] = totals[slot]
+                bar.advance(task_id, int(done.sum()))
+                totals[done] = 0.0
+                observations = self._start_episodes(done)
+                running = np.array([pair is not None for pair in self.running])
+        self.envs.close()
+
+    def _start_episodes(self, free: Array) -> Array:
+        """Gives the free slots their next episodes; returns all present observations."""
+        seeds: list[int | None] = [None] * len(free)
+        for slot in np.flatnonzero(free):
+            self.running[slot] = self.waiting.pop() if self.waiting else None
+            pair = self.running[slot]
+            if pair is not None:
+                policy, episode = pair
+                self.slot_params[slot] = self.params[policy]
+                self.mean[slot], self.std[slot] = self.all_means[policy], self.all_stds[policy]
+                seeds[slot] = int(
+                    np.random.SeedSequence((self.seed, episode)).generate_state(1)[0]
+                )
+        observations, _ = self.envs.reset(
+            seed=seeds,  # type: ignore[arg-type]
+            options={"reset_mask": free.copy()},
+        )
+        return observations

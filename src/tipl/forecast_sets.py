@@ -1,0 +1,236 @@
+"""Forecasts of many held-out trials: made, stored, run in the environment, and compared.
+
+A case is one forecaster, one history and one horizon; each case is forecast for every trial. A
+history that ends at checkpoint 0 is the untrained network alone: its forecasts optimise a policy
+from nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from tipl import storage
+from tipl.errors import TiplError
+from tipl.evaluation import evaluate_stack
+from tipl.forecast import Forecaster, PathTransformerForecaster
+from tipl.paths import PathDataset
+
+__all__ = [
+    "ForecastCase",
+    "ForecastReturns",
+    "ForecastSet",
+    "forecast_held_out",
+    "held_out_trials",
+]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastCase:
+    """Which forecaster, from where, how far."""
+
+    method: str
+    """name of the forecaster"""
+    start: int
+    """last checkpoint of the history"""
+    horizon: int
+    """checkpoints ahead"""
+
+    @property
+    def target(self) -> int:
+        """The true checkpoint that the forecast stands beside."""
+        return self.start + self.horizon
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastReturns:
+    """What forecasts and true checkpoints returned in the environment.
+
+    Attributes:
+        forecasts: episodic returns `[F, N, E]` of each case.
+        checkpoints: episodic returns `[N, T, E]` of the true checkpoints.
+    """
+
+    forecasts: Float64[np.ndarray, "F N E"]
+    checkpoints: Float64[np.ndarray, "N T E"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastSet:
+    """Forecasts of the same trials in several cases.
+
+    Attributes:
+        paths: the held-out trials.
+        cases: the F cases.
+        params: forecast weights `[F, N, P]`.
+        settings: how they were made, for the record.
+    """
+
+    paths: PathDataset
+    cases: list[ForecastCase]
+    params: Float32[np.ndarray, "F N P"]
+    settings: dict[str, Any]
+
+    def save(self, directory: str | Path) -> None:
+        """Writes `forecasts.json` and `forecasts.safetensors`, whole or not at all."""
+        directory = Path(directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with storage.new_directory(directory, replaces="forecasts.json") as new:
+            storage.write_tensors(
+                new / "forecasts.safetensors", {"params": self.params}, {"kind": "forecasts"}
+            )
+            storage.write_json(
+                new / "forecasts.json",
+                {
+                    "kind": "forecasts",
+                    "dataset": str(self.paths.directory.resolve()),
+                    "dataset_digest": self.paths.metadata.digest,
+                    "trials": self.paths.trials.tolist(),
+                    "cases": [dataclasses.asdict(case) for case in self.cases],
+                    "settings": self.settings,
+                },
+            )
+
+    @classmethod
+    def load(cls, directory: str | Path) -> ForecastSet:
+        """Reads what `save` wrote, and opens the dataset it speaks of.
+
+        Raises:
+            TiplError: there are no forecasts in the directory, a file is damaged, or the dataset
+                is gone or has changed.
+        """
+        directory = Path(directory)
+        record = storage.read_json(
+            directory / "forecasts.json", "a set of forecasts (made by `tipl forecast`)"
+        )
+        paths = PathDataset.open(record["dataset"])
+        if paths.metadata.digest != record["dataset_digest"]:
+            raise TiplError(
+                f"the forecasts in {directory} were made from another dataset than the one now in "
+                f"{record['dataset']}; run `tipl forecast` again"
+            )
+        tensors, _ = storage.read_tensors(directory / "forecasts.safetensors", "the forecasts")
+        cases = [ForecastCase(**case) for case in record["cases"]]
+        return cls(
+            paths.select(record["trials"]), cases, tensors["params"], record["settings"]
+        )
+
+    def weight_errors(self) -> Float64[np.ndarray, "F N"]:
+        """Distance of each forecast from the true checkpoint, in units of standing still's."""
+        true = self.paths.params().astype(np.float64)
+        errors = np.empty(self.params.shape[:2])
+        for f, case in enumerate(self.cases):
+            missed = np.linalg.norm(self.params[f] - true[:, case.target], axis=1)
+            moved = np.linalg.norm(true[:, case.start] - true[:, case.target], axis=1)
+            errors[f] = missed / moved
+        return errors
+
+    def evaluate(
+        self, episodes: int, *, seed: int = 0, threads: int | None = None, progress: bool = False
+    ) -> ForecastReturns:
+        """Runs every forecast, and every true checkpoint of its trial, in the environment.
+
+        Raises:
+            TiplError: the dataset's observation normaliser is a running one, which a forecast of
+                weights alone does not carry, or `episodes` is below 1.
+        """
+        if self.paths.metadata.normaliser != "frozen":
+            raise TiplError(
+                f"the paths in {self.paths.directory} were collected with normaliser="
+                f"{self.paths.metadata.normaliser!r}, whose statistics a forecast does not carry; "
+                "collect with normaliser='frozen'"
+            )
+        true = self.paths.params()  # [N, T, P]
+        policies = np.concatenate([flat.reshape(-1, flat.shape[-1]) for flat in (self.params, true)])
+        # Equal weights, such as those of standing still, are run once.
+        digests = [row.tobytes() for row in policies]
+        first = {digest: m for m, digest in reversed(list(enumerate(digests)))}
+        distinct = {m: i for i, m in enumerate(sorted(first.values()))}
+        returns = evaluate_stack(
+            policies[list(distinct)],
+            self.paths.layout,
+            self.paths.task,
+            episodes,
+            seed=seed,
+            threads=threads,
+            progress=progress,
+        )[[distinct[first[digest]] for digest in digests]]
+        count = self.params.shape[0] * self.params.shape[1]
+        return ForecastReturns(
+            returns[:count].reshape(*self.params.shape[:2], episodes),  # [F * N, E] -> [F, N, E]
+            returns[count:].reshape(*true.shape[:2], episodes),  # [N * T, E] -> [N, T, E]
+        )
+
+
+def held_out_trials(
+    paths: PathDataset, forecasters: Sequence[Forecaster]
+) -> PathDataset:
+    """The trials of a dataset that none of the models was trained on and that did not diverge.
+
+    Raises:
+        TiplError: there is no such trial.
+    """
+    seen: set[int] = set()
+    for forecaster in forecasters:
+        if isinstance(forecaster, PathTransformerForecaster):
+            if forecaster.settings.get("dataset") == paths.metadata.digest:
+                seen.update(forecaster.settings["trials"])
+    unseen = [int(trial) for trial in paths.trials[~paths.diverged()] if int(trial) not in seen]
+    if not unseen:
+        raise TiplError(
+            f"the models were trained on all {paths.num_trials} usable trials of "
+            f"{paths.directory}; train on a part of them (`tipl train --held-out 0.25`) or give "
+            "another dataset"
+        )
+    return paths.select(unseen)
+
+
+def forecast_held_out(
+    forecasters: Sequence[Forecaster],
+    paths: PathDataset,
+    starts: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 0.75),
+    horizons: Sequence[int] = (1, 2, 5, 10, 20, 50),
+) -> ForecastSet:
+    """Forecasts every trial by every forecaster, from several histories, several horizons ahead.
+
+    Args:
+        forecasters: models and baselines; each takes part where the history is long enough.
+        paths: the trials to forecast.
+        starts: where histories end, as fractions of the path; 0 is the untrained network alone.
+        horizons: checkpoints ahead; those past the path's end are left out, and the jump to the
+            end is always added.
+
+    Raises:
+        TiplError: a fraction is outside [0, 1), a horizon below 1, or a forecaster was trained on
+            another architecture.
+    """
+    for start in starts:
+        if not 0 <= start < 1:
+            raise TiplError(
+                f"{start} was given as the fraction of a path that a history covers; expected "
+                "from 0 (the untrained network) to below 1"
+            )
+    if not horizons or min(horizons) < 1:
+        raise TiplError(
+            f"the horizons {list(horizons)} were given; expected 1 or more checkpoints ahead"
+        )
+    params, end = paths.params(), paths.num_checkpoints - 1
+    cases: list[ForecastCase] = []
+    forecasts: list[Array] = []
+    for start in sorted({round(fraction * end) for fraction in starts}):
+        reach = sorted({h for h in horizons if start + h <= end} | {end - start})
+        for forecaster in forecasters:
+            if start + 1 < forecaster.min_history:
+                continue
+            ahead = forecaster.forecast(params[:, : start + 1], reach)  # [N, H, P]
+            cases += [ForecastCase(forecaster.name, start, horizon) for horizon in reach]
+            forecasts += list(ahead.swapaxes(0, 1))
+    settings = {"starts": list(starts), "horizons": list(horizons)}
+    return ForecastSet(paths, cases, np.stack(forecasts), settings)

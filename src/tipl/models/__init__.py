@@ -1,0 +1,1 @@
+"""Models that read policy learning paths."""

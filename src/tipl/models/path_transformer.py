@@ -1,0 +1,130 @@
+"""PathTransformer: a causal Transformer that reads a policy learning path (the paper's model).
+
+One token is one checkpoint. The network sees tokens up to checkpoint t and predicts the token of
+checkpoint t + 1, for every t at once; training minimises the mean squared error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["PathTransformer", "PathTransformerConfig"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PathTransformerConfig:
+    """Size of a PathTransformer."""
+
+    num_coordinates: int
+    """coordinates K of a token"""
+    max_checkpoints: int
+    """checkpoints T of a whole path: later ones share the last position"""
+    width: int = 128
+    """width D of the residual stream"""
+    depth: int = 4
+    """Transformer blocks"""
+    heads: int = 4
+    """attention heads in each block"""
+    condition_on_return: bool = False
+    """tell the model the return that the path ends with"""
+
+
+class Block(nn.Module):
+    """Pre-norm causal self-attention, then a GELU MLP."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        batch, length, width = x.shape
+        # [B, L, 3 D] -> [B, L, 3, H, D / H] -> [3, B, H, L, D / H]
+        qkv = self.query_key_value(self.attention_norm(x))
+        q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        # [B, H, L, D / H] -> [B, L, D]
+        x = x + self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class PathTransformer(nn.Module):
+    """Predicts the next token of a path at every position, from the tokens up to it.
+
+    An untrained PathTransformer predicts that the weights stand still: its last layer starts at
+    zero and gives the *change* of the token.
+
+    Args:
+        config: sizes.
+        token_scale: typical size of each coordinate `[K]`, which divides the inputs.
+        change_scale: typical one-step change of each coordinate `[K]`, which multiplies the
+            outputs.
+    """
+
+    token_scale: Tensor
+    change_scale: Tensor
+
+    def __init__(
+        self,
+        config: PathTransformerConfig,
+        token_scale: Float[Tensor, " K"] | None = None,
+        change_scale: Float[Tensor, " K"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        ones = torch.ones(config.num_coordinates)
+        self.register_buffer("token_scale", ones if token_scale is None else token_scale)
+        self.register_buffer("change_scale", ones if change_scale is None else change_scale)
+        self.token_in = nn.Linear(config.num_coordinates, config.width)
+        self.position = nn.Embedding(config.max_checkpoints, config.width)
+        nn.init.normal_(self.position.weight, std=0.02)
+        if config.condition_on_return:
+            self.return_in = nn.Linear(1, config.width)
+            self.unknown_return = nn.Parameter(torch.zeros(config.width))
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+        self.change_out = nn.Linear(config.width, config.num_coordinates)
+        nn.init.zeros_(self.change_out.weight)
+        nn.init.zeros_(self.change_out.bias)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B L K"],
+        positions: Int[Tensor, "B L"],
+        final_return: Float[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B L K"]:
+        """The predicted next token at each position.
+
+        Args:
+            tokens: coordinates of consecutive checkpoints.
+            positions: index of each checkpoint in its path, from 0.
+            final_return: scaled return that each path ends with (or is wished to); NaN or None is
+                unknown. Ignored by a model that does not condition on it.
+        """
+        x = self.token_in(tokens / self.token_scale)  # [B, L, D]
+        x = x + self.position(positions.clamp(max=self.config.max_checkpoints - 1))
+        if self.config.condition_on_return:
+            x = x + self._return_embedding(tokens, final_return)[:, None]
+        for block in self.blocks:
+            x = block(x)
+        return tokens + self.change_out(self.norm(x)) * self.change_scale
+
+    def _return_embedding(
+        self, tokens: Tensor, final_return: Tensor | None
+    ) -> Float[Tensor, "B D"]:
+        if final_return is None:
+            final_return = tokens.new_full((len(tokens),), torch.nan)
+        unknown: Bool[Tensor, "B 1"] = final_return.isnan()[:, None]
+        known = self.return_in(final_return.nan_to_num()[:, None])
+        return torch.where(unknown, self.unknown_return, known)

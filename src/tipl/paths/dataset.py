@@ -1,0 +1,289 @@
+"""Policy learning paths, read from disk: whole, by slices, split by trial, or as windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
+
+from tipl.errors import TiplError
+from tipl.paths.metadata import PathMetadata, read_metadata
+from tipl.paths.parts import part_ranges, parts_present
+from tipl.paths.reader import PartReader
+from tipl.policy import ParamLayout, Policy
+from tipl.tasks import TaskSpec
+
+__all__ = ["PathDataset", "PolicyPath", "Split"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyPath:
+    """The checkpoints of one trial, in order.
+
+    Attributes:
+        trial: the number of the trial in its dataset.
+        params: flat weights `[T, P]`.
+        episodic_return: mean undiscounted return `[T]` of the training episodes that ended while
+            the checkpoint's policy acted; NaN if none did.
+        global_step: environment steps `[T]` before each checkpoint.
+        iteration: PPO iterations `[T]` before each checkpoint.
+        diverged: whether the trial had become NaN by each checkpoint, `[T]`.
+    """
+
+    trial: int
+    params: Float32[np.ndarray, "T P"]
+    episodic_return: Float32[np.ndarray, " T"]
+    global_step: Int64[np.ndarray, " T"]
+    iteration: Int64[np.ndarray, " T"]
+    diverged: Bool[np.ndarray, " T"]
+
+
+class PathDataset:
+    """Policy learning paths with one layout, on disk: all trials of a directory, or a view of some.
+
+    Each part's hash is checked the first time that something is read from it; after that, slices
+    are read by memory map. Positions `i` count the view's trials, not those of the directory.
+
+    Attributes:
+        trials: the trials in this view, by their numbers in the dataset, `[N]`.
+    """
+
+    def __init__(self, reader: PartReader, trials: Int64[np.ndarray, " N"]) -> None:
+        """Use `PathDataset.open`, `select` or `split`."""
+        self._reader = reader  # shared between views
+        self.trials = trials
+
+    @classmethod
+    def open(cls, directory: str | Path) -> PathDataset:
+        """Opens a complete dataset.
+
+        Raises:
+            TiplError: there is none in the directory, parts of it are missing, or their headers
+                are damaged.
+        """
+        directory = Path(directory)
+        metadata = read_metadata(directory)
+        present, expected = len(parts_present(directory, metadata)), len(part_ranges(metadata))
+        if present < expected:
+            raise TiplError(
+                f"{directory} is incomplete: {present} of {expected} parts are there; run "
+                "`tipl collect` with the same arguments to resume the collection"
+            )
+        return cls(PartReader(directory, metadata), np.arange(metadata.num_trials))
+
+    @property
+    def directory(self) -> Path:
+        """Where the dataset lies."""
+        return self._reader.directory
+
+    @property
+    def metadata(self) -> PathMetadata:
+        """What all paths of the dataset have in common."""
+        return self._reader.metadata
+
+    @property
+    def task(self) -> TaskSpec:
+        """The environment."""
+        return self.metadata.task
+
+    @property
+    def layout(self) -> ParamLayout:
+        """Names and shapes in a stored parameter vector."""
+        return self.metadata.layout
+
+    @property
+    def num_trials(self) -> int:
+        """Number of trials in this view, N."""
+        return len(self.trials)
+
+    @property
+    def num_checkpoints(self) -> int:
+        """Length of each path, T."""
+        return self.metadata.num_checkpoints
+
+    @property
+    def global_step(self) -> Int64[np.ndarray, " T"]:
+        """Environment steps of one trial before each checkpoint, `[T]`."""
+        return self._reader.read_axis("global_step")
+
+    @property
+    def iteration(self) -> Int64[np.ndarray, " T"]:
+        """PPO iterations before each checkpoint, `[T]`."""
+        return self._reader.read_axis("iteration")
+
+    def __len__(self) -> int:
+        return self.num_trials
+
+    def __iter__(self) -> Iterator[PolicyPath]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> PolicyPath:
+        one = self._only(i)
+        return PolicyPath(
+            trial=int(one.trials[0]),
+            params=one.params()[0],
+            episodic_return=one.episodic_return()[0],
+            global_step=one.global_step,
+            iteration=one.iteration,
+            diverged=one._read("diverged")[0],
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"PathDataset({str(self.directory)!r}, {self.task.env_id}: {self.num_trials} trials, "
+            f"{self.num_checkpoints} checkpoints, {self.layout.size} parameters)"
+        )
+
+    def params(self, checkpoints: slice | None = None) -> Float32[np.ndarray, "N T P"]:
+        """Flat weights `[N, T, P]`, of all checkpoints or of a slice of them.
+
+        Raises:
+            TiplError: a part is damaged, or holds NaN weights that are not labelled as diverged.
+        """
+        return self._read("params", checkpoints)
+
+    def episodic_return(self) -> Float32[np.ndarray, "N T"]:
+        """Mean return `[N, T]` of the training episodes at each checkpoint; NaN if none ended."""
+        return self._read("episodic_return")
+
+    def num_episodes(self) -> Int32[np.ndarray, "N T"]:
+        """Number `[N, T]` of training episodes that ended while each checkpoint's policy acted."""
+        return self._read("num_episodes")
+
+    def diverged(self) -> Bool[np.ndarray, " N"]:
+        """Whether each trial became NaN at any checkpoint, `[N]`."""
+        return np.asarray(self._read("diverged").any(axis=1))
+
+    def observation_statistics(
+        self,
+    ) -> tuple[Float64[np.ndarray, "N T O"], Float64[np.ndarray, "N T O"]]:
+        """Mean and standard deviation of the observation normaliser at each checkpoint."""
+        if self.metadata.normaliser == "running":
+            return self._read("observation_mean"), self._read("observation_std")
+        shape = (self.num_trials, self.num_checkpoints, self.task.observation_size)
+        mean, std = np.array(self.task.observation_mean), np.array(self.task.observation_std)
+        return np.broadcast_to(mean, shape), np.broadcast_to(std, shape)
+
+    def policy(self, i: int, checkpoint: int) -> Policy:
+        """The policy of a trial at a checkpoint, without a stored critic.
+
+        Args:
+            i: position in this view; negative ones count from the end.
+            checkpoint: likewise; -1 is the last.
+
+        Raises:
+            TiplError: there is no such trial or checkpoint, or the trial has diverged there.
+        """
+        one = self._only(i)
+        t = _position(checkpoint, self.num_checkpoints, "checkpoint")
+        at = slice(t, t + 1)
+        params, layout, slices = (
+            one.params(at)[0, 0],
+            self.metadata.actor_layout,
+            self.layout.slices,
+        )
+        actor = np.concatenate([params[slices[name]] for name in layout.names])
+        if self.metadata.normaliser == "frozen":
+            return Policy(actor, layout, self.task)
+        mean, std = one._read("observation_mean", at), one._read("observation_std", at)
+        return Policy(actor, layout, self.task, mean[0, 0], std[0, 0])
+
+    def select(self, trials: Sequence[int] | Int64[np.ndarray, " N"]) -> PathDataset:
+        """A view of some of this view's trials, by their numbers in the dataset, in that order.
+
+        Raises:
+            TiplError: no trials were given, or one of them is not in this view.
+        """
+        selected = np.array(trials, dtype=np.int64)
+        unknown = np.setdiff1d(selected, self.trials)
+        if unknown.size or not selected.size:
+            given = f"trial {unknown[0]} is not among" if unknown.size else "no trial was given of"
+            raise TiplError(
+                f"{given} the {self.num_trials} trials of this view of {self.directory}; choose "
+                "from its `trials`"
+            )
+        return PathDataset(self._reader, selected)
+
+    def split(self, held_out: float = 0.25, seed: int = 0) -> Split:
+        """Splits the trials at random into training and held-out ones.
+
+        Diverged trials are in neither. The same trials and seed give the same split.
+
+        Args:
+            held_out: share of the trials to hold out, between 0 and 1.
+            seed: of the random choice.
+
+        Raises:
+            TiplError: the share is not between 0 and 1, or fewer than two trials have converged.
+        """
+        if not 0 < held_out < 1:
+            raise TiplError(
+                f"{held_out} was given as the share of held-out trials; expected a number between "
+                "0 and 1, such as 0.25"
+            )
+        usable = np.sort(self.trials[~self.diverged()])
+        if len(usable) < 2:
+            raise TiplError(
+                f"{len(usable)} of {self.num_trials} trials of {self.directory} can be used (the "
+                "rest diverged), but a split needs two at least; collect more trials"
+            )
+        count = min(max(round(held_out * len(usable)), 1), len(usable) - 1)
+        shuffled = np.random.default_rng(seed).permutation(usable)
+        return Split(
+            train=self.select(np.sort(shuffled[count:])),
+            held_out=self.select(np.sort(shuffled[:count])),
+        )
+
+    def windows(self, context: int, horizon: int) -> Int64[np.ndarray, "M 2"]:
+        """All places where a history of `context` checkpoints has a target `horizon` later.
+
+        Returns:
+            Pairs `[M, 2]` of a position `i` in this view and a first checkpoint `start`: the
+            history is `start` to `start + context - 1`, the target is checkpoint
+            `start + context + horizon - 1`. Diverged trials are included.
+
+        Raises:
+            TiplError: context or horizon is below 1, or together they are longer than a path.
+        """
+        for name, value in (("context", context), ("horizon", horizon)):
+            if value < 1:
+                raise TiplError(f"a {name} of {value} was given; expected 1 or more checkpoints")
+        per_path = self.num_checkpoints - context - horizon + 1
+        if per_path < 1:
+            raise TiplError(
+                f"a context of {context} and a horizon of {horizon} need {context + horizon} "
+                f"checkpoints, but the paths in {self.directory} have {self.num_checkpoints}; "
+                "choose smaller ones, or collect longer paths"
+            )
+        i, start = np.indices((self.num_trials, per_path))
+        return np.stack([i.ravel(), start.ravel()], axis=1)  # two [N, per_path] -> [M, 2]
+
+    def _only(self, i: int) -> PathDataset:
+        trial = self.trials[_position(i, self.num_trials, "trial")]
+        return PathDataset(self._reader, np.array([trial]))
+
+    def _read(self, name: str, checkpoints: slice | None = None) -> Array:
+        return self._reader.read(name, self.trials, checkpoints or slice(None))
+
+
+class Split(NamedTuple):
+    """Two views of one dataset that share no trial."""
+
+    train: PathDataset
+    held_out: PathDataset
+
+
+def _position(index: int, size: int, what: str) -> int:
+    """An index as Python counts it, from the front."""
+    if not -size <= index < size:
+        raise TiplError(
+            f"there is no {what} {index}: expected one from {-size} to {size - 1}, where negative "
+            "numbers count from the end"
+        )
+    return index % size

@@ -1,0 +1,430 @@
+"""PPO for N independent trials in one batched loop.
+
+The algorithm and its defaults are CleanRL's `ppo_continuous_action` (Huang et al., 2022), after
+Schulman et al. (2017): one environment a trial, clipped surrogate and value losses, generalised
+advantages, reward scaling, Adam with an annealed learning rate. The trial is a batch axis: every
+array starts with N, and nothing is ever summed over it, so trials stay independent. Unlike
+CleanRL, a truncated episode is bootstrapped with the value of its last observation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from tipl.adam import StackedAdam
+from tipl.normalisers import RewardScaler, RunningMoments
+from tipl.policy import ParamLayout, initial_params, normalise_observations, stacked_mlp
+from tipl.tasks import TaskSpec
+
+__all__ = ["PPO", "PPOConfig", "Rollout", "advantages_and_returns"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Each trial's random numbers come from (seed, trial, purpose, ...): they do not depend on which
+# trials share its batch, and a resumed trial needs no stored generator.
+INITIAL_NETWORK, ENVIRONMENT, ACTION_NOISE, MINIBATCHES = range(1, 5)
+
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+STATE_ARRAYS = ("params", "last_finite", "diverged", "episode_return", "observation")
+"""What `PPO.state` holds of the trials' own arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions."""
+
+    num_steps: int = 2048
+    """environment steps of each trial between two updates"""
+    num_minibatches: int = 32
+    """minibatches that a rollout is cut into"""
+    update_epochs: int = 10
+    """passes over each rollout"""
+    learning_rate: float = 3e-4
+    """Adam's learning rate at the start"""
+    anneal_lr: bool = True
+    """let the learning rate fall linearly to 0"""
+    gamma: float = 0.99
+    """discount factor"""
+    gae_lambda: float = 0.95
+    """lambda of the generalised advantage estimate"""
+    norm_adv: bool = True
+    """normalise the advantages of each minibatch"""
+    clip_coef: float = 0.2
+    """clipping range of the probability ratio and of the value"""
+    clip_vloss: bool = True
+    """clip the value loss, too"""
+    ent_coef: float = 0.0
+    """weight of the entropy bonus"""
+    vf_coef: float = 0.5
+    """weight of the value loss"""
+    max_grad_norm: float = 0.5
+    """largest gradient norm of one trial"""
+    adam_eps: float = 1e-5
+    """epsilon of Adam"""
+    reward_clip: float = 10.0
+    """scaled rewards are clipped to +- this"""
+
+
+@dataclasses.dataclass
+class Rollout:
+    """What N trials saw in `num_steps` steps, time first.
+
+    Attributes:
+        observations: normalised, `[T, N, O]`.
+        actions: before clipping to the action bounds, `[T, N, A]`.
+        log_probs: of the actions, `[T, N]`.
+        rewards: scaled, `[T, N]`.
+        values: of the observations, `[T, N]`.
+        next_values: of the observations that followed, `[T, N]`; 0 after a termination, the value
+            of the final observation after a truncation.
+        dones: whether the episode ended with this step, `[T, N]`.
+        episodic_return: mean undiscounted return of the episodes that ended, `[N]`; NaN if none.
+        num_episodes: episodes that ended, `[N]`.
+    """
+
+    observations: Float[np.ndarray, "T N O"]
+    actions: Float[np.ndarray, "T N A"]
+    log_probs: Float[np.ndarray, "T N"]
+    rewards: Float[np.ndarray, "T N"]
+    values: Float[np.ndarray, "T N"]
+    next_values: Float[np.ndarray, "T N"]
+    dones: Bool[np.ndarray, "T N"]
+    episodic_return: Float[np.ndarray, " N"]
+    num_episodes: Int[np.ndarray, " N"]
+
+
+def advantages_and_returns(
+    rewards: Float[np.ndarray, "T N"],
+    values: Float[np.ndarray, "T N"],
+    next_values: Float[np.ndarray, "T N"],
+    dones: Bool[np.ndarray, "T N"],
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Float[np.ndarray, "T N"], Float[np.ndarray, "T N"]]:
+    """Generalised advantage estimates (Schulman et al., 2016) and the value targets.
+
+    Args:
+        rewards: reward of each step.
+        values: value of the observation before the step.
+        next_values: value of the observation after the step, 0 where the episode terminated.
+        dones: whether the episode ended, by termination or truncation.
+        gamma: discount factor.
+        gae_lambda: 0 is the one-step temporal difference, 1 the Monte Carlo return.
+    """
+    deltas = rewards + gamma * next_values - values
+    decay = (gamma * gae_lambda) * ~dones
+    advantages = np.empty_like(deltas)
+    running = np.zeros_like(deltas[0])
+    for t in reversed(range(len(deltas))):
+        running = deltas[t] + decay[t] * running
+        advantages[t] = running
+    return advantages, advantages + values
+
+
+class PPO:
+    """N independent PPO trials, one environment each.
+
+    `rollout()` then `update(rollout)` is one iteration. The actor's parameters come first in
+    `params`, then the critic's.
+
+    Args:
+        envs: N environments with same-step autoreset, as `tipl.envs.make_vec` makes them.
+        task: the task of `envs`; its observation statistics are the frozen normaliser.
+        trials: number of each trial, N of them: with `seed`, they fix all random numbers.
+        num_iterations: iterations over which the learning rate falls to 0.
+        config: hyperparameters.
+        hidden_sizes: units in each hidden layer of actor and critic.
+        normaliser: `"frozen"` (the task's statistics) or `"running"` (each trial's own, as
+            CleanRL).
+        initial: `"independent"` or `"shared"` initial networks of the trials.
+        seed: seed of the whole collection.
+        dtype: of all network arithmetic.
+    """
+
+    def __init__(
+        self,
+        envs: gym.vector.VectorEnv[Any, Any, Any],
+        task: TaskSpec,
+        trials: Sequence[int],
+        num_iterations: int,
+        config: PPOConfig | None = None,
+        hidden_sizes: Sequence[int] = (64, 64),
+        normaliser: str = "frozen",
+        initial: str = "independent",
+        seed: int = 0,
+        dtype: type[np.floating[Any]] = np.float32,
+    ) -> None:
+        self.envs, self.task, self.trials = envs, task, list(trials)
+        self.config = config or PPOConfig()
+        self.num_iterations, self.seed, self.dtype = num_iterations, seed, dtype
+        self.iteration = 0
+        N, observation_size = len(self.trials), task.observation_size
+        self.actor_layout = ParamLayout.actor(observation_size, task.action_size, hidden_sizes)
+        self.layout = self.actor_layout + ParamLayout.critic(observation_size, hidden_sizes)
+        networks = self.trials if initial == "independent" else [0] * N
+        self.params = np.stack(
+            [initial_params(self.layout, (seed, network, INITIAL_NETWORK)) for network in networks]
+        ).astype(dtype)
+        self._bind_networks()
+        self.diverged = np.zeros(N, bool)
+        self.observation_moments = (
+            RunningMoments(N, (observation_size,)) if normaliser == "running" else None
+        )
+        self.reward_scaler = RewardScaler(N, self.config.gamma, self.config.reward_clip)
+        self.episode_return = np.zeros(N)
+        env_seeds = [
+            int(np.random.SeedSequence((seed, trial, ENVIRONMENT)).generate_state(1)[0])
+            for trial in self.trials
+        ]
+        observation, _ = envs.reset(seed=env_seeds)  # type: ignore[arg-type]
+        self.observation = self._receive(observation)
+
+    def _bind_networks(self) -> None:
+        """Makes the networks, gradients and optimiser that share the flat arrays."""
+        self.gradients = np.zeros_like(self.params)
+        self.last_finite = self.params.copy()
+        self.adam = StackedAdam(
+            self.params, self.gradients, self.config.adam_eps, self.config.max_grad_norm
+        )
+        arrays = self.layout.unflatten(self.params)
+        gradients = self.layout.unflatten(self.gradients)
+        self.actor, self.critic = stacked_mlp(arrays, "actor"), stacked_mlp(arrays, "critic")
+        self.actor_gradients = stacked_mlp(gradients, "actor")
+        self.critic_gradients = stacked_mlp(gradients, "critic")
+        self.log_std, self.log_std_gradient = arrays["log_std"], gradients["log_std"]
+
+    # --- rollout ---------------------------------------------------------------------------
+
+    def observation_statistics(self) -> tuple[Array, Array]:
+        """Mean and std of the observation normaliser, `[N, O]` each."""
+        if self.observation_moments is not None:
+            return self.observation_moments.mean, self.observation_moments.std
+        shape = (len(self.trials), self.task.observation_size)
+        mean, std = self.task.observation_mean, self.task.observation_std
+        return np.broadcast_to(mean, shape), np.broadcast_to(std, shape)
+
+    def _receive(self, observations: Array) -> Array:
+        """The environments' observations `[N, O]`, normalised for the networks."""
+        if self.observation_moments is not None:
+            self.observation_moments.update(observations)
+        return normalise_observations(observations, *self.observation_statistics(), self.dtype)
+
+    def rollout(self) -> Rollout:
+        """Lets every trial act for `num_steps` steps with its present weights."""
+        T, N = self.config.num_steps, len(self.trials)
+        observations = np.empty((T, N, self.task.observation_size), self.dtype)
+        actions, rewards = np.empty((T, N, self.task.action_size), self.dtype), np.empty((T, N))
+        dones, terminated = np.empty((T, N), bool), np.empty((T, N), bool)
+        final_observations: list[tuple[int, int, Array]] = []  # of truncated episodes
+        return_sum, num_episodes = np.zeros(N), np.zeros(N, np.int32)
+        noise, std = self._action_noise(), np.exp(self.log_std)
+        low, high = np.float32(self.task.action_low), np.float32(self.task.action_high)
+        for t in range(T):
+            observations[t] = self.observation
+            # [N, O] -> [N, 1, O] -> [N, 1, A] -> [N, A]
+            actions[t] = self.actor.forward(self.observation[:, None])[:, 0] + std * noise[t]
+            executed = np.clip(actions[t].astype(np.float32), low, high)
+            received, reward, terminated[t], truncated, info = self.envs.step(executed)
+            dones[t] = terminated[t] | truncated
+            rewards[t] = self.reward_scaler(reward, terminated[t])
+            self.episode_return += reward
+            if dones[t].any():
+                return_sum += np.where(dones[t], self.episode_return, 0.0)
+                num_episodes += dones[t]
+                self.episode_return[dones[t]] = 0.0
+                bootstrapped = np.flatnonzero(truncated & ~terminated[t])
+                final_observations += [(t, int(n), info["final_obs"][n]) for n in bootstrapped]
+            self.observation = self._receive(received)
+        log_probs = -0.5 * noise**2 - (self.log_std + HALF_LOG_TWO_PI)
+        values, next_values = self._values(observations, terminated, final_observations)
+        return Rollout(
+            observations=observations,
+            actions=actions,
+            log_probs=log_probs.sum(axis=2),
+            rewards=rewards.astype(self.dtype),
+            values=values,
+            next_values=next_values,
+            dones=dones,
+            episodic_return=np.where(
+                num_episodes, return_sum / np.maximum(num_episodes, 1), np.nan
+            ),
+            num_episodes=num_episodes,
+        )
+
+    def _action_noise(self) -> Array:
+        """Standard normal noise `[T, N, A]`, each trial's from its own generator."""
+        size = (self.config.num_steps, self.task.action_size)
+        noise = [
+            np.random.default_rng((self.seed, trial, ACTION_NOISE, self.iteration)).standard_normal(
+                size
+            )
+            for trial in self.trials
+        ]
+        return np.stack(noise, axis=1).astype(self.dtype)
+
+    def _values(
+        self,
+        observations: Array,
+        terminated: Array,
+        final_observations: list[tuple[int, int, Array]],
+    ) -> tuple[Array, Array]:
+        """Values of the observations `[T, N]` and of those that followed them `[T, N]`."""
+        # [T + 1, N, O] -> [N, T + 1, O]
+        inputs = np.concatenate([observations, self.observation[None]]).swapaxes(0, 1)
+        values = self._critic_values(inputs).T
+        next_values = np.where(terminated, self.dtype(0), values[1:])
+        if final_observations:
+            # column k of the padded [N, K, O] holds each trial's k-th truncated episode
+            steps, trials = np.array([(t, n) for t, n, _ in final_observations]).T
+            columns = [np.count_nonzero(trials[:i] == n) for i, n in enumerate(trials)]
+            mean, std = self.observation_statistics()
+            final = np.zeros((len(self.trials), max(columns) + 1, inputs.shape[2]), self.dtype)
+            final[trials, columns] = normalise_observations(
+                np.stack([raw for _, _, raw in final_observations]),
+                mean[trials],
+                std[trials],
+                self.dtype,
+            )
+            next_values[steps, trials] = self._critic_values(final)[trials, columns]
+        return values[:-1], next_values
+
+    def _critic_values(self, inputs: Array) -> Array:
+        """Values `[N, B]` of normalised observations `[N, B, O]`, in pieces that fit the cache."""
+        pieces = range(0, inputs.shape[1], 64)
+        return np.concatenate(
+            [self.critic.forward(inputs[:, start : start + 64])[:, :, 0] for start in pieces],
+            axis=1,
+        )
+
+    # --- update ----------------------------------------------------------------------------
+
+    def update(self, rollout: Rollout) -> None:
+        """Improves every trial's weights on its own rollout, `update_epochs` times over.
+
+        A trial whose weights stop being finite keeps its last finite ones from then on, and is
+        marked in `diverged`.
+        """
+        config = self.config
+        advantages, returns = advantages_and_returns(
+            rollout.rewards,
+            rollout.values,
+            rollout.next_values,
+            rollout.dones,
+            config.gamma,
+            config.gae_lambda,
+        )
+        learning_rate = config.learning_rate
+        if config.anneal_lr:
+            learning_rate *= 1.0 - self.iteration / self.num_iterations
+        inputs, actions, log_probs = rollout.observations, rollout.actions, rollout.log_probs
+        batch = [
+            # [T, N, ...] -> [N, T, ...]
+            np.ascontiguousarray(array.swapaxes(0, 1))
+            for array in (inputs, actions, log_probs, advantages, returns, rollout.values)
+        ]
+        # The order is the same for all trials; their data differ.
+        rng = np.random.default_rng((self.seed, self.iteration, MINIBATCHES))
+        with np.errstate(all="ignore"):  # a diverging trial overflows; it is labelled below
+            for _ in range(config.update_epochs):
+                order = rng.permutation(config.num_steps)
+                for indices in np.array_split(order, config.num_minibatches):
+                    self._write_gradients(*(array[:, indices] for array in batch))
+                    self.adam.step(learning_rate)
+        self.iteration += 1
+        self._hold_diverged()
+
+    def _write_gradients(
+        self,
+        observations: Array,
+        actions: Array,
+        old_log_probs: Array,
+        advantages: Array,
+        returns: Array,
+        old_values: Array,
+    ) -> None:
+        """Writes the gradient of the PPO loss on one minibatch, `[N, B, ...]`, by hand."""
+        config, B = self.config, observations.shape[1]
+        if config.norm_adv:
+            advantages = advantages - advantages.mean(axis=1, keepdims=True)
+            advantages /= advantages.std(axis=1, ddof=1, keepdims=True) + 1e-8
+        # Policy loss: mean(max(-advantage * ratio, -advantage * clip(ratio)))
+        inverse_std = np.exp(-self.log_std)[:, None]
+        error = (actions - self.actor.forward(observations)) * inverse_std  # [N, B, A]
+        log_probs = -0.5 * (error * error).sum(axis=2)
+        log_probs -= (self.log_std + HALF_LOG_TWO_PI).sum(axis=1)[:, None]
+        ratio = np.exp(log_probs - old_log_probs)
+        gain = advantages * ratio
+        clipped = np.clip(ratio, 1 - config.clip_coef, 1 + config.clip_coef)
+        unclipped = gain <= advantages * clipped  # elsewhere the loss is flat
+        d_log_probs = (gain * unclipped * (-1.0 / B))[:, :, None]
+        self.actor.backward(
+            d_log_probs * error * inverse_std,
+            self.actor_gradients.weights,
+            self.actor_gradients.biases,
+        )
+        self.log_std_gradient[:] = (d_log_probs * (error * error - 1.0)).sum(axis=1)
+        self.log_std_gradient -= config.ent_coef  # the entropy is sum(log_std) + constant
+        # Value loss: vf_coef / 2 * mean(max((v - R)^2, (clip(v) - R)^2))
+        values = self.critic.forward(observations)[:, :, 0]
+        value_error = values - returns
+        if config.clip_vloss:
+            change = values - old_values
+            kept = np.clip(change, -config.clip_coef, config.clip_coef)
+            clipped_error = old_values + kept - returns
+            value_error *= (change == kept) | (np.abs(value_error) >= np.abs(clipped_error))
+        self.critic.backward(
+            (value_error * (config.vf_coef / B))[:, :, None],
+            self.critic_gradients.weights,
+            self.critic_gradients.biases,
+        )
+
+    def _hold_diverged(self) -> None:
+        """Labels trials with weights that are not finite and holds them at their last finite."""
+        self.diverged |= ~np.isfinite(self.params).all(axis=1)
+        held = self.diverged
+        self.params[held] = self.last_finite[held]
+        self.adam.first_moment[held] = 0.0
+        self.adam.second_moment[held] = 0.0
+        self.last_finite[:] = self.params
+
+    # --- resuming --------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Array]:
+        """Everything needed to go on as if never interrupted, as arrays by dotted name."""
+        parts = {
+            "adam": self.adam.state(),
+            "reward_scaler": self.reward_scaler.state(),
+            "envs": self.envs.state(),  # type: ignore[attr-defined]
+            "ppo": {name: getattr(self, name) for name in STATE_ARRAYS}
+            | {"iteration": np.array(self.iteration)},
+        }
+        if self.observation_moments is not None:
+            parts["observation_moments"] = self.observation_moments.state()
+        return {
+            f"{part}.{name}": np.asarray(array)
+            for part, arrays in parts.items()
+            for name, array in arrays.items()
+        }
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Continues from what `state` returned."""
+        parts: dict[str, dict[str, Array]] = {}
+        for dotted, array in state.items():
+            part, name = dotted.split(".", 1)
+            parts.setdefault(part, {})[name] = array
+        self.adam.set_state(parts["adam"])
+        self.reward_scaler.set_state(parts["reward_scaler"])
+        self.envs.set_state(parts["envs"])  # type: ignore[attr-defined]
+        if self.observation_moments is not None:
+            self.observation_moments.set_state(parts["observation_moments"])
+        for name in STATE_ARRAYS:
+            getattr(self, name)[...] = parts["ppo"][name]
+        self.iteration = int(parts["ppo"]["iteration"])

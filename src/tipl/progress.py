@@ -1,0 +1,98 @@
+"""Progress bars with time left, on the terminal's standard error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+__all__ = ["CollectionProgress", "progress_bar"]
+
+
+class _NoteColumn(ProgressColumn):
+    """What the task says of itself, such as its loss or its speed."""
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get("note", "")))
+
+
+def progress_bar(shown: bool = True) -> Progress:
+    """A bar with a note, time passed and time left; `shown=False` makes a silent one.
+
+    Give each task a `note` with `progress.update(task, note=...)`.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        _NoteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not shown,
+    )
+
+
+class CollectionProgress:
+    """Progress of a collection whose groups of trials run in several threads."""
+
+    def __init__(self, num_trials: int, total_steps: int, shown: bool) -> None:
+        self._bar = progress_bar(shown)
+        self._task = self._bar.add_task(f"collect {num_trials} trials", total=total_steps, note="")
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._fresh_steps = 0
+        self._returns: dict[int, float] = {}
+
+    def advance(
+        self,
+        steps: int,
+        group: int = 0,
+        episodic_return: np.ndarray[Any, Any] | None = None,
+        fresh: bool = True,
+    ) -> None:
+        """Adds environment steps, and the returns of a group of trials in its last rollout.
+
+        Args:
+            steps: environment steps of all of the group's trials together.
+            group: which group.
+            episodic_return: of the group's trials, `[n]`; NaN where no episode ended.
+            fresh: whether the steps were made now, or by an earlier run that is being resumed.
+        """
+        with self._lock:
+            if fresh:
+                self._fresh_steps += steps
+            if episodic_return is not None and np.isfinite(episodic_return).any():
+                self._returns[group] = float(np.nanmean(episodic_return))
+            speed = self._fresh_steps / max(time.monotonic() - self._start, 1e-9)
+            note = f"{speed:,.0f} steps/s"
+            if self._returns:
+                note += f", mean return {np.mean(list(self._returns.values())):,.0f}"
+            self._bar.update(self._task, advance=steps, note=note)
+
+    def __enter__(self) -> CollectionProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()

@@ -1,0 +1,196 @@
+"""The report: one HTML file with the figures, the numbers and the commands that made them.
+
+The file needs nothing else: the style sheet and every drawing are within it, there is no script,
+and it opens offline, on a phone and on paper, in light and dark. Each figure is drawn twice, for a
+wide and for a narrow page, and the style sheet shows the one that fits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from tipl.atomic import write_bytes_atomically
+from tipl.errors import TiplError
+from tipl.figure_style import ACCENT, NARROW, WIDE, figure_svg, method_colour
+from tipl.results import Result, format_bounds, format_number, format_result, pivot
+
+__all__ = [
+    "Cell",
+    "Drawing",
+    "FigureSection",
+    "Report",
+    "Stage",
+    "Table",
+    "pivot_table",
+    "render_report",
+    "write_report",
+]
+
+Cell = str | int | float | Result | None
+"""What a table holds: a `Result` is shown as "value [low, high]", None as an empty cell."""
+
+Drawing = Callable[..., Figure]
+"""Draws a figure `width` inches wide: called as `drawing(width=...)`, for a page and for a phone.
+
+A `functools.partial` of a function of `tipl.plots` is one, for example
+`partial(plots.learning_curves, global_step, episodic_return, note="128 trials")`.
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A captioned table; the first cell of each row is its heading."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class FigureSection:
+    """A figure under its title, with a sentence that says what to see and its raw values."""
+
+    title: str
+    sentence: str
+    figure: Drawing
+    details: Table | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the work that the report is about, and the time that it took."""
+
+    name: str
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows, in order."""
+
+    title: str
+    lead: Sequence[str]  # sentences
+    headline: Table
+    sections: Sequence[FigureSection]
+    results: Sequence[Result] = ()
+    commands: Sequence[str] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    stages: Sequence[Stage] = ()
+
+
+def pivot_table(results: Sequence[Result], *, caption: str) -> Table:
+    """Arranges results as a table with a row a method and a column a setting.
+
+    Raises:
+        TiplError: two results want the same cell.
+    """
+    settings, rows = pivot(results)
+    return Table(caption, ["method", *settings], [[name, *cells] for name, cells in rows.items()])
+
+
+def render_report(report: Report) -> str:
+    """Returns the report as one HTML page.
+
+    Raises:
+        TiplError: a row of a table has more or fewer cells than the table has columns.
+    """
+    drawings = [_draw(section, n) for n, section in enumerate(report.sections, 1)]
+    return _ENVIRONMENT.get_template("report.html").render(
+        report=report,
+        sections=list(zip(report.sections, drawings, strict=True)),
+        longest=max((stage.seconds for stage in report.stages), default=0) or 1,
+        seconds=sum(stage.seconds for stage in report.stages),
+        results_table=_raw_results(report.results),
+        accent=ACCENT,
+    )
+
+
+def write_report(report: Report, path: str | Path) -> None:
+    """Writes the report to an HTML file, whole or not at all.
+
+    Raises:
+        TiplError: as in `render_report`, or the file cannot be written.
+    """
+    write_bytes_atomically(path, render_report(report).encode())
+
+
+def _draw(section: FigureSection, number: int) -> tuple[Markup, Markup]:
+    """The wide and the narrow drawing of a figure. Matplotlib has escaped the text in them."""
+    return (
+        Markup(figure_svg(section.figure(width=WIDE), prefix=f"f{number}-")),
+        Markup(figure_svg(section.figure(width=NARROW), prefix=f"n{number}-")),
+    )
+
+
+def _raw_results(results: Sequence[Result]) -> Table:
+    columns = ["method", "experiment", "setting", "metric", "value", "low", "high"]
+    columns += ["n_trials", "n_episodes", "command"]
+    rows = [[getattr(result, column) for column in columns] for result in results]
+    return Table("Every number, with its 95% interval and its command", columns, rows)
+
+
+def _rows(table: Table) -> Sequence[Sequence[Cell]]:
+    for row in table.rows:
+        if len(row) != len(table.columns):
+            raise TiplError(
+                f"a row of {len(row)} cells was given for the table {table.caption!r} of "
+                f"{len(table.columns)} columns; expected a cell a column (None where it is empty)"
+            )
+    return table.rows
+
+
+def _raw_number(value: float) -> str:
+    """A number of a table as it is, to six digits; NaN is a dash."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _is_number(cell: Cell) -> bool:
+    return isinstance(cell, int | float)
+
+
+def _is_result(cell: Cell) -> bool:
+    return isinstance(cell, Result)
+
+
+def _is_ours(name: Cell) -> bool:
+    return isinstance(name, str) and method_colour(name) == ACCENT
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tipl"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bounds": format_bounds,
+        "duration": _duration,
+        "number": format_number,
+        "raw": _raw_number,
+        "result": format_result,
+        "rows": _rows,
+    }
+    environment.tests |= {"a_number": _is_number, "a_result": _is_result, "ours": _is_ours}
+    return environment
+
+
+_ENVIRONMENT = _environment()

@@ -1,0 +1,86 @@
+"""Small path datasets for tests: built from known arrays, cut into several parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tipl.paths import PathMetadata, create_dataset, part_ranges, write_part
+from tipl.policy import ParamLayout
+from tipl.tasks import get_task
+
+N, T = 5, 7  # trials and checkpoints; parts of 2 and 3, so the last ones are smaller
+DIVERGED = 3  # this trial is NaN from checkpoint 4 on
+Arrays = dict[str, np.ndarray]
+
+
+def make_metadata(**changes: Any) -> PathMetadata:
+    task = get_task("InvertedPendulum-v4")
+    layout = ParamLayout.actor(4, 1, (3,))
+    if changes.get("networks") == "actor+critic":
+        layout += ParamLayout.critic(4, (3,))
+    fields: dict[str, Any] = {
+        "task": task,
+        "layout": layout,
+        "hidden_sizes": (3,),
+        "networks": "actor",
+        "initial": "independent",
+        "normaliser": "frozen",
+        "num_trials": N,
+        "num_checkpoints": T,
+        "trials_per_part": 2,
+        "checkpoints_per_part": 3,
+        "checkpoint_interval": 2,
+        "steps_per_checkpoint": 4096,
+        "seed": 1,
+        "ppo": {"learning_rate": 3e-4, "num_minibatches": 32},
+        "versions": {"tipl": "0.1.0", "numpy": "2.4.6"},
+    }
+    return PathMetadata(**(fields | changes))
+
+
+def make_arrays(metadata: PathMetadata) -> Arrays:
+    """The arrays of a whole dataset; trial DIVERGED has diverged."""
+    rng = np.random.default_rng(0)
+    shape = (metadata.num_trials, metadata.num_checkpoints)
+    arrays = {
+        "params": rng.standard_normal((*shape, metadata.layout.size), np.float32),
+        "episodic_return": rng.uniform(0, 100, shape).astype(np.float32),
+        "num_episodes": rng.integers(0, 9, shape, np.int32),
+        "diverged": np.zeros(shape, bool),
+        "global_step": np.arange(shape[1]) * metadata.steps_per_checkpoint,
+        "iteration": np.arange(shape[1]) * metadata.checkpoint_interval,
+    }
+    if metadata.normaliser == "running":
+        statistics = (*shape, metadata.task.observation_size)
+        arrays["observation_mean"] = rng.standard_normal(statistics)
+        arrays["observation_std"] = rng.uniform(0.5, 2, statistics)
+    arrays["episodic_return"][:, [0, -1]] = np.nan  # no episode ended there
+    arrays["diverged"][DIVERGED : DIVERGED + 1, 4:] = True
+    arrays["params"][arrays["diverged"], 7] = np.nan
+    return arrays
+
+
+def write_parts(directory: Path, metadata: PathMetadata, arrays: Arrays) -> None:
+    for part in part_ranges(metadata):
+        trials = slice(part.first_trial, part.last_trial + 1)
+        checkpoints = slice(part.first_checkpoint, part.last_checkpoint + 1)
+        axes = {name: array[checkpoints] for name, array in arrays.items() if array.ndim == 1}
+        grid = {
+            name: array[trials, checkpoints] for name, array in arrays.items() if array.ndim > 1
+        }
+        write_part(directory, metadata, part.first_trial, part.first_checkpoint, axes | grid)
+
+
+def make_dataset(directory: Path, **changes: Any) -> Arrays:
+    metadata = make_metadata(**changes)
+    arrays = make_arrays(metadata)
+    create_dataset(directory, metadata)
+    write_parts(directory, metadata, arrays)
+    return arrays
+
+
+def part_files(directory: Path) -> list[Path]:
+    return sorted((directory / "parts").iterdir())

@@ -1,0 +1,177 @@
+"""What is public is documented, keeps its name, and says nothing of the machine it was made on."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tipl
+
+ROOT = Path(__file__).parents[1]
+
+# Folders of one machine or one person, and addresses of people.
+PERSONAL = re.compile(
+    r"(?<![\w.~-])/(?:home|Users|root|work|tmp|private|mnt)(?:/|\b)"
+    r"|\b[A-Z]:\\Users\b"
+    r"|[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b"
+)
+
+
+def _module_names() -> list[str]:
+    found = pkgutil.walk_packages(tipl.__path__, "tipl.")
+    return ["tipl", *(module.name for module in found if "._" not in module.name)]
+
+
+@pytest.mark.parametrize("name", _module_names())
+def test_everything_public_has_a_docstring(name: str) -> None:
+    assert list(_undocumented(importlib.import_module(name))) == []
+
+
+def _undocumented(owner: Any) -> Iterator[str]:
+    """Names of the public classes, functions and methods in a module or class without docstring."""
+    if not _has_docstring(owner):
+        yield owner.__name__
+    for name, member in vars(owner).items():
+        if name.startswith("_"):
+            continue
+        target = _function_of(member)
+        if getattr(target, "__module__", None) != getattr(owner, "__module__", owner.__name__):
+            continue  # imported or inherited from elsewhere, and documented there
+        if inspect.isclass(target):
+            yield from _undocumented(target)
+        elif inspect.isroutine(target) and not _has_docstring(target):
+            yield f"{owner.__name__}.{name}"
+
+
+def _function_of(member: Any) -> Any:
+    """The function behind a property or cached property; any other member as it is."""
+    return getattr(member, "fget", getattr(member, "func", member))
+
+
+def _has_docstring(thing: Any) -> bool:
+    text = (thing.__doc__ or "").strip()
+    if thing.__name__ == "<lambda>":  # the default of a field, which its class documents
+        return True
+    written_by_dataclass = text.startswith(f"{thing.__name__}(")
+    return bool(text) and not written_by_dataclass
+
+
+def test_missing_docstrings_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "planted.py").write_text(PLANTED, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    missing = ["planted", "Bare", "Bare.act", "Bare.size", "Bare.norm", "Bare.make"]
+    missing += ["Inner", "planted.late"]
+    assert list(_undocumented(importlib.import_module("planted"))) == missing
+
+
+PLANTED = '''
+import dataclasses, functools
+from pathlib import Path
+
+@dataclasses.dataclass
+class Bare:
+    x: int = 0
+    key: object = lambda self: 0
+    def act(self): ...
+    @property
+    def size(self): ...
+    @functools.cached_property
+    def norm(self): ...
+    @classmethod
+    def make(cls): ...
+    def _hidden(self): ...
+
+class Full:
+    """Documented."""
+    class Inner: ...
+    def act(self):
+        """Documented."""
+
+@functools.cache
+def late(): ...
+
+def _hidden(): ...
+'''
+
+
+@pytest.mark.parametrize("name", _module_names())
+def test_every_exported_name_exists(name: str) -> None:
+    module = importlib.import_module(name)
+    exported = getattr(module, "__all__", [])
+    assert [public for public in exported if not hasattr(module, public)] == []
+    assert len(set(exported)) == len(exported)
+
+
+def test_no_public_name_is_that_of_a_module() -> None:
+    # Importing a module tipl.train would bind it to the package as `train`, in place of what
+    # tipl.train is meant to be.
+    assert set(tipl.__all__) & {name.removeprefix("tipl.") for name in _module_names()} == set()
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert project["version"] == tipl.__version__
+    assert f"\nversion: {tipl.__version__}\n" in citation
+
+
+def test_committed_text_names_no_personal_folder_or_address() -> None:
+    found = []
+    for path in _files_for_git():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue  # not a text
+        found += [
+            f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+            for number, line in enumerate(lines, start=1)
+            if PERSONAL.search(line)
+        ]
+    assert found == []
+
+
+def _files_for_git() -> list[Path]:
+    """What is committed, and what is there to be committed."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("not a git checkout")
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/" + "home/ann/tipl",
+        "see '/" + "tmp'",
+        "file:///" + "work/x",
+        "C:" + r"\Users\ann",
+        "ann" + "@" + "example.org",
+    ],
+)
+def test_personal_folders_and_addresses_are_found(text: str) -> None:
+    assert PERSONAL.search(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["runs/demo/tmp", "https://example.org/work/x", "A @ B.T", "@pytest.mark", "/usr/bin/env"],
+)
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    assert not PERSONAL.search(text)

@@ -1,0 +1,127 @@
+"""Intervals against closed forms, hand-computed values and simulated coverage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from tipl.errors import TiplError
+from tipl.stats import (
+    Interval,
+    iqm_interval,
+    mean_interval,
+    paired_difference_interval,
+    probability_of_improvement,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def test_mean_of_a_large_sample_has_the_normal_interval() -> None:
+    values = RNG.exponential(3.0, size=800)
+    value, low, high = mean_interval(values)
+    half_width = 1.96 * values.std() / math.sqrt(len(values))
+    assert value == pytest.approx(values.mean(), rel=1e-12)
+    assert low == pytest.approx(value - half_width, abs=0.08 * half_width)
+    assert high == pytest.approx(value + half_width, abs=0.08 * half_width)
+
+
+def test_mean_of_zeros_and_ones_has_the_exact_binomial_interval() -> None:
+    # The bootstrap distribution of the mean of N zeros and ones is Binomial(N, mean) / N.
+    values = np.repeat([0.0, 1.0], [18, 22])
+    low, high = scipy.stats.binom.ppf([0.025, 0.975], 40, 0.55) / 40
+    assert mean_interval(values) == pytest.approx((0.55, low, high), abs=1e-12)
+
+
+def test_interval_covers_the_mean_about_as_often_as_it_says() -> None:
+    samples = np.random.default_rng(1).normal(5.0, 2.0, size=(200, 30))
+    intervals = [mean_interval(sample) for sample in samples]
+    covered = np.mean([low <= 5.0 <= high for _, low, high in intervals])
+    assert 0.89 <= covered <= 0.98  # about 0.93 with 30 trials
+
+
+def test_iqm_by_hand() -> None:
+    # Eight values: the lowest two and the highest two are cut, the mean of 3, 4, 5, 6 is left.
+    values = np.array([1000.0, 4, 3, -50, 6, 2, 5, 7])
+    assert iqm_interval(values).value == 4.5
+    # A quarter of six is 1.5, rounded down to one at each end.
+    assert iqm_interval(np.array([0.0, 1, 2, 3, 6, 100])).value == 3.0
+
+
+def test_iqm_interval_ignores_outliers_that_move_the_mean() -> None:
+    values = np.append(RNG.normal(0, 1, 63), 1e6)
+    assert iqm_interval(values).high < 1
+    assert mean_interval(values).high > 1e4
+
+
+def test_episodes_are_averaged_within_a_trial() -> None:
+    means = RNG.normal(size=12)
+    noise = RNG.normal(size=(12, 50))
+    episodes = means[:, None] + noise - noise.mean(axis=1, keepdims=True)  # [N, E]
+    assert mean_interval(episodes) == pytest.approx(mean_interval(means), rel=1e-9)
+
+
+def test_more_episodes_of_the_same_trials_do_not_narrow_the_interval() -> None:
+    means = RNG.normal(size=12)
+    assert mean_interval(np.repeat(means[:, None], 1000, axis=1)) == pytest.approx(
+        mean_interval(means)
+    )
+
+
+def test_paired_difference_is_free_of_what_the_trials_share() -> None:
+    trials = RNG.normal(0, 100, 40)
+    a, b = trials + RNG.normal(2, 1, 40), trials
+    value, low, high = paired_difference_interval(a, b)
+    assert value == pytest.approx((a - b).mean())
+    assert 1 < low < value < high < 3
+    assert paired_difference_interval(b, a) == pytest.approx((-value, -high, -low), abs=0.05)
+
+
+def test_probability_of_improvement_counts_a_tie_as_one_half() -> None:
+    a, b = np.array([3.0, 1, 2, 0]), np.array([1.0, 1, 2, 5])
+    assert probability_of_improvement(a, b).value == (1 + 0.5 + 0.5 + 0) / 4
+    assert probability_of_improvement(b, a).value == (0 + 0.5 + 0.5 + 1) / 4
+
+
+def test_probability_of_improvement_has_the_exact_binomial_interval() -> None:
+    a, b = np.repeat([1.0, -1.0], [15, 10]), np.zeros(25)
+    low, high = scipy.stats.binom.ppf([0.025, 0.975], 25, 0.6) / 25
+    assert probability_of_improvement(a, b) == pytest.approx((0.6, low, high), abs=1e-12)
+
+
+def test_probability_of_improvement_pairs_the_trials() -> None:
+    trials = RNG.normal(0, 100, 20)
+    assert probability_of_improvement(trials + 1, trials) == (1, 1, 1)
+
+
+def test_same_values_give_the_same_interval_and_another_seed_another() -> None:
+    values = RNG.normal(size=(20, 3))
+    assert mean_interval(values) == mean_interval(values.copy())
+    assert mean_interval(values, seed=1) != mean_interval(values)
+    assert mean_interval(values, seed=1).value == mean_interval(values).value
+
+
+@pytest.mark.parametrize("interval", [mean_interval, iqm_interval])
+def test_one_trial_has_no_interval(interval: Callable[..., Interval]) -> None:
+    value, low, high = interval(np.array([[2.0, 4.0]]))
+    assert value == 3
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+@pytest.mark.parametrize("interval", [mean_interval, iqm_interval])
+def test_equal_trials_have_an_interval_of_no_width(interval: Callable[..., Interval]) -> None:
+    assert interval(np.full(9, 7.0)) == (7, 7, 7)
+
+
+def test_bad_values_are_refused() -> None:
+    with pytest.raises(TiplError, match="at least one trial"):
+        mean_interval(np.zeros(0))
+    with pytest.raises(TiplError, match="1 of 3 values are not finite"):
+        mean_interval(np.array([1.0, np.nan, 2.0]))
+    with pytest.raises(TiplError, match="3 trials were given against 2"):
+        paired_difference_interval(np.zeros(3), np.zeros(2))

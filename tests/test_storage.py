@@ -1,0 +1,344 @@
+"""What is written is whole, canonical and checked: no half file, and no changed byte is read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tipl import atomic, storage
+from tipl.errors import TiplError
+
+TENSORS = {
+    "weights": np.arange(12, dtype=np.float32).reshape(3, 4).T,  # not contiguous
+    "steps": np.arange(3),
+    "flags": np.array([True, False]),
+    "scalar": np.array(2.5),
+    "empty": np.zeros((0, 2), np.int32),
+}
+METADATA = {"name": "é", "ranges": [0, 1], "rate": 3e-4}
+
+
+@pytest.fixture
+def tensor_file(tmp_path: Path) -> Path:
+    path = tmp_path / "file.safetensors"
+    storage.write_tensors(path, TENSORS, METADATA)
+    return path
+
+
+@pytest.fixture
+def json_file(tmp_path: Path) -> Path:
+    path = tmp_path / "file.json"
+    storage.write_json(path, METADATA)
+    return path
+
+
+def entries(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def fail_with(code: int) -> Any:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def test_json_is_read_back_and_readable(json_file: Path) -> None:
+    assert storage.read_json(json_file) == METADATA
+    text = json_file.read_text()
+    assert list(json.loads(text)) == ["name", "ranges", "rate", "sha256"]
+    assert json.loads(text)["sha256"] == storage.content_digest(METADATA)
+    assert '\n  "rate": 0.0003,\n' in text
+
+
+def test_equal_json_has_equal_bytes(json_file: Path, tmp_path: Path) -> None:
+    storage.write_json(tmp_path / "other", dict(reversed(METADATA.items())))
+    assert (tmp_path / "other").read_bytes() == json_file.read_bytes()
+
+
+def test_tensors_are_read_back(tensor_file: Path) -> None:
+    tensors, metadata = storage.read_tensors(tensor_file)
+    assert metadata == METADATA
+    assert list(tensors) == sorted(TENSORS)
+    for name, array in tensors.items():
+        assert array.dtype == TENSORS[name].dtype
+        np.testing.assert_array_equal(array, TENSORS[name], strict=True)
+    assert storage.check_tensors(tensor_file) is None
+
+
+def test_equal_tensors_have_equal_bytes(tensor_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    tensors, metadata = storage.read_tensors(tensor_file)
+    storage.write_tensors(other, dict(reversed(tensors.items())), dict(reversed(metadata.items())))
+    assert other.read_bytes() == tensor_file.read_bytes()
+
+
+def test_slices_are_read_without_the_rest(tensor_file: Path) -> None:
+    with storage.open_tensors(tensor_file) as file:
+        assert file.metadata == METADATA
+        assert file.arrays == {name: (a.dtype.name, a.shape) for name, a in TENSORS.items()}
+        rows = file.read("weights", slice(1, 3))
+        block = file.read("weights", slice(1, 3), slice(0, 2))
+        scalar = file.read("scalar")
+    np.testing.assert_array_equal(rows, TENSORS["weights"][1:3])
+    np.testing.assert_array_equal(block, TENSORS["weights"][1:3, :2])
+    assert scalar == 2.5
+
+
+def test_every_truncation_is_detected(tensor_file: Path, json_file: Path) -> None:
+    for path, read in ((tensor_file, storage.read_tensors), (json_file, storage.read_json)):
+        data = path.read_bytes()
+        for length in range(len(data)):
+            path.write_bytes(data[:length])
+            with pytest.raises(TiplError, match="is damaged"):
+                read(path)
+
+
+def test_bit_flips_everywhere_are_detected(tensor_file: Path, json_file: Path) -> None:
+    for path, read in ((tensor_file, storage.read_tensors), (json_file, storage.read_json)):
+        data = path.read_bytes()
+        for bit in range(0, 8 * len(data), 3):  # each place in a byte in turn
+            flipped = bytearray(data)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with pytest.raises(TiplError, match="is damaged"):
+                read(path)
+
+
+def test_appended_bytes_are_detected(tensor_file: Path, json_file: Path) -> None:
+    for path, read in ((tensor_file, storage.read_tensors), (json_file, storage.read_json)):
+        path.write_bytes(path.read_bytes() + b"\n")
+        with pytest.raises(TiplError, match="is damaged"):
+            read(path)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b"3", b"\xff\xfe", b"[" * 100_000, b'{"a": 1}'])
+def test_other_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(TiplError, match=r"file is damaged.*delete it and make it again"):
+        storage.read_json(tmp_path / "file")
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"tipl": "{}"}, {"tipl": "[]"}])
+def test_other_safetensors_are_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(safetensors.numpy.save({"x": np.zeros(2)}, metadata))
+    with pytest.raises(TiplError, match=r"file is damaged.*delete it and make it again"):
+        storage.read_tensors(path)
+    assert str(path) in str(storage.check_tensors(path))
+
+
+def test_a_missing_file_says_what_was_expected(tmp_path: Path) -> None:
+    expected = "absent, but the weights of a model is expected there; check the spelling"
+    for read in (storage.read_json, storage.read_tensors):
+        with pytest.raises(TiplError, match=expected):
+            read(tmp_path / "absent", "the weights of a model")
+    with (
+        pytest.raises(TiplError, match="absent, but a safetensors file"),
+        storage.open_tensors(tmp_path / "absent"),
+    ):
+        pass
+    with pytest.raises(TiplError, match=r"cannot read .*Is a directory"):
+        storage.read_json(tmp_path)
+
+
+@pytest.mark.parametrize("data", [{"x": float("nan")}, {"x": object()}])
+def test_what_is_not_json_is_refused(tmp_path: Path, data: dict[str, Any]) -> None:
+    with pytest.raises(TiplError, match="as JSON"):
+        storage.write_json(tmp_path / "file", data)
+    with pytest.raises(TiplError, match="as JSON"):
+        storage.write_tensors(tmp_path / "file", TENSORS, data)
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space"),
+        (errno.EACCES, "Permission denied; choose a path that you may use"),
+        (errno.EIO, "error; check the path and the disk"),
+    ],
+)
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int, advice: str
+) -> None:
+    path = tmp_path / "file"
+    storage.write_bytes_atomically(path, b"old")
+    monkeypatch.setattr(os, step, fail_with(code))
+    with pytest.raises(TiplError, match=f"cannot write .*file: .*{advice}"):
+        storage.write_bytes_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == ["file"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "file"
+    storage.write_bytes_atomically(path, b"old")
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_bytes_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == ["file"]
+
+
+def test_a_file_is_synced_before_it_appears_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(descriptor: int) -> None:
+        seen.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def record_replace(source: Path, target: Path) -> None:
+        assert source.read_bytes() == b"new"
+        seen.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_replace)
+    storage.write_bytes_atomically(tmp_path / "file", b"new")
+    assert seen == ["file", "replace", "folder"]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TiplError, match=r"cannot write .*absent/file: .*create the folder first"):
+        storage.write_bytes_atomically(tmp_path / "absent" / "file", b"")
+    (tmp_path / "file").touch()
+    with pytest.raises(TiplError, match=r"cannot write .*a part of the path is a file"):
+        storage.write_bytes_atomically(tmp_path / "file" / "file", b"")
+
+
+def write_directory(
+    path: Path, content: str, replaces: str | None = "a", error: Exception | None = None
+) -> None:
+    with storage.new_directory(path, replaces) as new:
+        assert new.parent == path.resolve().parent
+        storage.write_bytes_atomically(new / "a", content.encode())
+        assert not (path / "a").exists() or (path / "a").read_text() == "old"
+        if error:
+            raise error
+
+
+def test_a_directory_appears_whole(tmp_path: Path) -> None:
+    write_directory(tmp_path / "directory", "new")
+    assert (tmp_path / "directory" / "a").read_text() == "new"
+    assert entries(tmp_path) == ["directory"]
+
+
+def test_a_directory_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        write_directory(tmp_path / "directory", "new", error=KeyError())
+    assert entries(tmp_path) == []
+    write_directory(tmp_path / "directory", "old")
+    with pytest.raises(KeyError):
+        write_directory(tmp_path / "directory", "new", error=KeyError())
+    assert (tmp_path / "directory" / "a").read_text() == "old"
+    assert entries(tmp_path) == ["directory"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_directory_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    if not exchange:  # as on a system that has no such call
+        monkeypatch.setattr(atomic, "_exchange", fail_with(errno.ENOSYS))
+    path = tmp_path / "directory"
+    write_directory(path, "old")
+    (path / "more").touch()
+    write_directory(path, "new")
+    assert entries(path) == ["a"]
+    assert (path / "a").read_text() == "new"
+    assert entries(tmp_path) == ["directory"]
+
+
+def test_two_directories_are_exchanged_in_one_step(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    try:
+        atomic._exchange(tmp_path / "a", tmp_path / "b")
+    except (OSError, AttributeError):
+        pytest.skip("this system cannot")
+    assert [entries(tmp_path / name) for name in "ab"] == [["b"], ["a"]]
+
+
+def test_a_failed_replacement_leaves_the_old_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "directory"
+    write_directory(path, "old")
+    rename = Path.rename
+
+    def fail_to_place(source: Path, target: Path) -> Path:
+        if target == path and (source / "a").read_text() == "new":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(source, target)
+
+    monkeypatch.setattr(atomic, "_exchange", fail_with(errno.ENOSYS))
+    monkeypatch.setattr(Path, "rename", fail_to_place)
+    with pytest.raises(TiplError, match=r"cannot write .*directory: Input/output error"):
+        write_directory(path, "new")
+    assert (path / "a").read_text() == "old"
+    assert entries(tmp_path) == ["directory"]
+
+
+@pytest.mark.parametrize("replaces", [None, "a"])
+def test_other_files_are_not_replaced(tmp_path: Path, replaces: str | None) -> None:
+    path = tmp_path / "directory"
+    path.mkdir()
+    (path / "thesis.tex").touch()
+    with pytest.raises(TiplError, match=r"holds other files \(thesis.tex\).*choose another path"):
+        write_directory(path, "new", replaces)
+    assert entries(path) == ["thesis.tex"]
+    assert entries(tmp_path) == ["directory"]
+    with pytest.raises(TiplError, match="is a file, but a directory is to be written"):
+        write_directory(path / "thesis.tex", "new", replaces)
+
+
+def test_an_empty_directory_is_replaced(tmp_path: Path) -> None:
+    write_directory(tmp_path / "directory", "new", replaces=None)
+    (tmp_path / "empty").mkdir()
+    write_directory(tmp_path / "empty", "new", replaces=None)
+    assert (tmp_path / "empty" / "a").read_text() == "new"
+
+
+def test_a_directory_behind_a_link_is_replaced(tmp_path: Path) -> None:
+    write_directory(tmp_path / "directory", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "directory")
+    write_directory(tmp_path / "link", "new")
+    assert (tmp_path / "directory" / "a").read_text() == "new"
+    assert entries(tmp_path) == ["directory", "link"]
+
+
+def test_a_directory_needs_its_parent(tmp_path: Path) -> None:
+    with pytest.raises(TiplError, match=r"cannot write .*absent/x: .*create the folder first"):
+        write_directory(tmp_path / "absent" / "x", "new")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    file, folder = atomic._temporary(tmp_path / "f"), atomic._temporary(tmp_path / "d")
+    file.write_bytes(b"half")
+    folder.mkdir()
+    (folder / "a").touch()
+    (tmp_path / "kept").touch()
+    assert atomic.is_unfinished(file)
+    assert atomic.is_unfinished(folder)
+    assert not atomic.is_unfinished(tmp_path / "kept")
+    atomic.remove_unfinished(tmp_path)
+    assert entries(tmp_path) == ["kept"]

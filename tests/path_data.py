@@ -58,6 +58,7 @@ def make_arrays(metadata: PathMetadata) -> Arrays:
         arrays["observation_mean"] = rng.standard_normal(statistics)
         arrays["observation_std"] = rng.uniform(0.5, 2, statistics)
     arrays["episodic_return"][:, [0, -1]] = np.nan  # no episode ended there
+    arrays["episodic_return"][1, :3] = np.nan
     arrays["diverged"][DIVERGED : DIVERGED + 1, 4:] = True
     arrays["params"][arrays["diverged"], 7] = np.nan
     return arrays

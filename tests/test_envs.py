@@ -86,6 +86,32 @@ def test_bit_identical_to_gymnasium(env_id: str, num_envs: int) -> None:
     assert same(run(ours, actions[:20]), run(theirs, actions[:20]))
 
 
+@pytest.mark.parametrize("env_id", IDS)
+def test_simulations_hold_the_bits_of_gymnasiums(env_id: str) -> None:
+    # What no observation shows: time, controls, the solver's start, derived fields.
+    ours, theirs = BatchedMujocoEnv(env_id, 2), gymnasiums_own(env_id, 2)
+    body_positions = ours._batch.bind("xpos")
+
+    def check() -> None:
+        rows = ours.state()["simulation"]
+        for i, env in enumerate(theirs.envs):
+            inner: Any = env.unwrapped
+            expected = np.empty_like(rows[i])
+            state = mujoco.mjtState.mjSTATE_INTEGRATION
+            mujoco.mj_getState(inner.model, inner.data, expected, state)
+            assert np.array_equal(rows[i], expected)
+            assert np.array_equal(body_positions[i], inner.data.xpos)
+
+    for seed in (4, None):
+        ours.reset(seed=seed)
+        theirs.reset(seed=seed)
+        check()
+        for action in random_actions(ours, 40):
+            ours.step(action)
+            theirs.step(action)
+            check()
+
+
 def test_truncates_a_balanced_pole_at_the_limit() -> None:
     ours, theirs = BatchedMujocoEnv(PENDULUM, 2), gymnasiums_own(PENDULUM, 2)
     obs, _ = ours.reset(seed=3)
@@ -218,7 +244,6 @@ def mujoco_messages() -> Iterator[list[str]]:
 def test_loading_a_model_warns_nobody_and_restores_the_handler(mujoco_messages: list[str]) -> None:
     handler = mujoco.get_mju_user_warning()
     BatchedMujocoEnv(CHEETAH, 1).reset(seed=0)
-    make_vec("Walker2d-v4", 1).close()
     assert mujoco_messages == []
     assert mujoco.get_mju_user_warning() is handler
 
@@ -298,6 +323,20 @@ def test_a_pole_that_is_not_finite_has_fallen() -> None:
     assert v5.reward(step, fell).tolist() == [1, 0, 0, 0]
 
 
+def test_a_masked_reset_restarts_only_those_envs_as_gymnasium_does() -> None:
+    ours, theirs = BatchedMujocoEnv(PENDULUM, 3), gymnasiums_own(PENDULUM, 3)
+    for env in (ours, theirs):
+        env.reset(seed=0)
+        env.step(np.ones((3, 1), dtype="f4"))
+    mask = np.array([True, False, True])
+    results = [
+        env.reset(seed=[5, None, None], options={"reset_mask": mask.copy()})[0]
+        for env in (ours, theirs)
+    ]
+    assert np.array_equal(*results)
+    assert np.array_equal(results[0][0], ours.reset(seed=5)[0][0])
+
+
 def test_bad_calls_get_one_clear_sentence() -> None:
     env = BatchedMujocoEnv(PENDULUM, 2)
     with pytest.raises(TiplError, match="before reset"):
@@ -307,7 +346,8 @@ def test_bad_calls_get_one_clear_sentence() -> None:
         (r"shape \(1, 1\): expected \(2, 1\)", lambda: env.step(np.zeros((1, 1), dtype="f4"))),
         (r"seeds \[1\]: expected 2", lambda: env.reset(seed=[1])),
         (r"seeds \[-1, 0\]: expected 2", lambda: env.reset(seed=-1)),
-        ("options", lambda: env.reset(options={"reset_mask": np.array([True, False])})),
+        ("options", lambda: env.reset(options={"x": 1})),
+        ("bool array of 2", lambda: env.reset(options={"reset_mask": np.array([True])})),
         ("num_envs is 0", lambda: make_vec(PENDULUM, 0)),
         ("num_envs is -1", lambda: make_vec("Pendulum-v1", -1)),
         ("num_threads is 0", lambda: make_vec(PENDULUM, 1, num_threads=0)),
@@ -346,18 +386,23 @@ def test_any_other_environment_runs_in_gymnasiums_vector_env() -> None:
     assert not np.array_equal(obs, np.stack(info["final_obs"]))
 
 
+def test_an_old_version_gives_no_warning() -> None:
+    make_vec("Hopper-v4", 1).close()  # pytest turns warnings into errors
+
+
 class Echo(gymnasium.Env[np.ndarray, np.ndarray]):
     """Shows the action just taken beside a constant; episodes of 10 steps."""
 
-    def __init__(self, bound: float = 2.0) -> None:
+    def __init__(self, bound: float = 2.0, constant: float = 5.0) -> None:
+        self.constant = constant
         self.observation_space = Box(-10, 10, (2,), np.float32)
         self.action_space = Box(0.0, bound, (1,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
-        return np.array([1.0, 5.0], dtype=np.float32), {}
+        return np.array([1.0, self.constant], dtype=np.float32), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        return np.array([action[0], 5.0], dtype=np.float32), 0.0, False, False, {}
+        return np.array([action[0], self.constant], dtype=np.float32), 0.0, False, False, {}
 
 
 @pytest.fixture
@@ -367,8 +412,15 @@ def _register_echo() -> Iterator[None]:
     gymnasium.register("EchoForever-v0", here)
     gymnasium.register("EchoByClass-v0", Echo, max_episode_steps=10)
     gymnasium.register("EchoUnbounded-v0", here, max_episode_steps=10, kwargs={"bound": np.inf})
+    gymnasium.register(
+        "EchoNaN-v0",
+        here,
+        max_episode_steps=10,
+        disable_env_checker=True,  # it would warn
+        kwargs={"constant": np.nan},
+    )
     yield
-    for name in ("Echo", "EchoForever", "EchoByClass", "EchoUnbounded"):
+    for name in ("Echo", "EchoForever", "EchoByClass", "EchoUnbounded", "EchoNaN"):
         del gymnasium.registry[f"{name}-v0"]
 
 
@@ -391,6 +443,7 @@ def test_make_task_measures_what_uniform_actions_show() -> None:
     [
         ("EchoUnbounded-v0", "expected finite bounds"),
         ("EchoForever-v0", "no limit of episode steps"),
+        ("EchoNaN-v0", "observations that are not finite"),
         ("EchoByClass-v0", "register the environment as 'module:Class'"),
     ],
 )

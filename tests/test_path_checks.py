@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from path_data import DIVERGED, Arrays, N, T, make_arrays, make_dataset, make_metadata, part_files
+from path_data import DIVERGED, Arrays, N, make_arrays, make_dataset, make_metadata, part_files
 from tipl import storage
 from tipl.errors import TiplError
-from tipl.paths import PathDataset, parts_present, summarize, verify
+from tipl.paths import PathDataset, create_dataset, parts_present, summarize, verify
 
 
 @pytest.fixture
@@ -149,6 +149,20 @@ def test_strange_files_are_detected(directory: Path) -> None:
     assert "trials-99.safetensors does not belong" in lines[1]
 
 
+def test_the_state_of_an_unfinished_collection_is_checked(directory: Path) -> None:
+    (directory / "resume").mkdir()
+    state = directory / "resume" / "trials-00002.safetensors"
+    storage.write_tensors(state, {"x": np.zeros(2)}, {})
+    leftover = directory / "resume" / ".x.1234.unfinished"
+    leftover.touch()
+    assert verify(directory) == [f"{leftover} was left by a write that never finished; delete it"]
+    create_dataset(directory, make_metadata())
+    assert verify(directory) == []
+    state.write_bytes(state.read_bytes()[:-1])
+    (line,) = verify(directory)
+    assert f"{state} is damaged" in line
+
+
 def test_missing_parts_are_told_from_damaged_ones(directory: Path) -> None:
     files = part_files(directory)
     for path in (files[1], files[8]):
@@ -185,11 +199,12 @@ def test_a_summary(directory: Path) -> None:
         path.stat().st_size for path in directory.rglob("*") if path.is_file()
     )
     assert summary.diverged_trials == (DIVERGED,)
-    for found, checkpoint in ((summary.first_return, 1), (summary.last_return, T - 2)):
-        expected = arrays["episodic_return"][:, checkpoint].astype(float)  # the ends are NaN
+    for found, last in ((summary.first_return, False), (summary.last_return, True)):
+        known = [[x for x in trial if not np.isnan(x)] for trial in arrays["episodic_return"]]
+        expected = [returns[-1 if last else 0] for returns in known]
         assert found is not None
-        assert found.mean == pytest.approx(expected.mean())
-        assert (found.lowest, found.highest) == (expected.min(), expected.max())
+        assert found.mean == pytest.approx(np.mean(expected))
+        assert (found.lowest, found.highest) == (min(expected), max(expected))
 
 
 def test_a_summary_of_hardly_anything(directory: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from path_data import DIVERGED, N, T, make_arrays, make_dataset, make_metadata, part_files
+from tipl import storage
 from tipl.errors import TiplError
 from tipl.paths import (
     PathDataset,
@@ -180,7 +181,7 @@ def test_paths_are_read_one_by_one(directory: Path) -> None:
                 np.testing.assert_array_equal(getattr(path, name), expected, strict=True)
 
 
-@pytest.mark.parametrize("trials", [[0, 1, 2, 3, 4], [4, 1, 2], [3], [2, 0]])
+@pytest.mark.parametrize("trials", [[0, 1, 2, 3, 4], [4, 1, 2], [3], [1, 0, 3]])
 @pytest.mark.parametrize(
     "checkpoints",
     [None, slice(0, 3), slice(2, 4), slice(1, 7), slice(6, None), slice(-2, None), slice(4, 4),
@@ -191,6 +192,23 @@ def test_slices_across_parts(directory: Path, trials: list[int], checkpoints: sl
     view = PathDataset.open(directory).select(trials)
     expected = params[trials][:, checkpoints or slice(None)]
     np.testing.assert_array_equal(view.params(checkpoints), expected, strict=True)
+
+
+def test_each_part_is_hashed_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    read_tensors = storage.read_tensors
+
+    def record(path: Path, *args: Any) -> Any:
+        hashed.append(path)
+        return read_tensors(path, *args)
+
+    monkeypatch.setattr(storage, "read_tensors", record)
+    paths = PathDataset.open(directory)
+    paths.select([0]).params(slice(0, 4))
+    assert hashed == part_files(directory)[:2]
+    paths.params()
+    paths.select([1]).params()
+    assert sorted(hashed) == part_files(directory)
 
 
 @pytest.mark.parametrize("networks", ["actor", "actor+critic"])

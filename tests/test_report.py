@@ -86,7 +86,7 @@ def example_report(text: str = "A report") -> Report:
     )
 
 
-DETAILS = Table("Returns", ["step", "return"], [[2048, 0.5], [4096, float("nan")], [6144, None]])
+DETAILS = Table("Returns", ["step", "return"], [[0, None], [1, np.float32(0.5)], [2048, np.nan]])
 
 
 class Page(HTMLParser):
@@ -178,7 +178,7 @@ def test_ink_is_the_colour_of_the_page_but_in_text() -> None:
 
 def test_global_settings_neither_change_nor_matter() -> None:
     before = plots.figure_svg(DRAWINGS["training_curve"](note="note"))
-    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "text.color": "blue"}):
+    with matplotlib.rc_context({"font.size": 20, "axes.labelsize": 30, "text.color": "blue"}):
         settings = dict(matplotlib.rcParams)
         assert plots.figure_svg(DRAWINGS["training_curve"](note="note")) == before
         assert dict(matplotlib.rcParams) == settings
@@ -228,6 +228,14 @@ def test_colours_are_told_apart_and_seen_on_light_and_dark_pages(blindness: str)
         assert light / dark >= 3
 
 
+def test_returns_that_are_not_finite_are_left_out_and_counted() -> None:
+    figure = plots.optimize_distribution(
+        {"PPO": np.array([1.0, np.nan, 3.0, 8.0]), "untrained": np.array([np.nan])}, note="note"
+    )
+    labels = [text.get_text() for text in figure.axes[0].texts]
+    assert labels == ["PPO: median 3.00, 3 policies", "untrained: no finite return"]
+
+
 def test_a_forecast_past_the_end_of_the_path_is_refused() -> None:
     with pytest.raises(TiplError, match="expected it to end within the path"):
         plots.true_against_forecast_coordinates(
@@ -274,6 +282,8 @@ def test_numbers_stand_beside_their_interval_and_command(source: str) -> None:
     assert ">946 <small>[930, 960]</small></td>" in source
     assert 'title="tipl evaluate runs/demo"' in source
     assert '<td class="number">946.25</td>' in source  # as it is, among all numbers
+    assert '<th scope="col" class="number">return</th>' in source  # though it begins empty
+    assert '<th scope="row">2,048</th>' in source
     assert "1 min 12 s" in source
 
 
@@ -289,9 +299,8 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_a_table_with_a_short_row_is_refused() -> None:
-    report = Report("", [], Table("Returns", ["a", "b"], [[1]]), [])
     with pytest.raises(TiplError, match="row of 1 cells was given for the table 'Returns'"):
-        render_report(report)
+        Table("Returns", ["a", "b"], [[1]])
 
 
 def test_written_report_is_the_rendered_one(tmp_path: Path, source: str) -> None:

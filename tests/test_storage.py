@@ -131,7 +131,7 @@ def test_other_json_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_other_safetensors_are_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     path = tmp_path / "file"
     path.write_bytes(safetensors.numpy.save({"x": np.zeros(2)}, metadata))
-    with pytest.raises(TiplError, match=r"file is damaged.*delete it and make it again"):
+    with pytest.raises(TiplError, match=r"file is damaged: it has no hash.*make it again"):
         storage.read_tensors(path)
     assert str(path) in str(storage.check_tensors(path))
 
@@ -150,11 +150,20 @@ def test_a_missing_file_says_what_was_expected(tmp_path: Path) -> None:
         storage.read_json(tmp_path)
 
 
-@pytest.mark.parametrize("data", [{"x": float("nan")}, {"x": object()}])
-def test_what_is_not_json_is_refused(tmp_path: Path, data: dict[str, Any]) -> None:
-    with pytest.raises(TiplError, match="as JSON"):
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"x": float("nan")}, "as JSON"),
+        ({"x": object()}, "as JSON"),
+        ({"sha256": "0"}, "`sha256` is the file's own"),
+    ],
+)
+def test_what_could_not_be_read_back_is_refused(
+    tmp_path: Path, data: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TiplError, match=message):
         storage.write_json(tmp_path / "file", data)
-    with pytest.raises(TiplError, match="as JSON"):
+    with pytest.raises(TiplError, match=message):
         storage.write_tensors(tmp_path / "file", TENSORS, data)
     assert entries(tmp_path) == []
 

@@ -31,7 +31,8 @@ class LastDifferenceLine(Forecaster):
         self, histories: Float[np.ndarray, "B T P"], horizons: list[int]
     ) -> Float[np.ndarray, "B H P"]:
         steps = np.array(horizons)[:, None]
-        return histories[:, -1:] + steps * (histories[:, -1:] - histories[:, -2:-1])
+        last, previous = histories[:, -1:], histories[:, -2:-1]
+        return np.asarray(last + steps * (last - previous))
 
 
 class LeastSquaresLine(Forecaster):
@@ -53,4 +54,4 @@ class LeastSquaresLine(Forecaster):
         recent = histories[:, -self.context :].astype(np.float64)
         times = np.arange(recent.shape[1]) - (recent.shape[1] - 1) / 2
         slope = np.einsum("t,btp->bp", times / (times**2).sum(), recent)
-        return histories[:, -1:] + np.array(horizons)[:, None] * slope[:, None]
+        return np.asarray(histories[:, -1:] + np.array(horizons)[:, None] * slope[:, None])

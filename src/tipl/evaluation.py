@@ -169,14 +169,14 @@ class _Worker:
 
     def run(self, bar: Progress, task_id: Any) -> None:
         """Fills this worker's entries of the returns."""
-        low, high = np.float32(self.task.action_low), np.float32(self.task.action_high)
+        bounds = self.task.action_bounds
         slots = len(self.running)
         observations = self._start_episodes(np.ones(slots, bool))
         running, totals = np.ones(slots, bool), np.zeros(slots)
         while running.any():
             inputs = normalise_observations(observations, self.mean, self.std)[:, None]
             # [S, 1, O] -> [S, 1, A] -> [S, A]
-            actions = np.clip(self.actor.forward(inputs)[:, 0], low, high)
+            actions = np.clip(self.actor.forward(inputs)[:, 0], *bounds)
             observations, rewards, terminated, truncated, _ = self.envs.step(actions)
             totals += rewards
             done = (terminated | truncated) & running
@@ -199,9 +199,7 @@ class _Worker:
                 policy, episode = pair
                 self.slot_params[slot] = self.params[policy]
                 self.mean[slot], self.std[slot] = self.all_means[policy], self.all_stds[policy]
-                seeds[slot] = int(
-                    np.random.SeedSequence((self.seed, episode)).generate_state(1)[0]
-                )
+                seeds[slot] = int(np.random.SeedSequence((self.seed, episode)).generate_state(1)[0])
         observations, _ = self.envs.reset(
             seed=seeds,  # type: ignore[arg-type]
             options={"reset_mask": free.copy()},

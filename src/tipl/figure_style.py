@@ -50,6 +50,7 @@ SERIES = (ACCENT, BLUE, GREEN, PURPLE, GOLD)
 
 METHOD_COLOURS = {
     "PathTransformer": ACCENT,
+    "PathTransformer (joint basis)": PURPLE,
     "NeuronTransformer": ACCENT,
     "PPO": BLUE,
     "true later checkpoint": BLUE,
@@ -123,10 +124,10 @@ def figure_svg(figure: Figure, *, prefix: str = "") -> str:
         prefix: put before each id, so that several drawings can share a page.
     """
     buffer = io.StringIO()
-    nothing = dict.fromkeys(["Date", "Creator", "Format", "Type"])
-    figure.savefig(buffer, format="svg", metadata=nothing)
+    figure.savefig(buffer, format="svg")
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
+    # the date is in there
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # a page-wide style sheet within a drawing would reach out of it: make it an inherited style
     text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
@@ -209,13 +210,13 @@ def legend(figure: Figure, handles: Mapping[str, Line2D | Patch]) -> None:
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"], ticks: Array | None = None) -> None:
-    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5 or at the given ticks."""
+    """Makes an axis logarithmic, with plain numbers at the given ticks or at 1, 2 and 5."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    steps = (1, 2, 5) if high <= 1000 * low else (1,)
+    axis.set_major_locator(LogLocator(subs=steps) if ticks is None else FixedLocator(list(ticks)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_major_locator(
-        LogLocator(subs=(1, 2, 5)) if ticks is None else FixedLocator(ticks.tolist())
-    )
     axis.set_minor_locator(NullLocator())
 
 

@@ -41,7 +41,7 @@ class Forecaster(abc.ABC):
 
     def forecast(
         self, history: Float[np.ndarray, "*batch T P"], horizon: int | Sequence[int]
-    ) -> Float[np.ndarray, "..."]:
+    ) -> Float[np.ndarray, ...]:
         """Weights `horizon` checkpoints after the last one of a history.
 
         Args:
@@ -157,7 +157,7 @@ class PathTransformerForecaster(Forecaster):
         tokens, directions = self.tokenizer.encode_history(histories)
         future = self.forecast_tokens(tokens, max(horizons))  # [B, max horizon, K]
         changes = future[:, [horizon - 1 for horizon in horizons]] - tokens[:, -1:]
-        return histories[:, -1:] + changes @ directions
+        return np.asarray(histories[:, -1:] + changes @ directions)
 
     @torch.inference_mode()
     def forecast_tokens(

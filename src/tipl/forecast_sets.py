@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from tipl import storage
+from tipl.baselines import LastDifferenceLine, LeastSquaresLine, StandingStill
 from tipl.errors import TiplError
 from tipl.evaluation import evaluate_stack
 from tipl.forecast import Forecaster, PathTransformerForecaster
@@ -25,11 +26,19 @@ __all__ = [
     "ForecastCase",
     "ForecastReturns",
     "ForecastSet",
+    "evaluate_forecasts",
     "forecast_held_out",
     "held_out_trials",
+    "make_forecasts",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+STARTS = (0.0, 0.1, 0.25, 0.5, 0.75)
+"""Where histories end, as fractions of the path; 0 is the untrained network alone."""
+
+HORIZONS = (1, 2, 5, 10, 20, 50)
+"""Checkpoints ahead, as far as the path goes; the jump to its end comes on top."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +69,29 @@ class ForecastReturns:
 
     forecasts: Float64[np.ndarray, "F N E"]
     checkpoints: Float64[np.ndarray, "N T E"]
+
+    def save(self, directory: str | Path, settings: dict[str, Any]) -> None:
+        """Writes `returns.safetensors` into the directory of the forecasts.
+
+        Args:
+            directory: of the forecasts.
+            settings: how the returns were measured; `load` gives them back.
+        """
+        tensors = {"forecasts": self.forecasts, "checkpoints": self.checkpoints}
+        storage.write_tensors(Path(directory) / "returns.safetensors", tensors, settings)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> tuple[ForecastReturns, dict[str, Any]]:
+        """The returns in a directory of forecasts, and the settings they were saved with.
+
+        Raises:
+            TiplError: the forecasts have not been evaluated, or the file is damaged.
+        """
+        tensors, settings = storage.read_tensors(
+            Path(directory) / "returns.safetensors",
+            "the returns of the forecasts (made by `tipl evaluate`)",
+        )
+        return cls(**tensors), settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +150,7 @@ class ForecastSet:
             )
         tensors, _ = storage.read_tensors(directory / "forecasts.safetensors", "the forecasts")
         cases = [ForecastCase(**case) for case in record["cases"]]
-        return cls(
-            paths.select(record["trials"]), cases, tensors["params"], record["settings"]
-        )
+        return cls(paths.select(record["trials"]), cases, tensors["params"], record["settings"])
 
     def weight_errors(self) -> Float64[np.ndarray, "F N"]:
         """Distance of each forecast from the true checkpoint, in units of standing still's."""
@@ -148,7 +178,8 @@ class ForecastSet:
                 "collect with normaliser='frozen'"
             )
         true = self.paths.params()  # [N, T, P]
-        policies = np.concatenate([flat.reshape(-1, flat.shape[-1]) for flat in (self.params, true)])
+        size = true.shape[-1]
+        policies = np.concatenate([self.params.reshape(-1, size), true.reshape(-1, size)])
         # Equal weights, such as those of standing still, are run once.
         digests = [row.tobytes() for row in policies]
         first = {digest: m for m, digest in reversed(list(enumerate(digests)))}
@@ -169,9 +200,7 @@ class ForecastSet:
         )
 
 
-def held_out_trials(
-    paths: PathDataset, forecasters: Sequence[Forecaster]
-) -> PathDataset:
+def held_out_trials(paths: PathDataset, forecasters: Sequence[Forecaster]) -> PathDataset:
     """The trials of a dataset that none of the models was trained on and that did not diverge.
 
     Raises:
@@ -179,9 +208,10 @@ def held_out_trials(
     """
     seen: set[int] = set()
     for forecaster in forecasters:
-        if isinstance(forecaster, PathTransformerForecaster):
-            if forecaster.settings.get("dataset") == paths.metadata.digest:
-                seen.update(forecaster.settings["trials"])
+        if not isinstance(forecaster, PathTransformerForecaster):
+            continue
+        if forecaster.settings.get("dataset") == paths.metadata.digest:
+            seen.update(forecaster.settings["trials"])
     unseen = [int(trial) for trial in paths.trials[~paths.diverged()] if int(trial) not in seen]
     if not unseen:
         raise TiplError(
@@ -195,8 +225,8 @@ def held_out_trials(
 def forecast_held_out(
     forecasters: Sequence[Forecaster],
     paths: PathDataset,
-    starts: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 0.75),
-    horizons: Sequence[int] = (1, 2, 5, 10, 20, 50),
+    starts: Sequence[float] = STARTS,
+    horizons: Sequence[int] = HORIZONS,
 ) -> ForecastSet:
     """Forecasts every trial by every forecaster, from several histories, several horizons ahead.
 
@@ -234,3 +264,39 @@ def forecast_held_out(
             forecasts += list(ahead.swapaxes(0, 1))
     settings = {"starts": list(starts), "horizons": list(horizons)}
     return ForecastSet(paths, cases, np.stack(forecasts), settings)
+
+
+def make_forecasts(
+    models: Sequence[Forecaster],
+    paths: PathDataset,
+    starts: Sequence[float] = STARTS,
+    horizons: Sequence[int] = HORIZONS,
+) -> ForecastSet:
+    """Forecasts of the trials that no model was trained on, by the models and their rivals.
+
+    Raises:
+        TiplError: as `held_out_trials` and `forecast_held_out`.
+    """
+    rivals: list[Forecaster] = [StandingStill(), LastDifferenceLine(), LeastSquaresLine()]
+    held_out = held_out_trials(paths, models)
+    return forecast_held_out([*rivals, *models], held_out, starts, horizons)
+
+
+def evaluate_forecasts(
+    directory: str | Path,
+    forecasts: ForecastSet,
+    episodes: int,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = False,
+) -> ForecastReturns:
+    """Runs forecasts in the environment, and keeps their returns in their directory.
+
+    Raises:
+        TiplError: as `ForecastSet.evaluate`.
+    """
+    returns = forecasts.evaluate(episodes, seed=seed, threads=threads, progress=progress)
+    command = f"tipl evaluate {directory} --episodes {episodes} --seed {seed}"
+    returns.save(directory, {"kind": "returns", "command": command})
+    return returns

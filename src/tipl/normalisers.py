@@ -33,11 +33,11 @@ class RunningMoments:
         self.count = 1e-4
 
     @property
-    def std(self) -> Float[np.ndarray, N * shape]:
+    def std(self) -> Float[np.ndarray, " N *shape"]:
         """Standard deviation, never 0."""
         return np.asarray(np.sqrt(self.var + EPSILON))
 
-    def update(self, sample: Float[np.ndarray, N * shape]) -> None:
+    def update(self, sample: Float[np.ndarray, " N *shape"]) -> None:
         """Adds one sample a trial (Chan et al.'s update for a batch of one)."""
         total = self.count + 1.0
         delta = sample - self.mean

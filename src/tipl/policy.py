@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class ParamLayout:
         """
         names: list[str] = []
         shapes: list[tuple[int, ...]] = []
-        for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             names += [f"{prefix}.{layer}.weight", f"{prefix}.{layer}.bias"]
             shapes += [(fan_out, fan_in), (fan_out,)]
         return cls(tuple(names), tuple(shapes))
@@ -73,6 +74,13 @@ class ParamLayout:
     def size(self) -> int:
         """Length P of the flat vector."""
         return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Units in each hidden layer of the actor."""
+        shapes = dict(zip(self.names, self.shapes, strict=True))
+        weights = [name for name in self.names if name.startswith("actor.") and "weight" in name]
+        return tuple(shapes[name][0] for name in weights[:-1])
 
     @property
     def slices(self) -> dict[str, slice]:
@@ -132,7 +140,7 @@ def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...], gain: float) -
     gaussian = rng.standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(gaussian)
     q *= np.sign(np.diag(r))  # without this, QR's sign convention would bias the draw
-    return gain * (q if rows >= columns else q.T)
+    return np.asarray(gain * (q if rows >= columns else q.T))
 
 
 def initial_params(layout: ParamLayout, seed: int | Sequence[int]) -> Float[np.ndarray, " P"]:
@@ -170,7 +178,7 @@ def normalise_observations(
     """`(observation - mean) / std`, clipped to +- `OBSERVATION_CLIP`: what networks are fed."""
     scaled = (observations - mean) / std
     np.clip(scaled, -OBSERVATION_CLIP, OBSERVATION_CLIP, out=scaled)
-    return scaled.astype(dtype)
+    return np.asarray(scaled, dtype)
 
 
 class Policy:
@@ -266,9 +274,8 @@ class Policy:
         if rng is not None:
             std = np.exp(self._arrays["log_std"][0])
             mean += std * rng.standard_normal(mean.shape, dtype=np.float32)
-        low, high = self.task.action_low, self.task.action_high
-        actions = np.clip(mean, np.float32(low), np.float32(high))
-        return actions.reshape(*batch, self.task.action_size)  # [1, B, A] -> [*batch, A]
+        actions = np.clip(mean, *self.task.action_bounds)
+        return np.reshape(actions, (*batch, self.task.action_size))  # [1, B, A] -> [*batch, A]
 
     def save(self, directory: str | Path) -> None:
         """Writes `policy.safetensors` and `policy.json`: all that is needed to act.

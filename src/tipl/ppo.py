@@ -226,12 +226,12 @@ class PPO:
         final_observations: list[tuple[int, int, Array]] = []  # of truncated episodes
         return_sum, num_episodes = np.zeros(N), np.zeros(N, np.int32)
         noise, std = self._action_noise(), np.exp(self.log_std)
-        low, high = np.float32(self.task.action_low), np.float32(self.task.action_high)
+        bounds = self.task.action_bounds
         for t in range(T):
             observations[t] = self.observation
             # [N, O] -> [N, 1, O] -> [N, 1, A] -> [N, A]
             actions[t] = self.actor.forward(self.observation[:, None])[:, 0] + std * noise[t]
-            executed = np.clip(actions[t].astype(np.float32), low, high)
+            executed = np.clip(actions[t].astype(np.float32), *bounds)
             received, reward, terminated[t], truncated, info = self.envs.step(executed)
             dones[t] = terminated[t] | truncated
             rewards[t] = self.reward_scaler(reward, terminated[t])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -63,7 +63,7 @@ class CollectionProgress:
         self,
         steps: int,
         group: int = 0,
-        episodic_return: np.ndarray[Any, Any] | None = None,
+        episodic_return: Float[np.ndarray, " n"] | None = None,
         fresh: bool = True,
     ) -> None:
         """Adds environment steps, and the returns of a group of trials in its last rollout.

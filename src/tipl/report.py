@@ -11,15 +11,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tipl.atomic import write_bytes_atomically
 from tipl.errors import TiplError
 from tipl.figure_style import ACCENT, NARROW, WIDE, figure_svg, method_colour
-from tipl.results import Result, format_bounds, format_number, format_result, pivot
+from tipl.results import Result, format_bounds, format_number, pivot
 
 __all__ = [
     "Cell",
@@ -33,7 +35,8 @@ __all__ = [
     "write_report",
 ]
 
-Cell = str | int | float | Result | None
+Number = int | float | np.number[Any]
+Cell = str | Number | Result | None
 """What a table holds: a `Result` is shown as "value [low, high]", None as an empty cell."""
 
 Drawing = Callable[..., Figure]
@@ -46,11 +49,23 @@ A `functools.partial` of a function of `tipl.plots` is one, for example
 
 @dataclass(frozen=True)
 class Table:
-    """A captioned table; the first cell of each row is its heading."""
+    """A captioned table; the first cell of each row is its heading.
+
+    Raises:
+        TiplError: a row has more or fewer cells than the table has columns.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise TiplError(
+                    f"a row of {len(row)} cells was given for the table {self.caption!r} of "
+                    f"{len(self.columns)} columns; expected a cell a column (None if it is empty)"
+                )
 
 
 @dataclass(frozen=True)
@@ -97,11 +112,7 @@ def pivot_table(results: Sequence[Result], *, caption: str) -> Table:
 
 
 def render_report(report: Report) -> str:
-    """Returns the report as one HTML page.
-
-    Raises:
-        TiplError: a row of a table has more or fewer cells than the table has columns.
-    """
+    """Returns the report as one HTML page."""
     drawings = [_draw(section, n) for n, section in enumerate(report.sections, 1)]
     return _ENVIRONMENT.get_template("report.html").render(
         report=report,
@@ -117,7 +128,7 @@ def write_report(report: Report, path: str | Path) -> None:
     """Writes the report to an HTML file, whole or not at all.
 
     Raises:
-        TiplError: as in `render_report`, or the file cannot be written.
+        TiplError: the file cannot be written.
     """
     write_bytes_atomically(path, render_report(report).encode())
 
@@ -137,21 +148,11 @@ def _raw_results(results: Sequence[Result]) -> Table:
     return Table("Every number, with its 95% interval and its command", columns, rows)
 
 
-def _rows(table: Table) -> Sequence[Sequence[Cell]]:
-    for row in table.rows:
-        if len(row) != len(table.columns):
-            raise TiplError(
-                f"a row of {len(row)} cells was given for the table {table.caption!r} of "
-                f"{len(table.columns)} columns; expected a cell a column (None where it is empty)"
-            )
-    return table.rows
-
-
-def _raw_number(value: float) -> str:
+def _raw_number(value: Number) -> str:
     """A number of a table as it is, to six digits; NaN is a dash."""
     if not math.isfinite(value):
         return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int | np.integer) else f"{float(value):.6g}"
 
 
 def _duration(seconds: float) -> str:
@@ -162,11 +163,17 @@ def _duration(seconds: float) -> str:
 
 
 def _is_number(cell: Cell) -> bool:
-    return isinstance(cell, int | float)
+    return isinstance(cell, int | float | np.number)
 
 
 def _is_result(cell: Cell) -> bool:
     return isinstance(cell, Result)
+
+
+def _is_numeric(table: Table, column: int) -> bool:
+    return column > 0 and any(
+        _is_number(row[column]) or _is_result(row[column]) for row in table.rows
+    )
 
 
 def _is_ours(name: Cell) -> bool:
@@ -186,10 +193,13 @@ def _environment() -> jinja2.Environment:
         "duration": _duration,
         "number": format_number,
         "raw": _raw_number,
-        "result": format_result,
-        "rows": _rows,
     }
-    environment.tests |= {"a_number": _is_number, "a_result": _is_result, "ours": _is_ours}
+    environment.tests |= {
+        "a_number": _is_number,
+        "a_result": _is_result,
+        "numeric_in": _is_numeric,
+        "ours": _is_ours,
+    }
     return environment
 
 

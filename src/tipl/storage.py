@@ -67,7 +67,7 @@ def content_digest(data: Mapping[str, Any]) -> str:
 
 def _json_bytes(data: Mapping[str, Any]) -> bytes:
     ordered = json.loads(_canonical(data))
-    sealed = {**ordered, "sha256": content_digest(data)}
+    sealed = _with_hash(ordered, content_digest(data))
     return (json.dumps(sealed, indent=2) + "\n").encode()
 
 
@@ -78,7 +78,7 @@ def _tensor_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> 
     digest = hashlib.sha256(_canonical({"metadata": metadata, "tensors": names}))
     for array in arrays.values():
         digest.update(array.data)
-    sealed = {**metadata, "sha256": digest.hexdigest()}
+    sealed = _with_hash(metadata, digest.hexdigest())
     return safetensors.numpy.save(arrays, {_METADATA_KEY: _canonical(sealed).decode()})
 
 
@@ -167,7 +167,8 @@ class TensorFile:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self.metadata = _without_hash(json.loads((handle.metadata() or {})[_METADATA_KEY]))
+        entries = handle.metadata() or {}
+        self.metadata = _without_hash(json.loads(entries.get(_METADATA_KEY, "null")))
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
         self.arrays = {
             name: (_DTYPES[part.get_dtype()], tuple(part.get_shape()))
@@ -205,6 +206,12 @@ def open_tensors(
         yield file
 
 
+def _with_hash(content: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    if "sha256" in content:
+        raise TiplError(f"cannot store {content!r}: `sha256` is the file's own; use another name")
+    return {**content, "sha256": digest}
+
+
 def _without_hash(sealed: Any) -> dict[str, Any]:
     if not isinstance(sealed, dict) or "sha256" not in sealed:
         raise ValueError("it has no hash, so it was not written by tipl")
@@ -229,10 +236,10 @@ def _read_bytes(path: Path, expected: str) -> bytes:
 
 
 def _require_file(path: Path, expected: str) -> None:
-    if not path.exists():
-        raise TiplError(
-            f"there is no {path}, but {expected} is expected there; check the spelling, or make "
-            "it first"
-        )
     with explained("read", path):
+        if not path.exists():
+            raise TiplError(
+                f"there is no {path}, but {expected} is expected there; check the spelling, or "
+                "make it first"
+            )
         path.open("rb").close()

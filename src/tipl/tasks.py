@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float32
+
 from tipl.errors import TiplError
 
 __all__ = ["TaskSpec", "get_task", "known_tasks"]
@@ -73,6 +76,11 @@ class TaskSpec:
                 f"the task spec of {self.env_id!r} has {min(self.observation_std)} in "
                 "'observation_std': expected positive values; measure the task again"
             )
+
+    @property
+    def action_bounds(self) -> tuple[Float32[np.ndarray, " A"], Float32[np.ndarray, " A"]]:
+        """Lowest and highest action, [A] each, as environments take them."""
+        return np.array(self.action_low, np.float32), np.array(self.action_high, np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as a dictionary of plain JSON values, for :meth:`from_json`."""

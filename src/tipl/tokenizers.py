@@ -282,7 +282,8 @@ def _coordinates(rows: Array, directions: Array) -> Array:
     """Coordinates `[B, T, K]` of rows `[B, T, P]` in orthogonal directions `[B, K, P]`."""
     squared = np.einsum("bkp,bkp->bk", directions, directions)[:, None]
     products = rows @ directions.swapaxes(1, 2)
-    return np.divide(products, squared, out=np.zeros_like(products), where=squared > 0)
+    scaled = np.divide(products, squared, out=np.zeros_like(products), where=squared > 0)
+    return np.asarray(scaled)
 
 
 def make_tokenizer(basis: Basis, rank: int, center: Center) -> TemporalSVD | PathSVD:

@@ -33,17 +33,17 @@ class TrainConfig:
     no forecast, from an untrained policy alone)"""
     center: Center = "initial"
     """what is subtracted before the SVD: nothing, the path's first checkpoint, or the mean"""
-    rank: int = 32
+    rank: int = 16
     """coordinates of a token, K"""
-    width: int = 128
+    width: int = 64
     """width of the Transformer, D"""
-    depth: int = 3
+    depth: int = 2
     """Transformer blocks"""
     heads: int = 4
     """attention heads"""
     condition_on_return: bool = False
     """tell the model each path's final return"""
-    num_steps: int = 1000
+    num_steps: int = 800
     """optimiser steps"""
     batch_size: int = 32
     """paths in each step"""
@@ -85,7 +85,8 @@ def token_sequences(
 
     In a joint basis, each path is one sequence and every next token is a target. In a path's own
     basis, the basis depends on where the history ends: each history of each path is a sequence,
-    and only the token after its end, which its basis has not seen, is a target.
+    followed by the rest of the path in the same basis, and only those later tokens, which the
+    basis has not seen, are targets.
     """
     num_paths, length = params.shape[:2]
     if isinstance(tokenizer, TemporalSVD):
@@ -96,13 +97,11 @@ def token_sequences(
         )
     rows, targets, path = [], [], []
     displacements = params - params[:, :1].astype(np.float64)
-    for end in range(tokenizer.min_history, length):  # the target is checkpoint `end`
+    for end in range(tokenizer.min_history, length):  # the first target is checkpoint `end`
         encoded = tokenizer.encode_history(params[:, :end])
-        following = tokenizer.encode_next(encoded, displacements[:, end : end + 1])
-        padding = np.zeros((num_paths, length - end - 1, tokenizer.num_coordinates))
-        rows.append(np.concatenate([encoded.tokens, following, padding], axis=1))
+        rows.append(tokenizer.encode_next(encoded, displacements))
         target = np.zeros((num_paths, length - 1), bool)
-        target[:, end - 1] = True
+        target[:, end - 1 :] = True
         targets.append(target)
         path.append(np.arange(num_paths))
     return TokenSequences(
@@ -237,7 +236,7 @@ def _fit(
     final_return: Float[Tensor, " N"],
     validation: TokenSequences | None,
     progress: bool,
-) -> dict[str, list[float]]:
+) -> dict[str, list[float | None]]:
     """Trains in place; returns the training curve."""
     rng = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mujoco import batch as mujoco_batch
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, StepResult
 from tipl.errors import TiplError
 
-__all__ = ["BatchedMujocoEnv", "silent_mujoco"]
+__all__ = ["BatchedMujocoEnv"]
 
 _ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 _WORD = 2**64
@@ -60,7 +61,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             if number < 1:
                 raise TiplError(f"{name} is {number}: expected 1 or more; give a positive number")
         task = MUJOCO_TASKS[env_id]
-        with silent_mujoco():  # half_cheetah.xml has a deprecated attribute
+        with _silent_mujoco():  # half_cheetah.xml has a deprecated attribute
             model = mujoco.MjModel.from_xml_path(str(_ASSETS / task.xml_file))
         batch = mujoco_batch.Batch(model, num_envs, nthread=num_threads)
         fields = {name: batch.bind(name) for name in {"qpos", "qvel", *task.fields}}
@@ -94,26 +95,27 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         seed: int | Sequence[int | None] | Integer[np.ndarray, " E"] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Float64[np.ndarray, "E O"], dict[str, Any]]:
-        """Start a new episode in every environment.
+        """Start a new episode in every environment, or in some.
 
         Args:
             seed: One seed s, which seeds environment i with s + i; or one for each environment.
                 None, here or in the sequence, goes on with the environment's present generator.
-            options: Must be empty; these tasks have none.
+            options: ``{"reset_mask": mask}`` resets only where the bool array [E] is true, as in
+                Gymnasium's own vector environments; seeds elsewhere are ignored.
 
         Returns:
-            The first observations, [E, O], and an empty info.
+            The present observations, [E, O], and an empty info.
 
         Raises:
-            TiplError: The seeds are negative or not one for each environment; options are given.
+            TiplError: The seeds are negative or not one for each environment; the options hold
+                anything but a mask.
         """
-        if options:
-            raise TiplError(f"reset got the options {options}: expected none; leave them out")
         seeds = self._one_seed_each(seed)
-        for i, one in enumerate(seeds):
-            if one is not None:
-                self._rngs[i] = np.random.default_rng(one)
-        self._reset(np.arange(self.num_envs))
+        ids = self._reset_ids(options or {})
+        for i in ids:
+            if seeds[i] is not None:
+                self._rngs[i] = np.random.default_rng(seeds[i])
+        self._reset(ids)
         self._started = True
         return self._task.observe(self._fields), {}
 
@@ -200,6 +202,16 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             )
         return seeds
 
+    def _reset_ids(self, options: dict[str, Any]) -> np.ndarray:
+        mask = options.get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
+        shape, dtype = getattr(mask, "shape", None), getattr(mask, "dtype", None)
+        if set(options) - {"reset_mask"} or shape != (self.num_envs,) or dtype != np.bool_:
+            raise TiplError(
+                f"reset got the options {options}: expected at most 'reset_mask', a bool array "
+                f"of {self.num_envs}; leave the others out"
+            )
+        return np.flatnonzero(mask)
+
     def _checked(self, actions: np.ndarray) -> np.ndarray:
         """Return the actions as rewards sum them: C-contiguous (its order), finite."""
         actions = np.ascontiguousarray(actions)
@@ -217,7 +229,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _simulate(self) -> np.ndarray:
         """Advance all simulations by one environment step; return which failed, [E]."""
         failed = np.zeros(self.num_envs, dtype=np.bool_)
-        with silent_mujoco():
+        with _silent_mujoco():
             try:
                 self._batch.step(nstep=self._task.frame_skip)
             except mujoco_batch.SimulationError as error:
@@ -246,21 +258,40 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._fields["qpos"][ids], self._fields["qvel"][ids] = self._task.draw_states(
             [self._rngs[i] for i in ids], self._initial_qpos, self._initial_qvel
         )
-        # The forward pass without controls also sets what the first step's solver starts from.
-        with silent_mujoco():
-            self._batch.forward(ids)
+        # No step needs the forward pass, but derived fields are of the new start only after it.
+        self._batch.forward(ids)
         self._elapsed_steps[ids] = 0
 
 
-@contextlib.contextmanager
-def silent_mujoco() -> Iterator[None]:
-    """Keep MuJoCo from printing warnings and writing MUJOCO_LOG.TXT where the user works."""
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
+class _Silence:
+    """Keeps MuJoCo from printing warnings and writing MUJOCO_LOG.TXT where the user works.
+
+    MuJoCo has one warning handler for the whole process, and several threads may be stepping: the
+    handler goes back to the user's when the last of them is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._previous: Any = None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                self._previous = mujoco.get_mju_user_warning()
+                mujoco.set_mju_user_warning(lambda message: None)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    mujoco.set_mju_user_warning(self._previous)
+
+
+_silent_mujoco = _Silence()
 
 
 def _generator_to_words(rng: np.random.Generator) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from tipl.envs.batched_mujoco import BatchedMujocoEnv, silent_mujoco
+from tipl.envs.batched_mujoco import BatchedMujocoEnv
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
 from tipl.errors import TiplError
 from tipl.tasks import TaskSpec, get_task, known_tasks
@@ -49,7 +49,7 @@ def make_vec(
         return BatchedMujocoEnv(env_id, num_envs, num_threads=num_threads)
     if num_envs < 1:
         raise TiplError(f"num_envs is {num_envs}: expected 1 or more; give a positive number")
-    with warnings.catch_warnings(), silent_mujoco():
+    with warnings.catch_warnings():
         # Old versions of an environment are a choice here: returns of v4 and v5 are not comparable.
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
         first = _make_gymnasium(env_id)
@@ -97,14 +97,9 @@ def measure_task(
             f"{env_id!r} has the actions {actions}: expected finite bounds; give the environment "
             "a bounded action space and register it under an id of its own"
         )
-    observations = _observe_random_actions(envs, num_steps, seed)
+    observations = _observe_random_actions(env_id, envs, num_steps, seed)
     envs.close()
     mean, std = observations.mean(axis=(0, 1)), observations.std(axis=(0, 1))
-    if not np.isfinite(mean).all():
-        raise TiplError(
-            f"{env_id!r} gave observations that are not finite under random actions: expected "
-            "finite ones; mend the environment"
-        )
     return TaskSpec(
         env_id=env_id,
         observation_size=mean.size,
@@ -136,7 +131,7 @@ def _registered(env_id: str) -> tuple[int, str]:
 
 
 def _observe_random_actions(
-    envs: VectorEnv[np.ndarray, np.ndarray, np.ndarray], num_steps: int, seed: int
+    env_id: str, envs: VectorEnv[np.ndarray, np.ndarray, np.ndarray], num_steps: int, seed: int
 ) -> np.ndarray:
     """Return the observations that the random actions were taken on, [num_steps, E, O]."""
     space: Any = envs.single_action_space
@@ -147,6 +142,11 @@ def _observe_random_actions(
         observations[step] = observation
         actions = rng.uniform(space.low, space.high, (envs.num_envs, *space.shape))
         observation, *_ = envs.step(actions.astype(space.dtype))
+    if not np.isfinite(observations).all():
+        raise TiplError(
+            f"{env_id!r} gave observations that are not finite under random actions: expected "
+            "finite ones; mend the environment"
+        )
     return observations
 
 

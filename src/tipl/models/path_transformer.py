@@ -24,9 +24,9 @@ class PathTransformerConfig:
     """coordinates K of a token"""
     max_checkpoints: int
     """checkpoints T of a whole path: later ones share the last position"""
-    width: int = 128
+    width: int = 64
     """width D of the residual stream"""
-    depth: int = 4
+    depth: int = 2
     """Transformer blocks"""
     heads: int = 4
     """attention heads in each block"""
@@ -49,6 +49,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """The residual stream after the block; position l has seen positions up to l."""
         batch, length, width = x.shape
         # [B, L, 3 D] -> [B, L, 3, H, D / H] -> [3, B, H, L, D / H]
         qkv = self.query_key_value(self.attention_norm(x))
@@ -56,7 +57,8 @@ class Block(nn.Module):
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         # [B, H, L, D / H] -> [B, L, D]
         x = x + self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
-        return x + self.mlp(self.mlp_norm(x))
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
 
 
 class PathTransformer(nn.Module):
@@ -118,7 +120,8 @@ class PathTransformer(nn.Module):
             x = x + self._return_embedding(tokens, final_return)[:, None]
         for block in self.blocks:
             x = block(x)
-        return tokens + self.change_out(self.norm(x)) * self.change_scale
+        predicted: Tensor = tokens + self.change_out(self.norm(x)) * self.change_scale
+        return predicted
 
     def _return_embedding(
         self, tokens: Tensor, final_return: Tensor | None

@@ -15,7 +15,6 @@ from tipl.atomic import explained, is_unfinished
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import (
-    PartRange,
     array_specs,
     check_finite,
     check_part,
@@ -39,21 +38,22 @@ def verify(directory: str | Path) -> list[str]:
         TiplError: there is no such directory, or it cannot be read.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise TiplError(
-            f"there is no directory {directory}, but a path dataset (made by `tipl collect`) is "
-            "expected there; check the spelling"
-        )
-    try:
-        metadata = read_metadata(directory)
-    except TiplError as error:
-        parts = sorted((directory / "parts").glob("*.safetensors"))
-        return [str(error), *filter(None, map(storage.check_tensors, parts))]
-    return [
-        *_missing(directory, metadata),
-        *_unexpected(directory, metadata),
-        *_broken(directory, metadata),
-    ]
+    with explained("read", directory):
+        if not directory.is_dir():
+            raise TiplError(
+                f"there is no directory {directory}, but a path dataset (made by `tipl collect`) "
+                "is expected there; check the spelling"
+            )
+        try:
+            metadata = read_metadata(directory)
+        except TiplError as error:
+            parts = sorted((directory / "parts").glob("*.safetensors"))
+            return [str(error), *filter(None, map(storage.check_tensors, parts))]
+        return [
+            *_missing(directory, metadata),
+            *_unexpected(directory, metadata),
+            *_broken(directory, metadata),
+        ]
 
 
 def _missing(directory: Path, metadata: PathMetadata) -> Iterator[str]:
@@ -68,13 +68,15 @@ def _missing(directory: Path, metadata: PathMetadata) -> Iterator[str]:
 
 def _unexpected(directory: Path, metadata: PathMetadata) -> Iterator[str]:
     expected = {part.path(directory) for part in part_ranges(metadata)}
-    expected |= {directory / "metadata.json", directory / "parts"}
-    for folder in (directory, directory / "parts"):
-        with explained("read", folder):
-            entries = sorted(folder.iterdir()) if folder.exists() else []
-        for entry in entries:
+    parts, resume = directory / "parts", directory / "resume"
+    expected |= {directory / "metadata.json", parts, resume}
+    for folder in (directory, parts, resume):
+        for entry in sorted(folder.iterdir()) if folder.exists() else []:
             if is_unfinished(entry):
                 yield f"{entry} was left by a write that never finished; delete it"
+            elif folder == resume:
+                if problem := storage.check_tensors(entry):
+                    yield problem
             elif entry not in expected:
                 yield f"{entry} does not belong to the dataset; move it elsewhere"
 
@@ -178,7 +180,7 @@ def summarize(directory: str | Path) -> PathSummary:
         metadata=metadata,
         num_parameters=metadata.layout.size,
         num_parts=len(present),
-        missing_parts=_names(set(part_ranges(metadata)) - set(present)),
+        missing_parts=tuple(p.file_name for p in part_ranges(metadata) if p not in present),
         steps_per_trial=(metadata.num_checkpoints - 1) * metadata.steps_per_checkpoint,
         total_steps=int(steps.max(axis=1).sum()),
         size_on_disk=sum(file.stat().st_size for file in files),
@@ -186,10 +188,6 @@ def summarize(directory: str | Path) -> PathSummary:
         first_return=_first_known(returns),
         last_return=_first_known(returns[:, ::-1]),
     )
-
-
-def _names(parts: set[PartRange]) -> tuple[str, ...]:
-    return tuple(part.file_name for part in sorted(parts))
 
 
 def _first_known(returns: Float32[np.ndarray, "N T"]) -> ReturnRange | None:

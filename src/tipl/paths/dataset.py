@@ -183,11 +183,8 @@ class PathDataset:
         one = self._only(i)
         t = _position(checkpoint, self.num_checkpoints, "checkpoint")
         at = slice(t, t + 1)
-        params, layout, slices = (
-            one.params(at)[0, 0],
-            self.metadata.actor_layout,
-            self.layout.slices,
-        )
+        params, slices = one.params(at)[0, 0], self.layout.slices
+        layout = self.metadata.actor_layout
         actor = np.concatenate([params[slices[name]] for name in layout.names])
         if self.metadata.normaliser == "frozen":
             return Policy(actor, layout, self.task)
@@ -220,7 +217,7 @@ class PathDataset:
             seed: of the random choice.
 
         Raises:
-            TiplError: the share is not between 0 and 1, or fewer than two trials have converged.
+            TiplError: the share is not between 0 and 1, or fewer than two trials did not diverge.
         """
         if not 0 < held_out < 1:
             raise TiplError(

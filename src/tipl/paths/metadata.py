@@ -148,9 +148,8 @@ class PathMetadata:
 
 
 def _impossible(metadata: PathMetadata, name: str, expected: str) -> TiplError:
-    return TiplError(
-        f"{name} of a path dataset is {getattr(metadata, name)!r}; expected {expected}"
-    )
+    given = getattr(metadata, name)
+    return TiplError(f"{name} of a path dataset is {given!r}; expected {expected}: give another")
 
 
 def first_difference(

@@ -5,6 +5,7 @@ A dataset is a directory::
     metadata.json                                          task, layout, hyperparameters, versions
     parts/trials-00000-00063.checkpoints-00000-00007.safetensors
     ...
+    resume/...safetensors                                  only while a collection is unfinished
 
 Parts are a grid over trials and checkpoints; both ranges in a name are inclusive. A part never
 changes once written, and its header repeats its ranges and the hash of its `metadata.json`. With n
@@ -178,32 +179,35 @@ def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
         TiplError: the directory holds another dataset or other files, or cannot be written.
     """
     directory = Path(directory)
-    path = directory / "metadata.json"
-    if path.exists():
-        difference = first_difference(read_metadata(directory).to_json(), metadata.to_json())
-        if difference:
-            name, there, here = difference
-            raise TiplError(
-                f"{directory} already holds another dataset: its {name} is {there}, but {here} was "
-                "given; choose another directory, or remove that one first"
-            )
-    else:
-        _refuse_other_files(directory)
-    parts = directory / "parts"
+    path, parts = directory / "metadata.json", directory / "parts"
     with explained("make", directory):
+        if path.exists():
+            _refuse_another(directory, metadata)
+        else:
+            _refuse_other_files(directory)
         parts.mkdir(parents=True, exist_ok=True)
-    for folder in (directory, parts):
-        remove_unfinished(folder)
-    if not path.exists():
-        storage.write_json(path, metadata.to_json())
+        for folder in (directory, parts, directory / "resume"):
+            if folder.exists():
+                remove_unfinished(folder)
+        if not path.exists():
+            storage.write_json(path, metadata.to_json())
+
+
+def _refuse_another(directory: Path, metadata: PathMetadata) -> None:
+    difference = first_difference(read_metadata(directory).to_json(), metadata.to_json())
+    if difference:
+        name, there, here = difference
+        raise TiplError(
+            f"{directory} already holds another dataset: its {name} is {there}, but {here} was "
+            "given; choose another directory, or remove that one first"
+        )
 
 
 def _refuse_other_files(directory: Path) -> None:
-    for folder in (directory, directory / "parts"):
-        with explained("read", folder):
-            entries = sorted(folder.iterdir()) if folder.exists() else []
-        for entry in entries:
-            if entry != directory / "parts" and not is_unfinished(entry):
+    parts = directory / "parts"
+    for folder in (directory, parts):
+        for entry in sorted(folder.iterdir()) if folder.exists() else []:
+            if entry != parts and not is_unfinished(entry):
                 raise TiplError(
                     f"{directory} holds {entry.relative_to(directory)} but no metadata.json, so "
                     "it is no path dataset; choose an empty or new directory"
@@ -270,7 +274,8 @@ def parts_present(directory: str | Path, metadata: PathMetadata) -> list[PartRan
         TiplError: a part that is there is cut off, or another one.
     """
     directory = Path(directory)
-    present = [part for part in part_ranges(metadata) if part.path(directory).exists()]
+    with explained("read", directory):
+        present = [part for part in part_ranges(metadata) if part.path(directory).exists()]
     for part in present:
         with open_part(directory, metadata, part):
             pass

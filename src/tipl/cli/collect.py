@@ -1,0 +1,34 @@
+"""`tipl collect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from tipl import collection
+from tipl.cli.paths_show import print_summary
+
+__all__ = ["collect"]
+
+
+def collect(
+    env_id: Positional[str],
+    /,
+    config: Annotated[collection.CollectConfig, arg(name="")],
+    out: Path | None = None,
+    threads: int | None = None,
+) -> None:
+    """Run independent PPO trials and store the path that each policy's weights take.
+
+    Run the same command again after an interruption: it goes on where it was.
+
+    Args:
+        env_id: a Gymnasium id, such as InvertedPendulum-v4 or HalfCheetah-v4
+        config: what to collect
+        out: directory of the dataset (default: a telling name under runs/paths)
+        threads: groups of trials that run at once (default: one for each processor)
+    """
+    paths = collection.collect(env_id, out=out, threads=threads, config=config)
+    print_summary(paths.directory)

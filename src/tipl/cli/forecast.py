@@ -1,0 +1,42 @@
+"""`tipl forecast`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from tipl.forecast import load_forecaster
+from tipl.forecast_sets import HORIZONS, STARTS, make_forecasts
+from tipl.paths import PathDataset
+
+__all__ = ["forecast"]
+
+
+def forecast(
+    models: Positional[tuple[Path, ...]],
+    /,
+    paths: Path,
+    out: Path,
+    starts: tuple[float, ...] = STARTS,
+    horizons: tuple[int, ...] = HORIZONS,
+) -> None:
+    """Forecast the weights of all trials that the models have not seen.
+
+    Standing still and straight lines are forecast beside them. `tipl evaluate` then runs the
+    forecasts in the environment.
+
+    Args:
+        models: directories of trained models
+        paths: the dataset of paths
+        out: directory of the forecasts
+        starts: where histories end, as fractions of the path; 0 is the untrained network alone
+        horizons: checkpoints ahead, one or more; the jump to the path's end comes on top
+    """
+    forecasters = [load_forecaster(model) for model in models]
+    forecasts = make_forecasts(forecasters, PathDataset.open(paths), starts, horizons)
+    forecasts.save(out)
+    print(
+        f"{out}: {len(forecasts.cases)} forecasts of each of {len(forecasts.paths)} trials; run "
+        f"`tipl evaluate {out}` to see what they return"
+    )

@@ -1,0 +1,43 @@
+"""`tipl optimize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from tipl.errors import TiplError
+from tipl.forecast import load_forecaster
+from tipl.policy import Policy
+
+__all__ = ["optimize"]
+
+
+def optimize(
+    model: Positional[Path],
+    /,
+    out: Path,
+    policy: Path | None = None,
+    seed: int = 1,
+    horizon: int | None = None,
+) -> None:
+    """Make a better policy from an untrained one: no gradient step, no environment step.
+
+    Args:
+        model: directory of a trained model
+        out: directory of the policy that is made
+        policy: directory of the policy to start from (default: a fresh random one)
+        seed: of the fresh random policy
+        horizon: checkpoints to jump ahead (default: to the end of the training paths)
+    """
+    forecaster = load_forecaster(model)
+    if forecaster.layout is None:
+        raise TiplError(f"{model} does not say what networks it is for; train it again")
+    if policy is not None:
+        start = Policy.load(policy)
+    else:
+        start = Policy.initial(forecaster.task, seed, forecaster.layout.hidden_sizes)
+    better = forecaster.optimize(start, horizon)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    better.save(out)
+    print(f"{out}: a policy for {better.task.env_id}; run `tipl evaluate {out}` to test it")

@@ -1,0 +1,71 @@
+"""`tipl paths show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tyro.conf import Positional
+
+from tipl.paths import PathSummary, ReturnRange, summarize
+
+__all__ = ["paths_show", "print_summary"]
+
+
+def paths_show(directory: Positional[Path], /) -> None:
+    """Say what is in a dataset of policy learning paths.
+
+    Args:
+        directory: the dataset
+    """
+    print_summary(directory)
+
+
+def print_summary(directory: Path) -> None:
+    """Prints what is in a dataset, complete or not, as a table on standard output."""
+    summary = summarize(directory)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in _rows(summary):
+        table.add_row(Text(name, style="bold"), Text(value))
+    Console().print(table)
+
+
+def _rows(summary: PathSummary) -> list[tuple[str, str]]:
+    metadata = summary.metadata
+    missing = len(summary.missing_parts)
+    parts = f"{summary.num_parts} of {summary.num_parts + missing}"
+    diverged = ", ".join(map(str, summary.diverged_trials)) or "none"
+    return [
+        ("dataset", str(summary.directory)),
+        ("task", metadata.task.env_id),
+        ("trials", f"{metadata.num_trials:,} from {metadata.initial} initial networks"),
+        ("checkpoints", f"{metadata.num_checkpoints:,} each"),
+        (
+            "parameters",
+            f"{summary.num_parameters:,} ({metadata.networks}, hidden layers of "
+            f"{', '.join(map(str, metadata.hidden_sizes))})",
+        ),
+        (
+            "environment steps",
+            f"{summary.steps_per_trial:,} each, {summary.total_steps:,} in all, "
+            f"{metadata.steps_per_checkpoint:,} between checkpoints",
+        ),
+        ("return at the start", _range(summary.first_return)),
+        ("return at the end", _range(summary.last_return)),
+        ("diverged trials", diverged),
+        ("normaliser", metadata.normaliser),
+        ("seed", str(metadata.seed)),
+        ("PPO", ", ".join(f"{name} {value}" for name, value in metadata.ppo.items())),
+        ("versions", ", ".join(f"{name} {value}" for name, value in metadata.versions.items())),
+        ("parts", parts + (" (run `tipl collect` again to make the rest)" if missing else "")),
+        ("size on disk", f"{summary.size_on_disk / 1e6:,.1f} MB"),
+    ]
+
+
+def _range(returns: ReturnRange | None) -> str:
+    if returns is None:
+        return "unknown"
+    lowest, highest = returns.lowest, returns.highest
+    return f"mean {returns.mean:,.1f}, from {lowest:,.1f} to {highest:,.1f} over trials"

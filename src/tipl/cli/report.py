@@ -1,0 +1,21 @@
+"""`tipl report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from tipl.run_report import report_run
+
+__all__ = ["report"]
+
+
+def report(run: Positional[Path], /) -> None:
+    """Write the report of a run: report.html, and every number in results.jsonl.
+
+    Args:
+        run: the run's directory, as `tipl demo` makes it
+    """
+    results = report_run(run)
+    print(f"{run / 'report.html'}: the report; {run / 'results.jsonl'}: {len(results)} numbers")

@@ -1,0 +1,267 @@
+"""The main job, end to end: collect, train, forecast, optimise, evaluate, report.
+
+Each stage leaves its result on disk and is reused when nothing that it depends on has changed, so
+a demo that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from tipl import storage
+from tipl.collection import CollectConfig, collect
+from tipl.errors import TiplError
+from tipl.forecast import load_forecaster
+from tipl.forecast_sets import ForecastReturns, ForecastSet, evaluate_forecasts, make_forecasts
+from tipl.paths import PathDataset
+from tipl.policy import Policy
+from tipl.results import Result
+from tipl.run_report import print_headline, report_run
+from tipl.tokenizers import Basis
+from tipl.training import TrainConfig, train
+
+__all__ = ["DemoConfig", "demo"]
+
+Made = TypeVar("Made")
+
+HELD_OUT = 0.25
+"""Share of the trials that no model sees."""
+
+BASES: tuple[Basis, ...] = ("path", "joint")
+"""The models that are trained: one for each basis of the temporal SVD."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoConfig:
+    """What the demo does; the defaults take under 10 minutes on two processors."""
+
+    env_id: str = "InvertedPendulum-v4"
+    """the task"""
+    num_trials: int = 128
+    """PPO trials to collect"""
+    total_steps: int = 61_440
+    """environment steps of each trial"""
+    train_steps: int = 800
+    """optimiser steps of each PathTransformer"""
+    episodes: int = 3
+    """episodes of each evaluated policy"""
+    seed: int = 0
+    """seed of the collection and of the training"""
+
+
+class _Stages:
+    """Does the stages of a run that are not done yet, and records them in `stages.json`."""
+
+    def __init__(self, directory: Path, console: Console) -> None:
+        self.path, self.console = directory / "stages.json", console
+        record = storage.read_json(self.path, "the record of a demo's stages")
+        self.records: dict[str, dict[str, Any]] = record["stages"]
+
+    def run(
+        self,
+        name: str,
+        command: str,
+        depends: dict[str, Any],
+        output: Path,
+        work: Callable[[], Made],
+        load: Callable[[], Made],
+    ) -> Made:
+        """What a stage makes: loaded if it was made from the same before, or made now.
+
+        Args:
+            name: the stage.
+            command: the command line that does the same.
+            depends: all that the result depends on; each stage's contains those before it.
+            output: a file that is there when the stage is done.
+            work: makes the result.
+            load: reads it.
+        """
+        self.console.print(f"[bold]{name}[/bold]  [dim]{command}[/dim]", highlight=False)
+        digest = storage.content_digest(depends)
+        if self.records.get(name, {}).get("digest") == digest and output.exists():
+            self.console.print("  already there: reused")
+            return load()
+        start = time.monotonic()
+        made = work()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.records[name] = {
+            "command": command,
+            "seconds": round(time.monotonic() - start, 1),
+            "peak_rss_mb": round(peak / (1e6 if sys.platform == "darwin" else 1e3)),
+            "digest": digest,
+        }
+        storage.write_json(self.path, {"stages": self.records})
+        return made
+
+
+def demo(
+    out: str | Path = "runs/demo",
+    config: DemoConfig | None = None,
+    *,
+    fresh: bool = False,
+    threads: int | None = None,
+    progress: bool = True,
+) -> list[Result]:
+    """Runs the whole main job and writes `report.html` and `results.jsonl`.
+
+    Args:
+        out: the run's directory.
+        config: what to do.
+        fresh: remove an earlier run's results from the directory first.
+        threads: by default one for each processor.
+        progress: show progress bars and the closing table.
+
+    Returns:
+        All rows of `results.jsonl`.
+
+    Raises:
+        TiplError: the directory holds something else, or an option is impossible.
+    """
+    config, directory = config or DemoConfig(), Path(out)
+    _prepare(directory, fresh)
+    job = _Job(directory, config, threads, progress)
+    paths = job.collect()
+    models = [job.train(paths, basis) for basis in BASES]
+    job.optimize(models[-1])
+    forecasts = job.forecast(paths, models)
+    job.evaluate(forecasts)
+    results = report_run(directory)
+    if progress:
+        print_headline(results, paths.num_checkpoints, Console())
+        Console().print(f"Report: {directory / 'report.html'}", highlight=False)
+    return results
+
+
+def _prepare(directory: Path, fresh: bool) -> None:
+    """Makes the run's directory; with `fresh`, removes what an earlier run left in it."""
+    stages = directory / "stages.json"
+    if directory.exists() and any(directory.iterdir()) and not stages.exists():
+        raise TiplError(
+            f"{directory} holds other files than a demo's; choose another --out, or remove it"
+        )
+    if fresh and directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not stages.exists():
+        storage.write_json(stages, {"stages": {}})
+
+
+class _Job:
+    """The stages with their commands; each method is one stage."""
+
+    def __init__(
+        self, directory: Path, config: DemoConfig, threads: int | None, progress: bool
+    ) -> None:
+        self.directory, self.config = directory, config
+        self.threads, self.progress = threads, progress
+        self.stages = _Stages(directory, Console(stderr=True, quiet=not progress))
+        # what the result of the stages so far depends on
+        self.depends: dict[str, Any] = {"version": importlib.metadata.version("tipl")}
+
+    def collect(self) -> PathDataset:
+        """PPO trials to policy learning paths."""
+        config, out = self.config, self.directory / "paths"
+        collection = CollectConfig(
+            num_trials=config.num_trials, total_steps=config.total_steps, seed=config.seed
+        )
+        self.depends["paths"] = collection.metadata(config.env_id).digest
+        return self.stages.run(
+            "collect",
+            f"tipl collect {config.env_id} --num-trials {config.num_trials} "
+            f"--total-steps {config.total_steps} --seed {config.seed} --out {out}",
+            self.depends,
+            out / "metadata.json",
+            work=lambda: collect(
+                config.env_id,
+                out=out,
+                threads=self.threads,
+                progress=self.progress,
+                config=collection,
+            ),
+            load=lambda: PathDataset.open(out),
+        )
+
+    def train(self, paths: PathDataset, basis: Basis) -> Path:
+        """Paths to a trained model; returns its directory."""
+        out = self.directory / "models" / basis
+        training = TrainConfig(
+            basis=basis,
+            num_steps=self.config.train_steps,
+            seed=self.config.seed,
+        )
+        self.depends[f"train {basis}"] = dataclasses.asdict(training)
+
+        def work() -> Path:
+            split = paths.split(HELD_OUT)
+            model = train(
+                split.train, held_out=split.held_out, config=training, progress=self.progress
+            )
+            model.save_pretrained(out)
+            return out
+
+        return self.stages.run(
+            f"train ({basis} basis)",
+            f"tipl train {paths.directory} --held-out {HELD_OUT} --basis {basis} "
+            f"--num-steps {training.num_steps} --seed {training.seed} --out {out}",
+            self.depends,
+            out / "config.json",
+            work,
+            load=lambda: out,
+        )
+
+    def optimize(self, model: Path) -> Path:
+        """One fresh random network to a policy, by inference alone; returns its directory."""
+        out, seed = self.directory / "optimized", self.config.seed + 1
+
+        def work() -> Path:
+            policy = Policy.initial(self.config.env_id, seed)
+            load_forecaster(model).optimize(policy).save(out)
+            return out
+
+        command = f"tipl optimize {model} --seed {seed} --out {out}"
+        return self.stages.run(
+            "optimize", command, self.depends, out / "policy.json", work, load=lambda: out
+        )
+
+    def forecast(self, paths: PathDataset, models: list[Path]) -> ForecastSet:
+        """Histories of the held-out trials to forecasts."""
+        out = self.directory / "forecasts"
+
+        def work() -> ForecastSet:
+            forecasts = make_forecasts([load_forecaster(model) for model in models], paths)
+            forecasts.save(out)
+            return forecasts
+
+        return self.stages.run(
+            "forecast",
+            f"tipl forecast {' '.join(map(str, models))} --paths {paths.directory} --out {out}",
+            self.depends,
+            out / "forecasts.json",
+            work,
+            load=lambda: ForecastSet.load(out),
+        )
+
+    def evaluate(self, forecasts: ForecastSet) -> ForecastReturns:
+        """Forecasts and true checkpoints to returns, in the environment."""
+        out, episodes = self.directory / "forecasts", self.config.episodes
+        self.depends["episodes"] = episodes
+        return self.stages.run(
+            "evaluate",
+            f"tipl evaluate {out} --episodes {episodes}",
+            self.depends,
+            out / "returns.safetensors",
+            work=lambda: evaluate_forecasts(
+                out, forecasts, episodes, threads=self.threads, progress=self.progress
+            ),
+            load=lambda: ForecastReturns.load(out)[0],
+        )

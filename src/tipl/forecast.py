@@ -148,8 +148,8 @@ class PathTransformerForecaster(Forecaster):
                 f"a policy for {policy.task.env_id} was given, but this model was trained on "
                 f"{self.task.env_id}; use a model of the same task"
             )
-        history = policy.params[None]
-        return policy.with_params(self.forecast(history, horizon or self.num_checkpoints - 1))
+        horizon = self.num_checkpoints - 1 if horizon is None else horizon
+        return policy.with_params(self.forecast(policy.params[None], horizon))
 
     def _forecast(
         self, histories: Float[np.ndarray, "B T P"], horizons: list[int]

@@ -16,14 +16,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from tipl.adam import StackedAdam
 from tipl.normalisers import RewardScaler, RunningMoments
 from tipl.policy import ParamLayout, initial_params, normalise_observations, stacked_mlp
+from tipl.rollout import Rollout, advantages_and_returns
 from tipl.tasks import TaskSpec
 
-__all__ = ["PPO", "PPOConfig", "Rollout", "advantages_and_returns"]
+__all__ = ["PPO", "PPOConfig"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -71,62 +71,6 @@ class PPOConfig:
     """epsilon of Adam"""
     reward_clip: float = 10.0
     """scaled rewards are clipped to +- this"""
-
-
-@dataclasses.dataclass
-class Rollout:
-    """What N trials saw in `num_steps` steps, time first.
-
-    Attributes:
-        observations: normalised, `[T, N, O]`.
-        actions: before clipping to the action bounds, `[T, N, A]`.
-        log_probs: of the actions, `[T, N]`.
-        rewards: scaled, `[T, N]`.
-        values: of the observations, `[T, N]`.
-        next_values: of the observations that followed, `[T, N]`; 0 after a termination, the value
-            of the final observation after a truncation.
-        dones: whether the episode ended with this step, `[T, N]`.
-        episodic_return: mean undiscounted return of the episodes that ended, `[N]`; NaN if none.
-        num_episodes: episodes that ended, `[N]`.
-    """
-
-    observations: Float[np.ndarray, "T N O"]
-    actions: Float[np.ndarray, "T N A"]
-    log_probs: Float[np.ndarray, "T N"]
-    rewards: Float[np.ndarray, "T N"]
-    values: Float[np.ndarray, "T N"]
-    next_values: Float[np.ndarray, "T N"]
-    dones: Bool[np.ndarray, "T N"]
-    episodic_return: Float[np.ndarray, " N"]
-    num_episodes: Int[np.ndarray, " N"]
-
-
-def advantages_and_returns(
-    rewards: Float[np.ndarray, "T N"],
-    values: Float[np.ndarray, "T N"],
-    next_values: Float[np.ndarray, "T N"],
-    dones: Bool[np.ndarray, "T N"],
-    gamma: float,
-    gae_lambda: float,
-) -> tuple[Float[np.ndarray, "T N"], Float[np.ndarray, "T N"]]:
-    """Generalised advantage estimates (Schulman et al., 2016) and the value targets.
-
-    Args:
-        rewards: reward of each step.
-        values: value of the observation before the step.
-        next_values: value of the observation after the step, 0 where the episode terminated.
-        dones: whether the episode ended, by termination or truncation.
-        gamma: discount factor.
-        gae_lambda: 0 is the one-step temporal difference, 1 the Monte Carlo return.
-    """
-    deltas = rewards + gamma * next_values - values
-    decay = (gamma * gae_lambda) * ~dones
-    advantages = np.empty_like(deltas)
-    running = np.zeros_like(deltas[0])
-    for t in reversed(range(len(deltas))):
-        running = deltas[t] + decay[t] * running
-        advantages[t] = running
-    return advantages, advantages + values
 
 
 class PPO:
@@ -217,6 +161,7 @@ class PPO:
             self.observation_moments.update(observations)
         return normalise_observations(observations, *self.observation_statistics(), self.dtype)
 
+    @np.errstate(all="ignore")  # a trial about to diverge may overflow; `update` labels it
     def rollout(self) -> Rollout:
         """Lets every trial act for `num_steps` steps with its present weights."""
         T, N = self.config.num_steps, len(self.trials)
@@ -398,7 +343,7 @@ class PPO:
     # --- resuming --------------------------------------------------------------------------
 
     def state(self) -> dict[str, Array]:
-        """Everything needed to go on as if never interrupted, as arrays by dotted name."""
+        """Everything needed to go on as if never interrupted: copies, by dotted name."""
         parts = {
             "adam": self.adam.state(),
             "reward_scaler": self.reward_scaler.state(),
@@ -409,7 +354,7 @@ class PPO:
         if self.observation_moments is not None:
             parts["observation_moments"] = self.observation_moments.state()
         return {
-            f"{part}.{name}": np.asarray(array)
+            f"{part}.{name}": np.array(array)
             for part, arrays in parts.items()
             for name, array in arrays.items()
         }

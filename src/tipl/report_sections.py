@@ -1,0 +1,226 @@
+"""The figures of a run's report: each function makes one section, or one for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tipl import plots
+from tipl.forecast import PathTransformerForecaster
+from tipl.forecast_results import TRUE_CHECKPOINT, history_label
+from tipl.report import FigureSection, Table
+from tipl.runs import Run
+from tipl.tokenizers import TemporalSVD, information, singular_vectors
+
+__all__ = [
+    "forecast_coordinates",
+    "learning_curves",
+    "optimized_networks",
+    "path_coordinates",
+    "returns_by_horizon",
+    "svd_spectrum",
+    "training_curve",
+    "weight_errors_by_horizon",
+]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NUM_COORDINATES = 6
+"""Coordinates that figures show."""
+
+
+def learning_curves(run: Run) -> FigureSection:
+    """Return of every trial over its training."""
+    returns, steps = run.paths.episodic_return(), run.paths.global_step
+    seen = np.isfinite(returns)
+    mean = np.where(seen, returns, 0).sum(0) / np.maximum(seen.sum(0), 1)
+    return FigureSection(
+        "PPO's learning curves",
+        "Each thin line is one trial; the bold line is the median and the band holds the middle "
+        "half. These are returns of training episodes, with exploration noise.",
+        partial(
+            plots.learning_curves,
+            steps,
+            returns.astype(np.float64),
+            note=f"{run.paths.num_trials} trials",
+        ),
+        Table(
+            "Mean return of training episodes",
+            ["environment steps", "mean episodic return"],
+            [[f"{step:,}", float(value)] for step, value in zip(steps, mean, strict=True)],
+        ),
+    )
+
+
+def svd_spectrum(run: Run) -> FigureSection:
+    """Information in the first directions of the temporal SVD."""
+    spectra: dict[str, Array] = {}
+    paths = run.forecasts.paths
+    single = [
+        information(singular_vectors(path.params - path.params[:1].astype(float), 1)[1])
+        for path in paths
+    ]
+    spectra["one held-out path (median)"] = np.median(single, axis=0)
+    for model in run.models:
+        if isinstance(model.tokenizer, TemporalSVD):
+            spectra["all training paths together"] = information(model.tokenizer.singular_values)
+    needed = " and ".join(
+        f"{int(np.searchsorted(a, 0.9)) + 1:,} for {name}" for name, a in spectra.items()
+    )
+    return FigureSection(
+        "Information in the first directions of the temporal SVD",
+        f"Directions that hold 90% of the information: {needed}. Paths that start from different "
+        "random networks have few directions in common.",
+        partial(plots.svd_spectrum, spectra, note="displacements from each path's start"),
+        Table(
+            "Information a_k of the first k directions",
+            ["k", *spectra],
+            [
+                [k, *(float(a[k - 1]) if k <= len(a) else None for a in spectra.values())]
+                for k in (1, 2, 3, 4, 5, 10, 20, 50, 100, 200, 500)
+                if any(k <= len(a) for a in spectra.values())
+            ],
+        ),
+    )
+
+
+def path_coordinates(run: Run) -> FigureSection:
+    """The held-out paths in their own bases."""
+    paths = run.forecasts.paths
+    displacements = (path.params - path.params[:1].astype(float) for path in paths)
+    coordinates = np.stack(
+        [rows @ singular_vectors(rows, NUM_COORDINATES).basis.T for rows in displacements]
+    )
+    return FigureSection(
+        "The paths in their own coordinates",
+        "In each held-out path's own basis the first coordinate grows steadily, and the later "
+        "ones swing ever faster, as harmonics do: this is the regularity that can be forecast.",
+        partial(
+            plots.svd_coordinates,
+            paths.global_step,
+            coordinates,
+            note=f"{paths.num_trials} held-out trials, one line each",
+        ),
+    )
+
+
+def training_curve(model: PathTransformerForecaster) -> FigureSection:
+    """A model's loss over its training."""
+    curve = {
+        name: np.array([np.nan if value is None else value for value in values], float)
+        for name, values in model.settings["curve"].items()
+    }
+    return FigureSection(
+        f"Training the {model.name}",
+        "Mean squared error of the next token, in units of a mean squared one-step change: the "
+        "dashed line is what standing still would have on the held-out paths.",
+        partial(
+            plots.training_curve,
+            curve["step"].astype(int),
+            curve["train_loss"],
+            curve["held_out_loss"],
+            float(curve["standing_still_loss"][-1]),
+            note=f"{len(model.settings['trials'])} training trials",
+        ),
+    )
+
+
+def forecast_coordinates(run: Run, model: PathTransformerForecaster) -> FigureSection:
+    """A held-out path beside its autoregressive forecasts."""
+    paths = run.forecasts.paths
+    path = paths[0]
+    displacements = path.params - path.params[:1].astype(float)
+    basis = singular_vectors(displacements, NUM_COORDINATES).basis
+    end = paths.num_checkpoints - 1
+    drawn = []
+    for start in sorted({case.start for case in run.forecasts.cases}):
+        if start + 1 >= max(model.min_history, 3):
+            ahead = model.forecast(path.params[: start + 1], range(1, end - start + 1))
+            drawn.append((start, (ahead - path.params[0].astype(float)) @ basis.T))
+    return FigureSection(
+        f"One held-out path and its forecasts by the {model.name}",
+        "Solid: the true path in its own coordinates. Dashed: autoregressive forecasts to the end, "
+        "each from the history before it. Where they part, the horizon has been passed.",
+        partial(
+            plots.true_against_forecast_coordinates,
+            paths.global_step,
+            displacements @ basis.T,
+            drawn,
+            note=f"trial {path.trial}",
+        ),
+    )
+
+
+def _panels(run: Run, metric: str, methods: Sequence[str]) -> tuple[Array, dict[str, Any]]:
+    """Horizons, and for each history and method the rows `value, low, high` of a metric."""
+    cases, length = run.forecasts.cases, run.paths.num_checkpoints
+    horizons = sorted({case.horizon for case in cases if case.start})
+    found = {(r.method, r.setting): r for r in run.results if r.metric == metric}
+    panels: dict[str, dict[str, Array]] = {}
+    for start in sorted({case.start for case in cases if case.start}):
+        history = history_label(start, length)
+        lines: dict[str, Array] = {}
+        for method in methods:
+            rows = [found.get((method, f"{history}, horizon {h}")) for h in horizons]
+            if any(rows):
+                lines[method] = np.array(
+                    [(r.value, r.low, r.high) if r else (np.nan,) * 3 for r in rows]
+                )
+        panels[f"{history} of the path"] = lines
+    return np.array(horizons), panels
+
+
+def _methods(run: Run) -> list[str]:
+    return list(dict.fromkeys(case.method for case in run.forecasts.cases))
+
+
+def returns_by_horizon(run: Run) -> FigureSection:
+    """Return of the forecast policies against the horizon."""
+    horizons, panels = _panels(run, "episodic_return", [TRUE_CHECKPOINT, *_methods(run)])
+    return FigureSection(
+        "Return of forecast policies against the horizon",
+        "Above the grey line of standing still, a forecast has improved the policy with no step in "
+        "the environment; the blue line is where PPO itself went, with all of its steps.",
+        partial(plots.return_against_horizon, horizons, panels, note=run.trials_note),
+    )
+
+
+def weight_errors_by_horizon(run: Run) -> FigureSection:
+    """Weight error of the forecasts against the horizon."""
+    methods = [name for name in _methods(run) if name != "standing still"]
+    horizons, panels = _panels(run, "weight_error", methods)
+    return FigureSection(
+        "Weight error of forecasts against the horizon",
+        "Distance of the forecast from the true later weights, over that of standing still: below "
+        "1 the forecast is closer.",
+        partial(
+            plots.forecast_error_against_horizon,
+            horizons,
+            panels,
+            note=f"{run.forecasts.paths.num_trials} held-out trials, mean and 95% interval",
+        ),
+    )
+
+
+def optimized_networks(run: Run) -> FigureSection:
+    """Returns of untrained networks, optimised ones and PPO."""
+    end = run.paths.num_checkpoints - 1
+    groups = {"untrained": run.returns.checkpoints[:, 0].mean(axis=1)}
+    for f, case in enumerate(run.forecasts.cases):
+        if case.start == 0 and case.horizon == end and case.method != "standing still":
+            groups[case.method] = run.returns.forecasts[f].mean(axis=1)
+    groups["PPO's own end"] = run.returns.checkpoints[:, -1].mean(axis=1)
+    return FigureSection(
+        "Optimising untrained networks by inference",
+        "Each dot is a held-out random network, moved to the end of its path by forecasts from its "
+        "untrained weights alone, with no step in the environment, beside what PPO made of it.",
+        partial(plots.optimize_distribution, groups, note=run.trials_note),
+        Table(
+            "Mean episodic return",
+            ["policies", "mean", "lowest", "highest"],
+            [[name, float(r.mean()), float(r.min()), float(r.max())] for name, r in groups.items()],
+        ),
+    )

@@ -1,0 +1,115 @@
+"""A run: what the stages from collection to evaluation left in its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tipl import storage
+from tipl.forecast import PathTransformerForecaster, load_forecaster
+from tipl.forecast_results import forecast_results
+from tipl.forecast_sets import ForecastReturns, ForecastSet
+from tipl.paths import PathDataset
+from tipl.report import Stage
+from tipl.results import Result
+from tipl.stats import Interval, mean_interval
+from tipl.tokenizers import TemporalSVD
+
+__all__ = ["Run", "load_run", "path_results"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the stages of a run left: everything that its report is made from.
+
+    Attributes:
+        paths: all collected trials.
+        models: the trained models.
+        forecasts: of the held-out trials.
+        returns: of the forecasts and the true checkpoints.
+        results: all rows of `results.jsonl`.
+        commands: the command line of each stage.
+        stages: the time that each stage took.
+    """
+
+    paths: PathDataset
+    models: Sequence[PathTransformerForecaster]
+    forecasts: ForecastSet
+    returns: ForecastReturns
+    results: Sequence[Result]
+    commands: Sequence[str]
+    stages: Sequence[Stage]
+
+    @property
+    def trials_note(self) -> str:
+        """How many held-out trials and episodes a figure of returns rests on."""
+        trials, _, episodes = self.returns.checkpoints.shape
+        return f"{trials} held-out trials, {episodes} episodes each, mean and 95% interval"
+
+
+def load_run(directory: str | Path) -> Run:
+    """Reads what the stages of a run left in its directory.
+
+    Raises:
+        TiplError: a stage's result is missing or damaged.
+    """
+    directory = Path(directory)
+    record = storage.read_json(directory / "stages.json", "a run (made by `tipl demo`)")
+    forecasts = ForecastSet.load(directory / "forecasts")
+    returns, settings = ForecastReturns.load(directory / "forecasts")
+    results = [
+        *path_results(forecasts, returns, settings["command"]),
+        *forecast_results(forecasts, returns, settings["command"]),
+    ]
+    models = sorted((directory / "models").iterdir(), reverse=True)
+    return Run(
+        PathDataset.open(directory / "paths"),
+        [load_forecaster(model) for model in models],
+        forecasts,
+        returns,
+        results,
+        [stage["command"] for stage in record["stages"].values()],
+        [
+            Stage(name, stage["seconds"], f"peak memory {stage['peak_rss_mb']:,} MB")
+            for name, stage in record["stages"].items()
+        ],
+    )
+
+
+def path_results(forecasts: ForecastSet, returns: ForecastReturns, command: str) -> list[Result]:
+    """PPO's own return before and after training, and the dimension of its paths.
+
+    The returns are of mean actions (no exploration noise) in whole episodes.
+    """
+    paths = forecasts.paths
+    n_trials, _, n_episodes = returns.checkpoints.shape
+
+    def row(method: str, setting: str, metric: str, value: Interval, episodes: int) -> Result:
+        return Result(
+            paths.task.env_id, "collect", method, setting, metric, *value, n_trials, episodes,
+            command,
+        )  # fmt: skip
+
+    first, last = returns.checkpoints[:, 0], returns.checkpoints[:, -1]
+    steps = int(paths.global_step[-1])
+    dimensions = [_dimensions(path.params) for path in paths]
+    return [
+        row("untrained", "start", "episodic_return", mean_interval(first), n_episodes),
+        row("PPO", f"end ({steps:,} steps)", "episodic_return", mean_interval(last), n_episodes),
+        *(
+            row("PPO", "one path, from its start", f"D({beta})", mean_interval(values), 0)
+            for beta, values in zip((0.9, 0.99), np.array(dimensions, float).T, strict=True)
+        ),
+    ]
+
+
+def _dimensions(params: Array) -> tuple[int, int]:
+    """D(0.9) and D(0.99) of one path's displacements from its start."""
+    svd = TemporalSVD(len(params), "initial").fit(params[None])
+    return svd.dimension(0.9), svd.dimension(0.99)

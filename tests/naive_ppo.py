@@ -162,7 +162,7 @@ class NaivePPO:
 
         self._count("ratio", pg_loss2 > pg_loss1)
         far = (new_value - old_value).abs() > clip
-        self._count("value", far & (v_loss_clipped > v_loss_unclipped))
+        self._count("value", config.clip_vloss & far & (v_loss_clipped > v_loss_unclipped))
         self._count("gradient", norm > config.max_grad_norm)
 
     def _count(self, name: str, clipped: Tensor) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.wrappers.utils import RunningMeanStd
 
 from naive_ppo import NaiveAgent, NaivePPO, NaiveRollout, scaled_rewards
 from probe_envs import (
@@ -25,7 +26,8 @@ from probe_envs import (
 )
 from tipl import storage
 from tipl.envs import make_vec
-from tipl.ppo import MINIBATCHES, PPO, PPOConfig, Rollout, advantages_and_returns
+from tipl.ppo import MINIBATCHES, PPO, PPOConfig
+from tipl.rollout import Rollout, advantages_and_returns
 from tipl.tasks import get_task
 
 PENDULUM = "InvertedPendulum-v4"
@@ -129,17 +131,10 @@ def test_updates_equal_the_naive_ones(case: str, seed: int) -> None:
         assert np.abs(ppo.params - before).max() > 0.01  # it moved, a lot more than the tolerance
     assert ppo.iteration == 2
     assert not ppo.diverged.any()
+    used = {"ratio": True, "value": config.clip_vloss, "gradient": config.max_grad_norm < 1e9}
     for rival in naive:
-        for what, expected in (
-            ("ratio", True),
-            ("value", config.clip_vloss),
-            ("gradient", config.max_grad_norm < 1e9),
-        ):
-            clipped, of = rival.counts[what]
-            if not expected and what == "gradient":
-                assert clipped == 0
-            elif expected:
-                assert 0.02 * of < clipped <= of, what
+        for what, (clipped, of) in rival.counts.items():
+            assert (clipped > 0.01 * of) == used[what], what
 
 
 # --- the rollout ---------------------------------------------------------------------------
@@ -232,7 +227,7 @@ def test_rollouts_say_what_the_environments_did() -> None:
             rewards = scaled_rewards(seen.rewards, seen.terminations, ppo.config.gamma, 1.0)
 
             assert_close(rollout.observations[:, n], inputs)
-            assert_close(seen.executed[now], np.clip(actions, -3.0, 3.0).float())
+            assert_close(seen.executed[now], actions.clip(-3.0, 3.0).float())
             assert_close(rollout.log_probs[:, n], log_probs)
             assert_close(rollout.values[:, n], values)
             assert_close(rollout.next_values[:, n], next_values)
@@ -263,8 +258,6 @@ def test_rollouts_say_what_the_environments_did() -> None:
 
 
 def test_a_running_normaliser_is_gymnasiums() -> None:
-    from gymnasium.wrappers.utils import RunningMeanStd
-
     ppo, recorder = recorded_ppo(normaliser="running")
     rollouts = []
     for _ in range(2):
@@ -286,7 +279,7 @@ def test_a_running_normaliser_is_gymnasiums() -> None:
 
 
 def test_action_noise_is_standard_normal_and_new_each_time() -> None:
-    config = dataclasses.replace(SMALL, num_steps=2048)
+    config = dataclasses.replace(SMALL, num_steps=2048, update_epochs=1)
     ppo = probe_ppo(Wanderer, [0, 1], config, dtype=np.float64)
     noises = []
     for _ in range(2):
@@ -492,19 +485,19 @@ def test_probe_value_of_a_constant() -> None:
 
 def test_probe_value_of_an_observation() -> None:
     _, evaluate = learned(ObservationProbe, 40)
-    np.testing.assert_allclose(evaluate(1.0)[0], 1.0, atol=0.05)
-    np.testing.assert_allclose(evaluate(-1.0)[0], -1.0, atol=0.05)
+    np.testing.assert_allclose(evaluate(1.0)[0], 1.0, atol=0.02)
+    np.testing.assert_allclose(evaluate(-1.0)[0], -1.0, atol=0.02)
 
 
 def test_probe_discounting() -> None:
     _, evaluate = learned(DiscountProbe, 40)
-    np.testing.assert_allclose(evaluate(1.0)[0], 1.0, atol=0.03)
-    np.testing.assert_allclose(evaluate(0.0)[0], 0.5, atol=0.03)
+    np.testing.assert_allclose(evaluate(1.0)[0], 1.0, atol=0.02)
+    np.testing.assert_allclose(evaluate(0.0)[0], 0.5, atol=0.02)
 
 
 def test_probe_value_beyond_a_truncation() -> None:
     _, evaluate = learned(TruncationProbe, 50)
-    np.testing.assert_allclose(evaluate(0.0)[0], 2.0, atol=0.05)
+    np.testing.assert_allclose(evaluate(0.0)[0], 2.0, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -516,8 +509,8 @@ def test_probe_action(probe: type[Probe], best: dict[float, float]) -> None:
     ppo, evaluate = learned(probe, 80, config)
     for observation, action in best.items():
         values, actions = evaluate(observation)
-        np.testing.assert_allclose(actions, action, atol=0.1)
+        np.testing.assert_allclose(actions, action, atol=0.05)
         # The mean reward of a Gaussian action, in units of the reward scaler.
         mean_reward = 1.0 - (actions - action) ** 2 - np.exp(2 * ppo.log_std[:, 0])
-        np.testing.assert_allclose(values * ppo.reward_scaler.moments.std, mean_reward, atol=0.1)
-    assert (np.exp(ppo.log_std) < 0.6).all()
+        np.testing.assert_allclose(values * ppo.reward_scaler.moments.std, mean_reward, atol=0.05)
+    assert (np.exp(ppo.log_std) < 0.1).all()

@@ -335,9 +335,9 @@ def test_a_directory_behind_a_link_is_replaced(tmp_path: Path) -> None:
     assert entries(tmp_path) == ["directory", "link"]
 
 
-def test_a_directory_needs_its_parent(tmp_path: Path) -> None:
-    with pytest.raises(TiplError, match=r"cannot write .*absent/x: .*create the folder first"):
-        write_directory(tmp_path / "absent" / "x", "new")
+def test_a_directory_comes_with_its_parents(tmp_path: Path) -> None:
+    write_directory(tmp_path / "absent" / "x", "new")
+    assert entries(tmp_path / "absent") == ["x"]
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

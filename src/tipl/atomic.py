@@ -119,7 +119,7 @@ def new_directory(path: str | Path, replaces: str | None = None) -> Iterator[Pat
     the system can (Linux); elsewhere a crash between two renames leaves it beside its place.
 
     Args:
-        path: the directory to make; its parent must exist.
+        path: the directory to make, with its parents if need be.
         replaces: a file name; a directory that holds such a file may be replaced. Without it
             only an empty directory may be, so that nobody's other files are lost.
 
@@ -130,7 +130,7 @@ def new_directory(path: str | Path, replaces: str | None = None) -> Iterator[Pat
     with explained("write", path):
         _refuse_to_lose(path, replaces)
         temporary = _temporary(path)
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
     try:
         yield temporary
         with explained("write", path):

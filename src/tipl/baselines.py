@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from tipl.errors import TiplError
 from tipl.forecast import Forecaster
 
 __all__ = ["LastDifferenceLine", "LeastSquaresLine", "StandingStill"]
@@ -39,13 +40,20 @@ class LeastSquaresLine(Forecaster):
     """Goes on along the least-squares slope of the last checkpoints, from the last one.
 
     Args:
-        context: checkpoints that the line is fitted to, at most.
+        context: checkpoints that the line is fitted to, at most; 2 or more.
+
+    Raises:
+        TiplError: the context is below 2.
     """
 
     name = "least-squares line"
     min_history = 2
 
     def __init__(self, context: int = 5) -> None:
+        if context < 2:
+            raise TiplError(
+                f"a context of {context} was given; a line needs at least 2 checkpoints"
+            )
         self.context = context
 
     def _forecast(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.metadata
+import math
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,6 +70,7 @@ class CollectConfig:
                 raise TiplError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.seed < 0:
             raise TiplError(f"the seed is {self.seed}; expected 0 or more")
+        self._check_ppo()
         if self.num_iterations < self.checkpoint_interval:
             raise TiplError(
                 f"total_steps is {self.total_steps}, but one checkpoint takes "
@@ -80,6 +82,19 @@ class CollectConfig:
                 f"{self.total_steps} steps are {self.num_iterations} iterations, which "
                 f"a checkpoint_interval of {self.checkpoint_interval} does not divide; the last "
                 "weights would be lost: choose a divisor"
+            )
+
+    def _check_ppo(self) -> None:
+        for name, value in dataclasses.asdict(self.ppo).items():
+            if not math.isfinite(value):
+                raise TiplError(f"{name} is {value}; expected a finite number")
+        for name in ("num_minibatches", "update_epochs"):
+            if getattr(self.ppo, name) < 1:
+                raise TiplError(f"{name} is {getattr(self.ppo, name)}; expected at least 1")
+        if self.ppo.num_steps < 2 * self.ppo.num_minibatches:
+            raise TiplError(
+                f"num_steps is {self.ppo.num_steps} with {self.ppo.num_minibatches} minibatches; "
+                "expected at least 2 steps in each, whose advantages can be normalised"
             )
 
     def metadata(self, env_id: str) -> PathMetadata:
@@ -140,6 +155,8 @@ def collect(
     """
     if config is not None and options:
         raise TiplError(f"both config and the options {sorted(options)} were given; give one")
+    if threads is not None and threads < 1:
+        raise TiplError(f"{threads} threads were given; expected at least 1")
     config = config or _config(options)
     metadata = config.metadata(env_id)
     directory = Path(out) if out is not None else default_directory(env_id, config)
@@ -154,6 +171,7 @@ def collect(
             done = metadata.num_trials - sum(len(group.trials) for group in groups)
             bar.advance(done * config.ppo.num_steps * (config.num_iterations + 1), fresh=False)
             _run_groups(groups, count, directory)
+    shutil.rmtree(directory / "resume", ignore_errors=True)
     return PathDataset.open(directory)
 
 
@@ -198,8 +216,6 @@ def _run_groups(groups: list[_Group], threads: int, directory: Path) -> None:
                     "command again to go on"
                 ) from error
             raise
-    with contextlib.suppress(OSError):  # empty by now, or another collector's
-        (directory / "resume").rmdir()
 
 
 class _Group:
@@ -256,10 +272,13 @@ class _Group:
             return self.parts  # damaged: the same trials, from their start
         if header.get("dataset") != self.metadata.digest:
             return self.parts
+        first = int(state["ppo.iteration"]) // self.config.checkpoint_interval
+        earlier = [part for part in self.parts if part.first_checkpoint < first]
+        if not all(part.path(self.directory).exists() for part in earlier):
+            return self.parts  # one was removed since, such as a damaged one
         ppo.set_state(state)
-        first = ppo.iteration // self.config.checkpoint_interval
         self._report(ppo.iteration, fresh=False)
-        return [part for part in self.parts if part.first_checkpoint >= first]
+        return self.parts[len(earlier) :]
 
     def _save_state(self, ppo: PPO) -> None:
         if not hasattr(ppo.envs, "state"):

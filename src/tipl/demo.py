@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from tipl import storage
+from tipl.atomic import explained
 from tipl.collection import CollectConfig, collect
+from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.forecast import load_forecaster
 from tipl.forecast_sets import ForecastReturns, ForecastSet, evaluate_forecasts, make_forecasts
@@ -58,6 +60,24 @@ class DemoConfig:
     seed: int = 0
     """seed of the collection and of the training"""
 
+    @property
+    def collection(self) -> CollectConfig:
+        """What the demo collects."""
+        return CollectConfig(
+            num_trials=self.num_trials, total_steps=self.total_steps, seed=self.seed
+        )
+
+    def __post_init__(self) -> None:
+        # everything is checked before the first stage, not after minutes of work
+        for name, least in (("num_trials", 2), ("train_steps", 1), ("episodes", 1)):
+            if getattr(self, name) < least:
+                raise TiplError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if self.collection.num_iterations < 2:
+            raise TiplError(
+                f"total_steps is {self.total_steps}; expected at least "
+                f"{2 * self.collection.ppo.num_steps}, for paths of three checkpoints"
+            )
+
 
 class _Stages:
     """Does the stages of a run that are not done yet, and records them in `stages.json`."""
@@ -65,7 +85,9 @@ class _Stages:
     def __init__(self, directory: Path, console: Console) -> None:
         self.path, self.console = directory / "stages.json", console
         record = storage.read_json(self.path, "the record of a demo's stages")
-        self.records: dict[str, dict[str, Any]] = record["stages"]
+        self.records: dict[str, dict[str, Any]] = {
+            stage["name"]: stage for stage in record["stages"]
+        }
 
     def run(
         self,
@@ -95,12 +117,13 @@ class _Stages:
         made = work()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.records[name] = {
+            "name": name,
             "command": command,
             "seconds": round(time.monotonic() - start, 1),
             "peak_rss_mb": round(peak / (1e6 if sys.platform == "darwin" else 1e3)),
             "digest": digest,
         }
-        storage.write_json(self.path, {"stages": self.records})
+        storage.write_json(self.path, {"stages": list(self.records.values())})
         return made
 
 
@@ -125,9 +148,13 @@ def demo(
         All rows of `results.jsonl`.
 
     Raises:
-        TiplError: the directory holds something else, or an option is impossible.
+        TiplError: the directory holds something else, or an option is impossible. Nothing has
+            been written, or removed, then.
     """
     config, directory = config or DemoConfig(), Path(out)
+    make_task(config.env_id)
+    if threads is not None and threads < 1:
+        raise TiplError(f"{threads} threads were given; expected at least 1")
     _prepare(directory, fresh)
     job = _Job(directory, config, threads, progress)
     paths = job.collect()
@@ -145,15 +172,16 @@ def demo(
 def _prepare(directory: Path, fresh: bool) -> None:
     """Makes the run's directory; with `fresh`, removes what an earlier run left in it."""
     stages = directory / "stages.json"
-    if directory.exists() and any(directory.iterdir()) and not stages.exists():
-        raise TiplError(
-            f"{directory} holds other files than a demo's; choose another --out, or remove it"
-        )
-    if fresh and directory.exists():
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    with explained("use", directory):
+        if directory.exists() and any(directory.iterdir()) and not stages.exists():
+            raise TiplError(
+                f"{directory} holds other files than a demo's; choose another --out, or remove it"
+            )
+        if fresh and directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True, exist_ok=True)
     if not stages.exists():
-        storage.write_json(stages, {"stages": {}})
+        storage.write_json(stages, {"stages": []})
 
 
 class _Job:
@@ -171,10 +199,7 @@ class _Job:
     def collect(self) -> PathDataset:
         """PPO trials to policy learning paths."""
         config, out = self.config, self.directory / "paths"
-        collection = CollectConfig(
-            num_trials=config.num_trials, total_steps=config.total_steps, seed=config.seed
-        )
-        self.depends["paths"] = collection.metadata(config.env_id).digest
+        self.depends["paths"] = config.collection.metadata(config.env_id).digest
         return self.stages.run(
             "collect",
             f"tipl collect {config.env_id} --num-trials {config.num_trials} "
@@ -186,7 +211,7 @@ class _Job:
                 out=out,
                 threads=self.threads,
                 progress=self.progress,
-                config=collection,
+                config=config.collection,
             ),
             load=lambda: PathDataset.open(out),
         )
@@ -224,8 +249,8 @@ class _Job:
         out, seed = self.directory / "optimized", self.config.seed + 1
 
         def work() -> Path:
-            policy = Policy.initial(self.config.env_id, seed)
-            load_forecaster(model).optimize(policy).save(out)
+            forecaster = load_forecaster(model)
+            forecaster.optimize(Policy.initial(forecaster.task, seed)).save(out)
             return out
 
         command = f"tipl optimize {model} --seed {seed} --out {out}"

@@ -64,7 +64,8 @@ def evaluate(
         progress: show a progress bar.
 
     Raises:
-        TiplError: `episodes` is below 1, or the task's environment cannot be made.
+        TiplError: `episodes` is below 1, the seed below 0, or the task's environment cannot be
+            made.
     """
     returns = evaluate_stack(
         policy.params[None],
@@ -106,9 +107,10 @@ def evaluate_stack(
         progress: show a progress bar.
 
     Raises:
-        TiplError: `episodes` is below 1, the weights are not finite or do not fit the layout.
+        TiplError: `episodes` or `threads` is below 1, the seed below 0, or the weights are not
+            finite or do not fit the layout.
     """
-    _check(params, layout, episodes)
+    _check(params, layout, episodes, seed, threads)
     if statistics is None:
         shape = (len(params), task.observation_size)
         mean = np.broadcast_to(np.array(task.observation_mean), shape)
@@ -127,9 +129,15 @@ def evaluate_stack(
     return returns
 
 
-def _check(params: Array, layout: ParamLayout, episodes: int) -> None:
+def _check(
+    params: Array, layout: ParamLayout, episodes: int, seed: int, threads: int | None
+) -> None:
     if episodes < 1:
         raise TiplError(f"{episodes} episodes were given; expected at least 1")
+    if seed < 0:
+        raise TiplError(f"the seed {seed} was given; expected 0 or more")
+    if threads is not None and threads < 1:
+        raise TiplError(f"{threads} threads were given; expected at least 1")
     if params.shape[-1] != layout.size:
         raise TiplError(
             f"policies of {params.shape[-1]} parameters were given with a layout of "

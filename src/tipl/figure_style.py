@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tipl.atomic import write_bytes_atomically
 
@@ -209,13 +209,13 @@ def legend(figure: Figure, handles: Mapping[str, Line2D | Patch]) -> None:
     figure.legend(list(handles.values()), labels, loc="outside upper left", ncols=columns)
 
 
-def log_axis(axes: Axes, which: Literal["x", "y"], ticks: Array | None = None) -> None:
-    """Makes an axis logarithmic, with plain numbers at the given ticks or at 1, 2 and 5."""
+def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5, or at powers of ten."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     steps = (1, 2, 5) if high <= 1000 * low else (1,)
-    axis.set_major_locator(LogLocator(subs=steps) if ticks is None else FixedLocator(list(ticks)))
+    axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 

@@ -75,8 +75,8 @@ class Forecaster(abc.ABC):
     def _check(self, history: Array, horizons: list[int]) -> None:
         if not horizons or min(horizons) < 1:
             raise TiplError(
-                f"the horizon {horizons[0] if horizons else horizons} was given; expected 1 or "
-                "more checkpoints ahead"
+                f"a horizon of {min(horizons, default='no checkpoint')} was given; expected 1 or "
+                "more checkpoints ahead: choose another"
             )
         if history.ndim < 2 or history.shape[-2] < self.min_history:
             raise TiplError(
@@ -108,6 +108,8 @@ class PathTransformerForecaster(Forecaster):
         return_scale: mean and std of the final returns that conditioned the training.
         settings: how it was trained, for the record: JSON that is saved with it.
     """
+
+    layout: ParamLayout
 
     def __init__(
         self,
@@ -148,6 +150,13 @@ class PathTransformerForecaster(Forecaster):
                 f"a policy for {policy.task.env_id} was given, but this model was trained on "
                 f"{self.task.env_id}; use a model of the same task"
             )
+        if policy.layout != self.layout:
+            raise TiplError(
+                f"a policy of {policy.layout.size} parameters with hidden layers of "
+                f"{policy.layout.hidden_sizes} units was given, but this model was trained on "
+                f"{self.layout.size} and {self.layout.hidden_sizes}; use a policy of the same "
+                "architecture, or train a model on paths of this one"
+            )
         horizon = self.num_checkpoints - 1 if horizon is None else horizon
         return policy.with_params(self.forecast(policy.params[None], horizon))
 
@@ -156,7 +165,8 @@ class PathTransformerForecaster(Forecaster):
     ) -> Float[np.ndarray, "B H P"]:
         tokens, directions = self.tokenizer.encode_history(histories)
         future = self.forecast_tokens(tokens, max(horizons))  # [B, max horizon, K]
-        changes = future[:, [horizon - 1 for horizon in horizons]] - tokens[:, -1:]
+        last = tokens[:, -1:].astype(np.float32)  # as the model read it: standing still is exact
+        changes = future[:, [horizon - 1 for horizon in horizons]] - last
         return np.asarray(histories[:, -1:] + changes @ directions)
 
     @torch.inference_mode()
@@ -184,7 +194,6 @@ class PathTransformerForecaster(Forecaster):
             TiplError: the directory holds something else, or cannot be written.
         """
         directory = Path(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
         weights = {f"model.{k}": v.numpy() for k, v in self.model.state_dict().items()}
         fitted = {f"tokenizer.{k}": v for k, v in self.tokenizer.state().items()}
         with storage.new_directory(directory, replaces="config.json") as new:
@@ -201,7 +210,7 @@ class PathTransformerForecaster(Forecaster):
                         "center": getattr(self.tokenizer, "center_kind", "initial"),
                     },
                     "task": self.task.to_json(),
-                    "layout": self.layout.to_json() if self.layout else None,
+                    "layout": self.layout.to_json(),
                     "num_checkpoints": self.num_checkpoints,
                     "return_scale": list(self.return_scale),
                     "settings": self.settings,
@@ -225,10 +234,17 @@ class PathTransformerForecaster(Forecaster):
             )
         tensors, _ = storage.read_tensors(directory / "model.safetensors", "the model's weights")
         tokenizer = make_tokenizer(**config["tokenizer"])
-        tokenizer.set_state(_with_prefix(tensors, "tokenizer."))
         model = PathTransformer(PathTransformerConfig(**config["model"]))
-        weights = _with_prefix(tensors, "model.")
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+        arrays = _with_prefix(tensors, "model.")
+        weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        try:
+            tokenizer.set_state(_with_prefix(tensors, "tokenizer."))
+            model.load_state_dict(weights)
+        except (KeyError, RuntimeError) as error:
+            raise TiplError(
+                f"{directory / 'model.safetensors'} is not of the model in the config.json beside "
+                "it; restore both from a copy, or train the model again"
+            ) from error
         return cls(
             tokenizer,
             model,

@@ -113,7 +113,6 @@ class ForecastSet:
     def save(self, directory: str | Path) -> None:
         """Writes `forecasts.json` and `forecasts.safetensors`, whole or not at all."""
         directory = Path(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
         with storage.new_directory(directory, replaces="forecasts.json") as new:
             storage.write_tensors(
                 new / "forecasts.safetensors", {"params": self.params}, {"kind": "forecasts"}
@@ -233,28 +232,21 @@ def forecast_held_out(
     Args:
         forecasters: models and baselines; each takes part where the history is long enough.
         paths: the trials to forecast.
-        starts: where histories end, as fractions of the path; 0 is the untrained network alone.
+        starts: where histories end, as fractions of the path; 0 is the untrained network alone,
+            and the last history ends one checkpoint before the path.
         horizons: checkpoints ahead; those past the path's end are left out, and the jump to the
             end is always added.
 
     Raises:
-        TiplError: a fraction is outside [0, 1), a horizon below 1, or a forecaster was trained on
-            another architecture.
+        TiplError: a fraction is outside [0, 1), a horizon below 1, a forecaster was trained on
+            another architecture, or none can forecast any of the histories.
     """
-    for start in starts:
-        if not 0 <= start < 1:
-            raise TiplError(
-                f"{start} was given as the fraction of a path that a history covers; expected "
-                "from 0 (the untrained network) to below 1"
-            )
-    if not horizons or min(horizons) < 1:
-        raise TiplError(
-            f"the horizons {list(horizons)} were given; expected 1 or more checkpoints ahead"
-        )
+    _check_places(starts, horizons)
+    _check_architecture(forecasters, paths)
     params, end = paths.params(), paths.num_checkpoints - 1
     cases: list[ForecastCase] = []
     forecasts: list[Array] = []
-    for start in sorted({round(fraction * end) for fraction in starts}):
+    for start in sorted({min(round(fraction * end), end - 1) for fraction in starts}):
         reach = sorted({h for h in horizons if start + h <= end} | {end - start})
         for forecaster in forecasters:
             if start + 1 < forecaster.min_history:
@@ -262,8 +254,40 @@ def forecast_held_out(
             ahead = forecaster.forecast(params[:, : start + 1], reach)  # [N, H, P]
             cases += [ForecastCase(forecaster.name, start, horizon) for horizon in reach]
             forecasts += list(ahead.swapaxes(0, 1))
+    if not cases:
+        raise TiplError(
+            "each of the forecasters given needs a longer history than the starts "
+            f"{list(starts)} give; expected one at least to take part: give later starts"
+        )
     settings = {"starts": list(starts), "horizons": list(horizons)}
     return ForecastSet(paths, cases, np.stack(forecasts), settings)
+
+
+def _check_places(starts: Sequence[float], horizons: Sequence[int]) -> None:
+    for start in starts:
+        if not 0 <= start < 1:
+            raise TiplError(
+                f"{start} was given as the fraction of a path that a history covers; expected "
+                "from 0 (the untrained network) to below 1"
+            )
+    if not starts:
+        raise TiplError("no starts were given; expected one history or more, such as 0.5")
+    if not horizons or min(horizons) < 1:
+        raise TiplError(
+            f"the horizons {list(horizons)} were given; expected 1 or more checkpoints ahead"
+        )
+
+
+def _check_architecture(forecasters: Sequence[Forecaster], paths: PathDataset) -> None:
+    for forecaster in forecasters:
+        layout = forecaster.layout
+        if layout is not None and layout != paths.layout:
+            raise TiplError(
+                f"the paths in {paths.directory} are of {paths.layout.size} parameters with hidden "
+                f"layers of {paths.layout.hidden_sizes} units, but the {forecaster.name} was "
+                f"trained on {layout.size} and {layout.hidden_sizes}; use paths of the same "
+                "architecture, or train a model on these"
+            )
 
 
 def make_forecasts(

@@ -324,10 +324,12 @@ def _horizon_panels(
     for axes, (title, methods) in zip(drawn, panels.items(), strict=True):
         axes.set_title(title)
         for name, intervals in methods.items():
-            value, low, high = intervals.T  # [3, H]
-            axes.fill_between(horizons, low, high, color=method_colour(name), alpha=0.14, lw=0)
-            axes.plot(horizons, value, **styles[name], marker="o", ms=4, mew=0)
-        log_axis(axes, "x", horizons)
+            known = np.isfinite(intervals[:, 0])  # a panel has values at some of the horizons
+            value, low, high = intervals[known].T  # [3, known]
+            at = horizons[known]
+            axes.fill_between(at, low, high, color=method_colour(name), alpha=0.14, lw=0)
+            axes.plot(at, value, **styles[name], marker="o", ms=4, mew=0)
+        log_axis(axes, "x")
     handles: dict[str, Line2D | Patch] = {
         name: Line2D([], [], **style) for name, style in styles.items()
     }

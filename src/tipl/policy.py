@@ -192,7 +192,8 @@ class Policy:
         observation_std: standard deviation `[O]` of the observation normaliser, float64.
 
     Raises:
-        TiplError: `params` has another length than the layout, or is not finite.
+        TiplError: `params` has another length than the layout or is not finite, or layout or
+            statistics do not fit the task.
     """
 
     def __init__(
@@ -208,6 +209,14 @@ class Policy:
                 f"the layout holds {layout.size} parameters, but an array of shape "
                 f"{params.shape} was given; pass the flat parameters of this architecture"
             )
+        task_layout = ParamLayout.actor(
+            task.observation_size, task.action_size, layout.hidden_sizes
+        )
+        if layout != task_layout:
+            raise TiplError(
+                f"the layout {layout.to_json()} was given, but a policy for {task.env_id} with "
+                f"these hidden layers has {task_layout.to_json()}; use the task that it is for"
+            )
         if not np.isfinite(params).all():
             raise TiplError(
                 f"{np.count_nonzero(~np.isfinite(params))} of {params.size} parameters of the "
@@ -222,6 +231,12 @@ class Policy:
         self.observation_std = np.array(
             task.observation_std if observation_std is None else observation_std, np.float64
         )
+        for statistic in (self.observation_mean, self.observation_std):
+            if statistic.shape != (task.observation_size,):
+                raise TiplError(
+                    f"observation statistics of shape {statistic.shape} were given, but "
+                    f"{task.env_id} has {task.observation_size} observed values; give one for each"
+                )
         self._arrays = layout.unflatten(self.params[None])
         self._actor = stacked_mlp(self._arrays, "actor")
 
@@ -241,8 +256,10 @@ class Policy:
             hidden_sizes: units in each hidden layer.
 
         Raises:
-            TiplError: the task is not known, or a hidden size is not positive.
+            TiplError: the task is not known, a hidden size is not positive, or the seed negative.
         """
+        if seed < 0:
+            raise TiplError(f"the seed {seed} was given; expected 0 or more")
         spec = get_task(task) if isinstance(task, str) else task
         check_hidden_sizes(hidden_sizes)
         layout = ParamLayout.actor(spec.observation_size, spec.action_size, hidden_sizes)
@@ -317,14 +334,20 @@ class Policy:
                 f"{description.get('format_version')!r}, but this tipl reads version "
                 f"{POLICY_FORMAT_VERSION}; update tipl"
             )
-        tensors, _ = storage.read_tensors(directory / "policy.safetensors")
-        return cls(
-            tensors["params"],
-            ParamLayout.from_json(description["layout"]),
-            TaskSpec.from_json(description["task"]),
-            tensors["observation_mean"],
-            tensors["observation_std"],
-        )
+        tensors, _ = storage.read_tensors(directory / "policy.safetensors", "a policy's weights")
+        try:
+            return cls(
+                tensors["params"],
+                ParamLayout.from_json(description["layout"]),
+                TaskSpec.from_json(description["task"]),
+                tensors["observation_mean"],
+                tensors["observation_std"],
+            )
+        except (KeyError, TiplError) as error:
+            raise TiplError(
+                f"{directory} holds no usable policy ({error}); restore it from a copy, or make "
+                "it again"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Policy({self.task.env_id}, {self.layout.size} parameters)"

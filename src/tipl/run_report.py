@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,7 +121,7 @@ def _lead(run: Run) -> list[str]:
     if end is not None:
         sentences.append(
             f"At the end of training, PPO's own policies return {end.value:,.0f} on the held-out "
-            f"trials (95% interval {end.low:,.0f} to {end.high:,.0f})."
+            f"trials{_interval(end, ',.0f')}."
         )
     middle = history_label(round(0.5 * (paths.num_checkpoints - 1)), paths.num_checkpoints)
     for model in run.models:
@@ -133,7 +134,13 @@ def _lead(run: Run) -> list[str]:
         if change is not None:
             sentences.append(
                 f"From half of a path, one-step forecasts of the {model.name} return "
-                f"{change.value:+,.1f} against standing still ({change.low:+,.1f} to "
-                f"{change.high:+,.1f})."
+                f"{change.value:+,.1f} against standing still{_interval(change, '+,.1f')}."
             )
     return sentences
+
+
+def _interval(result: Result, style: str) -> str:
+    """The interval in words; nothing for a single trial, which has none."""
+    if not math.isfinite(result.low):
+        return ""
+    return f" (95% interval {result.low:{style}} to {result.high:{style}})"

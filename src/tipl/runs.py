@@ -74,10 +74,10 @@ def load_run(directory: str | Path) -> Run:
         forecasts,
         returns,
         results,
-        [stage["command"] for stage in record["stages"].values()],
+        [stage["command"] for stage in record["stages"]],
         [
-            Stage(name, stage["seconds"], f"peak memory {stage['peak_rss_mb']:,} MB")
-            for name, stage in record["stages"].items()
+            Stage(stage["name"], stage["seconds"], f"peak memory {stage['peak_rss_mb']:,} MB")
+            for stage in record["stages"]
         ],
     )
 

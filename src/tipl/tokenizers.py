@@ -85,8 +85,8 @@ def singular_vectors(rows: Float[np.ndarray, "R P"], rank: int) -> SingularVecto
     """Leading right singular vectors, from the smaller Gram matrix in float64.
 
     A Gram matrix squares the condition number, so the vectors found are orthonormalised and
-    rotated once more on the data itself (a Rayleigh-Ritz step): this makes small directions as
-    good as `numpy.linalg.svd`'s at a fraction of its cost.
+    rotated once more on the data itself (a Rayleigh-Ritz step): at full rank this makes small
+    directions as good as `numpy.linalg.svd`'s at a fraction of its cost.
 
     Args:
         rows: the matrix, one checkpoint a row.
@@ -95,21 +95,16 @@ def singular_vectors(rows: Float[np.ndarray, "R P"], rank: int) -> SingularVecto
     """
     rows = np.asarray(rows, np.float64)
     wide = rows.shape[0] <= rows.shape[1]
-    gram = rows @ rows.T if wide else rows.T @ rows
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
-    singular_values = np.sqrt(np.maximum(eigenvalues, 0.0))
-    # Below this share of the largest, a Gram matrix's eigenvectors are rounding noise.
-    count = int(np.count_nonzero(singular_values > 1e-9 * max(singular_values[0], 1e-300)))
-    count = min(count, rank)
-    if count == 0:
-        return SingularVectors(np.zeros((0, rows.shape[1])), singular_values)
-    basis = vectors[:, :count].T @ rows if wide else vectors[:, :count].T
-    basis = np.linalg.qr(basis.T)[0].T
+    eigenvalues, vectors = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    vectors = vectors[:, ::-1][:, :rank]
+    basis = np.linalg.qr(rows.T @ vectors if wide else vectors)[0].T
     _, leading, rotation = np.linalg.svd(rows @ basis.T, full_matrices=False)
-    basis = rotation @ basis
-    singular_values[:count] = leading[:count]
+    rounding = max(rows.shape) * np.finfo(np.float64).eps  # as numpy.linalg.matrix_rank has it
+    basis = rotation[leading > rounding * leading[0]] @ basis
     basis *= np.where(basis @ rows[-1] < 0, -1.0, 1.0)[:, None]
+    squares = eigenvalues[::-1]
+    others = np.where(squares > rounding * squares[0], squares, 0.0)[len(leading) :]
+    singular_values = np.concatenate([leading, np.sqrt(others)])
     return SingularVectors(basis, singular_values)
 
 
@@ -180,7 +175,12 @@ class TemporalSVD:
         return int(np.searchsorted(information(self.singular_values), beta - 1e-12)) + 1
 
     def center(self, params: Float[np.ndarray, "*batch T P"]) -> Float[np.ndarray, "*batch 1 P"]:
-        """What is subtracted from paths whose first checkpoint is `params[..., 0, :]`."""
+        """What is subtracted from paths whose first checkpoint is `params[..., 0, :]`.
+
+        Raises:
+            TiplError: the checkpoints have another number of parameters than the fitted ones.
+        """
+        self._check_size(params)
         first = params[..., :1, :].astype(np.float64)
         if self.center_kind == "initial":
             return first
@@ -196,11 +196,7 @@ class TemporalSVD:
         Raises:
             TiplError: the checkpoints have another number of parameters than the fitted ones.
         """
-        if params.shape[-1] != self.basis.shape[1]:
-            raise TiplError(
-                f"checkpoints of {params.shape[-1]} parameters were given, but this basis was "
-                f"fitted to {self.basis.shape[1]}; use paths of the same architecture"
-            )
+        self._check_size(params)
         return np.asarray((params - center) @ self.basis.T)
 
     def decode(
@@ -210,6 +206,13 @@ class TemporalSVD:
     ) -> Float[np.ndarray, "*batch T P"]:
         """Checkpoints of tokens, float64: exact for fitted rows at full rank."""
         return np.asarray(tokens @ self.basis + center)
+
+    def _check_size(self, params: Float[np.ndarray, "*batch T P"]) -> None:
+        if params.shape[-1] != self.mean.size:
+            raise TiplError(
+                f"checkpoints of {params.shape[-1]} parameters were given, but this basis was "
+                f"fitted to {self.mean.size}; use paths of the same architecture"
+            )
 
     min_history = 1
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -62,6 +63,15 @@ class TrainConfig:
             raise TiplError(
                 f"a width of {self.width} was given with {self.heads} heads; expected a multiple"
             )
+        for name, choices in (("basis", get_args(Basis)), ("center", get_args(Center))):
+            if getattr(self, name) not in choices:
+                raise TiplError(
+                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}"
+                )
+        if not 0 < self.learning_rate < math.inf:
+            raise TiplError(f"learning_rate is {self.learning_rate}; expected a positive number")
+        if not 0 <= self.weight_decay < math.inf:
+            raise TiplError(f"weight_decay is {self.weight_decay}; expected 0 or more")
 
 
 class TokenSequences(NamedTuple):
@@ -143,6 +153,11 @@ def train(
     if isinstance(tokenizer, TemporalSVD):
         tokenizer.fit(params)
     sequences = token_sequences(tokenizer, params)
+    if _unit(sequences) == 0:
+        raise TiplError(
+            f"the checkpoints of each path in {paths.directory} are equal, so there is nothing to "
+            "learn; collect paths with a larger learning rate"
+        )
     final_return, return_scale = _final_returns(paths)
     torch.manual_seed(config.seed)
     model = _initial_model(config, tokenizer, sequences, paths.num_checkpoints)
@@ -236,8 +251,8 @@ def _fit(
     final_return: Float[Tensor, " N"],
     validation: TokenSequences | None,
     progress: bool,
-) -> dict[str, list[float | None]]:
-    """Trains in place; returns the training curve."""
+) -> dict[str, list[int | float | None]]:
+    """Trains in place; returns the training curve, where None is a loss that is not known."""
     rng = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -247,7 +262,7 @@ def _fit(
     )
     unit = _unit(sequences)
     held_out_still = _standing_still_loss(validation, unit) if validation else float("nan")
-    curve: dict[str, list[float]] = {
+    curve: dict[str, list[int | float]] = {
         "step": [], "train_loss": [], "held_out_loss": [], "standing_still_loss": [],
     }  # fmt: skip
     with progress_bar(progress) as bar:
@@ -274,7 +289,10 @@ def _fit(
                     note += f", held-out {held_out_loss:.3f} (standing still {held_out_still:.3f})"
                 bar.update(task, note=note)
             bar.advance(task)
-    return {name: [_or_none(value) for value in values] for name, values in curve.items()}
+    return {
+        name: [None if math.isnan(value) else value for value in values]
+        for name, values in curve.items()
+    }
 
 
 def _loss(
@@ -307,7 +325,3 @@ def _unit(sequences: TokenSequences) -> float:
     """The mean squared one-step change of a coordinate: the loss of standing still."""
     changes = sequences.tokens[:, 1:] - sequences.tokens[:, :-1]
     return float(changes[sequences.targets].square().mean())
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value

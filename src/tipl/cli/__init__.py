@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _run(arguments)
     except TiplError as error:
         print(f"tipl: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        interrupted = isinstance(error.__cause__, KeyboardInterrupt)
+        raise SystemExit(130 if interrupted else 2) from None
     except KeyboardInterrupt:
         print("tipl: interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -38,6 +38,5 @@ def optimize(
     else:
         start = Policy.initial(forecaster.task, seed, forecaster.layout.hidden_sizes)
     better = forecaster.optimize(start, horizon)
-    out.parent.mkdir(parents=True, exist_ok=True)
     better.save(out)
     print(f"{out}: a policy for {better.task.env_id}; run `tipl evaluate {out}` to test it")

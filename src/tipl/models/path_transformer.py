@@ -85,9 +85,10 @@ class PathTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        ones = torch.ones(config.num_coordinates)
-        self.register_buffer("token_scale", ones if token_scale is None else token_scale)
-        self.register_buffer("change_scale", ones if change_scale is None else change_scale)
+        for name, scale in (("token_scale", token_scale), ("change_scale", change_scale)):
+            # a tensor of its own for each, because loading a state writes into them
+            own = torch.ones(config.num_coordinates) if scale is None else scale.clone()
+            self.register_buffer(name, own)
         self.token_in = nn.Linear(config.num_coordinates, config.width)
         self.position = nn.Embedding(config.max_checkpoints, config.width)
         nn.init.normal_(self.position.weight, std=0.02)

@@ -1,0 +1,354 @@
+"""The main job, end to end on real physics, and which of its stages are done again when."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tipl import demo as demo_module
+from tipl import storage
+from tipl.demo import DemoConfig, demo
+from tipl.errors import TiplError
+from tipl.forecast import PathTransformerForecaster, load_forecaster
+from tipl.forecast_results import TRUE_CHECKPOINT
+from tipl.forecast_sets import ForecastSet
+from tipl.paths import verify
+from tipl.policy import Policy
+from tipl.results import Result, read_results
+from tipl.runs import load_run
+
+CONFIG = DemoConfig(num_trials=6, total_steps=8192, train_steps=5, episodes=1)
+STAGES = [
+    "collect",
+    "train (path basis)",
+    "train (joint basis)",
+    "optimize",
+    "forecast",
+    "evaluate",
+]
+COLUMNS = ("task", "experiment", "method", "setting", "metric", "value", "low", "high", "n_trials",
+           "n_episodes", "command")  # fmt: skip
+FIGURES = (
+    "PPO's learning curves",
+    "Information in the first directions",
+    "The paths in their own coordinates",
+    "Training the PathTransformer (path basis)",
+    "Training the PathTransformer (joint basis)",
+    "One held-out path and its forecasts by the PathTransformer (path basis)",
+    "Return of forecast policies against the horizon",
+    "Weight error of forecasts against the horizon",
+    "Optimising untrained networks by inference",
+)
+
+
+class KilledError(Exception):
+    """What stops a demo in these tests."""
+
+
+@dataclasses.dataclass
+class Made:
+    directory: Path
+    results: list[Result]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A demo that has run once; nothing may change it."""
+    directory = tmp_path_factory.mktemp("demo") / "runs" / "demo"
+    return Made(directory, demo(directory, CONFIG, progress=False))
+
+
+@pytest.fixture
+def made(first: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """A copy of the demo, in which reports are not drawn again."""
+    monkeypatch.setattr("tipl.run_report.write_report", lambda report, path: None)
+    return Made(shutil.copytree(first.directory, tmp_path / "demo"), first.results)
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages whose work is done from now on."""
+    done: list[str] = []
+
+    def watch(owner: Any, function: str, stage: str) -> None:
+        original = getattr(owner, function)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            done.append(stage.format(**kwargs) if "config" in kwargs else stage)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, function, watched)
+
+    watch(demo_module, "collect", "collect")
+    watch(demo_module, "train", "train ({config.basis} basis)")
+    watch(PathTransformerForecaster, "optimize", "optimize")
+    watch(demo_module, "make_forecasts", "forecast")
+    watch(demo_module, "evaluate_forecasts", "evaluate")
+    return done
+
+
+def content(directory: Path) -> dict[str, bytes | None]:
+    """Every file and folder, but for the times in `stages.json`."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
+        for path in directory.rglob("*")
+        if path.name != "stages.json"
+    }
+
+
+def stages(directory: Path) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = storage.read_json(directory / "stages.json")["stages"]
+    return records
+
+
+# --- what it makes ---------------------------------------------------------------------------
+
+
+def test_the_report_holds_every_figure(first: Made) -> None:
+    html = (first.directory / "report.html").read_text(encoding="utf-8")
+    for title in FIGURES:
+        assert title.replace("'", "&#39;") in html
+    assert html.count("<svg") == html.count("</svg>") == 2 * len(FIGURES)  # wide and narrow
+    assert "6 independent PPO trials" in html
+    assert "2 trials were held out" in html
+    assert not re.search(r"\bnan\b", html)
+
+
+def test_the_results_have_all_columns(first: Made) -> None:
+    path = first.directory / "results.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert all(tuple(line) == COLUMNS for line in lines)
+    assert read_results(path) == first.results
+    assert {result.experiment for result in first.results} == {"collect", "forecast", "optimize"}
+    assert {result.method for result in first.results} == {
+        "untrained", "PPO", TRUE_CHECKPOINT, "standing still", "last-difference line",
+        "least-squares line", "PathTransformer (path basis)", "PathTransformer (joint basis)",
+    }  # fmt: skip
+    assert {(result.task, result.n_trials) for result in first.results} == {(CONFIG.env_id, 2)}
+    command = f"tipl evaluate {first.directory / 'forecasts'} --episodes 1 --seed 0"
+    assert {result.command for result in first.results} == {command}
+
+
+def test_ppo_is_measured_at_its_start_and_end(first: Made) -> None:
+    run = load_run(first.directory)
+    rows = {(r.method, r.metric): r for r in run.results if r.experiment == "collect"}
+    start, end = rows["untrained", "episodic_return"], rows["PPO", "episodic_return"]
+    assert start.value == pytest.approx(run.returns.checkpoints[:, 0].mean())
+    assert end.value == pytest.approx(run.returns.checkpoints[:, -1].mean())
+    assert end.setting == "end (8,192 steps)"
+    assert 1 <= rows["PPO", "D(0.9)"].value <= rows["PPO", "D(0.99)"].value <= 4
+
+
+def test_the_stages_are_recorded_in_their_order(first: Made) -> None:
+    records, directory = stages(first.directory), first.directory
+    assert [record["name"] for record in records] == STAGES
+    assert all(record["seconds"] >= 0 for record in records)
+    assert all(record["peak_rss_mb"] > 10 for record in records)
+    commands = [record["command"] for record in records]
+    assert commands[0] == (
+        f"tipl collect InvertedPendulum-v4 --num-trials 6 --total-steps 8192 --seed 0 "
+        f"--out {directory / 'paths'}"
+    )
+    assert commands[2] == (
+        f"tipl train {directory / 'paths'} --held-out 0.25 --basis joint --num-steps 5 --seed 0 "
+        f"--out {directory / 'models' / 'joint'}"
+    )
+    assert commands[3].startswith(f"tipl optimize {directory / 'models' / 'joint'} --seed 1")
+    run = load_run(directory)
+    assert run.commands == commands
+    assert [stage.name for stage in run.stages] == STAGES
+
+
+def test_what_the_stages_leave(first: Made) -> None:
+    directory = first.directory
+    assert verify(directory / "paths") == []
+    held_out = set(ForecastSet.load(directory / "forecasts").paths.trials.tolist())
+    assert len(held_out) == 2
+    for basis in ("path", "joint"):
+        model = load_forecaster(directory / "models" / basis)
+        assert model.basis == basis
+        assert set(model.settings["trials"]) == set(range(6)) - held_out
+    policy = Policy.load(directory / "optimized")
+    start = Policy.initial(CONFIG.env_id, seed=1)
+    better = load_forecaster(directory / "models" / "joint").optimize(start)
+    assert (policy.params == better.params).all()
+    assert (policy.params != start.params).any()
+
+
+# --- what it does again ----------------------------------------------------------------------
+
+
+def test_a_second_run_reuses_everything(made: Made, work: list[str]) -> None:
+    before, records = content(made.directory), stages(made.directory)
+    assert demo(made.directory, CONFIG, progress=False) == made.results
+    assert work == []
+    assert content(made.directory) == before
+    assert stages(made.directory) == records
+
+
+@pytest.mark.parametrize(
+    ("removed", "again"),
+    [
+        ("forecasts", ["forecast", "evaluate"]),
+        ("forecasts/returns.safetensors", ["evaluate"]),
+        ("optimized", ["optimize"]),
+        ("models/path", ["train (path basis)"]),
+        ("paths", ["collect"]),
+    ],
+)
+def test_what_was_removed_is_made_again(
+    removed: str, again: list[str], made: Made, work: list[str]
+) -> None:
+    path, before = made.directory / removed, content(made.directory)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    if removed.startswith("forecasts"):  # its command names this directory, not the copied one
+        before = {name: data for name, data in before.items() if "returns.s" not in name}
+    results = demo(made.directory, CONFIG, progress=False)
+    assert work == again
+    for result, original in zip(results, made.results, strict=True):
+        assert dataclasses.replace(result, command="") == dataclasses.replace(original, command="")
+    after = content(made.directory)
+    assert {name for name in before if after[name] != before[name]} <= {
+        "results.jsonl",
+        "forecasts/forecasts.json",
+    }
+    assert [record["name"] for record in stages(made.directory)] == STAGES
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"episodes": 2}, ["evaluate"]),
+        ({"train_steps": 4}, STAGES[1:]),
+    ],
+)
+def test_what_depends_on_a_change_is_made_again(
+    changes: dict[str, Any], again: list[str], made: Made, work: list[str]
+) -> None:
+    results = demo(made.directory, dataclasses.replace(CONFIG, **changes), progress=False)
+    assert work == again
+    assert {result.n_episodes for result in results} == {0, changes.get("episodes", 1)}
+    assert stages(made.directory)[-1]["command"].endswith(f"{changes.get('episodes', 1)}")
+    work.clear()
+    demo(made.directory, CONFIG, progress=False)
+    assert work == again
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"num_trials": 7}, {"total_steps": 10240}])
+def test_other_paths_need_another_directory(
+    changes: dict[str, Any], made: Made, work: list[str]
+) -> None:
+    before, records = content(made.directory), stages(made.directory)
+    with pytest.raises(TiplError, match=r"already holds another dataset: its "):
+        demo(made.directory, dataclasses.replace(CONFIG, **changes), progress=False)
+    assert content(made.directory) == before
+    assert stages(made.directory) == records
+
+
+def test_an_interrupted_demo_goes_on(
+    made: Made, work: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, train_steps=6)
+    with monkeypatch.context() as patch:
+
+        def killed(*args: object, **kwargs: object) -> None:
+            raise KilledError
+
+        patch.setattr(PathTransformerForecaster, "optimize", killed)
+        with pytest.raises(KilledError):
+            demo(made.directory, config, progress=False)
+    assert work == STAGES[1:3]
+    work.clear()
+    demo(made.directory, config, progress=False)
+    assert work == STAGES[3:]
+
+
+def test_a_fresh_demo_starts_over(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collect(*args: object, **kwargs: object) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(demo_module, "collect", collect)
+    with pytest.raises(KilledError):
+        demo(made.directory, CONFIG, fresh=True, progress=False)
+    assert content(made.directory) == {}
+    assert stages(made.directory) == []
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("place", ["folder", "file", "file/demo"])
+def test_a_place_that_is_taken(place: str, fresh: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("mine")
+    before = content(tmp_path)
+    with pytest.raises(TiplError, match=place):
+        demo(tmp_path / place, CONFIG, fresh=fresh, progress=False)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_trials": 1}, "num_trials is 1; expected at least 2"),
+        ({"num_trials": -3}, "num_trials is -3"),
+        ({"train_steps": 0}, "train_steps is 0; expected at least 1"),
+        ({"episodes": 0}, "episodes is 0; expected at least 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"total_steps": 2048}, "total_steps is 2048; expected at least 4096"),
+        ({"total_steps": 100}, "total_steps is 100"),
+        ({"env_id": "Pendulm-v1"}, "unknown environment id 'Pendulm-v1'"),
+        ({"threads": 0}, "0 threads"),
+    ],
+)
+def test_impossible_options_change_nothing(
+    changes: dict[str, Any], message: str, made: Made, tmp_path: Path
+) -> None:
+    before = content(made.directory)
+    threads = changes.get("threads")
+    fields = {name: value for name, value in changes.items() if name != "threads"}
+    for out in (made.directory, tmp_path / "new"):
+        with pytest.raises(TiplError, match=message):
+            demo(out, dataclasses.replace(CONFIG, **fields), fresh=True, threads=threads)
+    assert content(made.directory) == before
+    assert not (tmp_path / "new").exists()
+
+
+# --- what it says ----------------------------------------------------------------------------
+
+
+def test_it_ends_with_a_table_and_the_report(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo(made.directory, CONFIG)
+    out, err = capsys.readouterr()
+    assert out.count("standing still") == 2
+    assert "(2 trials)" in out
+    assert str(made.directory / "report.html") in out.replace("\n", "")
+    assert err.count("already there: reused") == len(STAGES)
+    for stage in STAGES:
+        assert stage in err
+
+
+def test_it_is_silent_without_progress(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    demo(made.directory, CONFIG, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_defaults_are_the_main_job() -> None:
+    config = DemoConfig()
+    assert config.env_id == "InvertedPendulum-v4"
+    assert config.num_trials >= 128
+    assert config.collection.num_trials == config.num_trials
+    assert config.collection.hidden_sizes == (64, 64)

@@ -1,0 +1,211 @@
+"""Episodic returns of many policies at once, against one policy and one step at a time."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+
+import gymnasium
+import numpy as np
+import pytest
+
+from tipl import evaluation
+from tipl.envs import make_task
+from tipl.errors import TiplError
+from tipl.evaluation import Evaluation, evaluate, evaluate_stack
+from tipl.policy import ParamLayout, Policy, initial_params
+from tipl.stats import Interval, mean_interval
+from tipl.tasks import TaskSpec, get_task
+
+TASK = get_task("InvertedPendulum-v4")
+LAYOUT = ParamLayout.actor(4, 1, (4,))
+GAINS = ((0.5, 10, 1, 2), (0, 6, 0, 1), (0, 2, 0, 0.2), (-0.5, -10, -1, -2))
+"""Of linear controllers: one that balances the pole, two that do for a while, one that does not."""
+
+
+def linear_controller(gains: Sequence[float]) -> np.ndarray:
+    """Weights whose mean action is, nearly, `gains @ observation`."""
+    params = np.zeros(LAYOUT.size, np.float32)
+    arrays = LAYOUT.unflatten(params)
+    arrays["actor.0.weight"][:] = 0.01 * np.eye(4)  # where tanh is nearly linear
+    arrays["actor.1.weight"][:] = np.array(gains) * TASK.observation_std / 0.01
+    arrays["actor.1.bias"][:] = np.dot(gains, TASK.observation_mean)
+    return params
+
+
+POLICIES = np.stack([initial_params(LAYOUT, 5), *map(linear_controller, GAINS)])
+
+
+def naive_returns(policy: Policy, episodes: int, seed: int = 0) -> list[float]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
+        env = gymnasium.make(policy.task.env_id)
+    returns = []
+    for episode in range(episodes):
+        start = np.random.SeedSequence((seed, episode)).generate_state(1)[0]
+        observation, _ = env.reset(seed=int(start))
+        total, done = 0.0, False
+        while not done:
+            observation, reward, terminated, truncated, _ = env.step(policy.act(observation))
+            total += float(reward)
+            done = terminated or truncated
+        returns.append(total)
+    env.close()
+    return returns
+
+
+@pytest.fixture(scope="module")
+def returns() -> np.ndarray:
+    """Returns of the policies in 3 episodes each, `[M, E]`."""
+    return evaluate_stack(POLICIES, LAYOUT, TASK, 3, seed=7)
+
+
+def test_a_stack_returns_what_each_policy_does_alone(returns: np.ndarray) -> None:
+    naive = [naive_returns(Policy(params, LAYOUT, TASK), 3, seed=7) for params in POLICIES]
+    np.testing.assert_array_equal(returns, naive)
+    assert returns.min() < 20
+    assert (returns == 1000).any()  # one was truncated
+
+
+def test_statistics_of_each_policy() -> None:
+    mean = np.array([TASK.observation_mean, [0.0, 0.05, 0.0, 0.0]])
+    std = np.array([TASK.observation_std, [1.0, 0.1, 2.0, 0.5]])
+    stack = POLICIES[[2, 2]]
+    returns = evaluate_stack(stack, LAYOUT, TASK, 2, statistics=(mean, std))
+    policies = [Policy(stack[m], LAYOUT, TASK, mean[m], std[m]) for m in range(2)]
+    np.testing.assert_array_equal(returns, [naive_returns(policy, 2) for policy in policies])
+    assert (returns[0] != returns[1]).all()
+    np.testing.assert_array_equal(returns[1], evaluate(policies[1], 2).episodic_return)
+
+
+@pytest.mark.parametrize(("slots", "threads"), [(1, 1), (2, 1), (4, 3), (64, 2), (4, None)])
+def test_returns_do_not_depend_on_who_runs_them(
+    returns: np.ndarray, slots: int, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = []
+    original = evaluation._Worker.__init__
+
+    def counting(self: evaluation._Worker, *args: object) -> None:
+        workers.append(self)
+        original(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluation._Worker, "__init__", counting)
+    monkeypatch.setattr(evaluation, "NUM_SLOTS", slots)
+    order = [3, 0, 4, 2, 1]
+    again = evaluate_stack(POLICIES[order], LAYOUT, TASK, 3, seed=7, threads=threads)
+    np.testing.assert_array_equal(again, returns[order])
+    if threads is not None:
+        assert len(workers) == min(threads, -(-15 // slots))
+
+
+def test_another_task_in_any_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    # HalfCheetah's returns have many digits and tell even a difference in rounding
+    task = get_task("HalfCheetah-v4")
+    layout = ParamLayout.actor(17, 6, (8, 8))
+    params = np.stack([initial_params(layout, seed) for seed in range(3)])
+    params += 0.3 * np.random.default_rng(0).standard_normal(params.shape).astype(np.float32)
+    together = evaluate_stack(params, layout, task, 1)
+    assert np.isfinite(together).all()
+    assert len(np.unique(together)) == 3
+    monkeypatch.setattr(evaluation, "NUM_SLOTS", 1)
+    np.testing.assert_array_equal(evaluate_stack(params, layout, task, 1), together)
+
+
+def test_episodes_start_alike_for_all_policies(returns: np.ndarray) -> None:
+    same = evaluate_stack(POLICIES[[2, 2, 2]], LAYOUT, TASK, 4, seed=7)
+    np.testing.assert_array_equal(same, np.repeat(same[:1], 3, axis=0))
+    assert len(np.unique(same[0])) > 1  # and its episodes are different ones
+    np.testing.assert_array_equal(same[0, :3], returns[2])  # the first of them do not change
+    assert (evaluate_stack(POLICIES[[2]], LAYOUT, TASK, 4, seed=8) != same[0]).any()
+
+
+def test_a_critic_is_ignored(returns: np.ndarray) -> None:
+    critic = ParamLayout.critic(4, (4,))
+    junk = np.full((len(POLICIES), critic.size), 1e3, np.float32)
+    params = np.concatenate([POLICIES, junk], axis=1)
+    again = evaluate_stack(params, LAYOUT + critic, TASK, 3, seed=7)
+    np.testing.assert_array_equal(again, returns)
+
+
+@pytest.fixture(scope="module")
+def fallback_task() -> TaskSpec:
+    return make_task("Pendulum-v1")
+
+
+def test_an_environment_of_gymnasium(
+    fallback_task: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "NUM_SLOTS", 3)
+    policies = [Policy.initial(fallback_task, seed, (8,)) for seed in range(2)]
+    params = np.stack([policy.params for policy in policies])
+    returns = evaluate_stack(params, policies[0].layout, fallback_task, 2)
+    naive = [naive_returns(policy, 2) for policy in policies]
+    np.testing.assert_allclose(returns, naive, rtol=1e-3)
+    assert len(np.unique(returns)) == 4
+
+
+def test_evaluate_is_a_stack_of_one(returns: np.ndarray) -> None:
+    policy = Policy(POLICIES[2], LAYOUT, TASK)
+    result = evaluate(policy, 3, seed=7)
+    assert result.env_id == "InvertedPendulum-v4"
+    np.testing.assert_array_equal(result.episodic_return, returns[2])
+    assert result.mean == mean_interval(returns[2])
+    assert str(result) == (
+        f"InvertedPendulum-v4: mean episodic return {result.mean.value:,.1f} (95% interval "
+        f"{result.mean.low:,.1f} to {result.mean.high:,.1f}) over 3 episodes"
+    )
+
+
+def test_evaluate_runs_20_episodes_of_seed_0() -> None:
+    policy = Policy(POLICIES[0], LAYOUT, TASK)
+    result = evaluate(policy)
+    assert result.episodic_return.shape == (20,)
+    np.testing.assert_array_equal(result.episodic_return[:2], naive_returns(policy, 2))
+
+
+def test_evaluations_are_readable() -> None:
+    several = Evaluation("Walk-v1", np.array([999.0, 1501.0]), Interval(1250.0, 999.0, 1501.0))
+    assert str(several) == (
+        "Walk-v1: mean episodic return 1,250.0 (95% interval 999.0 to 1,501.0) over 2 episodes"
+    )
+    one = Evaluation("Walk-v1", np.array([7.0]), mean_interval(np.array([7.0])))
+    assert str(one) == "Walk-v1: mean episodic return 7.0 over 1 episode"
+
+
+def test_progress_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate_stack(POLICIES[:2], LAYOUT, TASK, 1, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"evaluate 2 policies.*100%", err)
+    evaluate_stack(POLICIES[:1], LAYOUT, TASK, 1)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"episodes": 0}, "0 episodes were given; expected at least 1"),
+        ({"episodes": -2}, "-2 episodes"),
+        ({"seed": -1}, "seed -1 was given; expected 0 or more"),
+        ({"threads": 0}, "0 threads were given; expected at least 1"),
+        ({"layout": ParamLayout.actor(4, 1, (5,))}, "of 26 parameters were given with a .* of 32"),
+    ],
+)
+def test_impossible_options(options: dict[str, object], message: str) -> None:
+    arguments: dict[str, object] = {"layout": LAYOUT, "task": TASK, "episodes": 1}
+    with pytest.raises(TiplError, match=message):
+        evaluate_stack(POLICIES, **(arguments | options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(value: float) -> None:
+    broken = POLICIES.copy()
+    broken[3, 5] = value
+    with pytest.raises(TiplError, match="policy 3 of the 5 given has NaN or infinite weights"):
+        evaluate_stack(broken, LAYOUT, TASK, 1)
+
+
+def test_evaluate_refuses_no_episodes() -> None:
+    with pytest.raises(TiplError, match="0 episodes"):
+        evaluate(Policy(POLICIES[0], LAYOUT, TASK), 0)

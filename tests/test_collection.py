@@ -214,9 +214,7 @@ def test_equal_collections_are_equal_bytes(
     assert "resume" not in content(tmp_path / "again")
 
 
-@pytest.mark.parametrize(
-    ("method", "iteration"), [("update", 0), ("rollout", 6), ("update", 9), ("rollout", 10)]
-)
+@pytest.mark.parametrize(("method", "iteration"), [("rollout", 6), ("update", 9), ("rollout", 10)])
 def test_a_stopped_collection_ends_in_the_same_bytes(
     undisturbed: PathDataset,
     variant: dict[str, Any],

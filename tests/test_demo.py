@@ -199,7 +199,6 @@ def test_a_second_run_reuses_everything(made: Made, work: list[str]) -> None:
         ("forecasts/returns.safetensors", ["evaluate"]),
         ("optimized", ["optimize"]),
         ("models/path", ["train (path basis)"]),
-        ("paths", ["collect"]),
     ],
 )
 def test_what_was_removed_is_made_again(

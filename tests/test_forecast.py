@@ -187,11 +187,11 @@ def test_a_wished_return_is_scaled_as_in_training() -> None:
     np.testing.assert_allclose(model.forecast_tokens(tokens, 1)[0, 0], expected[0, -1], atol=1e-6)
 
 
-def test_a_model_that_does_not_condition_on_returns_ignores_a_wish() -> None:
-    model, history = make_forecaster(), random_paths(4)
-    before = model.forecast(history, 3)
+def test_a_model_that_does_not_condition_on_returns_refuses_a_wish() -> None:
+    model = make_forecaster()
     model.wished_return = 90.0
-    np.testing.assert_array_equal(model.forecast(history, 3), before)
+    with pytest.raises(TiplError, match=r"90\.0 is wished for.*condition_on_return=True"):
+        model.forecast(random_paths(4), 3)
 
 
 # --- optimize -------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_a_saved_model_is_read_back(
         assert copy.model.config == model.model.config
         assert not copy.model.training
         history = random_paths(2, 4)
-        for wished in (None, 90.0):
+        for wished in (None, 90.0) if condition_on_return else (None,):
             copy.wished_return = model.wished_return = wished
             np.testing.assert_array_equal(
                 copy.forecast(history, [1, 7]), model.forecast(history, [1, 7])

@@ -394,13 +394,14 @@ def test_paths_that_never_move_are_refused(tmp_path: Path, basis: Basis, center:
         train(paths, basis=basis, center=center, **SMALL)
 
 
+@pytest.mark.parametrize("basis", ["joint", "path"])
 def test_held_out_paths_of_another_architecture_are_refused(
-    paths: PathDataset, tmp_path: Path
+    paths: PathDataset, tmp_path: Path, basis: str
 ) -> None:
     metadata = make_metadata(networks="actor+critic", num_trials=2, num_checkpoints=4)
     arrays = make_arrays(metadata)
     create_dataset(tmp_path / "other", metadata)
     write_parts(tmp_path / "other", metadata, arrays)
     other = PathDataset.open(tmp_path / "other")
-    with pytest.raises(TiplError, match=rf"fitted to {P}; use paths of the same architecture"):
-        train(paths, held_out=other, **SMALL)
+    with pytest.raises(TiplError, match=rf"training paths of {P}; give paths of the same"):
+        train(paths, held_out=other, **SMALL | {"basis": basis})

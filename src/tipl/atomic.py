@@ -18,6 +18,7 @@ from pathlib import Path
 from tipl.errors import TiplError
 
 __all__ = [
+    "check_replaceable",
     "explained",
     "is_unfinished",
     "new_directory",
@@ -128,7 +129,7 @@ def new_directory(path: str | Path, replaces: str | None = None) -> Iterator[Pat
     """
     path = Path(path).resolve()  # of a link, what it points to is replaced
     with explained("write", path):
-        _refuse_to_lose(path, replaces)
+        check_replaceable(path, replaces)
         temporary = _temporary(path)
         temporary.mkdir(parents=True)
     try:
@@ -136,7 +137,7 @@ def new_directory(path: str | Path, replaces: str | None = None) -> Iterator[Pat
         with explained("write", path):
             _sync_folder(temporary)
             if path.exists():
-                _refuse_to_lose(path, replaces)
+                check_replaceable(path, replaces)
                 _swap(temporary, path)
             else:
                 temporary.rename(path)
@@ -145,7 +146,8 @@ def new_directory(path: str | Path, replaces: str | None = None) -> Iterator[Pat
         _remove(temporary)  # the half-filled new directory, or the old one after the swap
 
 
-def _refuse_to_lose(path: Path, replaces: str | None) -> None:
+def check_replaceable(path: Path, replaces: str | None) -> None:
+    """Raises a TiplError if `new_directory` with the same arguments would, to say so early."""
     if not path.exists():
         return
     if not path.is_dir():

@@ -53,7 +53,12 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy, episodes: int = 20, *, seed: int = 0, progress: bool = False
+    policy: Policy,
+    episodes: int = 20,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = False,
 ) -> Evaluation:
     """Runs a policy's mean actions for whole episodes of its task.
 
@@ -61,11 +66,12 @@ def evaluate(
         policy: the policy to run.
         episodes: number of episodes, E.
         seed: fixes the episodes' starts: episode e starts alike for every policy.
+        threads: by default one for each processor.
         progress: show a progress bar.
 
     Raises:
-        TiplError: `episodes` is below 1, the seed below 0, or the task's environment cannot be
-            made.
+        TiplError: `episodes` or `threads` is below 1, the seed below 0, or the task's environment
+            cannot be made.
     """
     returns = evaluate_stack(
         policy.params[None],
@@ -74,6 +80,7 @@ def evaluate(
         episodes,
         statistics=(policy.observation_mean[None], policy.observation_std[None]),
         seed=seed,
+        threads=threads,
         progress=progress,
     )[0]
     return Evaluation(policy.task.env_id, returns, mean_interval(returns))

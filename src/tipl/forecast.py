@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 
 from tipl import storage
 from tipl.errors import TiplError
@@ -19,11 +21,27 @@ from tipl.policy import ParamLayout, Policy
 from tipl.tasks import TaskSpec
 from tipl.tokenizers import PathSVD, TemporalSVD, make_tokenizer
 
-__all__ = ["Forecaster", "PathTransformerForecaster", "load_forecaster"]
+__all__ = ["Forecaster", "PathTransformerForecaster", "load_forecaster", "single_threaded"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MODEL_FORMAT_VERSION = 1
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Lets torch and BLAS use one thread.
+
+    At these model sizes more threads gain little, wait for each other when other processes are
+    busy, and make results depend on the number of processors.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, "blas"):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Forecaster(abc.ABC):
@@ -160,6 +178,7 @@ class PathTransformerForecaster(Forecaster):
         horizon = self.num_checkpoints - 1 if horizon is None else horizon
         return policy.with_params(self.forecast(policy.params[None], horizon))
 
+    @single_threaded()
     def _forecast(
         self, histories: Float[np.ndarray, "B T P"], horizons: list[int]
     ) -> Float[np.ndarray, "B H P"]:
@@ -177,6 +196,11 @@ class PathTransformerForecaster(Forecaster):
         sequence = torch.as_tensor(tokens, dtype=torch.float32)
         final_return = None
         if self.wished_return is not None:
+            if not self.model.config.condition_on_return:
+                raise TiplError(
+                    f"a return of {self.wished_return} is wished for, but this model was trained "
+                    "without returns; train one with condition_on_return=True"
+                )
             mean, std = self.return_scale
             final_return = torch.full((len(sequence),), (self.wished_return - mean) / std)
         length = sequence.shape[1]

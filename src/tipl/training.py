@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tipl.errors import TiplError
-from tipl.forecast import PathTransformerForecaster
+from tipl.forecast import PathTransformerForecaster, single_threaded
 from tipl.models.path_transformer import PathTransformer, PathTransformerConfig
 from tipl.paths import PathDataset
 from tipl.progress import progress_bar
@@ -121,6 +121,7 @@ def token_sequences(
     )
 
 
+@single_threaded()
 def train(
     paths: PathDataset,
     *,
@@ -148,6 +149,11 @@ def train(
     if config is not None and options:
         raise TiplError(f"both config and the options {sorted(options)} were given; give one")
     config = config or _config(options)
+    if held_out is not None and held_out.layout != paths.layout:
+        raise TiplError(
+            f"held-out paths of {held_out.layout.size} parameters were given for training paths of "
+            f"{paths.layout.size}; give paths of the same architecture"
+        )
     params = _usable_params(paths)
     tokenizer = make_tokenizer(config.basis, config.rank, config.center)
     if isinstance(tokenizer, TemporalSVD):

@@ -41,15 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: the arguments; by default those of the process.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments in (["--version"], ["-V"]):
-        print(f"tipl {__version__}")
-        return
-    if not arguments or arguments[0] in ("--help", "-h"):
-        _print_commands(Console())
-        return
     try:
-        _run(arguments)
+        _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # a reader that has gone is noticed here, not after us
     except TiplError as error:
         print(f"tipl: {error}", file=sys.stderr)
         interrupted = isinstance(error.__cause__, KeyboardInterrupt)
@@ -63,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
+    if arguments in (["--version"], ["-V"]):
+        print(f"tipl {__version__}")
+        return
+    if not arguments or arguments[0] in ("--help", "-h"):
+        _print_commands(Console())
+        return
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name = " ".join(arguments[:words])
     if name not in COMMANDS:

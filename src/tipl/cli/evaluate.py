@@ -33,7 +33,8 @@ def evaluate(
         threads: default: one for each processor
     """
     if (target / "policy.json").exists():
-        print(evaluation.evaluate(Policy.load(target), episodes, seed=seed, progress=True))
+        policy = Policy.load(target)
+        print(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True))
     elif (target / "forecasts.json").exists():
         _evaluate_forecasts(target, episodes, seed, threads)
     else:

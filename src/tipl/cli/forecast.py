@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from tipl.atomic import check_replaceable
 from tipl.forecast import load_forecaster
 from tipl.forecast_sets import HORIZONS, STARTS, make_forecasts
 from tipl.paths import PathDataset
@@ -33,6 +34,7 @@ def forecast(
         starts: where histories end, as fractions of the path; 0 is the untrained network alone
         horizons: checkpoints ahead, one or more; the jump to the path's end comes on top
     """
+    check_replaceable(out, replaces="forecasts.json")
     forecasters = [load_forecaster(model) for model in models]
     forecasts = make_forecasts(forecasters, PathDataset.open(paths), starts, horizons)
     forecasts.save(out)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from tipl.atomic import check_replaceable
 from tipl.errors import TiplError
 from tipl.forecast import load_forecaster
 from tipl.policy import Policy
@@ -30,6 +31,7 @@ def optimize(
         seed: of the fresh random policy
         horizon: checkpoints to jump ahead (default: to the end of the training paths)
     """
+    check_replaceable(out, replaces="policy.json")
     forecaster = load_forecaster(model)
     if forecaster.layout is None:
         raise TiplError(f"{model} does not say what networks it is for; train it again")

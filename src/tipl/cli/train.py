@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from tipl import training
+from tipl.atomic import check_replaceable
 from tipl.paths import PathDataset
 
 __all__ = ["train"]
@@ -28,6 +29,7 @@ def train(
         out: directory of the model
         held_out: share of the trials that the model does not learn from
     """
+    check_replaceable(out, replaces="config.json")  # before the work, not after it
     split = PathDataset.open(paths).split(held_out)
     model = training.train(split.train, held_out=split.held_out, config=config)
     model.save_pretrained(out)

@@ -1,0 +1,476 @@
+"""The command line: every command, in the order of the work, and what it says to bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from path_data import make_dataset, part_files
+from tipl import __version__, storage
+from tipl.cli import COMMANDS, main
+from tipl.collection import CollectConfig, collect
+from tipl.demo import DemoConfig
+from tipl.evaluation import evaluate
+from tipl.forecast import load_forecaster
+from tipl.forecast_sets import ForecastReturns, ForecastSet
+from tipl.paths import PathDataset
+from tipl.policy import Policy
+from tipl.ppo import PPO, PPOConfig
+from tipl.results import read_results
+from tipl.training import TrainConfig, train
+
+COLLECTION = CollectConfig(
+    num_trials=6,
+    total_steps=6 * 64,
+    hidden_sizes=(8, 6),
+    ppo=PPOConfig(num_steps=64, num_minibatches=2, update_epochs=2),
+)
+COLLECT = (
+    "collect InvertedPendulum-v4 --num-trials 6 --total-steps 384 --hidden-sizes 8 6 "
+    "--ppo.num-steps 64 --ppo.num-minibatches 2 --ppo.update-epochs 2"
+)
+TRAINING = TrainConfig(rank=4, width=8, depth=1, heads=2, num_steps=3)
+TRAIN = "train paths --rank 4 --width 8 --depth 1 --heads 2 --num-steps 3"
+CHAIN = {
+    "collect": f"{COLLECT} --out paths --threads 1",
+    "show": "paths show paths",
+    "verify": "paths verify paths",
+    "train": f"{TRAIN} --out models/joint",
+    "forecast": "forecast models/joint --paths paths --out forecasts --starts 0 0.5 --horizons 1 2",
+    "evaluate forecasts": "evaluate forecasts --episodes 1 --threads 1",
+    "optimize": "optimize models/joint --out policies/better",
+    "optimize on": "optimize models/joint --out further --policy policies/better --horizon 2",
+    "evaluate policy": "evaluate policies/better --episodes 3 --seed 5",
+}
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def tipl(command: str) -> Outcome:
+    """Runs a command in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(command.split())
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def content(directory: Path) -> dict[str, bytes | None]:
+    """Every file and folder."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
+        for path in directory.rglob("*")
+    }
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
+    """What the commands of the chain said; the working directory holds what they made."""
+    directory = tmp_path_factory.mktemp("chain")
+    with contextlib.chdir(directory):
+        yield {name: tipl(command) for name, command in CHAIN.items()}
+
+
+# --- the chain of commands -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_the_chain_works(chain: dict[str, Outcome], name: str) -> None:
+    code, out, err = chain[name]
+    assert code == 0
+    assert out != ""
+    assert "tipl: " not in err
+
+
+def test_collect_does_what_its_arguments_say(chain: dict[str, Outcome], tmp_path: Path) -> None:
+    collect("InvertedPendulum-v4", out=tmp_path / "paths", progress=False, config=COLLECTION)
+    assert content(Path("paths")) == content(tmp_path / "paths")
+    assert "collect 6 trials" in chain["collect"].err
+
+
+def test_show_sums_a_dataset_up(chain: dict[str, Outcome]) -> None:
+    assert chain["collect"].out == chain["show"].out
+    for text in ("InvertedPendulum-v4", "6 from independent", "384 each, 2,304 in all", "1 of 1",
+                 "hidden layers of 8, 6", "num_minibatches 2"):  # fmt: skip
+        assert text in chain["show"].out
+
+
+def test_verify_says_that_all_is_well(chain: dict[str, Outcome]) -> None:
+    assert chain["verify"].out == "paths is intact: every byte is as it was written\n"
+
+
+def test_train_does_what_its_arguments_say(chain: dict[str, Outcome], tmp_path: Path) -> None:
+    split = PathDataset.open("paths").split(0.25)
+    model = train(split.train, held_out=split.held_out, config=TRAINING, progress=False)
+    model.save_pretrained(tmp_path / "model")
+    assert content(Path("models/joint")) == content(tmp_path / "model")
+    assert "4 training and 2 held-out trials; held-out loss" in chain["train"].out
+
+
+def test_forecast_and_evaluate_leave_results(chain: dict[str, Outcome]) -> None:
+    forecasts = ForecastSet.load("forecasts")
+    assert {(case.start, case.horizon) for case in forecasts.cases} == {
+        (0, 1), (0, 2), (0, 6), (3, 1), (3, 2), (3, 3),
+    }  # fmt: skip
+    assert forecasts.paths.num_trials == 2
+    assert f"{len(forecasts.cases)} forecasts of each of 2 trials" in chain["forecast"].out
+    returns, _ = ForecastReturns.load("forecasts")
+    assert returns.checkpoints.shape == (2, 7, 1)
+    results = read_results("forecasts/results.jsonl")
+    assert {r.command for r in results} == {"tipl evaluate forecasts --episodes 1 --seed 0"}
+    out = chain["evaluate forecasts"].out
+    assert out.count("standing still") == 2
+    assert "results.jsonl" in out
+
+
+def test_optimize_makes_the_policy_of_the_model(chain: dict[str, Outcome]) -> None:
+    model, start = load_forecaster("models/joint"), Policy.load("policies/better")
+    fresh = Policy.initial("InvertedPendulum-v4", 1, (8, 6))
+    np.testing.assert_array_equal(start.params, model.optimize(fresh).params)
+    further = model.optimize(start, 2)
+    np.testing.assert_array_equal(Policy.load("further").params, further.params)
+    assert "run `tipl evaluate policies/better`" in chain["optimize"].out
+
+
+def test_evaluate_prints_the_return_of_a_policy(chain: dict[str, Outcome]) -> None:
+    expected = evaluate(Policy.load("policies/better"), 3, seed=5)
+    assert chain["evaluate policy"].out == f"{expected}\n"
+
+
+def test_collecting_again_reuses(
+    chain: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_rollout(self: PPO) -> None:
+        raise AssertionError("PPO was run")
+
+    monkeypatch.setattr(PPO, "rollout", no_rollout)
+    assert tipl(CHAIN["collect"]) == Outcome(0, chain["show"].out, "")
+
+
+def test_verify_names_what_is_damaged(chain: dict[str, Outcome], tmp_path: Path) -> None:
+    damaged = shutil.copytree("paths", tmp_path / "damaged")
+    [part] = part_files(damaged)
+    data = bytearray(part.read_bytes())
+    data[-30] ^= 1
+    part.write_bytes(bytes(data))
+    (damaged / "notes.txt").write_text("mine")
+    code, out, err = tipl(f"paths verify {damaged}")
+    assert (code, err) == (1, "")
+    assert len(out.splitlines()) == 2
+    assert f"{part} is damaged" in out
+    assert "notes.txt does not belong" in out
+
+
+def test_report_and_demo_pass_their_arguments_on(
+    chain: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    for module, function in (("tipl.cli.report", "report_run"), ("tipl.demo", "demo")):
+        monkeypatch.setattr(
+            importlib.import_module(module),
+            function,
+            lambda *args, **kwargs: calls.append((*args, kwargs)) or [1, 2, 3],
+        )
+    code, out, _ = tipl("report somewhere")
+    assert (code, calls.pop()) == (0, (Path("somewhere"), {}))
+    assert "somewhere/report.html" in out
+    assert "3 numbers" in out
+    assert tipl("demo --out there --fresh --threads 3 --num-trials 9").code == 0
+    config = dataclasses.replace(DemoConfig(), num_trials=9)
+    assert calls.pop() == (Path("there"), config, {"fresh": True, "threads": 3})
+    assert tipl("demo").code == 0
+    assert calls.pop() == (Path("runs/demo"), DemoConfig(), {"fresh": False, "threads": None})
+
+
+# --- help ------------------------------------------------------------------------------------
+
+ARGUMENTS = {
+    "demo": [*dataclasses.fields(DemoConfig), "out", "fresh", "threads"],
+    "collect": [*dataclasses.fields(CollectConfig), "a Gymnasium id", "out", "threads"],
+    "paths show": ["the dataset"],
+    "paths verify": ["the dataset"],
+    "train": [*dataclasses.fields(TrainConfig), "the dataset of paths", "out", "held_out"],
+    "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
+    "optimize": ["directory of a trained model", "out", "policy", "seed", "horizon"],
+    "evaluate": ["directory of a policy", "episodes", "seed", "threads"],
+    "report": ["the run's directory"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_argument(command: str) -> None:
+    code, out, err = tipl(f"{command} --help")
+    assert (code, err) == (0, "")
+    words = " ".join(out.replace("│", " ").split())
+    assert words.startswith(f"usage: tipl {command} ")
+    for argument in ARGUMENTS[command]:
+        name = argument if isinstance(argument, str) else argument.name
+        if " " in name:
+            assert name in words
+        elif name == "ppo":
+            for field in dataclasses.fields(PPOConfig):
+                assert f" --ppo.{field.name.replace('_', '-')}" in words
+        else:
+            assert f" --{name.replace('_', '-')}" in words
+    for field in ARGUMENTS[command]:
+        if not isinstance(field, str) and field.name != "ppo":
+            assert f"{field.default}".strip("()").replace(", ", " ") in words
+
+
+@pytest.mark.parametrize("arguments", ["", "--help", "-h"])
+def test_the_list_of_commands(arguments: str) -> None:
+    code, out, err = tipl(arguments)
+    assert (code, err) == (0, "")
+    for name, purpose in COMMANDS.items():
+        assert name in out
+        assert purpose.split()[0] in out
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version(option: str) -> None:
+    assert tipl(option) == Outcome(0, f"tipl {__version__}\n", "")
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bad(chain: dict[str, Outcome]) -> Path:
+    """The chain's directory, with things in it that are of no use."""
+    here = Path.cwd()
+    (here / "a-file").write_text("mine")
+    (here / "empty").mkdir()
+    make_dataset(here / "other-architecture")
+    make_dataset(here / "running", normaliser="running")
+    assert tipl("forecast --paths running --out running-forecasts --starts 0.5").code == 0
+    part = part_files(shutil.copytree("paths", here / "truncated"))[0]
+    part.write_bytes(part.read_bytes()[:-1000])
+    broken = shutil.copytree("policies/better", here / "nan-policy") / "policy.safetensors"
+    tensors, header = storage.read_tensors(broken)
+    tensors["params"][3] = np.nan
+    storage.write_tensors(broken, tensors, header)
+    for name in ("model.safetensors", "config.json"):
+        damaged = shutil.copytree("models/joint", here / f"damaged-{name}") / name
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+    return here
+
+
+BAD_INPUT = {
+    f"{COLLECT.replace('Pendulum', 'Pendulm')} --out new": "did you mean InvertedPendulum-v4",
+    f"{COLLECT.replace('InvertedPendulum-v4', 'CartPole-v1')} --out new": "Discrete",
+    f"{COLLECT} --num-trials 0": "num_trials is 0",
+    f"{COLLECT} --total-steps 5": "total_steps is 5",
+    f"{COLLECT} --checkpoint-interval 4": "choose a divisor",
+    f"{COLLECT} --seed -1": "seed is -1",
+    f"{COLLECT} --seed 1 --out paths": "its seed is 0, but 1 was given",
+    f"{COLLECT} --hidden-sizes 0": "hidden sizes (0,)",
+    f"{COLLECT} --threads -1": "-1 threads",
+    f"{COLLECT} --ppo.num-steps 0": "num_steps is 0",
+    f"{COLLECT} --ppo.learning-rate nan": "learning_rate is nan",
+    f"{COLLECT} --out a-file": "a-file",
+    f"{COLLECT} --out a-file/new": "a-file/new",
+    f"{COLLECT} --out empty/../models": "holds joint but no metadata.json",
+    "paths": "there is no command 'paths'; expected one of: paths show, paths verify",
+    "paths list": "there is no command 'paths list'; expected one of: paths show, paths verify",
+    "tarin paths": "there is no command 'tarin paths'; expected one of: demo, collect",
+    "--verbose": "there is no command '--verbose'",
+    "paths show missing": "there is no missing/metadata.json",
+    "paths show a-file": "there is no a-file/metadata.json",
+    "paths show truncated": "truncated/parts/trials-00000-00005",
+    "paths verify missing": "there is no directory missing",
+    "paths verify a-file": "there is no directory a-file",
+    "train missing --out new": "there is no missing/metadata.json",
+    "train truncated --out new": "truncated/parts/trials-00000-00005",
+    "train paths --held-out 1.5 --out new": "1.5 was given as the share",
+    "train paths --held-out nan --out new": "nan was given as the share",
+    "train paths --num-steps 0 --out new": "num_steps is 0",
+    "train paths --heads 3 --out new": "a width of 64 was given with 3 heads",
+    "forecast missing --paths paths --out new": "there is no missing/config.json",
+    "forecast paths --paths paths --out new": "there is no paths/config.json",
+    "forecast damaged-model.safetensors --paths paths --out new": "model.safetensors is damaged",
+    "forecast damaged-config.json --paths paths --out new": "config.json is damaged",
+    "forecast models/joint --paths missing --out new": "there is no missing/metadata.json",
+    "forecast models/joint --paths truncated --out new": "truncated/parts/trials-00000-00005",
+    "forecast models/joint --paths other-architecture --out new": "train a model on these",
+    "forecast models/joint --paths paths --out new --horizons 0": "expected 1 or more",
+    "forecast models/joint --paths paths --out new --horizons": "expected 1 or more",
+    "forecast models/joint --paths paths --out new --starts 1": "below 1",
+    "forecast models/joint --paths paths --out new --starts": "no starts were given",
+    "forecast models/joint --paths paths --out a-file": "a-file is a file",
+    "forecast models/joint --paths paths --out a-file/new": "a-file/new",
+    "forecast models/joint --paths paths --out paths": "paths holds other files",
+    "optimize missing --out new": "there is no missing/config.json",
+    "optimize models/joint --out new --horizon 0": "a horizon of 0 was given",
+    "optimize models/joint --out new --seed -1": "seed -1 was given",
+    "optimize models/joint --out new --policy missing": "there is no missing/policy.json",
+    "optimize models/joint --out new --policy nan-policy": "NaN or infinite",
+    "optimize models/joint --out a-file": "a-file is a file",
+    "optimize models/joint --out a-file/new": "a-file/new",
+    "optimize models/joint --out paths": "paths holds other files",
+    "evaluate missing": "no policy and no set of forecasts in missing",
+    "evaluate empty": "no policy and no set of forecasts in empty",
+    "evaluate a-file": "no policy and no set of forecasts in a-file",
+    "evaluate paths": "no policy and no set of forecasts in paths",
+    "evaluate nan-policy": "1 of 102 parameters of the policy are NaN or infinite",
+    "evaluate policies/better --episodes 0": "0 episodes were given",
+    "evaluate policies/better --seed -1": "seed -1 was given",
+    "evaluate policies/better --threads 0": "0 threads",
+    "evaluate forecasts --episodes 0": "0 episodes were given",
+    "evaluate running-forecasts": "normaliser='running'",
+    "report missing": "there is no missing/stages.json",
+    "report a-file": "there is no a-file/stages.json",
+    "demo --out paths": "paths holds other files",
+    "demo --out paths --fresh": "paths holds other files",
+    "demo --out a-file": "a-file",
+    "demo --out new --num-trials 0": "num_trials is 0",
+    "demo --out new --episodes 0": "episodes is 0",
+    "demo --out new --env-id Walker-v1": "unknown environment id 'Walker-v1'",
+}
+
+
+@pytest.mark.parametrize("command", BAD_INPUT)
+def test_bad_input_gets_one_sentence(bad: Path, command: str) -> None:
+    before = content(bad)
+    code, out, err = tipl(command)
+    assert (code, out) == (2, "")
+    assert err.startswith("tipl: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    assert BAD_INPUT[command] in err
+    assert content(bad) == before
+
+
+@pytest.mark.parametrize("out", ["a-file", "a-file/new", "paths"])
+def test_a_model_replaces_nothing_else(bad: Path, out: str) -> None:
+    before = content(bad)
+    code, _, err = tipl(f"{TRAIN} --out {out}")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("tipl: ")  # below the progress of the training
+    assert out in err.splitlines()[-1]
+    assert content(bad) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("paths show paths --verbose", "--verbose"),
+        ("paths show", "PATH"),
+        ("train paths", "--out"),
+        ("train paths --out new --basis both", "both"),
+        ("train paths --out new --num-steps many", "many"),
+        (f"{COLLECT} --normaliser none", "none"),
+        (f"{COLLECT} --num-trails 4", "--num-trials"),
+        ("evaluate", "PATH"),
+        ("demo extra", "extra"),
+    ],
+)
+def test_usage_errors(bad: Path, command: str, message: str) -> None:
+    before = content(bad)
+    code, out, err = tipl(command)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert content(bad) == before
+
+
+# --- interruptions, and the process itself ---------------------------------------------------
+
+
+def test_an_interruption_exits_with_130(
+    chain: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    module = importlib.import_module("tipl.cli.paths_verify")
+    monkeypatch.setattr(module, "verify", interrupted)
+    assert tipl("paths verify paths") == Outcome(130, "", "tipl: interrupted\n")
+
+
+def test_an_interrupted_collection_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: PPO) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PPO, "rollout", interrupted)
+    code, _, err = tipl(f"{COLLECT} --out {tmp_path / 'paths'}")
+    assert code == 130
+    assert "run the same command again to go on" in err.splitlines()[-1]
+
+
+def script(*arguments: str) -> list[str]:
+    return [str(Path(sysconfig.get_path("scripts")) / "tipl"), *arguments]
+
+
+def test_the_console_script(tmp_path: Path) -> None:
+    def run(*arguments: str) -> Outcome:
+        done = subprocess.run(script(*arguments), capture_output=True, text=True, cwd=tmp_path)
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    assert run("--version") == Outcome(0, f"tipl {__version__}\n", "")
+    code, out, err = run("paths", "verify", "missing")
+    assert (code, out) == (2, "")
+    assert err.startswith("tipl: there is no directory missing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_control_c(tmp_path: Path) -> None:
+    command = script("collect", "InvertedPendulum-v4", "--num-trials", "2", "--out", "paths",
+                     "--total-steps", "10000000", "--ppo.num-steps", "64",
+                     "--ppo.num-minibatches", "2", "--ppo.update-epochs", "1")  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    with process:
+        wait_for(lambda: any(tmp_path.glob("paths/parts/*.safetensors")), process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = err.splitlines()[-1]
+    assert last == (
+        "tipl: interrupted; finished checkpoints are safe in paths: run the same command again "
+        "to go on"
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone(unbuffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        script("--version"),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")

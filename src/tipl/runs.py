@@ -56,25 +56,31 @@ class Run:
 def load_run(directory: str | Path) -> Run:
     """Reads what the stages of a run left in its directory.
 
+    Args:
+        directory: holds `paths` (a dataset), `models` (a directory for each) and `forecasts` (with
+            their returns); and `stages.json`, with times and commands, if `tipl demo` made it.
+
     Raises:
         TiplError: a stage's result is missing or damaged.
     """
     directory = Path(directory)
-    record = storage.read_json(directory / "stages.json", "a run (made by `tipl demo`)")
+    record: dict[str, Any] = {"stages": []}
+    if (directory / "stages.json").exists():
+        record = storage.read_json(directory / "stages.json")
     forecasts = ForecastSet.load(directory / "forecasts")
     returns, settings = ForecastReturns.load(directory / "forecasts")
     results = [
         *path_results(forecasts, returns, settings["command"]),
         *forecast_results(forecasts, returns, settings["command"]),
     ]
-    models = sorted((directory / "models").iterdir(), reverse=True)
+    models = sorted((directory / "models").glob("*/config.json"), reverse=True)
     return Run(
         PathDataset.open(directory / "paths"),
-        [load_forecaster(model) for model in models],
+        [load_forecaster(model.parent) for model in models],
         forecasts,
         returns,
         results,
-        [stage["command"] for stage in record["stages"]],
+        [stage["command"] for stage in record["stages"]] or [settings["command"]],
         [
             Stage(stage["name"], stage["seconds"], f"peak memory {stage['peak_rss_mb']:,} MB")
             for stage in record["stages"]

@@ -281,15 +281,19 @@ def test_forecasts_come_back_from_disk(forecasts: ForecastSet, tmp_path: Path) -
     np.testing.assert_array_equal(loaded.weight_errors(), forecasts.weight_errors())
 
 
-def test_returns_come_back_from_disk(forecasts: ForecastSet, tmp_path: Path) -> None:
+def test_returns_come_back_from_disk(
+    forecasts: ForecastSet, returns: ForecastReturns, tmp_path: Path
+) -> None:
     out = tmp_path / "forecasts"
     forecasts.save(out)
     with pytest.raises(TiplError, match=r"no .*returns.* `tipl evaluate`"):
         ForecastReturns.load(out)
-    returns = evaluate_forecasts(out, forecasts, 2, seed=5, threads=1)
+    measured = evaluate_forecasts(out, forecasts, 2, seed=5, threads=1)
     loaded, settings = ForecastReturns.load(out)
-    np.testing.assert_array_equal(loaded.forecasts, returns.forecasts)
-    np.testing.assert_array_equal(loaded.checkpoints, returns.checkpoints)
+    for found in (measured, loaded):
+        np.testing.assert_array_equal(found.forecasts, returns.forecasts)
+        np.testing.assert_array_equal(found.checkpoints, returns.checkpoints)
+    assert (forecasts.evaluate(2, seed=6).checkpoints != returns.checkpoints).any()
     assert settings["command"] == f"tipl evaluate {out} --episodes 2 --seed 5"
     forecasts.save(out)  # other forecasts would have other returns
     with pytest.raises(TiplError, match=r"no .*returns"):

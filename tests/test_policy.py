@@ -271,7 +271,7 @@ def test_saving_replaces_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("irreplaceable")
     (tmp_path / "file").write_text("irreplaceable")
-    for name in ("thesis", "file", "missing/policy"):
+    for name in ("thesis", "file", "file/policy"):
         with pytest.raises(TiplError, match=name):
             random_policy().save(tmp_path / name)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "irreplaceable"

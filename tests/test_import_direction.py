@@ -16,6 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "tipl"
 # its place here.
 HOUSE = (
     "errors",
+    "options",
     "atomic",
     "storage",
     "tasks",

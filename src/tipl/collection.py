@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from tipl import storage
 from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
+from tipl.options import config_from_options
 from tipl.paths import PathDataset, PathMetadata
 from tipl.paths.metadata import Initial, Networks, Normaliser
 from tipl.paths.parts import PartRange, create_dataset, part_ranges, parts_present, write_part
@@ -153,11 +154,9 @@ def collect(
         TiplError: the environment is unknown or unsupported, an option is impossible, or the
             directory holds something else. Nothing has been written then.
     """
-    if config is not None and options:
-        raise TiplError(f"both config and the options {sorted(options)} were given; give one")
     if threads is not None and threads < 1:
         raise TiplError(f"{threads} threads were given; expected at least 1")
-    config = config or _config(options)
+    config = config_from_options(CollectConfig, config, options, "collect")
     metadata = config.metadata(env_id)
     directory = Path(out) if out is not None else default_directory(env_id, config)
     create_dataset(directory, metadata)
@@ -179,14 +178,6 @@ def default_directory(env_id: str, config: CollectConfig) -> Path:
     """Where `collect` puts a dataset that was given no directory."""
     name = f"{env_id}-{config.num_trials}x{config.total_steps}-seed{config.seed}"
     return Path("runs") / "paths" / name.replace("/", "-")
-
-
-def _config(options: dict[str, Any]) -> CollectConfig:
-    known = [field.name for field in dataclasses.fields(CollectConfig)]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TiplError(f"collect has no option {unknown[0]!r}; expected one of {', '.join(known)}")
-    return CollectConfig(**options)
 
 
 def _unfinished_groups(directory: Path, metadata: PathMetadata) -> list[list[PartRange]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from tipl.results import Result
 from tipl.stats import Interval, mean_interval
 from tipl.tokenizers import TemporalSVD
 
-__all__ = ["Run", "load_run", "path_results"]
+__all__ = ["Run", "load_run", "model_results", "path_results", "stage_results"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -69,18 +70,29 @@ def load_run(directory: str | Path) -> Run:
         record = storage.read_json(directory / "stages.json")
     forecasts = ForecastSet.load(directory / "forecasts")
     returns, settings = ForecastReturns.load(directory / "forecasts")
+    paths = PathDataset.open(directory / "paths")
+    saved = sorted((directory / "models").glob("*/config.json"), reverse=True)
+    models = [load_forecaster(config.parent) for config in saved]
+    commands = {stage["name"]: stage["command"] for stage in record["stages"]}
     results = [
         *path_results(forecasts, returns, settings["command"]),
+        *(
+            row
+            for model in models
+            for row in model_results(
+                model, commands.get(f"train ({model.basis} basis)", "tipl train")
+            )
+        ),
         *forecast_results(forecasts, returns, settings["command"]),
+        *(row for stage in record["stages"] for row in stage_results(stage, paths)),
     ]
-    models = sorted((directory / "models").glob("*/config.json"), reverse=True)
     return Run(
-        PathDataset.open(directory / "paths"),
-        [load_forecaster(model.parent) for model in models],
+        paths,
+        models,
         forecasts,
         returns,
         results,
-        [stage["command"] for stage in record["stages"]] or [settings["command"]],
+        list(commands.values()) or [settings["command"]],
         [
             Stage(stage["name"], stage["seconds"], f"peak memory {stage['peak_rss_mb']:,} MB")
             for stage in record["stages"]
@@ -113,6 +125,40 @@ def path_results(forecasts: ForecastSet, returns: ForecastReturns, command: str)
             for beta, values in zip((0.9, 0.99), np.array(dimensions, float).T, strict=True)
         ),
     ]
+
+
+def model_results(model: PathTransformerForecaster, command: str) -> list[Result]:
+    """A model's loss at the end of its training, and the dimension of a joint basis.
+
+    Losses are mean squared errors of the next token, in units of a mean squared one-step change.
+    """
+    curve = model.settings["curve"]
+    values = {
+        f"{name}_loss": curve[f"{name}_loss"][-1]
+        for name in ("train", "held_out", "standing_still")
+        if curve[f"{name}_loss"][-1] is not None
+    }
+    if isinstance(model.tokenizer, TemporalSVD):
+        values |= {f"D({beta})": model.tokenizer.dimension(beta) for beta in (0.9, 0.99)}
+    trials = len(model.settings["trials"])
+    return [
+        Result(
+            model.task.env_id, "train", model.name, f"{trials} training trials", metric,
+            float(value), math.nan, math.nan, trials, 0, command,
+        )
+        for metric, value in values.items()
+    ]  # fmt: skip
+
+
+def stage_results(stage: dict[str, Any], paths: PathDataset) -> list[Result]:
+    """Wall time and peak memory of a stage of the demo."""
+    return [
+        Result(
+            paths.task.env_id, "stages", stage["name"], "whole stage", metric,
+            float(stage[metric]), math.nan, math.nan, paths.num_trials, 0, stage["command"],
+        )
+        for metric in ("seconds", "peak_rss_mb")
+    ]  # fmt: skip
 
 
 def _dimensions(params: Array) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from tipl.errors import TiplError
 from tipl.forecast import PathTransformerForecaster, single_threaded
 from tipl.models.path_transformer import PathTransformer, PathTransformerConfig
+from tipl.options import config_from_options
 from tipl.paths import PathDataset
 from tipl.progress import progress_bar
 from tipl.tokenizers import Basis, Center, PathSVD, TemporalSVD, make_tokenizer
@@ -146,9 +147,7 @@ def train(
     Raises:
         TiplError: an option is unknown or impossible, or no trial can be learned from.
     """
-    if config is not None and options:
-        raise TiplError(f"both config and the options {sorted(options)} were given; give one")
-    config = config or _config(options)
+    config = config_from_options(TrainConfig, config, options, "train")
     if held_out is not None and held_out.layout != paths.layout:
         raise TiplError(
             f"held-out paths of {held_out.layout.size} parameters were given for training paths of "
@@ -185,14 +184,6 @@ def train(
             "curve": curve,
         },
     )
-
-
-def _config(options: dict[str, Any]) -> TrainConfig:
-    known = [field.name for field in dataclasses.fields(TrainConfig)]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TiplError(f"train has no option {unknown[0]!r}; expected one of {', '.join(known)}")
-    return TrainConfig(**options)
 
 
 def _usable(paths: PathDataset) -> PathDataset:

@@ -72,8 +72,12 @@ def svd_spectrum(run: Run) -> FigureSection:
     )
     return FigureSection(
         "Information in the first directions of the temporal SVD",
-        f"Directions that hold 90% of the information: {needed}. Paths that start from different "
-        "random networks have few directions in common.",
+        f"Directions that hold 90% of the information: {needed}."
+        + (
+            ""
+            if run.shared_network
+            else " Paths from different random networks have few in common."
+        ),
         partial(plots.svd_spectrum, spectra, note="displacements from each path's start"),
         Table(
             "Information a_k of the first k directions",
@@ -213,10 +217,16 @@ def optimized_networks(run: Run) -> FigureSection:
         if case.start == 0 and case.horizon == end and case.method != "standing still":
             groups[case.method] = run.returns.forecasts[f].mean(axis=1)
     groups["PPO's own end"] = run.returns.checkpoints[:, -1].mean(axis=1)
+    dot = (
+        "All trials, the held-out ones too, start from the same untrained network, so the forecast "
+        "from it is one and the same policy"
+        if run.shared_network
+        else "Each dot is a held-out random network, moved to the end of its path by forecasts "
+        "from its untrained weights alone"
+    )
     return FigureSection(
         "Optimising untrained networks by inference",
-        "Each dot is a held-out random network, moved to the end of its path by forecasts from its "
-        "untrained weights alone, with no step in the environment, beside what PPO made of it.",
+        f"{dot}, with no step in the environment; below, what PPO made of the networks.",
         partial(plots.optimize_distribution, groups, note=run.trials_note),
         Table(
             "Mean episodic return",

@@ -51,7 +51,7 @@ def print_headline(results: Sequence[Result], num_checkpoints: int, console: Con
     headline = headline_results(results, num_checkpoints)
     for experiment, title in (
         ("forecast", "Forecast from histories of held-out trials: mean episodic return"),
-        ("optimize", "Optimise held-out random networks: mean episodic return"),
+        ("optimize", "Optimise the untrained networks of held-out trials: mean episodic return"),
     ):
         if rows := [result for result in headline if result.experiment == experiment]:
             console.print(results_table(rows, title=f"{title} ({rows[0].n_trials} trials)"))
@@ -113,8 +113,9 @@ def _value(run: Run, **wanted: str) -> Result | None:
 def _lead(run: Run) -> list[str]:
     paths, trials = run.paths, run.forecasts.paths.num_trials
     end = _value(run, experiment="collect", method="PPO", metric="episodic_return")
+    networks = "one shared random network" if run.shared_network else "random initial networks"
     sentences = [
-        f"{paths.num_trials} independent PPO trials from random initial networks made "
+        f"{paths.num_trials} independent PPO trials from {networks} made "
         f"{paths.num_trials} paths of {paths.num_checkpoints} checkpoints of {paths.layout.size:,} "
         f"weights each. {trials} trials were held out: no model saw anything of them.",
     ]

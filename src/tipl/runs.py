@@ -48,6 +48,11 @@ class Run:
     stages: Sequence[Stage]
 
     @property
+    def shared_network(self) -> bool:
+        """Whether all trials started from the same network, so that held-out ones did, too."""
+        return self.paths.metadata.initial == "shared"
+
+    @property
     def trials_note(self) -> str:
         """How many held-out trials and episodes a figure of returns rests on."""
         trials, _, episodes = self.returns.checkpoints.shape

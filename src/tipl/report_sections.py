@@ -70,14 +70,10 @@ def svd_spectrum(run: Run) -> FigureSection:
     needed = " and ".join(
         f"{int(np.searchsorted(a, 0.9)) + 1:,} for {name}" for name, a in spectra.items()
     )
+    apart = "" if run.shared_network else " Different random networks have few in common."
     return FigureSection(
         "Information in the first directions of the temporal SVD",
-        f"Directions that hold 90% of the information: {needed}."
-        + (
-            ""
-            if run.shared_network
-            else " Paths from different random networks have few in common."
-        ),
+        f"Directions that hold 90% of the information: {needed}.{apart}",
         partial(plots.svd_spectrum, spectra, note="displacements from each path's start"),
         Table(
             "Information a_k of the first k directions",
@@ -188,7 +184,12 @@ def returns_by_horizon(run: Run) -> FigureSection:
         "Return of forecast policies against the horizon",
         "Above the grey line of standing still, a forecast has improved the policy with no step in "
         "the environment; the blue line is where PPO itself went, with all of its steps.",
-        partial(plots.return_against_horizon, horizons, panels, note=run.trials_note),
+        partial(
+            plots.return_against_horizon,
+            horizons,
+            panels,
+            note=f"{run.trials_note}, mean and 95% interval",
+        ),
     )
 
 
@@ -227,7 +228,9 @@ def optimized_networks(run: Run) -> FigureSection:
     return FigureSection(
         "Optimising untrained networks by inference",
         f"{dot}, with no step in the environment; below, what PPO made of the networks.",
-        partial(plots.optimize_distribution, groups, note=run.trials_note),
+        partial(
+            plots.optimize_distribution, groups, note=f"{run.trials_note}; median and middle half"
+        ),
         Table(
             "Mean episodic return",
             ["policies", "mean", "lowest", "highest"],

@@ -21,12 +21,13 @@ import pytest
 
 from path_data import make_dataset, part_files
 from tipl import __version__, storage
+from tipl.baselines import StandingStill
 from tipl.cli import COMMANDS, main
 from tipl.collection import CollectConfig, collect
 from tipl.demo import DemoConfig
 from tipl.evaluation import evaluate
 from tipl.forecast import load_forecaster
-from tipl.forecast_sets import ForecastReturns, ForecastSet
+from tipl.forecast_sets import ForecastReturns, ForecastSet, forecast_held_out
 from tipl.paths import PathDataset
 from tipl.policy import Policy
 from tipl.ppo import PPO, PPOConfig
@@ -262,7 +263,8 @@ def bad(chain: dict[str, Outcome]) -> Path:
     (here / "empty").mkdir()
     make_dataset(here / "other-architecture")
     make_dataset(here / "running", normaliser="running")
-    assert tipl("forecast --paths running --out running-forecasts --starts 0.5").code == 0
+    standing = forecast_held_out([StandingStill()], PathDataset.open("running"), (0.5,), (1,))
+    standing.save("running-forecasts")
     part = part_files(shutil.copytree("paths", here / "truncated"))[0]
     part.write_bytes(part.read_bytes()[:-1000])
     broken = shutil.copytree("policies/better", here / "nan-policy") / "policy.safetensors"
@@ -305,6 +307,7 @@ BAD_INPUT = {
     "train paths --held-out nan --out new": "nan was given as the share",
     "train paths --num-steps 0 --out new": "num_steps is 0",
     "train paths --heads 3 --out new": "a width of 64 was given with 3 heads",
+    "forecast --paths paths --out new": "no model was given",
     "forecast missing --paths paths --out new": "there is no missing/config.json",
     "forecast paths --paths paths --out new": "there is no paths/config.json",
     "forecast damaged-model.safetensors --paths paths --out new": "model.safetensors is damaged",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.text import Text
 
 from tipl import storage
 from tipl.atomic import explained
@@ -108,7 +109,7 @@ class _Stages:
             work: makes the result.
             load: reads it.
         """
-        self.console.print(f"[bold]{name}[/bold]  [dim]{command}[/dim]", highlight=False)
+        self.console.print(Text.assemble((name, "bold"), "  ", (command, "dim")))
         digest = storage.content_digest(depends)
         if self.records.get(name, {}).get("digest") == digest and output.exists():
             self.console.print("  already there: reused")

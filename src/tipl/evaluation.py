@@ -145,6 +145,8 @@ def _check(
         raise TiplError(f"the seed {seed} was given; expected 0 or more")
     if threads is not None and threads < 1:
         raise TiplError(f"{threads} threads were given; expected at least 1")
+    if len(params) == 0:
+        raise TiplError("no policy was given to evaluate; expected at least one")
     if params.shape[-1] != layout.size:
         raise TiplError(
             f"policies of {params.shape[-1]} parameters were given with a layout of "

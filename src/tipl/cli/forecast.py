@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from tipl.atomic import check_replaceable
+from tipl.errors import TiplError
 from tipl.forecast import load_forecaster
 from tipl.forecast_sets import HORIZONS, STARTS, make_forecasts
 from tipl.paths import PathDataset
@@ -34,6 +35,11 @@ def forecast(
         starts: where histories end, as fractions of the path; 0 is the untrained network alone
         horizons: checkpoints ahead, one or more; the jump to the path's end comes on top
     """
+    if not models:
+        raise TiplError(
+            "no model was given; expected one or more directories of models before the options: "
+            "make one by `tipl train`"
+        )
     check_replaceable(out, replaces="forecasts.json")
     forecasters = [load_forecaster(model) for model in models]
     forecasts = make_forecasts(forecasters, PathDataset.open(paths), starts, horizons)

@@ -7,7 +7,6 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from tipl.atomic import check_replaceable
-from tipl.errors import TiplError
 from tipl.forecast import load_forecaster
 from tipl.policy import Policy
 
@@ -33,8 +32,6 @@ def optimize(
     """
     check_replaceable(out, replaces="policy.json")
     forecaster = load_forecaster(model)
-    if forecaster.layout is None:
-        raise TiplError(f"{model} does not say what networks it is for; train it again")
     if policy is not None:
         start = Policy.load(policy)
     else:

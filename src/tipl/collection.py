@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import math
-import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from tipl import storage
 from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
-from tipl.options import config_from_options
+from tipl.options import config_from_options, thread_count
 from tipl.paths import PathDataset, PathMetadata
 from tipl.paths.metadata import Initial, Networks, Normaliser
 from tipl.paths.parts import PartRange, create_dataset, part_ranges, parts_present, write_part
@@ -154,15 +153,14 @@ def collect(
         TiplError: the environment is unknown or unsupported, an option is impossible, or the
             directory holds something else. Nothing has been written then.
     """
-    if threads is not None and threads < 1:
-        raise TiplError(f"{threads} threads were given; expected at least 1")
+    available = thread_count(threads)
     config = config_from_options(CollectConfig, config, options, "collect")
     metadata = config.metadata(env_id)
     directory = Path(out) if out is not None else default_directory(env_id, config)
     create_dataset(directory, metadata)
     unfinished = _unfinished_groups(directory, metadata)
     if unfinished:
-        count = min(threads or os.cpu_count() or 1, len(unfinished))
+        count = min(available, len(unfinished))
         steps = config.ppo.num_steps * metadata.num_trials * (config.num_iterations + 1)
         with CollectionProgress(metadata.num_trials, steps, progress) as bar:
             groups = [_Group(directory, env_id, config, metadata, parts, bar)

@@ -26,6 +26,7 @@ from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.forecast import load_forecaster
 from tipl.forecast_sets import ForecastReturns, ForecastSet, evaluate_forecasts, make_forecasts
+from tipl.options import thread_count
 from tipl.paths import PathDataset
 from tipl.policy import Policy
 from tipl.results import Result
@@ -154,8 +155,7 @@ def demo(
     """
     config, directory = config or DemoConfig(), Path(out)
     make_task(config.env_id)
-    if threads is not None and threads < 1:
-        raise TiplError(f"{threads} threads were given; expected at least 1")
+    thread_count(threads)  # before the first stage, not after minutes of work
     _prepare(directory, fresh)
     job = _Job(directory, config, threads, progress)
     paths = job.collect()

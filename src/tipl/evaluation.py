@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from tipl.envs import make_vec
 from tipl.errors import TiplError
+from tipl.options import thread_count
 from tipl.policy import ParamLayout, Policy, normalise_observations, stacked_mlp
 from tipl.progress import progress_bar
 from tipl.stats import Interval, mean_interval
@@ -117,14 +117,15 @@ def evaluate_stack(
         TiplError: `episodes` or `threads` is below 1, the seed below 0, or the weights are not
             finite or do not fit the layout.
     """
-    _check(params, layout, episodes, seed, threads)
+    available = thread_count(threads)
+    _check(params, layout, episodes, seed)
     if statistics is None:
         shape = (len(params), task.observation_size)
         mean = np.broadcast_to(np.array(task.observation_mean), shape)
         statistics = (mean, np.broadcast_to(np.array(task.observation_std), shape))
     returns = np.full((len(params), episodes), np.nan)
     pairs = [(m, e) for m in range(len(params)) for e in range(episodes)]
-    count = min(threads or os.cpu_count() or 1, -(-len(pairs) // NUM_SLOTS))
+    count = min(available, -(-len(pairs) // NUM_SLOTS))
     with progress_bar(progress) as bar, threadpool_limits(1, "blas"):
         task_id = bar.add_task(f"evaluate {len(params)} policies", total=len(pairs), note="")
         workers = [
@@ -136,15 +137,11 @@ def evaluate_stack(
     return returns
 
 
-def _check(
-    params: Array, layout: ParamLayout, episodes: int, seed: int, threads: int | None
-) -> None:
+def _check(params: Array, layout: ParamLayout, episodes: int, seed: int) -> None:
     if episodes < 1:
         raise TiplError(f"{episodes} episodes were given; expected at least 1")
     if seed < 0:
         raise TiplError(f"the seed {seed} was given; expected 0 or more")
-    if threads is not None and threads < 1:
-        raise TiplError(f"{threads} threads were given; expected at least 1")
     if len(params) == 0:
         raise TiplError("no policy was given to evaluate; expected at least one")
     if params.shape[-1] != layout.size:

@@ -26,6 +26,7 @@ __all__ = [
     "ForecastCase",
     "ForecastReturns",
     "ForecastSet",
+    "evaluate_command",
     "evaluate_forecasts",
     "forecast_held_out",
     "held_out_trials",
@@ -180,18 +181,18 @@ class ForecastSet:
         size = true.shape[-1]
         policies = np.concatenate([self.params.reshape(-1, size), true.reshape(-1, size)])
         # Equal weights, such as those of standing still, are run once.
-        digests = [row.tobytes() for row in policies]
-        first = {digest: m for m, digest in reversed(list(enumerate(digests)))}
-        distinct = {m: i for i, m in enumerate(sorted(first.values()))}
+        numbers: dict[bytes, int] = {}
+        which = [numbers.setdefault(row.tobytes(), len(numbers)) for row in policies]
+        _, distinct = np.unique(which, return_index=True)
         returns = evaluate_stack(
-            policies[list(distinct)],
+            policies[distinct],
             self.paths.layout,
             self.paths.task,
             episodes,
             seed=seed,
             threads=threads,
             progress=progress,
-        )[[distinct[first[digest]] for digest in digests]]
+        )[which]
         count = self.params.shape[0] * self.params.shape[1]
         return ForecastReturns(
             returns[:count].reshape(*self.params.shape[:2], episodes),  # [F * N, E] -> [F, N, E]
@@ -306,6 +307,11 @@ def make_forecasts(
     return forecast_held_out([*rivals, *models], held_out, starts, horizons)
 
 
+def evaluate_command(directory: str | Path, episodes: int, seed: int) -> str:
+    """The command line that does what `evaluate_forecasts` does."""
+    return f"tipl evaluate {directory} --episodes {episodes} --seed {seed}"
+
+
 def evaluate_forecasts(
     directory: str | Path,
     forecasts: ForecastSet,
@@ -321,6 +327,6 @@ def evaluate_forecasts(
         TiplError: as `ForecastSet.evaluate`.
     """
     returns = forecasts.evaluate(episodes, seed=seed, threads=threads, progress=progress)
-    command = f"tipl evaluate {directory} --episodes {episodes} --seed {seed}"
+    command = evaluate_command(directory, episodes, seed)
     returns.save(directory, {"kind": "returns", "command": command})
     return returns

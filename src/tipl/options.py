@@ -1,13 +1,14 @@
-"""Keyword options of the Python calls, which are the fields of a stage's configuration."""
+"""Options that several Python calls take: the fields of a configuration, and threads."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, TypeVar
 
 from tipl.errors import TiplError
 
-__all__ = ["config_from_options"]
+__all__ = ["config_from_options", "thread_count"]
 
 Config = TypeVar("Config")
 
@@ -37,3 +38,14 @@ def config_from_options(
             f"{caller} has no option {unknown[0]!r}; expected one of {', '.join(known)}"
         )
     return kind(**options)
+
+
+def thread_count(threads: int | None) -> int:
+    """The number of threads asked for; None is one for each processor.
+
+    Raises:
+        TiplError: the number is below 1.
+    """
+    if threads is not None and threads < 1:
+        raise TiplError(f"{threads} threads were given; expected at least 1")
+    return threads or os.cpu_count() or 1

@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 
 from tipl import plots
+from tipl.baselines import StandingStill
 from tipl.forecast import PathTransformerForecaster
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
+from tipl.paths import PolicyPath
 from tipl.report import FigureSection, Table
 from tipl.runs import Run
-from tipl.tokenizers import TemporalSVD, information, singular_vectors
+from tipl.tokenizers import (
+    TemporalSVD,
+    information,
+    information_dimension,
+    singular_vectors,
+)
 
 __all__ = [
     "forecast_coordinates",
@@ -30,6 +37,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 NUM_COORDINATES = 6
 """Coordinates that figures show."""
+
+
+def _displacements(path: PolicyPath) -> Array:
+    """The checkpoints `[T, P]` of a path, less the first one."""
+    return np.asarray(path.params - path.params[:1].astype(np.float64))
 
 
 def learning_curves(run: Run) -> FigureSection:
@@ -60,15 +72,14 @@ def svd_spectrum(run: Run) -> FigureSection:
     spectra: dict[str, Array] = {}
     paths = run.forecasts.paths
     single = [
-        information(singular_vectors(path.params - path.params[:1].astype(float), 1)[1])
-        for path in paths
+        information(singular_vectors(_displacements(path), 1).singular_values) for path in paths
     ]
     spectra["one held-out path (median)"] = np.median(single, axis=0)
     for model in run.models:
         if isinstance(model.tokenizer, TemporalSVD):
             spectra["all training paths together"] = information(model.tokenizer.singular_values)
     needed = " and ".join(
-        f"{int(np.searchsorted(a, 0.9)) + 1:,} for {name}" for name, a in spectra.items()
+        f"{information_dimension(a, 0.9):,} for {name}" for name, a in spectra.items()
     )
     apart = "" if run.shared_network else " Different random networks have few in common."
     return FigureSection(
@@ -90,9 +101,11 @@ def svd_spectrum(run: Run) -> FigureSection:
 def path_coordinates(run: Run) -> FigureSection:
     """The held-out paths in their own bases."""
     paths = run.forecasts.paths
-    displacements = (path.params - path.params[:1].astype(float) for path in paths)
     coordinates = np.stack(
-        [rows @ singular_vectors(rows, NUM_COORDINATES).basis.T for rows in displacements]
+        [
+            rows @ singular_vectors(rows, NUM_COORDINATES).basis.T
+            for rows in map(_displacements, paths)
+        ]
     )
     return FigureSection(
         "The paths in their own coordinates",
@@ -132,7 +145,7 @@ def forecast_coordinates(run: Run, model: PathTransformerForecaster) -> FigureSe
     """A held-out path beside its autoregressive forecasts."""
     paths = run.forecasts.paths
     path = paths[0]
-    displacements = path.params - path.params[:1].astype(float)
+    displacements = _displacements(path)
     basis = singular_vectors(displacements, NUM_COORDINATES).basis
     end = paths.num_checkpoints - 1
     drawn = []
@@ -195,7 +208,7 @@ def returns_by_horizon(run: Run) -> FigureSection:
 
 def weight_errors_by_horizon(run: Run) -> FigureSection:
     """Weight error of the forecasts against the horizon."""
-    methods = [name for name in _methods(run) if name != "standing still"]
+    methods = [name for name in _methods(run) if name != StandingStill.name]
     horizons, panels = _panels(run, "weight_error", methods)
     return FigureSection(
         "Weight error of forecasts against the horizon",
@@ -215,7 +228,7 @@ def optimized_networks(run: Run) -> FigureSection:
     end = run.paths.num_checkpoints - 1
     groups = {"untrained": run.returns.checkpoints[:, 0].mean(axis=1)}
     for f, case in enumerate(run.forecasts.cases):
-        if case.start == 0 and case.horizon == end and case.method != "standing still":
+        if case.start == 0 and case.horizon == end and case.method != StandingStill.name:
             groups[case.method] = run.returns.forecasts[f].mean(axis=1)
     groups["PPO's own end"] = run.returns.checkpoints[:, -1].mean(axis=1)
     dot = (

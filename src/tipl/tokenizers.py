@@ -25,6 +25,7 @@ __all__ = [
     "TemporalSVD",
     "Tokenizer",
     "information",
+    "information_dimension",
     "make_tokenizer",
     "singular_vectors",
 ]
@@ -116,6 +117,11 @@ def information(singular_values: Float[np.ndarray, " S"]) -> Float[np.ndarray, "
     return np.asarray(np.cumsum(singular_values) / total)
 
 
+def information_dimension(cumulative: Float[np.ndarray, " S"], beta: float) -> int:
+    """`D(beta) = min{k: a_k >= beta}` of the information `a_k`; S + 1 if none has that much."""
+    return int(np.searchsorted(cumulative, beta - 1e-12)) + 1
+
+
 class TemporalSVD:
     """Tokens in one basis for all paths: `fit`, then `encode` and `decode`.
 
@@ -172,7 +178,7 @@ class TemporalSVD:
 
     def dimension(self, beta: float) -> int:
         """`D(beta) = min{k: a_k >= beta}`: directions that hold the share `beta` of information."""
-        return int(np.searchsorted(information(self.singular_values), beta - 1e-12)) + 1
+        return information_dimension(information(self.singular_values), beta)
 
     def center(self, params: Float[np.ndarray, "*batch T P"]) -> Float[np.ndarray, "*batch 1 P"]:
         """What is subtracted from paths whose first checkpoint is `params[..., 0, :]`.

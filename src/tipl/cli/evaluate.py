@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from tipl import evaluation
 from tipl.errors import TiplError
 from tipl.forecast_results import forecast_results
-from tipl.forecast_sets import ForecastSet, evaluate_forecasts
+from tipl.forecast_sets import ForecastSet, evaluate_command, evaluate_forecasts
 from tipl.policy import Policy
 from tipl.results import write_results
 from tipl.run_report import print_headline
@@ -49,7 +49,7 @@ def _evaluate_forecasts(directory: Path, episodes: int, seed: int, threads: int 
     returns = evaluate_forecasts(
         directory, forecasts, episodes, seed=seed, threads=threads, progress=True
     )
-    command = f"tipl evaluate {directory} --episodes {episodes} --seed {seed}"
+    command = evaluate_command(directory, episodes, seed)
     results = forecast_results(forecasts, returns, command)
     write_results(directory / "results.jsonl", results)
     print_headline(results, forecasts.paths.num_checkpoints, Console())

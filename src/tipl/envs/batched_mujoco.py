@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,8 @@ from jaxtyping import Bool, Float, Float64, Integer
 from mujoco import batch as mujoco_batch
 
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, StepResult
+from tipl.envs.mujoco_warnings import silent_mujoco
+from tipl.envs.physics import PhysicsVariants
 from tipl.errors import TiplError
 
 __all__ = ["BatchedMujocoEnv"]
@@ -46,12 +46,23 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         env_id: A key of :data:`tipl.envs.mujoco_tasks.MUJOCO_TASKS`.
         num_envs: Number of copies, E.
         num_threads: Threads that step them; the results do not depend on it.
+        physics: For each name of :mod:`tipl.envs.physics`, such as ``"gravity"`` or
+            ``"body_mass:torso"``, the factors between the model's values and each copy's, [E].
+            None or empty: all run the model as it is.
 
     Raises:
-        TiplError: The task is not built in, or a number is below 1.
+        TiplError: The task is not built in, a number is below 1, or a name or factor of the
+            physics is not as expected.
     """
 
-    def __init__(self, env_id: str, num_envs: int, *, num_threads: int = 1) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        *,
+        num_threads: int = 1,
+        physics: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         if env_id not in MUJOCO_TASKS:
             raise TiplError(
                 f"no batched task {env_id!r}: expected one of {', '.join(MUJOCO_TASKS)}; "
@@ -61,10 +72,14 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             if number < 1:
                 raise TiplError(f"{name} is {number}: expected 1 or more; give a positive number")
         task = MUJOCO_TASKS[env_id]
-        with _silent_mujoco():  # half_cheetah.xml has a deprecated attribute
+        with silent_mujoco():  # half_cheetah.xml has a deprecated attribute
             model = mujoco.MjModel.from_xml_path(str(_ASSETS / task.xml_file))
-        batch = mujoco_batch.Batch(model, num_envs, nthread=num_threads)
-        fields = {name: batch.bind(name) for name in {"qpos", "qvel", *task.fields}}
+        # Only a persistent batch can show the contacts that contact forces are computed from.
+        persistent = "cfrc_ext" in task.derived
+        batch = mujoco_batch.Batch(model, num_envs, nthread=num_threads, persistent=persistent)
+        # The batch's own derived fields cannot be written, as set_state() must: these are copies.
+        fields = {name: batch.bind(name).copy() for name in task.derived}
+        fields |= {"qpos": batch.bind("qpos"), "qvel": batch.bind("qvel")}
 
         self.spec = gymnasium.spec(env_id)
         self.num_envs = num_envs
@@ -79,6 +94,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._task = task
         self._batch = batch
         self._fields = fields
+        self._scratch = mujoco.MjData(model)
         self._ctrl = batch.bind("ctrl")
         self._default_state = batch.state[0].copy()
         self._initial_qpos, self._initial_qvel = model.qpos0, np.zeros(model.nv)
@@ -88,6 +104,8 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._elapsed_steps = np.zeros(num_envs, dtype=np.int64)
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
         self._started = False
+        self._physics = PhysicsVariants(batch, tuple(physics or {}))
+        self.set_physics(np.arange(num_envs), physics or {})
 
     def reset(
         self,
@@ -143,9 +161,16 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._ctrl[:] = actions = self._checked(actions)
         position_before = self._task.position(self._fields).copy()
         failed = self._simulate()
+        self._read_derived(np.flatnonzero(~failed))
+        self._add_contact_forces(np.flatnonzero(~failed))
         observations = self._task.observe(self._fields)
         result = StepResult(
-            actions, position_before, self._task.position(self._fields), observations, self._dt
+            actions=actions,
+            position_before=position_before,
+            position_after=self._task.position(self._fields),
+            observations=observations,
+            fields=self._fields,
+            dt=self._dt,
         )
         terminations = self._task.terminate(result) | failed
         rewards = self._task.reward(result, terminations)
@@ -162,12 +187,14 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Returns:
             ``simulation`` [E, S] float64 (MuJoCo's integration state), ``elapsed_steps`` [E]
             int64 and ``rng`` [E, 6] uint64 (each PCG64 generator: state and increment, high and
-            low word, then its spare 32 bits, if any).
+            low word, then its spare 32 bits, if any); and the fields that the last step derived,
+            where the task reads some (``xpos``, ...). The physics is not in it.
         """
         return {
             "simulation": self._batch.state.copy(),
             "elapsed_steps": self._elapsed_steps.copy(),
             "rng": np.stack([_generator_to_words(rng) for rng in self._rngs]),
+            **{name: self._fields[name].copy() for name in self._task.derived},
         }
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
@@ -187,7 +214,25 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._batch.state[:] = state["simulation"]
         self._elapsed_steps[:] = state["elapsed_steps"]
         self._rngs = [_generator_from_words(words) for words in state["rng"]]
+        for name in self._task.derived:
+            self._fields[name][:] = state[name]
         self._started = True
+
+    def set_physics(
+        self, ids: Integer[np.ndarray, " n"], physics: Mapping[str, np.ndarray]
+    ) -> None:
+        """Give some environments new physics; reset them before they step again.
+
+        Args:
+            ids: The environments, each once, [n].
+            physics: For each of the constructor's names, factors of the model's values, [n]. They
+                replace those that the environments had.
+
+        Raises:
+            TiplError: The ids are not n different environments, the names are not the
+                constructor's, or the factors not positive, finite and one for each environment.
+        """
+        self._physics.set(ids, physics)
 
     def _one_seed_each(self, seed: Any) -> list[int | None]:
         if seed is None:
@@ -229,7 +274,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _simulate(self) -> np.ndarray:
         """Advance all simulations by one environment step; return which failed, [E]."""
         failed = np.zeros(self.num_envs, dtype=np.bool_)
-        with _silent_mujoco():
+        with silent_mujoco():
             try:
                 self._batch.step(nstep=self._task.frame_skip)
             except mujoco_batch.SimulationError as error:
@@ -260,38 +305,27 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         )
         # No step needs the forward pass, but derived fields are of the new start only after it.
         self._batch.forward(ids)
+        self._read_derived(ids)
         self._elapsed_steps[ids] = 0
 
+    def _read_derived(self, ids: np.ndarray) -> None:
+        """Copy the derived fields of simulations that have just run."""
+        for name in self._task.derived:
+            self._fields[name][ids] = 0.0 if name == "cfrc_ext" else self._batch.bind(name)[ids]
 
-class _Silence:
-    """Keeps MuJoCo from printing warnings and writing MUJOCO_LOG.TXT where the user works.
+    def _add_contact_forces(self, ids: np.ndarray) -> None:
+        """Compute ``cfrc_ext``, if the task reads it, where there are contacts.
 
-    MuJoCo has one warning handler for the whole process, and several threads may be stepping: the
-    handler goes back to the user's when the last of them is done.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._previous: Any = None
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            if self._users == 0:
-                self._previous = mujoco.get_mju_user_warning()
-                mujoco.set_mju_user_warning(lambda message: None)
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    mujoco.set_mju_user_warning(self._previous)
-
-
-_silent_mujoco = _Silence()
+        Gymnasium computes it after each step, since MuJoCo's step leaves it out. A sensor would
+        make MuJoCo's step compute it, but at an earlier stage of the integrator.
+        """
+        if "cfrc_ext" not in self._task.derived:
+            return
+        for i in ids[self._batch.bind("ncon")[ids] > 0]:
+            data = self._batch.get_data(i, self._scratch)
+            # The physics of a simulation scales nothing that contact forces are computed with.
+            mujoco.mj_rnePostConstraint(self._batch.model, data)
+            self._fields["cfrc_ext"][i] = data.cfrc_ext
 
 
 def _generator_to_words(rng: np.random.Generator) -> np.ndarray:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import VectorEnv
 
 from tipl.envs.batched_mujoco import BatchedMujocoEnv
+from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
 from tipl.errors import TiplError
 from tipl.tasks import TaskSpec, get_task, known_tasks
@@ -24,29 +26,41 @@ OBSERVATION_STD_FLOOR = 1e-3
 
 
 def make_vec(
-    env_id: str, num_envs: int, *, num_threads: int = 1
+    env_id: str,
+    num_envs: int,
+    *,
+    num_threads: int = 1,
+    physics: Mapping[str, np.ndarray] | None = None,
 ) -> VectorEnv[np.ndarray, np.ndarray, np.ndarray]:
     """Make copies of an environment that are stepped together and reset in the same step.
 
     The tasks of :data:`tipl.envs.mujoco_tasks.MUJOCO_TASKS` run batched
-    (:class:`tipl.envs.BatchedMujocoEnv`). Any other Gymnasium id with one-dimensional Box
-    observations and actions runs in Gymnasium's own ``SyncVectorEnv``, one copy after another;
-    that one has no ``state()`` and ``set_state()``.
+    (:class:`tipl.envs.BatchedMujocoEnv`). Any other Gymnasium id with Box observations, and
+    one-dimensional Box or Discrete actions, runs in Gymnasium's own vector environment, one copy
+    after another (:class:`tipl.envs.gymnasium_vec.GymnasiumVec`). Both have ``state()`` and
+    ``set_state()``.
 
     Args:
         env_id: A Gymnasium id, such as ``"InvertedPendulum-v4"``.
         num_envs: Number of copies, E.
         num_threads: Threads for the batched tasks; the others use one.
+        physics: For each name of :mod:`tipl.envs.physics`, such as ``"body_mass:torso"``, the
+            factors between the model's values and each copy's, [E]; for the batched tasks alone.
 
     Returns:
         The environments, with ``metadata["autoreset_mode"]`` SAME_STEP.
 
     Raises:
-        TiplError: The id is unknown, the environment cannot be made or has other spaces, or a
-            number is below 1.
+        TiplError: The id is unknown, the environment cannot be made or has other spaces, a
+            number is below 1, or physics are not as expected or not for a batched task.
     """
     if env_id in MUJOCO_TASKS:
-        return BatchedMujocoEnv(env_id, num_envs, num_threads=num_threads)
+        return BatchedMujocoEnv(env_id, num_envs, num_threads=num_threads, physics=physics)
+    if physics:
+        raise TiplError(
+            f"physics were given for {env_id!r}, which does not run on mujoco.batch: expected one "
+            f"of {', '.join(MUJOCO_TASKS)}; leave the physics out"
+        )
     if num_envs < 1:
         raise TiplError(f"num_envs is {num_envs}: expected 1 or more; give a positive number")
     with warnings.catch_warnings():
@@ -54,8 +68,7 @@ def make_vec(
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
         first = _make_gymnasium(env_id)
         _check_spaces(env_id, first)
-        rest = [lambda: gymnasium.make(env_id)] * (num_envs - 1)
-        return SyncVectorEnv([lambda: first, *rest], autoreset_mode=AutoresetMode.SAME_STEP)
+        return GymnasiumVec([lambda: first, *[lambda: gymnasium.make(env_id)] * (num_envs - 1)])
 
 
 def make_task(env_id: str) -> TaskSpec:
@@ -73,7 +86,7 @@ def make_task(env_id: str) -> TaskSpec:
 def measure_task(
     env_id: str, *, num_envs: int = 8, num_steps: int = 2_000, seed: int = 0
 ) -> TaskSpec:
-    """Measure the observations under actions drawn uniformly between the action bounds.
+    """Measure the observations under actions drawn uniformly.
 
     Mean and standard deviation are taken in float64 over all observations that a policy would
     act on (first observations of episodes included, last ones not), and the standard deviation
@@ -92,7 +105,7 @@ def measure_task(
     envs = make_vec(env_id, num_envs)
     limit, gymnasium_spec = _registered(env_id)
     actions: Any = envs.single_action_space
-    if not actions.is_bounded():
+    if isinstance(actions, Box) and not actions.is_bounded():
         raise TiplError(
             f"{env_id!r} has the actions {actions}: expected finite bounds; give the environment "
             "a bounded action space and register it under an id of its own"
@@ -100,16 +113,18 @@ def measure_task(
     observations = _observe_random_actions(env_id, envs, num_steps, seed)
     envs.close()
     mean, std = observations.mean(axis=(0, 1)), observations.std(axis=(0, 1))
+    discrete = isinstance(actions, Discrete)
     return TaskSpec(
         env_id=env_id,
         observation_size=mean.size,
-        action_size=actions.shape[0],
-        action_low=tuple(actions.low.astype(np.float64).tolist()),
-        action_high=tuple(actions.high.astype(np.float64).tolist()),
+        action_size=int(actions.n) if discrete else actions.shape[0],
+        action_low=() if discrete else tuple(actions.low.astype(np.float64).tolist()),
+        action_high=() if discrete else tuple(actions.high.astype(np.float64).tolist()),
         max_episode_steps=limit,
         observation_mean=tuple(mean.tolist()),
         observation_std=tuple(np.maximum(std, OBSERVATION_STD_FLOOR).tolist()),
         gymnasium_spec=gymnasium_spec,
+        first_action=int(actions.start) if discrete else None,
     )
 
 
@@ -140,7 +155,11 @@ def _observe_random_actions(
     observations = np.empty((num_steps, *observation.shape), dtype=np.float64)
     for step in range(num_steps):
         observations[step] = observation
-        actions = rng.uniform(space.low, space.high, (envs.num_envs, *space.shape))
+        actions: np.ndarray
+        if isinstance(space, Discrete):
+            actions = rng.integers(space.start, space.start + space.n, envs.num_envs)
+        else:
+            actions = rng.uniform(space.low, space.high, (envs.num_envs, *space.shape))
         observation, *_ = envs.step(actions.astype(space.dtype))
     if not np.isfinite(observations).all():
         raise TiplError(
@@ -175,10 +194,17 @@ def _unknown(env_id: str) -> TiplError:
 
 
 def _check_spaces(env_id: str, env: gymnasium.Env[Any, Any]) -> None:
-    for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
-        if not isinstance(space, Box) or len(space.shape) != 1:
-            raise TiplError(
-                f"{env_id!r} has the {name} {space}: expected one-dimensional Box observations "
-                "and actions; wrap the environment (gymnasium.wrappers.FlattenObservation) and "
-                "register it under an id of its own, or choose another"
-            )
+    observations, actions = env.observation_space, env.action_space
+    advice = "and register it under an id of its own, or choose another"
+    if not isinstance(observations, Box):
+        raise TiplError(
+            f"{env_id!r} has the observations {observations}: expected a Box; wrap the environment "
+            f"(gymnasium.wrappers.FlattenObservation) {advice}"
+        )
+    if not isinstance(actions, Discrete) and not (
+        isinstance(actions, Box) and len(actions.shape) == 1
+    ):
+        raise TiplError(
+            f"{env_id!r} has the actions {actions}: expected a one-dimensional Box or Discrete "
+            f"actions; wrap the environment {advice}"
+        )

@@ -1,42 +1,24 @@
 """The MuJoCo tasks as Gymnasium defines them, written for many simulations at once.
 
-Each :class:`MujocoTask` restates one of Gymnasium's environments (``gymnasium/envs/mujoco``) down
-to the order of its floating-point operations, so that :class:`tipl.envs.BatchedMujocoEnv` is
-bit-identical to it. Another task is another entry of :data:`MUJOCO_TASKS`.
+Each :class:`MujocoTask` puts together, from :mod:`tipl.envs.mujoco_functions`, one of Gymnasium's
+environments (``gymnasium/envs/mujoco``) with its default settings, so that
+:class:`tipl.envs.BatchedMujocoEnv` is bit-identical to it. Another task is another entry of
+:data:`MUJOCO_TASKS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64
+
+from tipl.envs import mujoco_functions as f
+from tipl.envs.mujoco_functions import Fields, StepResult
 
 __all__ = ["MUJOCO_TASKS", "Fields", "MujocoTask", "StepResult"]
-
-#: MjData fields by name, each a live array over all simulations, [E, ...].
-Fields: TypeAlias = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One step of all simulations, as rewards and terminations are computed from it.
-
-    Attributes:
-        actions: The actions taken, in the precision they came in, [E, A].
-        position_before: What :attr:`MujocoTask.position` read before the step.
-        position_after: What it read after the step.
-        observations: The observations after the step, [E, O].
-        dt: Simulated seconds that the step took.
-    """
-
-    actions: Float[np.ndarray, "E A"]
-    position_before: Float64[np.ndarray, "E ..."]
-    position_after: Float64[np.ndarray, "E ..."]
-    observations: Float64[np.ndarray, "E O"]
-    dt: float
 
 
 @dataclass(frozen=True)
@@ -53,8 +35,9 @@ class MujocoTask:
             (qpos, qvel) that their next episodes start in, [n, nq] and [n, nv]; each generator
             draws in Gymnasium's order.
         position: What the reward measures movement by, read before and after each step.
-        fields: The MjData fields that the functions read. Derived ones (``xpos``, ...) are, as in
-            Gymnasium, those of the last simulation step's start.
+        derived: The MjData fields that the functions read beside qpos and qvel. As in Gymnasium,
+            they are what the last simulation step left: ``xpos``, say, is of before its end, and
+            ``cfrc_ext`` is 0 until the first step.
     """
 
     xml_file: str
@@ -65,87 +48,106 @@ class MujocoTask:
     draw_states: Callable[
         [Sequence[np.random.Generator], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
     ]
-    position: Callable[[Fields], Float64[np.ndarray, "E ..."]] = lambda fields: fields["qpos"][:, 0]
-    fields: tuple[str, ...] = ("qpos", "qvel")
+    position: Callable[[Fields], Float64[np.ndarray, "E ..."]] = f.first_joint
+    derived: tuple[str, ...] = ()
 
 
-def _observe_all(fields: Fields) -> np.ndarray:
-    return np.concatenate([fields["qpos"], fields["qvel"]], axis=1)
-
-
-def _observe_all_but_x(fields: Fields) -> np.ndarray:
-    return np.concatenate([fields["qpos"][:, 1:], fields["qvel"]], axis=1)
-
-
-def _never(step: StepResult) -> np.ndarray:
-    return np.zeros(len(step.actions), dtype=np.bool_)
-
-
-def _pole_fell(step: StepResult) -> np.ndarray:
-    finite = np.isfinite(step.observations).all(axis=1)
-    fell: np.ndarray = ~finite | (np.abs(step.observations[:, 1]) > 0.2)
-    return fell
-
-
-def _one(step: StepResult, terminated: np.ndarray) -> np.ndarray:
-    return np.ones(len(terminated))
-
-
-def _one_unless_terminated(step: StepResult, terminated: np.ndarray) -> np.ndarray:
-    return np.where(terminated, 0.0, 1.0)
-
-
-def _run_forward(step: StepResult, terminated: np.ndarray) -> np.ndarray:
-    x_velocity = (step.position_after - step.position_before) / step.dt
-    # In the actions' own precision: Gymnasium's cost of a float32 action is a float32.
-    control_cost = 0.1 * np.square(step.actions).sum(axis=1)
-    reward: np.ndarray = x_velocity - control_cost
-    return reward
-
-
-def _draw_pendulum(
-    rngs: Sequence[np.random.Generator], qpos: np.ndarray, qvel: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    # One draw of all values takes the same numbers from a generator as one for each part.
-    size = qpos.size + qvel.size
-    noise = np.array([rng.uniform(low=-0.01, high=0.01, size=size) for rng in rngs])
-    return qpos + noise[:, : qpos.size], qvel + noise[:, qpos.size :]
-
-
-def _draw_half_cheetah(
-    rngs: Sequence[np.random.Generator], qpos: np.ndarray, qvel: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    qpos_noise, qvel_noise = np.empty((len(rngs), qpos.size)), np.empty((len(rngs), qvel.size))
-    for i, rng in enumerate(rngs):
-        qpos_noise[i] = rng.uniform(low=-0.1, high=0.1, size=qpos.size)
-        qvel_noise[i] = rng.standard_normal(qvel.size)
-    return qpos + qpos_noise, qvel + 0.1 * qvel_noise
-
-
-def _pendulum(reward: Callable[[StepResult, np.ndarray], np.ndarray]) -> MujocoTask:
-    return MujocoTask(
-        xml_file="inverted_pendulum.xml",
-        frame_skip=2,
-        observe=_observe_all,
-        terminate=_pole_fell,
-        reward=reward,
-        draw_states=_draw_pendulum,
-    )
-
+_PENDULUM = MujocoTask(
+    xml_file="inverted_pendulum.xml",
+    frame_skip=2,
+    observe=f.observe_all,
+    terminate=f.pole_fell,
+    reward=f.one,
+    draw_states=partial(f.draw_uniform, scale=0.01),
+)
 
 _HALF_CHEETAH = MujocoTask(
     xml_file="half_cheetah.xml",
     frame_skip=5,
-    observe=_observe_all_but_x,
-    terminate=_never,
-    reward=_run_forward,
-    draw_states=_draw_half_cheetah,
+    observe=partial(f.observe_all, skip=1),
+    terminate=f.never,
+    reward=partial(f.run_forward, control_weight=0.1),
+    draw_states=f.draw_uniform_and_normal,
+)
+
+_DOUBLE_PENDULUM = MujocoTask(
+    xml_file="inverted_double_pendulum.xml",
+    frame_skip=5,
+    observe=partial(f.observe_double_pendulum, num_forces=3),
+    terminate=f.double_pole_fell,
+    reward=partial(f.balance, alive=f.one),
+    draw_states=f.draw_uniform_and_normal,
+    derived=("site_xpos", "qfrc_constraint"),
+)
+
+_HOPPER = MujocoTask(
+    xml_file="hopper.xml",
+    frame_skip=4,
+    observe=f.observe_clipped,
+    terminate=f.hopper_fell,
+    reward=partial(f.run_upright, alive=f.one, control_weight=1e-3),
+    draw_states=partial(f.draw_uniform, scale=5e-3),
+)
+
+_WALKER = replace(_HOPPER, xml_file="walker2d.xml", terminate=f.walker_fell)
+
+_RUN_UNLESS_FALLEN = partial(f.run_upright, alive=f.one_unless_terminated, control_weight=1e-3)
+
+_SWIMMER = MujocoTask(
+    xml_file="swimmer.xml",
+    frame_skip=4,
+    observe=partial(f.observe_all, skip=2),
+    terminate=f.never,
+    reward=partial(f.run_forward, control_weight=1e-4),
+    draw_states=partial(f.draw_uniform, scale=0.1),
+)
+
+_REACHER = MujocoTask(
+    xml_file="reacher.xml",
+    frame_skip=2,
+    observe=partial(f.observe_reacher, num_distances=3),
+    terminate=f.never,
+    reward=f.reach_before,
+    draw_states=f.draw_reacher,
+    position=f.from_target_to_fingertip,
+    derived=("xpos",),
+)
+
+_ANT = MujocoTask(
+    xml_file="ant.xml",
+    frame_skip=5,
+    observe=partial(f.observe_all, skip=2),
+    terminate=f.ant_fell,
+    reward=partial(f.run_upright, alive=f.one, control_weight=0.5),
+    draw_states=f.draw_uniform_and_normal,
+    position=f.torso_x,
+    derived=("xpos",),
 )
 
 #: The tasks that :class:`tipl.envs.BatchedMujocoEnv` runs, by Gymnasium id.
 MUJOCO_TASKS: dict[str, MujocoTask] = {
-    "InvertedPendulum-v4": _pendulum(reward=_one),  # pays +1 on the failing step too
-    "InvertedPendulum-v5": _pendulum(reward=_one_unless_terminated),
+    "InvertedPendulum-v4": _PENDULUM,  # pays +1 on the failing step too
+    "InvertedPendulum-v5": replace(_PENDULUM, reward=f.one_unless_terminated),
     "HalfCheetah-v4": _HALF_CHEETAH,
     "HalfCheetah-v5": _HALF_CHEETAH,  # differs from v4 in its info alone
+    "InvertedDoublePendulum-v4": _DOUBLE_PENDULUM,
+    "InvertedDoublePendulum-v5": replace(
+        _DOUBLE_PENDULUM,
+        observe=partial(f.observe_double_pendulum, num_forces=1),  # the others are always 0
+        reward=partial(f.balance, alive=f.one_unless_terminated),
+    ),
+    "Hopper-v4": _HOPPER,
+    "Hopper-v5": replace(_HOPPER, reward=_RUN_UNLESS_FALLEN),
+    "Walker2d-v4": _WALKER,
+    "Walker2d-v5": replace(_WALKER, xml_file="walker2d_v5.xml", reward=_RUN_UNLESS_FALLEN),
+    "Swimmer-v4": _SWIMMER,
+    "Swimmer-v5": _SWIMMER,
+    "Reacher-v4": _REACHER,
+    "Reacher-v5": replace(
+        _REACHER, observe=partial(f.observe_reacher, num_distances=2), reward=f.reach_after
+    ),
+    "Ant-v4": _ANT,
+    "Ant-v5": replace(
+        _ANT, observe=f.observe_contacts, reward=f.run_softly, derived=("xpos", "cfrc_ext")
+    ),
 }

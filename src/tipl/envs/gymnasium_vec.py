@@ -1,0 +1,155 @@
+"""Any Gymnasium environment behind the interface of the batched tasks, one copy after another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.spaces.utils import flatten
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from tipl.errors import TiplError
+
+__all__ = ["GymnasiumVec"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_NO_SEED = -1
+
+
+class GymnasiumVec(SyncVectorEnv):
+    """Gymnasium's ``SyncVectorEnv``, reset in the same step, whose episodes can be saved.
+
+    Observations come as flat float64 vectors. Nobody can look into any environment, so what
+    ``state()`` saves is how each episode came about: the seed or generator that it started from,
+    and its actions. ``set_state()`` plays them again and checks what they lead to.
+
+    Args:
+        env_fns: What makes each copy.
+    """
+
+    def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
+        self._recorders: list[_EpisodeRecorder] = []
+
+        def recorded(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
+            recorder = _EpisodeRecorder(make())
+            self._recorders.append(recorder)
+            return recorder
+
+        super().__init__(
+            [lambda make=make: recorded(make) for make in env_fns],  # type: ignore[misc]
+            autoreset_mode=AutoresetMode.SAME_STEP,
+        )
+
+    def state(self) -> dict[str, Array]:
+        """Return how the present episodes came about, as plain arrays.
+
+        Returns:
+            ``seed`` [E] int64 (-1: none), ``rng`` [E, R] uint8 (the generator as JSON, padded),
+            ``num_actions`` [E] int64, ``actions`` [E, L, ...] (padded) and ``observation`` [E, O],
+            the present ones.
+        """
+        recorders = self._recorders
+        lengths = [len(recorder.actions) for recorder in recorders]
+        space: Any = self.single_action_space
+        actions = np.zeros((len(recorders), max(lengths), *space.shape), space.dtype)
+        texts = [np.frombuffer(recorder.rng.encode(), np.uint8) for recorder in recorders]
+        rng = np.full((len(recorders), max(map(len, texts))), ord(" "), np.uint8)
+        for i, recorder in enumerate(recorders):
+            rng[i, : len(texts[i])] = texts[i]
+            if recorder.actions:
+                actions[i, : lengths[i]] = recorder.actions
+        return {
+            "seed": np.array([recorder.seed for recorder in recorders], np.int64),
+            "rng": rng,
+            "num_actions": np.array(lengths, np.int64),
+            "actions": actions,
+            "observation": np.stack([recorder.observation for recorder in recorders]),
+        }
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Continue from what :meth:`state` returned, in this or another process.
+
+        Raises:
+            TiplError: The environment does not repeat itself: it keeps random numbers or other
+                things that its generator and its actions do not determine.
+        """
+        for i, recorder in enumerate(self._recorders):
+            rng = state["rng"][i].tobytes().decode().strip()
+            recorder.replay(
+                int(state["seed"][i]), rng, state["actions"][i, : state["num_actions"][i]]
+            )
+            if not np.array_equal(recorder.observation, state["observation"][i], equal_nan=True):
+                raise TiplError(
+                    f"copy {i} of the environment does not repeat itself: the same seed and "
+                    "actions led to another observation; expected an environment whose randomness "
+                    "all comes from self.np_random. Start over"
+                )
+        # what SyncVectorEnv itself keeps between steps
+        self._autoreset_envs = np.zeros(self.num_envs, dtype=np.bool_)
+        self._env_obs = [r.observation for r in self._recorders]  # type: ignore[misc]
+
+
+class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Flattens observations, and remembers how the present episode came about.
+
+    Attributes:
+        seed: that the episode was reset with; -1 if none.
+        rng: the environment's generator before the reset, as JSON; empty if it shows none.
+        actions: taken since.
+        observation: the present one.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        size = int(np.prod(space.shape or ()))
+        self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
+        self._raw_space = space
+        self.seed, self.rng = _NO_SEED, ""
+        self.actions: list[Array] = []
+        self.observation = np.zeros(size)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Reset the environment, after a look at what it will start from."""
+        self.seed = _NO_SEED if seed is None else seed
+        self.rng = "" if seed is not None else _generator_to_json(self.env)
+        self.actions = []
+        observation, info = self.env.reset(seed=seed, options=options)
+        self.observation = self._flat(observation)
+        return self.observation.copy(), info
+
+    def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Step the environment and remember the action."""
+        self.actions.append(np.copy(action))
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.observation = self._flat(observation)
+        return self.observation.copy(), float(reward), terminated, truncated, info
+
+    def replay(self, seed: int, rng: str, actions: Array) -> None:
+        """Bring the environment to where an episode was."""
+        if seed != _NO_SEED:
+            self.reset(seed=seed)
+        else:
+            if rng:
+                self.env.unwrapped.np_random.bit_generator.state = json.loads(rng)
+            self.reset()
+        for action in actions:
+            self.step(action if action.shape else action[()])
+
+    def _flat(self, observation: Any) -> Array:
+        return np.asarray(flatten(self._raw_space, observation), np.float64)
+
+
+def _generator_to_json(env: gymnasium.Env[Any, Any]) -> str:
+    """The state of an environment's generator; empty if it has none that can be written down."""
+    try:
+        return json.dumps(env.unwrapped.np_random.bit_generator.state)
+    except (AttributeError, TypeError):
+        return ""

@@ -1,0 +1,196 @@
+"""Physics that differ between the simulations of a batch, as factors of the model's own values.
+
+A name says what is scaled:
+
+- ``gravity``, ``wind``, ``density``, ``viscosity`` or ``impratio``, of MuJoCo's options;
+- a float64 field of ``mujoco.MjModel`` that belongs to bodies, joints (``jnt_``), degrees of
+  freedom (``dof_``), geoms or actuators: ``body_mass``, ``dof_damping``, ``geom_friction``, ...;
+- a field and an object's name, ``body_mass:torso`` or ``actuator_gear:bthigh``: the object's part
+  of the field. The object of a ``dof_`` field is a joint.
+
+The constants that MuJoCo derives (``mj_setConst``) follow; what only its compiler derives, such as
+inertias from masses or bounding volumes from sizes, does not. Where names overlap, their factors
+multiply.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco  # type: ignore[import-untyped]
+import numpy as np
+from jaxtyping import Bool, Float64, Integer
+from mujoco import batch as mujoco_batch
+
+from tipl.errors import TiplError
+
+__all__ = ["PhysicsVariants", "Target", "find_target"]
+
+# Not the timestep, which is the task's, and not the solver's settings.
+_OPTIONS = ("gravity", "wind", "density", "viscosity", "impratio")
+
+# The objects that a field belongs to, by the start of its name: their type and their number.
+_OBJECTS = {
+    "body": (mujoco.mjtObj.mjOBJ_BODY, "nbody"),
+    "jnt": (mujoco.mjtObj.mjOBJ_JOINT, "njnt"),
+    "dof": (mujoco.mjtObj.mjOBJ_JOINT, "njnt"),
+    "geom": (mujoco.mjtObj.mjOBJ_GEOM, "ngeom"),
+    "actuator": (mujoco.mjtObj.mjOBJ_ACTUATOR, "nu"),
+}
+
+# Derived from other fields, which a factor would contradict, or of length 1, which it would spoil.
+_NOT_SCALED = {
+    *("body_subtreemass", "body_invweight0", "body_margin", "dof_M0", "dof_invweight0"),
+    *("dof_length", "geom_aabb", "geom_rbound", "actuator_acc0", "actuator_length0"),
+    *("actuator_lengthrange", "body_quat", "body_iquat", "geom_quat", "jnt_axis"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a name scales.
+
+    Attributes:
+        field: The field, as ``mujoco.batch`` names it.
+        values: The model's own values of the field.
+        scaled: Which of them the name scales.
+    """
+
+    field: str
+    values: Float64[np.ndarray, "*shape"]
+    scaled: Bool[np.ndarray, "*shape"]
+
+
+class PhysicsVariants:
+    """The physics of each simulation of a batch.
+
+    Args:
+        batch: The simulations.
+        names: What can be scaled.
+
+    Raises:
+        TiplError: A name scales nothing in the model.
+    """
+
+    def __init__(self, batch: mujoco_batch.Batch, names: tuple[str, ...]) -> None:
+        self._batch = batch
+        self._targets = {name: find_target(batch.model, name) for name in names}
+
+    def set(self, ids: Integer[np.ndarray, " n"], physics: Mapping[str, np.ndarray]) -> None:
+        """Replace the physics of the simulations ``ids``.
+
+        Args:
+            ids: The simulations, each once, [n].
+            physics: For each of the names, factors of the model's values, [n].
+
+        Raises:
+            TiplError: The ids are not n different simulations, the names are not those of the
+                constructor, or the factors not positive, finite and one for each simulation.
+        """
+        ids = _checked_ids(ids, self._batch.nsim)
+        if physics.keys() != self._targets.keys():
+            raise TiplError(
+                f"the physics have the names {sorted(physics)}: expected "
+                f"{sorted(self._targets)}, those that the environments were made with; "
+                "give all of them, and no others"
+            )
+        factors = {name: _checked_factors(name, physics[name], ids.size) for name in physics}
+        if not factors:
+            return
+        values: dict[str, np.ndarray] = {}
+        for name, target in self._targets.items():
+            unscaled = np.broadcast_to(target.values, (ids.size, *target.values.shape))
+            per_simulation = factors[name].reshape(-1, *[1] * target.values.ndim)
+            scaled = np.where(target.scaled, per_simulation, 1.0)  # [n, ...], as the values
+            values[target.field] = values.get(target.field, unscaled) * scaled
+        for field, new in values.items():
+            self._batch.expand(field)[ids] = new
+        self._batch.set_const(np.sort(ids))
+
+
+def find_target(model: Any, name: str) -> Target:
+    """Find what a name scales in a model.
+
+    Args:
+        model: The ``mujoco.MjModel``.
+        name: An option, a field, or a field and an object; see the module's description.
+
+    Raises:
+        TiplError: There is no such field or object, or all the values are 0.
+    """
+    field, _, object_name = name.partition(":")
+    if field in _OPTIONS and field == name:
+        field, values = f"opt.{field}", np.array(getattr(model.opt, field), dtype=np.float64)
+    elif field in _float_fields(model):
+        values = getattr(model, field).copy()
+    else:
+        known = [*_OPTIONS, *_float_fields(model)]
+        raise TiplError(
+            f"no physics {name!r}: expected one of {', '.join(_OPTIONS)}, a float field of "
+            "MjModel that belongs to bodies, joints, geoms or actuators, or such a field and an "
+            f"object, as in 'body_mass:torso'; {_hint(field, known)}"
+        )
+    scaled = np.ones(values.shape, dtype=np.bool_)
+    if field != name and not field.startswith("opt."):
+        rows = _rows(model, field, object_name)
+        scaled &= rows.reshape(-1, *[1] * (values.ndim - 1))
+    if not values[scaled].any():
+        raise TiplError(
+            f"the physics {name!r} are all 0 in this model: expected values that a factor "
+            "changes; leave the name out, or scale something else"
+        )
+    return Target(field, values, scaled)
+
+
+def _float_fields(model: Any) -> list[str]:
+    return sorted(
+        field
+        for field in mujoco_batch.MODEL_FIELDS - _NOT_SCALED
+        if field.partition("_")[0] in _OBJECTS and getattr(model, field).dtype == np.float64
+    )
+
+
+def _rows(model: Any, field: str, object_name: str) -> Bool[np.ndarray, " rows"]:
+    """Say which rows of a field belong to an object."""
+    kind = field.partition("_")[0]
+    object_type, count = _OBJECTS[kind]
+    names = [mujoco.mj_id2name(model, object_type, i) for i in range(getattr(model, count))]
+    named = [name for name in names if name]
+    if object_name not in named:
+        raise TiplError(
+            f"no object {object_name!r} for the physics '{field}:{object_name}': expected one of "
+            f"{', '.join(named) or '(none has a name)'}; {_hint(object_name, named)}"
+        )
+    owners = model.dof_jntid if kind == "dof" else np.arange(len(names))
+    rows: np.ndarray = owners == names.index(object_name)
+    return rows
+
+
+def _checked_ids(ids: np.ndarray, num_envs: int) -> np.ndarray:
+    ids = np.asarray(ids)
+    is_list = ids.ndim == 1 and (ids.size == 0 or np.issubdtype(ids.dtype, np.integer))
+    if not is_list or np.unique(ids).size < ids.size or ((ids < 0) | (ids >= num_envs)).any():
+        raise TiplError(
+            f"the physics are for the environments {ids.tolist()}: expected different integers "
+            f"from 0 to {num_envs - 1}; give each environment once"
+        )
+    return ids.astype(np.int64)
+
+
+def _checked_factors(name: str, factors: np.ndarray, num: int) -> Float64[np.ndarray, " n"]:
+    factors = np.asarray(factors)
+    is_real = factors.dtype.kind in "fiu" and factors.shape == (num,)
+    if not is_real or not ((factors > 0) & np.isfinite(factors)).all():
+        raise TiplError(
+            f"the physics {name!r} have the factors {factors.tolist()}: expected {num} positive "
+            "finite numbers, one for each environment; give 1 where nothing is to change"
+        )
+    return factors.astype(np.float64)
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else "check its spelling"

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tipl.paths import PathMetadata, create_dataset, part_ranges, write_part
+from tipl import storage
+from tipl.paths import PathMetadata, create_dataset, part_ranges, read_metadata, write_part
+from tipl.paths.returns import EvaluationMetadata, settings_path, write_part_returns
 from tipl.policy import ParamLayout
 from tipl.tasks import get_task
 
@@ -81,6 +83,24 @@ def make_dataset(directory: Path, **changes: Any) -> Arrays:
     create_dataset(directory, metadata)
     write_parts(directory, metadata, arrays)
     return arrays
+
+
+def make_evaluation(directory: Path, **changes: Any) -> np.ndarray:
+    """Deterministic returns `[N, T, E]` of a dataset: NaN where they should be, else at random."""
+    metadata = read_metadata(directory)
+    fields: dict[str, Any] = {"episodes": 2, "every": 4, "seed": 0, "versions": {"tipl": "0.1.0"}}
+    evaluation = EvaluationMetadata(dataset=metadata.digest, **(fields | changes))
+    shape = (metadata.num_trials, metadata.num_checkpoints, evaluation.episodes)
+    returns = np.random.default_rng(1).uniform(0, 100, shape).astype(np.float32)
+    returns[:, ~evaluation.chosen(metadata.num_checkpoints)] = np.nan
+    returns[DIVERGED : DIVERGED + 1, 4:] = np.nan
+    settings_path(directory).parent.mkdir()
+    storage.write_json(settings_path(directory), evaluation.to_json())
+    for part in part_ranges(metadata):
+        trials = slice(part.first_trial, part.last_trial + 1)
+        checkpoints = slice(part.first_checkpoint, part.last_checkpoint + 1)
+        write_part_returns(directory, evaluation, part, returns[trials, checkpoints])
+    return returns
 
 
 def part_files(directory: Path) -> list[Path]:

@@ -210,6 +210,7 @@ ARGUMENTS = {
     "collect": [*dataclasses.fields(CollectConfig), "a Gymnasium id", "out", "threads"],
     "paths show": ["the dataset"],
     "paths verify": ["the dataset"],
+    "paths evaluate": ["the dataset", "episodes", "every", "seed", "threads"],
     "train": [*dataclasses.fields(TrainConfig), "the dataset of paths", "out", "held_out"],
     "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
     "optimize": ["directory of a trained model", "out", "policy", "seed", "horizon"],
@@ -279,7 +280,7 @@ def bad(chain: dict[str, Outcome]) -> Path:
 
 BAD_INPUT = {
     f"{COLLECT.replace('Pendulum', 'Pendulm')} --out new": "did you mean InvertedPendulum-v4",
-    f"{COLLECT.replace('InvertedPendulum-v4', 'CartPole-v1')} --out new": "Discrete",
+    f"{COLLECT.replace('InvertedPendulum-v4', 'Blackjack-v1')} --out new": "Tuple",
     f"{COLLECT} --num-trials 0": "num_trials is 0",
     f"{COLLECT} --total-steps 5": "total_steps is 5",
     f"{COLLECT} --checkpoint-interval 4": "choose a divisor",

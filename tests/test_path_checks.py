@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 
-from path_data import DIVERGED, Arrays, N, make_arrays, make_dataset, make_metadata, part_files
+from path_data import (
+    DIVERGED,
+    Arrays,
+    N,
+    make_arrays,
+    make_dataset,
+    make_evaluation,
+    make_metadata,
+    part_files,
+)
 from tipl import storage
 from tipl.errors import TiplError
-from tipl.paths import PathDataset, create_dataset, parts_present, summarize, verify
-
-
-@pytest.fixture
-def small_files(tmp_path: Path) -> list[Path]:
-    """The two files of a dataset with a single part."""
-    make_dataset(tmp_path / "small", num_trials=2, num_checkpoints=3)
-    return [tmp_path / "small" / "metadata.json", *part_files(tmp_path / "small")]
+from tipl.paths import PathDataset, ReturnRange, parts_present, summarize, verify
 
 
 @pytest.fixture
@@ -44,28 +48,59 @@ def assert_detected(directory: Path, *names: str) -> None:
         assert any(name in line for name in names), line
 
 
-def test_truncations_are_detected(small_files: list[Path]) -> None:
-    directory = small_files[0].parent
-    for path in small_files:
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset of one part, which has been evaluated: four files, of some hundred bytes each."""
+    # Thousands of readings as in earnest: without the checks of shapes, which are slow, and might
+    # stop damage that nothing else does.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    make_dataset(tmp_path / "small", num_trials=2, num_checkpoints=1)
+    make_evaluation(tmp_path / "small")
+    return tmp_path / "small"
+
+
+def read_returns(directory: Path) -> None:
+    PathDataset.open(directory).deterministic_return()
+
+
+def files_of(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def assert_damaged(directory: Path, path: Path) -> None:
+    """`verify` names the damaged file and no other, and nothing is read from it."""
+    lines = verify(directory)
+    assert lines
+    for line in lines:
+        assert str(path) in line
+    read = read_returns if path.parent.name == "evaluation" else read_everything
+    with pytest.raises(TiplError, match=re.escape(str(path))):
+        read(directory)
+
+
+def test_every_truncation_is_detected(small: Path) -> None:
+    files = files_of(small)
+    assert len(files) == 4
+    for path in files:
         data = path.read_bytes()
-        for length in range(0, len(data), 7):
+        # JSON has no other way to break than at the next byte: test_storage.py tries them all
+        for length in range(0, len(data), 7 if path.suffix == ".json" else 1):
             path.write_bytes(data[:length])
-            assert_detected(directory, path.name)
+            assert_damaged(small, path)
         path.write_bytes(data)
-    assert verify(directory) == []
+    assert verify(small) == []
 
 
-def test_bit_flips_are_detected(small_files: list[Path]) -> None:
+def test_bit_flips_are_detected(small: Path) -> None:
     rng = np.random.default_rng(0)
-    directory = small_files[0].parent
-    for path in small_files * 150:
+    for path in files_of(small) * 250:
         data = path.read_bytes()
         flipped = bytearray(data)
         flipped[rng.integers(len(data))] ^= 1 << rng.integers(8)
         path.write_bytes(flipped)
-        assert_detected(directory, path.name)
+        assert_damaged(small, path)
         path.write_bytes(data)
-    assert verify(directory) == []
+    assert verify(small) == []
 
 
 def test_swapped_parts_are_detected(directory: Path) -> None:
@@ -143,24 +178,137 @@ def test_steps_that_contradict_each_other_are_detected(directory: Path) -> None:
 def test_strange_files_are_detected(directory: Path) -> None:
     (directory / "notes.txt").touch()
     (directory / "parts" / "trials-99.safetensors").touch()
+    (directory / "parts" / "trials-00000.lock").touch()
     lines = verify(directory)
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "notes.txt does not belong" in lines[0]
-    assert "trials-99.safetensors does not belong" in lines[1]
+    assert "trials-00000.lock does not belong" in lines[1]
+    assert "trials-99.safetensors does not belong" in lines[2]
 
 
 def test_the_state_of_an_unfinished_collection_is_checked(directory: Path) -> None:
     (directory / "resume").mkdir()
     state = directory / "resume" / "trials-00002.safetensors"
     storage.write_tensors(state, {"x": np.zeros(2)}, {})
+    (directory / "resume" / "trials-00002.lock").write_text("process 1")  # may still be held
     leftover = directory / "resume" / ".x.1234.unfinished"
     leftover.touch()
     assert verify(directory) == [f"{leftover} was left by a write that never finished; delete it"]
-    create_dataset(directory, make_metadata())
+    leftover.unlink()
     assert verify(directory) == []
     state.write_bytes(state.read_bytes()[:-1])
     (line,) = verify(directory)
     assert f"{state} is damaged" in line
+
+
+def returns_files(directory: Path) -> list[Path]:
+    return sorted((directory / "evaluation").glob("*.safetensors"))
+
+
+def test_missing_returns_are_told_from_damaged_ones(directory: Path) -> None:
+    make_evaluation(directory)
+    assert verify(directory) == []
+    files = returns_files(directory)
+    for path in (files[1], files[8]):
+        path.unlink()
+    _cut_off(files[4])
+    missing, damaged = verify(directory)
+    assert missing == (
+        f"2 of 9 files of deterministic returns are missing, the first of them {files[1]}; run "
+        "`tipl paths evaluate` with the same settings (episodes=2, every=4, seed=0) to make them"
+    )
+    assert f"{files[4]} is damaged" in damaged
+    paths = PathDataset.open(directory)
+    paths.params()  # the weights are none the worse
+    with pytest.raises(TiplError, match=r"unfinished: 7 of 9 files are there; run `tipl paths ev"):
+        paths.deterministic_return()
+
+
+def _cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_damaged_returns_are_no_trouble_to_other_trials(directory: Path) -> None:
+    returns = make_evaluation(directory)
+    _cut_off(returns_files(directory)[4])
+    paths = PathDataset.open(directory)
+    np.testing.assert_array_equal(paths.select([4, 0]).deterministic_return(), returns[[4, 0]])
+    with pytest.raises(TiplError, match="is damaged"):
+        paths.select([3]).deterministic_return()
+
+
+def test_swapped_returns_are_detected(directory: Path) -> None:
+    make_evaluation(directory)
+    first, second = returns_files(directory)[:2]
+    first.rename(directory / "x")
+    second.rename(first)
+    (directory / "x").rename(second)
+    lines = verify(directory)
+    assert len(lines) == 2
+    assert f"{first} holds checkpoints = [3, 5], but [0, 2] is expected" in lines[0]
+    with pytest.raises(TiplError, match=re.escape(lines[0])):
+        read_returns(directory)
+
+
+def test_returns_of_another_evaluation_are_detected(directory: Path, tmp_path: Path) -> None:
+    make_evaluation(directory)
+    make_dataset(tmp_path / "other")
+    make_evaluation(tmp_path / "other", seed=1)
+    ours, theirs = returns_files(directory)[4], returns_files(tmp_path / "other")[4]
+    ours.write_bytes(theirs.read_bytes())
+    (line,) = verify(directory)
+    assert f"{ours} holds evaluation = " in line
+    assert "delete it and run `tipl paths evaluate`" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.update(format_version=2), "has format version 2, but this tipl reads"),
+        (lambda data: data.pop("every"), "the evaluation lacks every; restore"),
+        (lambda data: data.update(episodes=0), "0 episodes were given"),
+        (lambda data: data.update(every="2"), "evaluation.json: "),
+        (lambda data: data.update(dataset="0"), "belongs to another dataset"),
+    ],
+)
+def test_an_evaluation_of_another_version_is_refused(
+    directory: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    make_evaluation(directory)
+    path = directory / "evaluation" / "evaluation.json"
+    data = storage.read_json(path)
+    change(data)
+    storage.write_json(path, data)
+    (line,) = verify(directory)
+    assert line.startswith(str(path))
+    assert message in line
+    for function in (summarize, read_returns):
+        with pytest.raises(TiplError, match=re.escape(line)):
+            function(directory)
+
+
+def test_what_does_not_belong_to_an_evaluation_is_detected(directory: Path) -> None:
+    make_evaluation(directory)
+    leftover = directory / "evaluation" / ".x.1234.unfinished"
+    for path in (leftover, directory / "evaluation" / "trials.lock"):
+        path.touch()
+    assert verify(directory) == [
+        f"{leftover} was left by a write that never finished; delete it",
+        f"{directory / 'evaluation' / 'trials.lock'} does not belong to the dataset; move it "
+        "elsewhere",
+    ]
+
+
+def test_returns_are_checked_without_a_description(directory: Path) -> None:
+    make_evaluation(directory)
+    damaged = returns_files(directory)[2]
+    _cut_off(damaged)
+    for name in ("evaluation/evaluation.json", "metadata.json"):
+        (directory / name).unlink()
+        lines = verify(directory)
+        assert len(lines) == 2
+        assert str(directory / name) in lines[0]
+        assert f"{damaged} is damaged" in lines[1]
 
 
 def test_missing_parts_are_told_from_damaged_ones(directory: Path) -> None:
@@ -198,6 +346,7 @@ def test_a_summary(directory: Path) -> None:
     assert summary.size_on_disk == sum(
         path.stat().st_size for path in directory.rglob("*") if path.is_file()
     )
+    assert summary.evaluation is None
     assert summary.diverged_trials == (DIVERGED,)
     for found, last in ((summary.first_return, False), (summary.last_return, True)):
         known = [[x for x in trial if not np.isnan(x)] for trial in arrays["episodic_return"]]
@@ -205,6 +354,28 @@ def test_a_summary(directory: Path) -> None:
         assert found is not None
         assert found.mean == pytest.approx(np.mean(expected))
         assert (found.lowest, found.highest) == (min(expected), max(expected))
+
+
+@pytest.mark.parametrize("length", [6, 7])  # the last part holds 3 checkpoints, or only one
+def test_a_summary_of_an_evaluation(tmp_path: Path, length: int) -> None:
+    directory = tmp_path / "paths"
+    make_dataset(directory, num_checkpoints=length)
+    last = make_evaluation(directory)[:, -1].mean(axis=1, dtype=np.float64)
+    known = np.delete(last, DIVERGED)
+    summary = summarize(directory)
+    files = (path for path in directory.rglob("*") if path.is_file())
+    assert summary.size_on_disk == sum(path.stat().st_size for path in files)
+    found = summary.evaluation
+    assert found is not None
+    columns = -(-length // 3)
+    assert (found.episodes, found.num_files, found.missing_files) == (2, 3 * columns, ())
+    assert found.last_return == ReturnRange(known.mean(), known.min(), known.max())
+    for path in returns_files(directory)[columns - 1 :: columns]:  # of the last checkpoint
+        path.unlink()
+    found = summarize(directory).evaluation
+    assert found is not None
+    assert (found.num_files, len(found.missing_files)) == (3 * columns - 3, 3)
+    assert found.last_return is None
 
 
 def test_a_summary_of_hardly_anything(directory: Path) -> None:

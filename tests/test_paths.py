@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from path_data import DIVERGED, N, T, make_arrays, make_dataset, make_metadata, part_files
+from path_data import (
+    DIVERGED,
+    N,
+    T,
+    make_arrays,
+    make_dataset,
+    make_evaluation,
+    make_metadata,
+    part_files,
+)
 from tipl import storage
 from tipl.errors import TiplError
 from tipl.paths import (
@@ -103,8 +112,8 @@ def test_a_dataset_without_metadata_is_not_made_another(directory: Path) -> None
         create_dataset(directory, make_metadata(seed=2))
 
 
-def test_unfinished_writes_are_cleaned_up_on_resumption(directory: Path) -> None:
-    leftover = directory / "parts" / ".x.1234.unfinished"
+def test_an_unfinished_description_is_cleaned_up_on_resumption(directory: Path) -> None:
+    leftover = directory / ".metadata.json.1234.unfinished"
     leftover.touch()
     assert verify(directory) == [f"{leftover} was left by a write that never finished; delete it"]
     create_dataset(directory, make_metadata())
@@ -168,6 +177,21 @@ def test_everything_is_read_back(tmp_path: Path, normaliser: str) -> None:
     else:
         np.testing.assert_array_equal(mean, np.tile(paths.task.observation_mean, (N, T, 1)))
         np.testing.assert_array_equal(std, np.tile(paths.task.observation_std, (N, T, 1)))
+
+
+def test_deterministic_returns(directory: Path) -> None:
+    paths = PathDataset.open(directory)
+    message = (
+        rf"no {directory}/evaluation/evaluation.json, .* run `tipl paths evaluate {directory}`"
+    )
+    with pytest.raises(TiplError, match=message):
+        paths.deterministic_return()
+    returns = make_evaluation(directory)
+    assert np.isfinite(returns).any(axis=(0, 2)).tolist() == [1, 0, 0, 0, 1, 0, 1]
+    np.testing.assert_array_equal(paths.deterministic_return(), returns, strict=True)
+    for trials in ([4, 0, 3], [1]):
+        view = paths.select(trials)
+        np.testing.assert_array_equal(view.deterministic_return(), returns[trials], strict=True)
 
 
 def test_paths_are_read_one_by_one(directory: Path) -> None:

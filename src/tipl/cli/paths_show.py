@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
-from tipl.paths import PathSummary, ReturnRange, summarize
+from tipl.paths import EvaluationSummary, PathSummary, ReturnRange, summarize
 
 __all__ = ["paths_show", "print_summary"]
 
@@ -54,14 +54,33 @@ def _rows(summary: PathSummary) -> list[tuple[str, str]]:
         ),
         ("return at the start", _range(summary.first_return)),
         ("return at the end", _range(summary.last_return)),
+        *_evaluation_rows(summary.evaluation),
         ("diverged trials", diverged),
         ("normaliser", metadata.normaliser),
+        *(
+            ("physics", f"{name} differs between trials by factors from {low:g} to {high:g}")
+            for name, (low, high) in metadata.vary.items()
+        ),
         ("seed", str(metadata.seed)),
         ("PPO", ", ".join(f"{name} {value}" for name, value in metadata.ppo.items())),
         ("versions", ", ".join(f"{name} {value}" for name, value in metadata.versions.items())),
         ("parts", parts + (" (run `tipl collect` again to make the rest)" if missing else "")),
         ("size on disk", f"{summary.size_on_disk / 1e6:,.1f} MB"),
     ]
+
+
+def _evaluation_rows(evaluation: EvaluationSummary | None) -> list[tuple[str, str]]:
+    if evaluation is None:
+        return []
+    count = evaluation.episodes
+    value = f"{_range(evaluation.last_return)} ({count} episode{'s' * (count > 1)} each)"
+    if evaluation.missing_files:
+        total = evaluation.num_files + len(evaluation.missing_files)
+        value += (
+            f"; {evaluation.num_files} of {total} files are there (run `tipl paths evaluate` again "
+            "to make the rest)"
+        )
+    return [("deterministic return at the end", value)]
 
 
 def _range(returns: ReturnRange | None) -> str:

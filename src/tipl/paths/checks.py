@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from tipl import storage
 from tipl.atomic import explained, is_unfinished
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import (
+    PartRange,
     array_specs,
     check_finite,
     check_part,
@@ -22,8 +23,16 @@ from tipl.paths.parts import (
     part_ranges,
     parts_present,
 )
+from tipl.paths.returns import (
+    evaluation_folder,
+    missing_returns,
+    read_evaluation,
+    read_part_returns,
+    returns_path,
+    settings_path,
+)
 
-__all__ = ["PathSummary", "ReturnRange", "summarize", "verify"]
+__all__ = ["EvaluationSummary", "PathSummary", "ReturnRange", "summarize", "verify"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -47,31 +56,41 @@ def verify(directory: str | Path) -> list[str]:
         try:
             metadata = read_metadata(directory)
         except TiplError as error:
-            parts = sorted((directory / "parts").glob("*.safetensors"))
-            return [str(error), *filter(None, map(storage.check_tensors, parts))]
+            return [str(error), *_broken_files(directory / "parts", evaluation_folder(directory))]
+        parts = part_ranges(metadata)
         return [
-            *_missing(directory, metadata),
-            *_unexpected(directory, metadata),
-            *_broken(directory, metadata),
+            *_missing(directory, parts),
+            *_unexpected(directory, parts),
+            *_broken(directory, metadata, parts),
+            *_broken_evaluation(directory, metadata, parts),
         ]
 
 
-def _missing(directory: Path, metadata: PathMetadata) -> Iterator[str]:
-    expected = part_ranges(metadata)
-    missing = [part for part in expected if not part.path(directory).exists()]
+def _broken_files(*folders: Path) -> Iterator[str]:
+    """Sentences about the files in folders, for want of a description, each by itself."""
+    for folder in folders:
+        yield from filter(None, map(storage.check_tensors, sorted(folder.glob("*.safetensors"))))
+
+
+def _missing(directory: Path, parts: list[PartRange]) -> Iterator[str]:
+    missing = [part for part in parts if not part.path(directory).exists()]
     if missing:
         yield (
-            f"{len(missing)} of {len(expected)} parts are missing, the first of them "
+            f"{len(missing)} of {len(parts)} parts are missing, the first of them "
             f"{missing[0].path(directory)}; run `tipl collect` with the same arguments to make them"
         )
 
 
-def _unexpected(directory: Path, metadata: PathMetadata) -> Iterator[str]:
-    expected = {part.path(directory) for part in part_ranges(metadata)}
-    parts, resume = directory / "parts", directory / "resume"
-    expected |= {directory / "metadata.json", parts, resume}
-    for folder in (directory, parts, resume):
+def _unexpected(directory: Path, parts: list[PartRange]) -> Iterator[str]:
+    resume = directory / "resume"
+    folders = (directory, directory / "parts", resume, evaluation_folder(directory))
+    expected = {directory / "metadata.json", *folders, settings_path(directory)}
+    for part in parts:
+        expected |= {part.path(directory), returns_path(directory, part)}
+    for folder in folders:
         for entry in sorted(folder.iterdir()) if folder.exists() else []:
+            if folder == resume and entry.suffix == ".lock":
+                continue  # of a collection that may be under way
             if is_unfinished(entry):
                 yield f"{entry} was left by a write that never finished; delete it"
             elif folder == resume:
@@ -81,10 +100,10 @@ def _unexpected(directory: Path, metadata: PathMetadata) -> Iterator[str]:
                 yield f"{entry} does not belong to the dataset; move it elsewhere"
 
 
-def _broken(directory: Path, metadata: PathMetadata) -> Iterator[str]:
+def _broken(directory: Path, metadata: PathMetadata, parts: list[PartRange]) -> Iterator[str]:
     """Sentences about the parts that are there, each read and checked by itself and together."""
     axes: dict[int, dict[str, Array]] = {}  # by first checkpoint
-    for part in part_ranges(metadata):
+    for part in parts:
         path = part.path(directory)
         if not path.exists():
             continue
@@ -107,6 +126,34 @@ def _broken(directory: Path, metadata: PathMetadata) -> Iterator[str]:
             yield f"{directory / 'parts'}: {name} does not grow from checkpoint to checkpoint"
 
 
+def _broken_evaluation(
+    directory: Path, metadata: PathMetadata, parts: list[PartRange]
+) -> Iterator[str]:
+    """Sentences about the deterministic returns, if the dataset has been evaluated."""
+    folder = evaluation_folder(directory)
+    if not folder.exists():
+        return
+    try:
+        evaluation = read_evaluation(directory, metadata)
+    except TiplError as error:
+        yield str(error)
+        yield from _broken_files(folder)
+        return
+    missing = missing_returns(directory, parts)
+    if missing:
+        yield (
+            f"{len(missing)} of {len(parts)} files of deterministic returns are missing, the "
+            f"first of them {returns_path(directory, missing[0])}; run `tipl paths evaluate` with "
+            f"the same settings ({evaluation.settings}) to make them"
+        )
+    for part in parts:
+        if part not in missing:
+            try:
+                read_part_returns(directory, evaluation, part)
+            except TiplError as error:
+                yield str(error)
+
+
 @dataclass(frozen=True)
 class ReturnRange:
     """Episodic returns over trials."""
@@ -114,6 +161,24 @@ class ReturnRange:
     mean: float
     lowest: float
     highest: float
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """What `tipl paths evaluate` has found so far.
+
+    Attributes:
+        episodes: episodes of each checkpoint that was run.
+        num_files: files of returns that are there.
+        missing_files: names of those that are not; `tipl paths evaluate` makes them.
+        last_return: each trial's mean deterministic return at the last checkpoint, over the trials
+            that have it; None if none has.
+    """
+
+    episodes: int
+    num_files: int
+    missing_files: tuple[str, ...]
+    last_return: ReturnRange | None
 
 
 @dataclass(frozen=True)
@@ -132,6 +197,7 @@ class PathSummary:
         diverged_trials: numbers of the trials that became NaN.
         first_return: each trial's first known training return, over trials; None if none is known.
         last_return: each trial's last known training return, over trials; None if none is known.
+        evaluation: deterministic returns; None if the checkpoints have not been evaluated.
     """
 
     directory: Path
@@ -145,6 +211,7 @@ class PathSummary:
     diverged_trials: tuple[int, ...]
     first_return: ReturnRange | None
     last_return: ReturnRange | None
+    evaluation: EvaluationSummary | None
 
     @property
     def complete(self) -> bool:
@@ -156,7 +223,8 @@ def summarize(directory: str | Path) -> PathSummary:
     """Sums up a dataset, complete or not, without reading its weights.
 
     Raises:
-        TiplError: there is none in the directory, or the header of a file is damaged.
+        TiplError: there is none in the directory, the header of a part is damaged, or the
+            evaluation is.
     """
     directory = Path(directory)
     metadata = read_metadata(directory)
@@ -174,19 +242,43 @@ def summarize(directory: str | Path) -> PathSummary:
             returns[here] = file.read("episodic_return")
             diverged[here] = file.read("diverged")
             steps[here] = file.read("global_step")  # [t] -> [n, t]
-    files = [directory / "metadata.json", *(part.path(directory) for part in present)]
+    parts = part_ranges(metadata)
+    files = [directory / "metadata.json", settings_path(directory)]
+    files += [part.path(directory) for part in parts]
+    files += [returns_path(directory, part) for part in parts]
     return PathSummary(
         directory=directory,
         metadata=metadata,
         num_parameters=metadata.layout.size,
         num_parts=len(present),
-        missing_parts=tuple(p.file_name for p in part_ranges(metadata) if p not in present),
+        missing_parts=tuple(p.file_name for p in parts if p not in present),
         steps_per_trial=(metadata.num_checkpoints - 1) * metadata.steps_per_checkpoint,
         total_steps=int(steps.max(axis=1).sum()),
-        size_on_disk=sum(file.stat().st_size for file in files),
+        size_on_disk=sum(file.stat().st_size for file in files if file.exists()),
         diverged_trials=tuple(np.flatnonzero(diverged.any(axis=1)).tolist()),
         first_return=_first_known(returns),
         last_return=_first_known(returns[:, ::-1]),
+        evaluation=_summarize_evaluation(directory, metadata, parts),
+    )
+
+
+def _summarize_evaluation(
+    directory: Path, metadata: PathMetadata, parts: list[PartRange]
+) -> EvaluationSummary | None:
+    if not settings_path(directory).exists():
+        return None
+    evaluation = read_evaluation(directory, metadata)
+    missing = missing_returns(directory, parts)
+    last = [
+        read_part_returns(directory, evaluation, part)[:, -1].mean(axis=-1, dtype=np.float64)
+        for part in parts
+        if part not in missing and part.last_checkpoint == metadata.num_checkpoints - 1
+    ]  # of each block of trials, [n, E] -> [n]
+    return EvaluationSummary(
+        episodes=evaluation.episodes,
+        num_files=len(parts) - len(missing),
+        missing_files=tuple(part.file_name for part in missing),
+        last_return=_range(np.concatenate(last)) if last else None,
     )
 
 
@@ -194,8 +286,12 @@ def _first_known(returns: Float32[np.ndarray, "N T"]) -> ReturnRange | None:
     """Mean and range over trials of the first return of each that is not NaN."""
     known = np.isfinite(returns)
     first = known.argmax(axis=1)
-    values = returns[np.arange(len(returns)), first].astype(np.float64)
-    values = values[known.any(axis=1)]
-    if not values.size:
+    return _range(returns[np.arange(len(returns)), first].astype(np.float64))
+
+
+def _range(values: Float64[np.ndarray, " N"]) -> ReturnRange | None:
+    """Mean and range over the trials whose value is known."""
+    known = values[np.isfinite(values)]
+    if not known.size:
         return None
-    return ReturnRange(float(values.mean()), float(values.min()), float(values.max()))
+    return ReturnRange(float(known.mean()), float(known.min()), float(known.max()))

@@ -14,6 +14,7 @@ from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import part_ranges, parts_present
 from tipl.paths.reader import PartReader
+from tipl.paths.returns import read_returns
 from tipl.policy import ParamLayout, Policy
 from tipl.tasks import TaskSpec
 
@@ -156,6 +157,24 @@ class PathDataset:
         """Number `[N, T]` of training episodes that ended while each checkpoint's policy acted."""
         return self._read("num_episodes")
 
+    def deterministic_return(self) -> Float32[np.ndarray, "N T E"]:
+        """Returns `[N, T, E]` of episodes in which each checkpoint's policy acted by its mean.
+
+        They are there after `tipl paths evaluate`; NaN at the checkpoints that it left out, and
+        where a trial had diverged. Episode e starts alike for all trials and checkpoints.
+
+        Raises:
+            TiplError: the dataset has not been evaluated, not to the end, or a file is damaged.
+        """
+        return read_returns(self.directory, self.metadata, self.trials)
+
+    def physics(self) -> dict[str, Float64[np.ndarray, " N"]]:
+        """Each trial's factors of the original physics, `[N]` by name; empty if none varies."""
+        if not self.metadata.vary:
+            return {}
+        factors = self._read("physics", slice(0, 1))[:, 0]  # [N, 1, V] -> [N, V]
+        return dict(zip(sorted(self.metadata.vary), factors.T, strict=True))
+
     def diverged(self) -> Bool[np.ndarray, " N"]:
         """Whether each trial became NaN at any checkpoint, `[N]`."""
         return np.asarray(self._read("diverged").any(axis=1))
@@ -171,7 +190,7 @@ class PathDataset:
         return np.broadcast_to(mean, shape), np.broadcast_to(std, shape)
 
     def policy(self, i: int, checkpoint: int) -> Policy:
-        """The policy of a trial at a checkpoint, without a stored critic.
+        """The policy of a trial at a checkpoint, without a stored critic, in the trial's physics.
 
         Args:
             i: position in this view; negative ones count from the end.
@@ -185,11 +204,14 @@ class PathDataset:
         at = slice(t, t + 1)
         params, slices = one.params(at)[0, 0], self.layout.slices
         layout = self.metadata.actor_layout
+        task = self.task
+        if self.metadata.vary:
+            task = task.with_physics({name: float(f[0]) for name, f in one.physics().items()})
         actor = np.concatenate([params[slices[name]] for name in layout.names])
         if self.metadata.normaliser == "frozen":
-            return Policy(actor, layout, self.task)
+            return Policy(actor, layout, task)
         mean, std = one._read("observation_mean", at), one._read("observation_std", at)
-        return Policy(actor, layout, self.task, mean[0, 0], std[0, 0])
+        return Policy(actor, layout, task, mean[0, 0], std[0, 0])
 
     def select(self, trials: Sequence[int] | Int64[np.ndarray, " N"]) -> PathDataset:
         """A view of some of this view's trials, by their numbers in the dataset, in that order.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from tipl import storage
 from tipl.errors import TiplError
-from tipl.policy import ParamLayout
+from tipl.policy import ParamLayout, actor_layout
 from tipl.tasks import TaskSpec
 
 __all__ = ["FORMAT_VERSION", "PathMetadata", "first_difference", "read_metadata"]
@@ -52,6 +53,8 @@ class PathMetadata:
         steps_per_checkpoint: environment steps of one trial between checkpoints.
         seed: the seed that all trials' seeds were derived from.
         ppo: hyperparameters by name.
+        vary: lowest and highest factor, by name, of the physics that differ between trials; each
+            trial's own factors are stored with it.
         versions: versions of the libraries that made the data, by name.
         format_version: version of the format on disk.
 
@@ -74,6 +77,7 @@ class PathMetadata:
     seed: int
     ppo: dict[str, Any]
     versions: dict[str, str]
+    vary: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -97,9 +101,7 @@ class PathMetadata:
     @property
     def actor_layout(self) -> ParamLayout:
         """The layout of the policy alone."""
-        return ParamLayout.actor(
-            self.task.observation_size, self.task.action_size, self.hidden_sizes
-        )
+        return actor_layout(self.task, self.hidden_sizes)
 
     @cached_property
     def digest(self) -> str:
@@ -111,6 +113,8 @@ class PathMetadata:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         # a task read back has floats where its maker may have given integers: hash the floats
         task = TaskSpec.from_json(self.task.to_json()).to_json()
+        if not self.vary:  # left out, as in the files of before anything could vary
+            del plain["vary"]
         return {
             **plain,
             "task": task,
@@ -131,6 +135,7 @@ class PathMetadata:
                 f"the path dataset has format version {version!r}, but this tipl reads version "
                 f"{FORMAT_VERSION}; install the tipl that wrote it, or a newer one"
             )
+        data = {"vary": {}, **data}
         missing = [field.name for field in fields(cls) if field.name not in data]
         if missing:
             raise TiplError(

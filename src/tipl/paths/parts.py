@@ -21,6 +21,8 @@ trials, t checkpoints, P parameters and O observed values, the arrays of a part 
 `iteration`            `[t]` i64           PPO iterations before the checkpoint
 `observation_mean`     `[n, t, O]` f64     the running normaliser (only if that is the normaliser)
 `observation_std`      `[n, t, O]` f64     likewise
+`physics`              `[n, t, V]` f64     factors of the V names in `vary`, sorted; the same at all
+                                           checkpoints of a trial (only if the physics vary)
 =====================  ==================  =======================================================
 """
 
@@ -37,6 +39,7 @@ from jaxtyping import Bool, Float32
 from tipl import storage
 from tipl.atomic import explained, is_unfinished, remove_unfinished
 from tipl.errors import TiplError
+from tipl.locks import locked_directory
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
 
 __all__ = [
@@ -91,15 +94,16 @@ class PartRange(NamedTuple):
 
 def part_ranges(metadata: PathMetadata) -> list[PartRange]:
     """All parts of a complete dataset, by trial and then by checkpoint."""
-
-    def blocks(total: int, size: int) -> list[tuple[int, int]]:
-        return [(start, min(start + size, total) - 1) for start in range(0, total, size)]
-
     return [
         PartRange(*trials, *checkpoints)
-        for trials in blocks(metadata.num_trials, metadata.trials_per_part)
-        for checkpoints in blocks(metadata.num_checkpoints, metadata.checkpoints_per_part)
+        for trials in _blocks(metadata.num_trials, metadata.trials_per_part)
+        for checkpoints in _blocks(metadata.num_checkpoints, metadata.checkpoints_per_part)
     ]
+
+
+def _blocks(total: int, size: int) -> list[tuple[int, int]]:
+    """First and last number of each block of `size`, the last of which may be smaller."""
+    return [(start, min(start + size, total) - 1) for start in range(0, total, size)]
 
 
 def part_arrays(metadata: PathMetadata, part: PartRange) -> ArraySpecs:
@@ -116,6 +120,8 @@ def part_arrays(metadata: PathMetadata, part: PartRange) -> ArraySpecs:
     if metadata.normaliser == "running":
         statistics = ("float64", (n, t, metadata.task.observation_size))
         arrays |= {"observation_mean": statistics, "observation_std": statistics}
+    if metadata.vary:
+        arrays["physics"] = ("float64", (n, t, len(metadata.vary)))
     return arrays
 
 
@@ -173,7 +179,7 @@ def check_finite(
 def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
     """Makes an empty dataset, or makes sure that the one in the directory is the same.
 
-    What a killed collection left half-written is removed: nobody else may be writing there.
+    Of several processes that make one at once, the first decides what it is.
 
     Raises:
         TiplError: the directory holds another dataset or other files, or cannot be written.
@@ -181,16 +187,16 @@ def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
     directory = Path(directory)
     path, parts = directory / "metadata.json", directory / "parts"
     with explained("make", directory):
-        if path.exists():
-            _refuse_another(directory, metadata)
-        else:
-            _refuse_other_files(directory)
-        parts.mkdir(parents=True, exist_ok=True)
-        for folder in (directory, parts, directory / "resume"):
-            if folder.exists():
-                remove_unfinished(folder)
         if not path.exists():
-            storage.write_json(path, metadata.to_json())
+            _refuse_other_files(directory)
+            parts.mkdir(parents=True, exist_ok=True)
+        with locked_directory(directory):
+            remove_unfinished(directory, path.name)
+            if path.exists():
+                _refuse_another(directory, metadata)
+            else:
+                storage.write_json(path, metadata.to_json())
+            parts.mkdir(exist_ok=True)
 
 
 def _refuse_another(directory: Path, metadata: PathMetadata) -> None:

@@ -1,0 +1,252 @@
+"""Deterministic returns of stored checkpoints: how they lie on disk, beside the weights.
+
+An evaluation is a directory in that of the dataset::
+
+    evaluation/evaluation.json                             episodes, every, seed, versions
+    evaluation/trials-00000-00063.checkpoints-00000-00007.safetensors
+    ...
+
+Its files are the same grid over trials and checkpoints as those in `parts/`, and like them they
+never change once written. The header of each repeats its ranges, the hash of the dataset's
+`metadata.json` and that of `evaluation.json`. With n trials, t checkpoints and E episodes it holds:
+
+======================  ==================  ======================================================
+`deterministic_return`  `[n, t, E]` f32     undiscounted return of each episode in which the policy
+                                            acted by its mean; NaN where it was not evaluated
+======================  ==================  ======================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from tipl import storage
+from tipl.atomic import explained
+from tipl.errors import TiplError
+from tipl.paths.metadata import PathMetadata, first_difference
+from tipl.paths.parts import PartRange, array_specs, part_ranges
+
+__all__ = [
+    "EvaluationMetadata",
+    "evaluation_folder",
+    "missing_returns",
+    "read_evaluation",
+    "read_part_returns",
+    "read_returns",
+    "returns_path",
+    "settings_path",
+    "write_part_returns",
+]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EvaluationMetadata:
+    """What all returns of an evaluation have in common: the content of `evaluation.json`.
+
+    Attributes:
+        dataset: digest of the metadata of the dataset whose checkpoints were run.
+        episodes: episodes of each checkpoint, E.
+        every: checkpoints 0, every, 2 every, ... were run, and always the last.
+        seed: of the episodes' starts.
+        versions: versions of the libraries that ran them, by name.
+        format_version: version of the format on disk.
+
+    Raises:
+        TiplError: `episodes` or `every` is below 1, or the seed below 0.
+    """
+
+    dataset: str
+    episodes: int
+    every: int
+    seed: int
+    versions: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise TiplError(f"{self.episodes} episodes were given; expected at least 1")
+        if self.every < 1:
+            raise TiplError(
+                f"every {self.every} was given; expected at least 1, which runs all checkpoints"
+            )
+        if self.seed < 0:
+            raise TiplError(f"the seed {self.seed} was given; expected 0 or more")
+
+    @property
+    def settings(self) -> str:
+        """What was asked for, for messages."""
+        return f"episodes={self.episodes}, every={self.every}, seed={self.seed}"
+
+    @cached_property
+    def digest(self) -> str:
+        """The `sha256` of `evaluation.json`; the header of each file of returns repeats it."""
+        return storage.content_digest(self.to_json())
+
+    def chosen(self, num_checkpoints: int) -> Bool[np.ndarray, " T"]:
+        """Which checkpoints of a path are run."""
+        chosen = np.asarray(np.arange(num_checkpoints) % self.every == 0)
+        chosen[-1] = True
+        return chosen
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `evaluation.json`; it holds no times, so equal evaluations are equal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EvaluationMetadata:
+        """The inverse of `to_json`.
+
+        Raises:
+            TiplError: the format is another version's, or a field is missing or not possible.
+        """
+        version = data.get("format_version")
+        if version != FORMAT_VERSION:
+            raise TiplError(
+                f"the evaluation has format version {version!r}, but this tipl reads version "
+                f"{FORMAT_VERSION}; install the tipl that wrote it, or a newer one"
+            )
+        missing = [field.name for field in fields(cls) if field.name not in data]
+        if missing:
+            raise TiplError(
+                f"the evaluation lacks {', '.join(missing)}; restore its file from a copy, or "
+                "evaluate the checkpoints again"
+            )
+        return cls(**{field.name: data[field.name] for field in fields(cls)})
+
+
+def evaluation_folder(directory: str | Path) -> Path:
+    """Where the returns lie in a dataset's directory."""
+    return Path(directory) / "evaluation"
+
+
+def settings_path(directory: str | Path) -> Path:
+    """Where an evaluation says what was asked for; there is one where this file is."""
+    return evaluation_folder(directory) / "evaluation.json"
+
+
+def returns_path(directory: str | Path, part: PartRange) -> Path:
+    """Where the returns of a part's checkpoints lie in a dataset's directory."""
+    return evaluation_folder(directory) / part.file_name
+
+
+def missing_returns(directory: str | Path, parts: Sequence[PartRange]) -> list[PartRange]:
+    """Those parts whose checkpoints have no returns yet.
+
+    Raises:
+        TiplError: the directory cannot be read.
+    """
+    with explained("read", evaluation_folder(directory)):
+        return [part for part in parts if not returns_path(directory, part).exists()]
+
+
+def read_evaluation(directory: str | Path, metadata: PathMetadata) -> EvaluationMetadata:
+    """Reads the `evaluation.json` of a dataset.
+
+    Raises:
+        TiplError: there is none, it is damaged, or it speaks of another dataset.
+    """
+    path = settings_path(directory)
+    with explained("read", path):
+        if not path.exists():
+            raise TiplError(
+                f"there is no {path}, so the checkpoints have not been evaluated; run "
+                f"`tipl paths evaluate {directory}` first"
+            )
+    data = storage.read_json(path)
+    try:
+        evaluation = EvaluationMetadata.from_json(data)
+    except (TiplError, TypeError) as error:
+        raise TiplError(f"{path}: {error}") from error
+    if evaluation.dataset != metadata.digest:
+        raise TiplError(
+            f"{path} belongs to another dataset than the metadata.json beside its folder; remove "
+            f"{path.parent} and run `tipl paths evaluate {directory}` again"
+        )
+    return evaluation
+
+
+def _header(evaluation: EvaluationMetadata, part: PartRange) -> dict[str, Any]:
+    return {
+        "kind": "deterministic returns",
+        "format_version": evaluation.format_version,
+        "dataset": evaluation.dataset,
+        "evaluation": evaluation.digest,
+        "trials": [part.first_trial, part.last_trial],
+        "checkpoints": [part.first_checkpoint, part.last_checkpoint],
+    }
+
+
+def write_part_returns(
+    directory: str | Path,
+    evaluation: EvaluationMetadata,
+    part: PartRange,
+    returns: Float32[np.ndarray, "n t E"],
+) -> None:
+    """Writes the returns of a part's checkpoints.
+
+    Raises:
+        TiplError: the file cannot be written.
+    """
+    tensors = {"deterministic_return": returns}
+    storage.write_tensors(returns_path(directory, part), tensors, _header(evaluation, part))
+
+
+def read_part_returns(
+    directory: str | Path, evaluation: EvaluationMetadata, part: PartRange
+) -> Float32[np.ndarray, "n t E"]:
+    """Reads the returns of a part's checkpoints, and checks every byte of them.
+
+    Raises:
+        TiplError: the file is missing, damaged, or another one.
+    """
+    path = returns_path(directory, part)
+    tensors, header = storage.read_tensors(path, "a file of deterministic returns")
+    shape = (part.num_trials, part.num_checkpoints, evaluation.episodes)
+    difference = first_difference(
+        {**header, **array_specs(tensors)},
+        {**_header(evaluation, part), "deterministic_return": ("float32", shape)},
+    )
+    if difference:
+        name, found, expected = difference
+        raise TiplError(
+            f"{path} holds {name} = {found}, but {expected} is expected under that name; delete it "
+            "and run `tipl paths evaluate` with the same settings to make it again"
+        )
+    return tensors["deterministic_return"]
+
+
+def read_returns(
+    directory: str | Path, metadata: PathMetadata, trials: Int64[np.ndarray, " N"]
+) -> Float32[np.ndarray, "N T E"]:
+    """The deterministic returns of trials, by their numbers in the dataset.
+
+    Raises:
+        TiplError: the checkpoints have not been evaluated, not all of them, or a file is damaged.
+    """
+    evaluation = read_evaluation(directory, metadata)
+    parts = part_ranges(metadata)
+    missing = missing_returns(directory, parts)
+    if missing:
+        raise TiplError(
+            f"the evaluation of {directory} is unfinished: {len(parts) - len(missing)} of "
+            f"{len(parts)} files are there; run `tipl paths evaluate` with the same settings "
+            f"({evaluation.settings}) to go on"
+        )
+    shape = (len(trials), metadata.num_checkpoints, evaluation.episodes)
+    returns = np.full(shape, np.nan, np.float32)
+    for part in parts:
+        rows = np.flatnonzero((part.first_trial <= trials) & (trials <= part.last_trial))
+        if len(rows):
+            block = read_part_returns(directory, evaluation, part)
+            columns = slice(part.first_checkpoint, part.last_checkpoint + 1)
+            returns[rows, columns] = block[trials[rows] - part.first_trial]
+    return returns

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box
 
-from tipl import collection, storage
+from tipl import collect_config, storage, trial_groups
 from tipl.collection import CollectConfig, collect
-from tipl.envs import make_vec
+from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
 from tipl.paths import PathDataset, verify
 from tipl.ppo import PPO, PPOConfig, Rollout
 from tipl.progress import CollectionProgress
 from tipl.tasks import get_task
+from tipl.trial_groups import TrialGroup
+from tipl.variation import draw_physics
 
 PENDULUM = "InvertedPendulum-v4"
 STEPS = 32  # between two updates
@@ -231,10 +237,9 @@ def test_a_stopped_collection_ends_in_the_same_bytes(
     kept = {name: data for name, data in content(out).items() if name.startswith("parts/")}
     complete = content(undisturbed.directory)
     assert {name: complete[name] for name in kept} == kept
-    done = 8 * variant.get("checkpoint_interval", 1)  # iterations of the first part
-    resumed = iteration >= done
-    assert len(kept) == 2 + resumed  # of the first group, and the first part of the second
-    assert (out / "resume" / "trials-00002.safetensors").exists() == resumed
+    interval = variant.get("checkpoint_interval", 1)
+    assert len(kept) == 2 + (iteration >= 8 * interval)  # of the first group, and of the second
+    assert [path.name for path in (out / "resume").iterdir()] == ["trials-00002.safetensors"]
     with pytest.raises(TiplError, match="incomplete"):
         PathDataset.open(out)
 
@@ -246,7 +251,7 @@ def test_a_stopped_collection_ends_in_the_same_bytes(
     run(out, **variant)
     assert content(out) == complete
     iterations = CollectConfig(**(OPTIONS | variant)).num_iterations
-    assert updates == {2: iterations - (done if resumed else 0)}
+    assert updates == ({2: iterations - iteration} if iteration < iterations else {})
     assert sum(advanced) == N * STEPS * (iterations + 1)
 
 
@@ -267,35 +272,34 @@ def test_an_error_in_one_group_stops_the_others(
 ) -> None:
     interrupt(monkeypatch, "rollout", 0, 1)
     updates = count_updates(monkeypatch)
-    original = collection._Group._checkpoint
+    original = TrialGroup._checkpoint
 
-    def waiting(self: collection._Group, ppo: PPO) -> dict[str, np.ndarray]:
+    def waiting(self: TrialGroup, ppo: PPO) -> dict[str, np.ndarray]:
         if self.trials[0] == 2 and ppo.iteration == 0:
-            assert self.stop.wait(timeout=60)
+            assert ppo.stop.wait(timeout=60)
         return original(self, ppo)
 
-    monkeypatch.setattr(collection._Group, "_checkpoint", waiting)
+    monkeypatch.setattr(TrialGroup, "_checkpoint", waiting)
     with pytest.raises(KilledError):
         run(tmp_path / "paths", threads=2)
-    assert updates == {0: 1, 2: 1}
+    assert updates == {0: 1}
 
 
-@pytest.mark.parametrize("save", [1, 2, 3])
-def test_a_collection_stopped_between_a_part_and_its_state(
+@pytest.mark.parametrize("save", [1, 7, 8, 9, 16, 17])
+def test_a_collection_stopped_before_its_state_is_saved(
     save: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {"num_trials": 2, "total_steps": 17 * STEPS}  # one group, parts of 8, 8 and 2
     run(tmp_path / "whole", **changes)
     with monkeypatch.context() as patch:
-        original, calls = collection._Group._save_state, []
+        original = TrialGroup._save
 
-        def failing(self: collection._Group, ppo: PPO) -> None:
-            calls.append(ppo.iteration)
-            if len(calls) == save:
+        def failing(self: TrialGroup, ppo: PPO, *args: Any) -> None:
+            if ppo.iteration == save:
                 raise KilledError
-            original(self, ppo)
+            original(self, ppo, *args)
 
-        patch.setattr(collection._Group, "_save_state", failing)
+        patch.setattr(TrialGroup, "_save", failing)
         with pytest.raises(KilledError):
             run(tmp_path / "paths", **changes)
     run(tmp_path / "paths", **changes)
@@ -362,8 +366,10 @@ def test_a_damaged_part_is_named_and_made_again(
 def test_what_a_killed_process_left_half_written_goes(plain: PathDataset, tmp_path: Path) -> None:
     out = tmp_path / "paths"
     run(out)
-    for folder in (out, out / "parts"):
-        (folder / ".part.0123abcd.unfinished").write_bytes(b"half")
+    (out / "resume").mkdir()
+    for name in ("metadata.json", "parts/trials-00000-00001.x", "resume/trials-00002.safetensors"):
+        path = out / name
+        path.with_name(f".{path.name}.0123abcd.unfinished").write_bytes(b"half")
     run(out)
     assert content(out) == content(plain.directory)
 
@@ -380,7 +386,7 @@ def test_a_complete_dataset_is_opened(
     def no_ppo(*args: object, **kwargs: object) -> PPO:
         raise AssertionError("PPO was run")
 
-    monkeypatch.setattr(collection, "PPO", no_ppo)
+    monkeypatch.setattr(trial_groups, "PPO", no_ppo)
     before = times()
     again = run(undisturbed.directory, threads=2, **variant)
     np.testing.assert_array_equal(again.params(), undisturbed.params())
@@ -437,7 +443,10 @@ def test_another_collection_in_the_same_directory(
         ({"ppo": PPOConfig(update_epochs=0)}, "update_epochs is 0"),
         ({"ppo": PPOConfig(learning_rate=float("nan"))}, "learning_rate is nan"),
         ({"env_id": "InvertedPendulm-v4"}, "unknown .*'InvertedPendulm-v4'.* did you mean Inv"),
-        ({"env_id": "CartPole-v1"}, "'CartPole-v1' has the actions Discrete"),
+        ({"env_id": "Blackjack-v1"}, "'Blackjack-v1' has the observations Tuple"),
+        ({"vary": ("gravity=0..2",)}, "'gravity=0..2' was given as what varies"),
+        ({"vary": ("gravty=1..2",)}, "no physics 'gravty'.*did you mean gravity"),
+        ({"env_id": "Pendulum-v1", "vary": ("gravity=1..2",)}, "does not run on mujoco.batch"),
     ],
 )
 def test_impossible_collections_write_nothing(
@@ -489,23 +498,90 @@ def test_a_diverged_trial_is_labelled(
     assert sorted([*train.trials, *held_out.trials]) == others
 
 
-def test_an_environment_that_cannot_be_saved_starts_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1"])
+def test_gymnasiums_environments_are_resumed_in_the_middle_of_an_episode(
+    env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes: dict[str, Any] = {"num_trials": 2, "trials_per_group": 1, "total_steps": 9 * STEPS}
-    run(tmp_path / "whole", "Pendulum-v1", **changes)
+    run(tmp_path / "whole", env_id, **changes)
     with monkeypatch.context() as patch:
-        interrupt(patch, "rollout", 1, 9)
+        interrupt(patch, "rollout", 1, 7)
         with pytest.raises(KilledError):
-            run(tmp_path / "paths", "Pendulum-v1", **changes)
-    assert not (tmp_path / "paths" / "resume").exists()
+            run(tmp_path / "paths", env_id, **changes)
     updates = count_updates(monkeypatch)
-    paths = run(tmp_path / "paths", "Pendulum-v1", **changes)
-    assert updates == {1: 9}
+    paths = run(tmp_path / "paths", env_id, **changes)
+    assert updates == {1: 2}
     assert content(tmp_path / "paths") == content(tmp_path / "whole")
-    assert paths.task.env_id == "Pendulum-v1"
-    assert np.isnan(paths.episodic_return()[:, 0]).all()  # an episode takes 200 steps
-    assert np.nanmax(paths.episodic_return()) < 0
+    assert paths.task.env_id == env_id
+    assert paths.task.discrete == (env_id == "CartPole-v1")
+    assert ("log_std" in paths.layout.names) == (env_id == "Pendulum-v1")
+    assert np.isfinite(paths.episodic_return()).any()
+
+
+class Forgetful(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Counts all steps of its process in its observation, which no seed brings back."""
+
+    observation_space = Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = Box(-1, 1, (1,), np.float32)
+    count = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        return self.observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        type(self).count += 1
+        return self.observation(), 1.0, False, False, {}
+
+    def observation(self) -> np.ndarray:
+        return np.array([self.count, 1], np.float32)
+
+
+def test_an_environment_that_does_not_repeat_itself_starts_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = EnvSpec("Forgetful-v0", f"{__name__}:Forgetful", max_episode_steps=50)
+    monkeypatch.setitem(gymnasium.registry, "Forgetful-v0", spec)
+    monkeypatch.setattr(collect_config, "make_task", functools.cache(make_task))
+    changes: dict[str, Any] = {"num_trials": 1, "total_steps": 9 * STEPS}
+    with monkeypatch.context() as patch:
+        interrupt(patch, "rollout", 0, 7)
+        with pytest.raises(KilledError):
+            run(tmp_path / "paths", "Forgetful-v0", **changes)
+    updates = count_updates(monkeypatch)
+    run(tmp_path / "paths", "Forgetful-v0", **changes)
+    assert updates == {0: 9}
+
+
+def test_each_trial_may_have_its_own_physics(plain: PathDataset, tmp_path: Path) -> None:
+    ranges = ("gravity=0.7..1.4", "body_mass:pole=0.5..2")
+    paths = run(tmp_path / "paths", vary=ranges)
+    assert paths.metadata.vary == {"body_mass:pole": [0.5, 2.0], "gravity": [0.7, 1.4]}
+    draws = [draw_physics(paths.metadata.vary, 3, trial) for trial in range(N)]
+    physics = paths.physics()
+    assert {name: factors.tolist() for name, factors in physics.items()} == {
+        name: [draw[name] for draw in draws] for name in ("body_mass:pole", "gravity")
+    }
+    assert paths.policy(2, -1).task.physics == tuple(draws[2].items())
+    assert paths.policy(2, -1).task != paths.policy(1, -1).task
+    # The same networks and noise, in other worlds.
+    np.testing.assert_array_equal(paths.params()[:, 0], plain.params()[:, 0])
+    assert (paths.params()[:, 1] != plain.params()[:, 1]).any(axis=1).all()
+    run(tmp_path / "ones", vary=("gravity=1..1",))
+    ones = PathDataset.open(tmp_path / "ones")
+    np.testing.assert_array_equal(ones.params(), plain.params())
+    assert plain.physics() == {}
+    assert verify(paths.directory) == []
+
+
+def test_varied_physics_are_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: dict[str, Any] = {"vary": ("gravity=0.7..1.4",)}
+    run(tmp_path / "whole", **changes)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "update", 0, 5)
+        with pytest.raises(KilledError):
+            run(tmp_path / "paths", **changes)
+    run(tmp_path / "paths", **changes)
+    assert content(tmp_path / "paths") == content(tmp_path / "whole")
 
 
 def test_threads_end_with_the_collection(tmp_path: Path) -> None:

@@ -9,26 +9,50 @@ import numpy as np
 import pytest
 
 from tipl.envs.factory import measure_task
+from tipl.envs.mujoco_tasks import MUJOCO_TASKS
 from tipl.errors import TiplError
 from tipl.tasks import TaskSpec, get_task, known_tasks
 
+# Numbers of observed values and of actions, from Gymnasium's documentation.
+SIZES = {
+    "InvertedPendulum-v4": (4, 1),
+    "InvertedPendulum-v5": (4, 1),
+    "HalfCheetah-v4": (17, 6),
+    "HalfCheetah-v5": (17, 6),
+    "InvertedDoublePendulum-v4": (11, 1),
+    "InvertedDoublePendulum-v5": (9, 1),
+    "Hopper-v4": (11, 3),
+    "Hopper-v5": (11, 3),
+    "Walker2d-v4": (17, 6),
+    "Walker2d-v5": (17, 6),
+    "Swimmer-v4": (8, 2),
+    "Swimmer-v5": (8, 2),
+    "Reacher-v4": (11, 2),
+    "Reacher-v5": (10, 2),
+    "Ant-v4": (27, 8),
+    "Ant-v5": (105, 8),
+}
+
+
+def sizes(env_id: str) -> tuple[int, int]:
+    task = get_task(env_id)
+    return task.observation_size, task.action_size
+
 
 def test_the_shipped_tasks_describe_gymnasiums_environments() -> None:
-    assert known_tasks() == (
-        "InvertedPendulum-v4",
-        "InvertedPendulum-v5",
-        "HalfCheetah-v4",
-        "HalfCheetah-v5",
-    )
+    assert {env_id: sizes(env_id) for env_id in known_tasks()} == SIZES
     for env_id in known_tasks():
-        task = get_task(env_id)
-        bound, observation_size = (3.0, 4) if "Pendulum" in env_id else (1.0, 17)
+        task, spec = get_task(env_id), gymnasium.spec(env_id)
+        bound = 3.0 if env_id.startswith("InvertedPendulum") else 1.0
         assert task.env_id == env_id
-        assert task.observation_size == observation_size
         assert task.action_low == (-bound,) * task.action_size
         assert task.action_high == (bound,) * task.action_size
-        assert task.max_episode_steps == 1000
-        assert task.gymnasium_spec == gymnasium.spec(env_id).to_json()
+        assert task.max_episode_steps == spec.max_episode_steps
+        assert task.gymnasium_spec == spec.to_json()
+
+
+def test_every_batched_task_is_shipped() -> None:
+    assert known_tasks() == tuple(MUJOCO_TASKS)
 
 
 def test_the_shipped_statistics_can_be_measured_again() -> None:
@@ -48,12 +72,17 @@ def test_a_spec_survives_json() -> None:
 
 
 def test_an_unknown_task_lists_the_known_ones_and_the_way_to_others() -> None:
-    with pytest.raises(TiplError, match=r"'Hopper-v4'.*InvertedPendulum-v4, .*HalfCheetah-v5") as e:
-        get_task("Hopper-v4")
-    assert "tipl.envs.make_task('Hopper-v4')" in str(e.value)
+    with pytest.raises(
+        TiplError, match=r"'Humanoid-v4'.*InvertedPendulum-v4, .*HalfCheetah-v5"
+    ) as e:
+        get_task("Humanoid-v4")
+    assert "tipl.envs.make_task('Humanoid-v4')" in str(e.value)
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TaskSpec)])
+@pytest.mark.parametrize(
+    "name",
+    [f.name for f in dataclasses.fields(TaskSpec) if f.default is dataclasses.MISSING],
+)
 def test_a_missing_field_is_named(name: str) -> None:
     data = get_task("InvertedPendulum-v4").to_json()
     del data[name]

@@ -13,7 +13,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "CollectConfig": "collection",
+    "CollectConfig": "collect_config",
     "Forecaster": "forecast",
     "ParamLayout": "policy",
     "PathDataset": "paths",

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from tipl.kernels import adam_step
+
 __all__ = ["StackedAdam"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -20,7 +22,7 @@ class StackedAdam:
 
     Args:
         params: `[N, P]`, changed in place by `step`.
-        gradients: `[N, P]`, read and overwritten by `step`.
+        gradients: `[N, P]`, read by `step`.
         eps: added to the root of the second moment.
         max_grad_norm: each trial's gradient is scaled down to at most this Euclidean norm.
     """
@@ -41,25 +43,19 @@ class StackedAdam:
 
     def step(self, learning_rate: float) -> None:
         """Moves the parameters by one step."""
-        norm = np.sqrt(np.einsum("np,np->n", self.gradients, self.gradients))
-        scale = np.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
         self.num_steps += 1
         correction = math.sqrt((1 - BETA2**self.num_steps) / (1 - BETA2))
         step_size = learning_rate * (1 - BETA1) / (1 - BETA1**self.num_steps) * correction
-        eps = self.eps * correction
-        rows = zip(self.params, self.gradients, self.first_moment, self.second_moment, strict=True)
-        for n, (params, scratch, first, second) in enumerate(rows):  # a row fits the cache
-            scratch *= scale[n]
-            first *= BETA1
-            first += scratch
-            second *= BETA2
-            scratch *= scratch
-            second += scratch
-            np.sqrt(second, out=scratch)
-            scratch += eps
-            np.divide(first, scratch, out=scratch)
-            scratch *= step_size
-            params -= scratch
+        scalar = self.params.dtype.type  # a float64 would make all of float32's arithmetic float64
+        adam_step(
+            self.params,
+            self.gradients,
+            (self.first_moment, self.second_moment),
+            (scalar(BETA1), scalar(BETA2)),
+            scalar(self.max_grad_norm),
+            scalar(step_size),
+            scalar(self.eps * correction),
+        )
 
     def state(self) -> dict[str, Array]:
         """Everything needed to continue, as arrays."""

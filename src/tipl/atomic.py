@@ -23,6 +23,7 @@ __all__ = [
     "is_unfinished",
     "new_directory",
     "remove_unfinished",
+    "unfinished_writes",
     "write_bytes_atomically",
 ]
 
@@ -62,16 +63,28 @@ def is_unfinished(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(_TEMPORARY_SUFFIX)
 
 
-def remove_unfinished(directory: Path) -> None:
-    """Removes what killed processes left half-written in a directory; nobody may be writing there.
+def unfinished_writes(directory: Path, name: str = "") -> list[Path]:
+    """What unfinished writes have left in a directory, of files whose names start with `name`.
+
+    A write that is under way looks the same as one whose process was killed.
+
+    Raises:
+        TiplError: the directory cannot be read.
+    """
+    with explained("read", directory):
+        paths = sorted(directory.iterdir()) if directory.exists() else []
+    return [path for path in paths if is_unfinished(path) and path.name.startswith(f".{name}")]
+
+
+def remove_unfinished(directory: Path, name: str = "") -> None:
+    """Removes `unfinished_writes(directory, name)`; nobody may be writing such files there.
 
     Raises:
         TiplError: the directory cannot be read or changed.
     """
     with explained("clean up", directory):
-        for path in directory.iterdir():
-            if is_unfinished(path):
-                _remove(path)
+        for path in unfinished_writes(directory, name):
+            _remove(path)
 
 
 def _remove(path: Path) -> None:

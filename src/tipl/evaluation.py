@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Float64
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
+from tipl.actions import best_actions
 from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.options import thread_count
@@ -93,6 +94,7 @@ def evaluate_stack(
     episodes: int,
     *,
     statistics: tuple[Float[np.ndarray, "M O"], Float[np.ndarray, "M O"]] | None = None,
+    physics: Mapping[str, Float[np.ndarray, " M"]] | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: bool = False,
@@ -109,13 +111,15 @@ def evaluate_stack(
         task: the environment.
         episodes: episodes E for each policy.
         statistics: mean and std of each policy's observation normaliser; by default the task's.
+        physics: factors `[M]` of each policy's physics by name (see `tipl.envs.physics`); by
+            default the task's.
         seed: fixes the episodes' starts.
         threads: by default one for each processor.
         progress: show a progress bar.
 
     Raises:
-        TiplError: `episodes` or `threads` is below 1, the seed below 0, or the weights are not
-            finite or do not fit the layout.
+        TiplError: `episodes` or `threads` is below 1, the seed below 0, the weights are not
+            finite or do not fit the layout, or the physics cannot be scaled.
     """
     available = thread_count(threads)
     _check(params, layout, episodes, seed)
@@ -123,13 +127,15 @@ def evaluate_stack(
         shape = (len(params), task.observation_size)
         mean = np.broadcast_to(np.array(task.observation_mean), shape)
         statistics = (mean, np.broadcast_to(np.array(task.observation_std), shape))
+    if physics is None:
+        physics = {name: np.full(len(params), factor) for name, factor in task.physics}
     returns = np.full((len(params), episodes), np.nan)
     pairs = [(m, e) for m in range(len(params)) for e in range(episodes)]
     count = min(available, -(-len(pairs) // NUM_SLOTS))
     with progress_bar(progress) as bar, threadpool_limits(1, "blas"):
         task_id = bar.add_task(f"evaluate {len(params)} policies", total=len(pairs), note="")
         workers = [
-            _Worker(params, layout, task, statistics, seed, pairs[i::count], returns)
+            _Worker(params, layout, task, statistics, physics, seed, pairs[i::count], returns)
             for i in range(count)
         ]
         with ThreadPoolExecutor(count) as pool:
@@ -166,12 +172,14 @@ class _Worker:
         layout: ParamLayout,
         task: TaskSpec,
         statistics: tuple[Array, Array],
+        physics: Mapping[str, Array],
         seed: int,
         pairs: Sequence[tuple[int, int]],
         returns: Array,
     ) -> None:
         self.params, self.task, self.seed, self.returns = params, task, seed, returns
         self.all_means, self.all_stds = statistics
+        self.all_physics = physics
         self.waiting = list(reversed(pairs))
         slots = min(NUM_SLOTS, len(pairs))
         self.running: list[tuple[int, int] | None] = [None] * slots
@@ -179,18 +187,17 @@ class _Worker:
         self.actor = stacked_mlp(layout.unflatten(self.slot_params), "actor")
         self.mean = np.zeros((slots, task.observation_size))
         self.std = np.ones((slots, task.observation_size))
-        self.envs = make_vec(task.env_id, slots)
+        self.envs = make_vec(task.env_id, slots, physics={name: np.ones(slots) for name in physics})
 
     def run(self, bar: Progress, task_id: Any) -> None:
         """Fills this worker's entries of the returns."""
-        bounds = self.task.action_bounds
         slots = len(self.running)
         observations = self._start_episodes(np.ones(slots, bool))
         running, totals = np.ones(slots, bool), np.zeros(slots)
         while running.any():
             inputs = normalise_observations(observations, self.mean, self.std)[:, None]
             # [S, 1, O] -> [S, 1, A] -> [S, A]
-            actions = np.clip(self.actor.forward(inputs)[:, 0], *bounds)
+            actions = best_actions(self.task, self.actor.forward(inputs)[:, 0])
             observations, rewards, terminated, truncated, _ = self.envs.step(actions)
             totals += rewards
             done = (terminated | truncated) & running
@@ -214,8 +221,17 @@ class _Worker:
                 self.slot_params[slot] = self.params[policy]
                 self.mean[slot], self.std[slot] = self.all_means[policy], self.all_stds[policy]
                 seeds[slot] = int(np.random.SeedSequence((self.seed, episode)).generate_state(1)[0])
+        self._set_physics(free)
         observations, _ = self.envs.reset(
             seed=seeds,  # type: ignore[arg-type]
             options={"reset_mask": free.copy()},
         )
         return observations
+
+    def _set_physics(self, free: Array) -> None:
+        """Gives the slots that start an episode the physics of their policies."""
+        starting = [slot for slot in np.flatnonzero(free) if self.running[slot] is not None]
+        if self.all_physics and starting:
+            policies = [pair[0] for slot in starting if (pair := self.running[slot])]
+            factors = {name: values[policies] for name, values in self.all_physics.items()}
+            self.envs.set_physics(np.array(starting), factors)  # type: ignore[attr-defined]

@@ -178,22 +178,26 @@ class ForecastSet:
                 "collect with normaliser='frozen'"
             )
         true = self.paths.params()  # [N, T, P]
-        size = true.shape[-1]
+        (F, N), T, size = self.params.shape[:2], true.shape[1], true.shape[-1]
         policies = np.concatenate([self.params.reshape(-1, size), true.reshape(-1, size)])
-        # Equal weights, such as those of standing still, are run once.
+        trials = np.concatenate([np.tile(np.arange(N), F), np.repeat(np.arange(N), T)])
+        physics = {name: factors[trials] for name, factors in self.paths.physics().items()}
+        # Equal weights, such as those of standing still, are run once in the same physics.
         numbers: dict[bytes, int] = {}
-        which = [numbers.setdefault(row.tobytes(), len(numbers)) for row in policies]
+        rows = np.column_stack([policies.astype(np.float64), *physics.values()])
+        which = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
         _, distinct = np.unique(which, return_index=True)
         returns = evaluate_stack(
             policies[distinct],
             self.paths.layout,
             self.paths.task,
             episodes,
+            physics={name: factors[distinct] for name, factors in physics.items()},
             seed=seed,
             threads=threads,
             progress=progress,
         )[which]
-        count = self.params.shape[0] * self.params.shape[1]
+        count = F * N
         return ForecastReturns(
             returns[:count].reshape(*self.params.shape[:2], episodes),  # [F * N, E] -> [F, N, E]
             returns[count:].reshape(*true.shape[:2], episodes),  # [N * T, E] -> [N, T, E]

@@ -1,4 +1,4 @@
-"""The Gaussian MLP policy: its parameter layout, initialisation, action and files."""
+"""The MLP policy: its parameter layout, initialisation, action and files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from tipl import storage
+from tipl.actions import best_actions
 from tipl.errors import TiplError
 from tipl.mlp import StackedMLP
 from tipl.tasks import TaskSpec, get_task
@@ -21,6 +22,7 @@ __all__ = [
     "OBSERVATION_CLIP",
     "ParamLayout",
     "Policy",
+    "actor_layout",
     "initial_params",
     "normalise_observations",
     "stacked_mlp",
@@ -125,6 +127,13 @@ class ParamLayout:
             ) from error
 
 
+def actor_layout(task: TaskSpec, hidden_sizes: Sequence[int]) -> ParamLayout:
+    """The layout of a policy for a task: of its means and `log_std`, or of its logits."""
+    if task.discrete:
+        return ParamLayout.mlp("actor", [task.observation_size, *hidden_sizes, task.action_size])
+    return ParamLayout.actor(task.observation_size, task.action_size, hidden_sizes)
+
+
 def stacked_mlp(arrays: Mapping[str, Array], prefix: str) -> StackedMLP:
     """The N networks `{prefix}.*` among the arrays of `ParamLayout.unflatten(params [N, P])`."""
     depth = sum(name.startswith(f"{prefix}.") and name.endswith("weight") for name in arrays)
@@ -182,11 +191,11 @@ def normalise_observations(
 
 
 class Policy:
-    """A Gaussian MLP policy with everything it needs to act.
+    """An MLP policy, Gaussian or categorical, with everything it needs to act.
 
     Attributes:
         params: flat parameters `[P]`, float32.
-        layout: names and shapes in `params`: `actor.*` and `log_std`.
+        layout: names and shapes in `params`: `actor.*`, and `log_std` of a Gaussian policy.
         task: the environment that it acts in.
         observation_mean: mean `[O]` of the observation normaliser, float64.
         observation_std: standard deviation `[O]` of the observation normaliser, float64.
@@ -209,9 +218,7 @@ class Policy:
                 f"the layout holds {layout.size} parameters, but an array of shape "
                 f"{params.shape} was given; pass the flat parameters of this architecture"
             )
-        task_layout = ParamLayout.actor(
-            task.observation_size, task.action_size, layout.hidden_sizes
-        )
+        task_layout = actor_layout(task, layout.hidden_sizes)
         if layout != task_layout:
             raise TiplError(
                 f"the layout {layout.to_json()} was given, but a policy for {task.env_id} with "
@@ -262,7 +269,7 @@ class Policy:
             raise TiplError(f"the seed {seed} was given; expected 0 or more")
         spec = get_task(task) if isinstance(task, str) else task
         check_hidden_sizes(hidden_sizes)
-        layout = ParamLayout.actor(spec.observation_size, spec.action_size, hidden_sizes)
+        layout = actor_layout(spec, hidden_sizes)
         return cls(initial_params(layout, seed), layout, spec)
 
     def with_params(self, params: Float[np.ndarray, " P"]) -> Policy:
@@ -273,26 +280,29 @@ class Policy:
         self,
         observation: Float[np.ndarray, "*batch O"],
         rng: np.random.Generator | None = None,
-    ) -> Float[np.ndarray, "*batch A"]:
-        """The action for an observation, inside the task's action bounds.
+    ) -> Shaped[np.ndarray, "*batch ..."]:
+        """The action for an observation, as the environment takes it.
 
         Args:
             observation: one observation `[O]` or a batch `[..., O]`, as the environment gives it.
-            rng: draws a stochastic action; without it the mean action is returned.
+            rng: draws a stochastic action; without it the most likely action is returned.
 
         Returns:
-            Actions `[..., A]`, float32.
+            Actions `[..., A]`, float32, inside the task's action bounds; of a task with discrete
+            actions their numbers `[...]`, int64.
         """
         batch = observation.shape[:-1]
         inputs = normalise_observations(
             observation, self.observation_mean, self.observation_std
         ).reshape(1, -1, self.task.observation_size)  # [*batch, O] -> [1, B, O]
-        mean = self._actor.forward(inputs)
-        if rng is not None:
+        outputs = self._actor.forward(inputs)[0]
+        if rng is not None and self.task.discrete:
+            outputs += rng.gumbel(size=outputs.shape)  # their largest is a draw from the softmax
+        elif rng is not None:
             std = np.exp(self._arrays["log_std"][0])
-            mean += std * rng.standard_normal(mean.shape, dtype=np.float32)
-        actions = np.clip(mean, *self.task.action_bounds)
-        return np.reshape(actions, (*batch, self.task.action_size))  # [1, B, A] -> [*batch, A]
+            outputs += std * rng.standard_normal(outputs.shape, dtype=np.float32)
+        actions = best_actions(self.task, outputs)
+        return actions.reshape(*batch, *actions.shape[1:])  # [B, ...] -> [*batch, ...]
 
     def save(self, directory: str | Path) -> None:
         """Writes `policy.safetensors` and `policy.json`: all that is needed to act.

@@ -10,20 +10,28 @@ CleanRL, a truncated episode is bootstrapped with the value of its last observat
 from __future__ import annotations
 
 import dataclasses
-import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from tipl import kernels
+from tipl.actions import ActionHead, CategoricalHead, GaussianHead, executable
 from tipl.adam import StackedAdam
 from tipl.normalisers import RewardScaler, RunningMoments
-from tipl.policy import ParamLayout, initial_params, normalise_observations, stacked_mlp
+from tipl.policy import (
+    ParamLayout,
+    actor_layout,
+    initial_params,
+    normalise_observations,
+    stacked_mlp,
+)
 from tipl.rollout import Rollout, advantages_and_returns
 from tipl.tasks import TaskSpec
 
-__all__ = ["PPO", "PPOConfig"]
+__all__ = ["PPO", "PPOConfig", "StoppedError"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -31,10 +39,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # trials share its batch, and a resumed trial needs no stored generator.
 INITIAL_NETWORK, ENVIRONMENT, ACTION_NOISE, MINIBATCHES = range(1, 5)
 
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-
-STATE_ARRAYS = ("params", "last_finite", "diverged", "episode_return", "observation")
+STATE_ARRAYS = ("params", "diverged", "episode_return", "observation")
 """What `PPO.state` holds of the trials' own arrays."""
+
+
+class StoppedError(Exception):
+    """What ends `rollout` and `update` half-way when `PPO.stop` is set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +87,8 @@ class PPO:
     """N independent PPO trials, one environment each.
 
     `rollout()` then `update(rollout)` is one iteration. The actor's parameters come first in
-    `params`, then the critic's.
+    `params`, then the critic's. Once the event `stop` is set, whatever is under way raises
+    `StoppedError`, after which the trials are good for nothing but `set_state`.
 
     Args:
         envs: N environments with same-step autoreset, as `tipl.envs.make_vec` makes them.
@@ -110,8 +121,9 @@ class PPO:
         self.config = config or PPOConfig()
         self.num_iterations, self.seed, self.dtype = num_iterations, seed, dtype
         self.iteration = 0
+        self.stop = threading.Event()
         N, observation_size = len(self.trials), task.observation_size
-        self.actor_layout = ParamLayout.actor(observation_size, task.action_size, hidden_sizes)
+        self.actor_layout = actor_layout(task, hidden_sizes)
         self.layout = self.actor_layout + ParamLayout.critic(observation_size, hidden_sizes)
         networks = self.trials if initial == "independent" else [0] * N
         self.params = np.stack(
@@ -143,7 +155,13 @@ class PPO:
         self.actor, self.critic = stacked_mlp(arrays, "actor"), stacked_mlp(arrays, "critic")
         self.actor_gradients = stacked_mlp(gradients, "actor")
         self.critic_gradients = stacked_mlp(gradients, "critic")
-        self.log_std, self.log_std_gradient = arrays["log_std"], gradients["log_std"]
+        clip_coef, ent_coef = self.config.clip_coef, self.config.ent_coef
+        self.head: ActionHead
+        if self.task.discrete:
+            self.head = CategoricalHead(self.task.action_size, clip_coef, ent_coef)
+        else:
+            self.log_std = arrays["log_std"]
+            self.head = GaussianHead(self.log_std, gradients["log_std"], clip_coef, ent_coef)
 
     # --- rollout ---------------------------------------------------------------------------
 
@@ -166,18 +184,24 @@ class PPO:
         """Lets every trial act for `num_steps` steps with its present weights."""
         T, N = self.config.num_steps, len(self.trials)
         observations = np.empty((T, N, self.task.observation_size), self.dtype)
-        actions, rewards = np.empty((T, N, self.task.action_size), self.dtype), np.empty((T, N))
+        actions, log_probs = (
+            np.empty((T, N, self.head.size), self.dtype),
+            np.empty((T, N), self.dtype),
+        )
+        rewards = np.empty((T, N))
         dones, terminated = np.empty((T, N), bool), np.empty((T, N), bool)
         final_observations: list[tuple[int, int, Array]] = []  # of truncated episodes
         return_sum, num_episodes = np.zeros(N), np.zeros(N, np.int32)
-        noise, std = self._action_noise(), np.exp(self.log_std)
-        bounds = self.task.action_bounds
+        noise = self._action_noise()
         for t in range(T):
+            self._check_stop()
             observations[t] = self.observation
             # [N, O] -> [N, 1, O] -> [N, 1, A] -> [N, A]
-            actions[t] = self.actor.forward(self.observation[:, None])[:, 0] + std * noise[t]
-            executed = np.clip(actions[t].astype(np.float32), *bounds)
-            received, reward, terminated[t], truncated, info = self.envs.step(executed)
+            outputs = self.actor.forward(self.observation[:, None])[:, 0]
+            actions[t], log_probs[t] = self.head.draw(outputs, noise[t])
+            received, reward, terminated[t], truncated, info = self.envs.step(
+                executable(self.task, actions[t])
+            )
             dones[t] = terminated[t] | truncated
             rewards[t] = self.reward_scaler(reward, terminated[t])
             self.episode_return += reward
@@ -188,12 +212,11 @@ class PPO:
                 bootstrapped = np.flatnonzero(truncated & ~terminated[t])
                 final_observations += [(t, int(n), info["final_obs"][n]) for n in bootstrapped]
             self.observation = self._receive(received)
-        log_probs = -0.5 * noise**2 - (self.log_std + HALF_LOG_TWO_PI)
         values, next_values = self._values(observations, terminated, final_observations)
         return Rollout(
             observations=observations,
             actions=actions,
-            log_probs=log_probs.sum(axis=2),
+            log_probs=log_probs,
             rewards=rewards.astype(self.dtype),
             values=values,
             next_values=next_values,
@@ -205,11 +228,11 @@ class PPO:
         )
 
     def _action_noise(self) -> Array:
-        """Standard normal noise `[T, N, A]`, each trial's from its own generator."""
-        size = (self.config.num_steps, self.task.action_size)
+        """What actions are drawn with, `[T, N, A]`, each trial's from its own generator."""
         noise = [
-            np.random.default_rng((self.seed, trial, ACTION_NOISE, self.iteration)).standard_normal(
-                size
+            self.head.noise(
+                np.random.default_rng((self.seed, trial, ACTION_NOISE, self.iteration)),
+                self.config.num_steps,
             )
             for trial in self.trials
         ]
@@ -269,25 +292,33 @@ class PPO:
         learning_rate = config.learning_rate
         if config.anneal_lr:
             learning_rate *= 1.0 - self.iteration / self.num_iterations
-        inputs, actions, log_probs = rollout.observations, rollout.actions, rollout.log_probs
-        batch = [
+        steps = [
             # [T, N, ...] -> [N, T, ...]
             np.ascontiguousarray(array.swapaxes(0, 1))
-            for array in (inputs, actions, log_probs, advantages, returns, rollout.values)
+            for array in (
+                rollout.observations,
+                rollout.actions,
+                rollout.log_probs,
+                advantages,
+                returns,
+                rollout.values,
+            )
         ]
         # The order is the same for all trials; their data differ.
         rng = np.random.default_rng((self.seed, self.iteration, MINIBATCHES))
-        with np.errstate(all="ignore"):  # a diverging trial overflows; it is labelled below
-            for _ in range(config.update_epochs):
-                order = rng.permutation(config.num_steps)
-                for indices in np.array_split(order, config.num_minibatches):
-                    self._write_gradients(*(array[:, indices] for array in batch))
-                    self.adam.step(learning_rate)
+        for _ in range(config.update_epochs):
+            order = rng.permutation(config.num_steps)
+            for indices in np.array_split(order, config.num_minibatches):
+                self._check_stop()
+                self._write_gradients(indices, *steps)
+                self.adam.step(learning_rate)
         self.iteration += 1
         self._hold_diverged()
 
+    @np.errstate(all="ignore")  # a diverging trial overflows; `update` labels it
     def _write_gradients(
         self,
+        indices: Array,
         observations: Array,
         actions: Array,
         old_log_probs: Array,
@@ -295,41 +326,35 @@ class PPO:
         returns: Array,
         old_values: Array,
     ) -> None:
-        """Writes the gradient of the PPO loss on one minibatch, `[N, B, ...]`, by hand."""
-        config, B = self.config, observations.shape[1]
+        """Writes the gradient of the PPO loss on the minibatch at `indices [B]`, by hand.
+
+        The other arrays hold all steps of the rollout, `[N, T, ...]`.
+        """
+        config, scalar = self.config, self.dtype
+        inputs = observations[:, indices]  # [N, B, O]
+        outputs = self.actor.forward(inputs)
         if config.norm_adv:
-            advantages = advantages - advantages.mean(axis=1, keepdims=True)
-            advantages /= advantages.std(axis=1, ddof=1, keepdims=True) + 1e-8
-        # Policy loss: mean(max(-advantage * ratio, -advantage * clip(ratio)))
-        inverse_std = np.exp(-self.log_std)[:, None]
-        error = (actions - self.actor.forward(observations)) * inverse_std  # [N, B, A]
-        log_probs = -0.5 * (error * error).sum(axis=2)
-        log_probs -= (self.log_std + HALF_LOG_TWO_PI).sum(axis=1)[:, None]
-        ratio = np.exp(log_probs - old_log_probs)
-        gain = advantages * ratio
-        clipped = np.clip(ratio, 1 - config.clip_coef, 1 + config.clip_coef)
-        unclipped = gain <= advantages * clipped  # elsewhere the loss is flat
-        d_log_probs = (gain * unclipped * (-1.0 / B))[:, :, None]
-        self.actor.backward(
-            d_log_probs * error * inverse_std,
-            self.actor_gradients.weights,
-            self.actor_gradients.biases,
+            minibatch_advantages = np.empty(inputs.shape[:2], scalar)
+            kernels.normalised_advantages(advantages, indices, minibatch_advantages)
+        else:
+            minibatch_advantages = advantages[:, indices]
+        d_outputs = np.empty_like(outputs)
+        self.head.write_gradient(
+            outputs, indices, actions, old_log_probs, minibatch_advantages, d_outputs
         )
-        self.log_std_gradient[:] = (d_log_probs * (error * error - 1.0)).sum(axis=1)
-        self.log_std_gradient -= config.ent_coef  # the entropy is sum(log_std) + constant
-        # Value loss: vf_coef / 2 * mean(max((v - R)^2, (clip(v) - R)^2))
-        values = self.critic.forward(observations)[:, :, 0]
-        value_error = values - returns
-        if config.clip_vloss:
-            change = values - old_values
-            kept = np.clip(change, -config.clip_coef, config.clip_coef)
-            clipped_error = old_values + kept - returns
-            value_error *= (change == kept) | (np.abs(value_error) >= np.abs(clipped_error))
-        self.critic.backward(
-            (value_error * (config.vf_coef / B))[:, :, None],
-            self.critic_gradients.weights,
-            self.critic_gradients.biases,
+        self.actor.backward(d_outputs, self.actor_gradients.weights, self.actor_gradients.biases)
+        values = self.critic.forward(inputs)
+        d_values = np.empty_like(values)
+        kernels.value_gradient(
+            values,
+            indices,
+            returns,
+            old_values,
+            scalar(config.clip_coef if config.clip_vloss else np.inf),
+            scalar(config.vf_coef),
+            d_values,
         )
+        self.critic.backward(d_values, self.critic_gradients.weights, self.critic_gradients.biases)
 
     def _hold_diverged(self) -> None:
         """Labels trials with weights that are not finite and holds them at their last finite."""
@@ -340,7 +365,11 @@ class PPO:
         self.adam.second_moment[held] = 0.0
         self.last_finite[:] = self.params
 
-    # --- resuming --------------------------------------------------------------------------
+    # --- stopping and resuming -------------------------------------------------------------
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise StoppedError
 
     def state(self) -> dict[str, Array]:
         """Everything needed to go on as if never interrupted: copies, by dotted name."""
@@ -372,4 +401,5 @@ class PPO:
             self.observation_moments.set_state(parts["observation_moments"])
         for name in STATE_ARRAYS:
             getattr(self, name)[...] = parts["ppo"][name]
+        self.last_finite[:] = self.params
         self.iteration = int(parts["ppo"]["iteration"])

@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -38,6 +38,10 @@ class TaskSpec:
         observation_mean: Mean of the observations under uniform random actions, [O].
         observation_std: Their standard deviation, [O], never below 1e-3.
         gymnasium_spec: The whole Gymnasium spec, ``gymnasium.spec(env_id).to_json()``.
+        first_action: Of a task with A discrete actions the number of the first of them, with empty
+            ``action_low`` and ``action_high``; None if actions are continuous.
+        physics: Names of :mod:`tipl.envs.physics` with factors of the original physics; empty for
+            the task as Gymnasium defines it.
 
     Raises:
         TiplError: The values contradict each other.
@@ -52,11 +56,14 @@ class TaskSpec:
     observation_mean: tuple[float, ...]
     observation_std: tuple[float, ...]
     gymnasium_spec: str
+    first_action: int | None = None
+    physics: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
+        num_bounds = 0 if self.discrete else self.action_size
         for name, size in (
-            ("action_low", self.action_size),
-            ("action_high", self.action_size),
+            ("action_low", num_bounds),
+            ("action_high", num_bounds),
             ("observation_mean", self.observation_size),
             ("observation_std", self.observation_size),
         ):
@@ -78,16 +85,32 @@ class TaskSpec:
             )
 
     @property
+    def discrete(self) -> bool:
+        """Whether actions are numbers, ``action_size`` of them."""
+        return self.first_action is not None
+
+    def with_physics(self, physics: Mapping[str, float]) -> TaskSpec:
+        """Return the same task with its physics scaled by factors, instead of any it had."""
+        return replace(self, physics=tuple(sorted(physics.items())))
+
+    @property
     def action_bounds(self) -> tuple[Float32[np.ndarray, " A"], Float32[np.ndarray, " A"]]:
         """Lowest and highest action, [A] each, as environments take them."""
         return np.array(self.action_low, np.float32), np.array(self.action_high, np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as a dictionary of plain JSON values, for :meth:`from_json`."""
-        return {
+        values = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
+        # Left out where they say nothing, as in the files of before there were any.
+        if self.first_action is None:
+            del values["first_action"]
+        if self.physics:
+            return values | {"physics": dict(self.physics)}
+        del values["physics"]
+        return values
 
     @classmethod
     def from_json(cls, data: object) -> TaskSpec:
@@ -106,6 +129,8 @@ class TaskSpec:
             )
         values = {}
         for name, (expected, read) in _FIELDS.items():
+            if name not in data and name in _OPTIONAL:
+                continue
             if name not in data:
                 raise TiplError(
                     f"a task spec lacks the field {name!r}: expected {expected}; "
@@ -159,8 +184,23 @@ def _read_count(value: object) -> int | None:
     return value if is_count else None  # type: ignore[return-value]
 
 
+def _read_number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _read_factors(value: object) -> tuple[tuple[str, float], ...] | None:
+    if not isinstance(value, dict) or not value:
+        return None
+    factors = _read_vector(list(value.values()))
+    return tuple(sorted(zip(value, factors, strict=True))) if factors else None
+
+
 def _read_vector(value: object) -> tuple[float, ...] | None:
-    if not isinstance(value, list) or not value:
+    return _read_bounds(value) or None
+
+
+def _read_bounds(value: object) -> tuple[float, ...] | None:
+    if not isinstance(value, list):
         return None
     if any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in value):
         return None
@@ -170,15 +210,19 @@ def _read_vector(value: object) -> tuple[float, ...] | None:
 # Each field of a TaskSpec: what is expected there, and how it is read (None: not as expected).
 _STRING = ("a string", _read_string)
 _COUNT = ("a positive integer", _read_count)
+_BOUNDS = ("a list of finite numbers", _read_bounds)
 _VECTOR = ("a list of finite numbers", _read_vector)
 _FIELDS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "env_id": _STRING,
     "observation_size": _COUNT,
     "action_size": _COUNT,
-    "action_low": _VECTOR,
-    "action_high": _VECTOR,
+    "action_low": _BOUNDS,
+    "action_high": _BOUNDS,
     "max_episode_steps": _COUNT,
     "observation_mean": _VECTOR,
     "observation_std": _VECTOR,
     "gymnasium_spec": _STRING,
+    "first_action": ("an integer", _read_number),
+    "physics": ("an object of names and positive factors", _read_factors),
 }
+_OPTIONAL = {"first_action", "physics"}

@@ -1,0 +1,123 @@
+"""What a collection is told: its trials, their networks and what is stored of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+from typing import Annotated
+
+import numpy as np
+from tyro.conf import UseAppendAction
+
+from tipl.envs import make_task, make_vec
+from tipl.errors import TiplError
+from tipl.paths import PathMetadata
+from tipl.paths.metadata import Initial, Networks, Normaliser
+from tipl.policy import ParamLayout, actor_layout, check_hidden_sizes
+from tipl.ppo import PPOConfig
+from tipl.variation import parse_ranges
+
+__all__ = ["CollectConfig"]
+
+CHECKPOINTS_PER_PART = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectConfig:
+    """What to collect. Equal configurations give equal bytes, whatever the number of threads."""
+
+    num_trials: int = 128
+    """independent PPO trials"""
+    total_steps: int = 61_440
+    """environment steps of each trial (rounded down to whole PPO iterations)"""
+    seed: int = 0
+    """seed from which every trial's own random numbers are derived"""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """units in each hidden layer of actor and critic"""
+    initial: Initial = "independent"
+    """give each trial its own random initial network, or all the same"""
+    normaliser: Normaliser = "frozen"
+    """observation statistics: the task's, the same for all, or running ones as in CleanRL"""
+    networks: Networks = "actor"
+    """what is stored of each checkpoint"""
+    checkpoint_interval: int = 1
+    """PPO iterations between checkpoints"""
+    trials_per_group: int = 32
+    """trials in one batched loop, which one thread runs"""
+    vary: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """give each trial its own physics, such as gravity=0.7..1.4 or body_mass:pole=0.5..2: factors
+    of the original values, drawn from a range (may be given several times)"""
+    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+    """hyperparameters of PPO"""
+
+    @property
+    def num_iterations(self) -> int:
+        """PPO iterations of each trial."""
+        return self.total_steps // self.ppo.num_steps
+
+    def __post_init__(self) -> None:
+        check_hidden_sizes(self.hidden_sizes)
+        for name in ("num_trials", "checkpoint_interval", "trials_per_group"):
+            if getattr(self, name) < 1:
+                raise TiplError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.seed < 0:
+            raise TiplError(f"the seed is {self.seed}; expected 0 or more")
+        parse_ranges(self.vary)
+        self._check_ppo()
+        if self.num_iterations < self.checkpoint_interval:
+            raise TiplError(
+                f"total_steps is {self.total_steps}, but one checkpoint takes "
+                f"{self.ppo.num_steps * self.checkpoint_interval} steps (num_steps x "
+                "checkpoint_interval); give more steps"
+            )
+        if self.num_iterations % self.checkpoint_interval:
+            raise TiplError(
+                f"{self.total_steps} steps are {self.num_iterations} iterations, which "
+                f"a checkpoint_interval of {self.checkpoint_interval} does not divide; the last "
+                "weights would be lost: choose a divisor"
+            )
+
+    def _check_ppo(self) -> None:
+        for name, value in dataclasses.asdict(self.ppo).items():
+            if not math.isfinite(value):
+                raise TiplError(f"{name} is {value}; expected a finite number")
+        for name in ("num_minibatches", "update_epochs"):
+            if getattr(self.ppo, name) < 1:
+                raise TiplError(f"{name} is {getattr(self.ppo, name)}; expected at least 1")
+        if self.ppo.num_steps < 2 * self.ppo.num_minibatches:
+            raise TiplError(
+                f"num_steps is {self.ppo.num_steps} with {self.ppo.num_minibatches} minibatches; "
+                "expected at least 2 steps in each, whose advantages can be normalised"
+            )
+
+    def metadata(self, env_id: str) -> PathMetadata:
+        """What the dataset of this collection says of itself."""
+        task = make_task(env_id)
+        if self.vary:  # says now what cannot vary, before anything is written
+            ranges = parse_ranges(self.vary)
+            make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
+        layout = actor_layout(task, self.hidden_sizes)
+        if self.networks == "actor+critic":
+            layout += ParamLayout.critic(task.observation_size, self.hidden_sizes)
+        return PathMetadata(
+            task=task,
+            layout=layout,
+            hidden_sizes=tuple(self.hidden_sizes),
+            networks=self.networks,
+            initial=self.initial,
+            normaliser=self.normaliser,
+            num_trials=self.num_trials,
+            num_checkpoints=self.num_iterations // self.checkpoint_interval + 1,
+            trials_per_part=min(self.trials_per_group, self.num_trials),
+            checkpoints_per_part=CHECKPOINTS_PER_PART,
+            checkpoint_interval=self.checkpoint_interval,
+            steps_per_checkpoint=self.checkpoint_interval * self.ppo.num_steps,
+            seed=self.seed,
+            vary={name: list(bounds) for name, bounds in parse_ranges(self.vary).items()},
+            ppo=dataclasses.asdict(self.ppo),
+            versions={
+                name: importlib.metadata.version(name)
+                for name in ("tipl", "numpy", "numba", "mujoco", "gymnasium")
+            },
+        )

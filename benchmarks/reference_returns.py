@@ -230,7 +230,8 @@ def same_hyperparameters() -> PPOConfig:
 def collect(args: Args, normaliser: Literal["running", "frozen"]) -> PathDataset:
     """The paths of tipl's trials."""
     # few trials are shared out among all threads; a dataset of other groups is another dataset
-    group = min(CollectConfig().trials_per_group, math.ceil(args.trials / args.threads))
+    default = CollectConfig(num_trials=args.trials).group_size
+    group = min(default, math.ceil(args.trials / args.threads))
     name = f"{args.task}-{args.trials}x{args.steps}-{normaliser}-groups-of-{group}"
     return tipl.collect(
         args.task,

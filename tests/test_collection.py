@@ -18,6 +18,7 @@ from tipl import collect_config, storage, trial_groups
 from tipl.collection import CollectConfig, collect
 from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
+from tipl.evaluation import evaluate
 from tipl.paths import PathDataset, verify
 from tipl.ppo import PPO, PPOConfig, Rollout
 from tipl.progress import CollectionProgress
@@ -444,6 +445,7 @@ def test_another_collection_in_the_same_directory(
         ({"ppo": PPOConfig(learning_rate=float("nan"))}, "learning_rate is nan"),
         ({"env_id": "InvertedPendulm-v4"}, "unknown .*'InvertedPendulm-v4'.* did you mean Inv"),
         ({"env_id": "Blackjack-v1"}, "'Blackjack-v1' has the observations Tuple"),
+        ({"evaluation_episodes": -1}, "evaluation_episodes is -1"),
         ({"vary": ("gravity=0..2",)}, "'gravity=0..2' was given as what varies"),
         ({"vary": ("gravty=1..2",)}, "no physics 'gravty'.*did you mean gravity"),
         ({"env_id": "Pendulum-v1", "vary": ("gravity=1..2",)}, "does not run on mujoco.batch"),
@@ -571,6 +573,28 @@ def test_each_trial_may_have_its_own_physics(plain: PathDataset, tmp_path: Path)
     np.testing.assert_array_equal(ones.params(), plain.params())
     assert plain.physics() == {}
     assert verify(paths.directory) == []
+
+
+def test_checkpoints_may_be_evaluated_at_once(plain: PathDataset, tmp_path: Path) -> None:
+    paths = run(tmp_path / "paths", evaluation_episodes=2, evaluate_every=4)
+    returns = paths.deterministic_return()
+    assert returns.shape == (N, ITERATIONS + 1, 2)
+    evaluated = np.isfinite(returns).all(axis=(0, 2))
+    assert np.flatnonzero(evaluated).tolist() == [0, 4, 8, 10]
+    own = evaluate(paths.policy(1, 4), 2)
+    np.testing.assert_array_equal(returns[1, 4], own.episodic_return)
+    np.testing.assert_array_equal(paths.params(), plain.params())
+
+
+def test_varied_physics_are_evaluated_in_their_own_world(tmp_path: Path) -> None:
+    ranges = ("gravity=0.01..3",)
+    paths = run(tmp_path / "paths", vary=ranges, initial="shared", evaluation_episodes=3)
+    returns = paths.deterministic_return()
+    assert len(np.unique(returns[:, 0], axis=0)) == N  # one network, N worlds
+    for i in range(N):
+        np.testing.assert_array_equal(
+            returns[i, 0], evaluate(paths.policy(i, 0), 3).episodic_return
+        )
 
 
 def test_varied_physics_are_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

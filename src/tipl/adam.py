@@ -57,6 +57,16 @@ class StackedAdam:
             scalar(self.eps * correction),
         )
 
+    def view(self, trials: slice) -> StackedAdam:
+        """The optimiser of some of the trials: it shares their arrays and counts its own steps."""
+        view = StackedAdam(
+            self.params[trials], self.gradients[trials], self.eps, self.max_grad_norm
+        )
+        view.first_moment = self.first_moment[trials]
+        view.second_moment = self.second_moment[trials]
+        view.num_steps = self.num_steps
+        return view
+
     def state(self) -> dict[str, Array]:
         """Everything needed to continue, as arrays."""
         return {

@@ -43,13 +43,20 @@ class CollectConfig:
     """what is stored of each checkpoint"""
     checkpoint_interval: int = 1
     """PPO iterations between checkpoints"""
-    trials_per_group: int = 32
-    """trials in one batched loop, which one thread runs"""
+    trials_per_group: int | None = None
+    """trials in one batched loop, which one thread runs; by default at most 64, and half of all"""
     vary: Annotated[tuple[str, ...], UseAppendAction] = ()
     """give each trial its own physics, such as gravity=0.7..1.4 or body_mass:pole=0.5..2: factors
     of the original values, drawn from a range (may be given several times)"""
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     """hyperparameters of PPO"""
+
+    @property
+    def group_size(self) -> int:
+        """Trials in one batched loop, the last of which may have fewer."""
+        if self.trials_per_group is not None:
+            return min(self.trials_per_group, self.num_trials)
+        return min(64, -(-self.num_trials // 2))  # two threads have work
 
     @property
     def num_iterations(self) -> int:
@@ -59,8 +66,9 @@ class CollectConfig:
     def __post_init__(self) -> None:
         check_hidden_sizes(self.hidden_sizes)
         for name in ("num_trials", "checkpoint_interval", "trials_per_group"):
-            if getattr(self, name) < 1:
-                raise TiplError(f"{name} is {getattr(self, name)}; expected at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TiplError(f"{name} is {value}; expected at least 1")
         if self.seed < 0:
             raise TiplError(f"the seed is {self.seed}; expected 0 or more")
         parse_ranges(self.vary)
@@ -109,7 +117,7 @@ class CollectConfig:
             normaliser=self.normaliser,
             num_trials=self.num_trials,
             num_checkpoints=self.num_iterations // self.checkpoint_interval + 1,
-            trials_per_part=min(self.trials_per_group, self.num_trials),
+            trials_per_part=self.group_size,
             checkpoints_per_part=CHECKPOINTS_PER_PART,
             checkpoint_interval=self.checkpoint_interval,
             steps_per_checkpoint=self.checkpoint_interval * self.ppo.num_steps,

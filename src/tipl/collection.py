@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from tipl.collect_config import CollectConfig
 from tipl.errors import TiplError
 from tipl.options import config_from_options, thread_count
+from tipl.path_evaluation import evaluate_paths
 from tipl.paths import PathDataset
 from tipl.paths.parts import create_dataset, parts_present
 from tipl.progress import CollectionProgress
@@ -29,6 +30,8 @@ def collect(
     out: str | Path | None = None,
     threads: int | None = None,
     progress: bool = True,
+    evaluation_episodes: int = 0,
+    evaluate_every: int = 1,
     config: CollectConfig | None = None,
     **options: Any,
 ) -> PathDataset:
@@ -44,6 +47,9 @@ def collect(
             trials, steps and seed.
         threads: groups of trials that run at once; by default one for each processor.
         progress: show a progress bar.
+        evaluation_episodes: episodes for which each checkpoint then acts by its mean
+            (`tipl.path_evaluation.evaluate_paths`); none by default.
+        evaluate_every: the distance of the checkpoints that do; 1 is all of them.
         config: what to collect, as an alternative to `options`.
         **options: fields of `CollectConfig`, such as `num_trials=128` or `total_steps=61_440`.
 
@@ -52,6 +58,11 @@ def collect(
             directory holds something else. Nothing has been written then.
     """
     available = thread_count(threads)
+    if evaluation_episodes < 0 or evaluate_every < 1:
+        raise TiplError(
+            f"evaluation_episodes is {evaluation_episodes} and evaluate_every {evaluate_every}; "
+            "expected 0 or more episodes, and every 1 or more checkpoints"
+        )
     config = config_from_options(CollectConfig, config, options, "collect")
     metadata = config.metadata(env_id)
     directory = Path(out) if out is not None else default_directory(env_id, config)
@@ -66,7 +77,12 @@ def collect(
             for group in groups:
                 group.report = bar.advance
             _run_groups(groups, min(available, len(groups)), directory)
-    return _open_when_complete(directory, groups)
+    paths = _open_when_complete(directory, groups)
+    if evaluation_episodes == 0:
+        return paths
+    return evaluate_paths(
+        directory, evaluation_episodes, every=evaluate_every, threads=threads, progress=progress
+    )
 
 
 def default_directory(env_id: str, config: CollectConfig) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -139,7 +140,12 @@ def evaluate_stack(
             for i in range(count)
         ]
         with ThreadPoolExecutor(count) as pool:
-            list(pool.map(lambda worker: worker.run(bar, task_id), workers))
+            try:
+                list(pool.map(lambda worker: worker.run(bar, task_id), workers))
+            except BaseException:  # an error, or Ctrl-C: nobody waits for the others' episodes
+                for worker in workers:
+                    worker.stop.set()
+                raise
     return returns
 
 
@@ -180,6 +186,7 @@ class _Worker:
         self.params, self.task, self.seed, self.returns = params, task, seed, returns
         self.all_means, self.all_stds = statistics
         self.all_physics = physics
+        self.stop = threading.Event()
         self.waiting = list(reversed(pairs))
         slots = min(NUM_SLOTS, len(pairs))
         self.running: list[tuple[int, int] | None] = [None] * slots
@@ -190,11 +197,11 @@ class _Worker:
         self.envs = make_vec(task.env_id, slots, physics={name: np.ones(slots) for name in physics})
 
     def run(self, bar: Progress, task_id: Any) -> None:
-        """Fills this worker's entries of the returns."""
+        """Fills this worker's entries of the returns, unless `stop` is set."""
         slots = len(self.running)
         observations = self._start_episodes(np.ones(slots, bool))
         running, totals = np.ones(slots, bool), np.zeros(slots)
-        while running.any():
+        while running.any() and not self.stop.is_set():
             inputs = normalise_observations(observations, self.mean, self.std)[:, None]
             # [S, 1, O] -> [S, 1, A] -> [S, A]
             actions = best_actions(self.task, self.actor.forward(inputs)[:, 0])

@@ -302,7 +302,7 @@ class Policy:
             std = np.exp(self._arrays["log_std"][0])
             outputs += std * rng.standard_normal(outputs.shape, dtype=np.float32)
         actions = best_actions(self.task, outputs)
-        return actions.reshape(*batch, *actions.shape[1:])  # [B, ...] -> [*batch, ...]
+        return actions.reshape((*batch, *actions.shape[1:]))  # [B, ...] -> [*batch, ...]
 
     def save(self, directory: str | Path) -> None:
         """Writes `policy.safetensors` and `policy.json`: all that is needed to act.

@@ -9,7 +9,6 @@ CleanRL, a truncated episode is bootstrapped with the value of its last observat
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from tipl import kernels
-from tipl.actions import ActionHead, CategoricalHead, GaussianHead, executable
+from tipl.actions import executable
 from tipl.adam import StackedAdam
+from tipl.learner import Learner, PPOConfig, make_head
 from tipl.normalisers import RewardScaler, RunningMoments
 from tipl.policy import (
     ParamLayout,
@@ -39,48 +38,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # trials share its batch, and a resumed trial needs no stored generator.
 INITIAL_NETWORK, ENVIRONMENT, ACTION_NOISE, MINIBATCHES = range(1, 5)
 
+TRIALS_PER_LEARNER = 16
+"""An update takes so many trials at a time: few, so that what it touches stays in the cache."""
+
 STATE_ARRAYS = ("params", "diverged", "episode_return", "observation")
 """What `PPO.state` holds of the trials' own arrays."""
 
 
 class StoppedError(Exception):
     """What ends `rollout` and `update` half-way when `PPO.stop` is set."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PPOConfig:
-    """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions."""
-
-    num_steps: int = 2048
-    """environment steps of each trial between two updates"""
-    num_minibatches: int = 32
-    """minibatches that a rollout is cut into"""
-    update_epochs: int = 10
-    """passes over each rollout"""
-    learning_rate: float = 3e-4
-    """Adam's learning rate at the start"""
-    anneal_lr: bool = True
-    """let the learning rate fall linearly to 0"""
-    gamma: float = 0.99
-    """discount factor"""
-    gae_lambda: float = 0.95
-    """lambda of the generalised advantage estimate"""
-    norm_adv: bool = True
-    """normalise the advantages of each minibatch"""
-    clip_coef: float = 0.2
-    """clipping range of the probability ratio and of the value"""
-    clip_vloss: bool = True
-    """clip the value loss, too"""
-    ent_coef: float = 0.0
-    """weight of the entropy bonus"""
-    vf_coef: float = 0.5
-    """weight of the value loss"""
-    max_grad_norm: float = 0.5
-    """largest gradient norm of one trial"""
-    adam_eps: float = 1e-5
-    """epsilon of Adam"""
-    reward_clip: float = 10.0
-    """scaled rewards are clipped to +- this"""
 
 
 class PPO:
@@ -144,24 +110,30 @@ class PPO:
         self.observation = self._receive(observation)
 
     def _bind_networks(self) -> None:
-        """Makes the networks, gradients and optimiser that share the flat arrays."""
-        self.gradients = np.zeros_like(self.params)
+        """Makes the networks, optimiser and learners that share the flat arrays."""
         self.last_finite = self.params.copy()
         self.adam = StackedAdam(
-            self.params, self.gradients, self.config.adam_eps, self.config.max_grad_norm
+            self.params,
+            np.zeros_like(self.params),
+            self.config.adam_eps,
+            self.config.max_grad_norm,
         )
         arrays = self.layout.unflatten(self.params)
-        gradients = self.layout.unflatten(self.gradients)
+        gradients = self.layout.unflatten(self.adam.gradients)
         self.actor, self.critic = stacked_mlp(arrays, "actor"), stacked_mlp(arrays, "critic")
-        self.actor_gradients = stacked_mlp(gradients, "actor")
-        self.critic_gradients = stacked_mlp(gradients, "critic")
-        clip_coef, ent_coef = self.config.clip_coef, self.config.ent_coef
-        self.head: ActionHead
-        if self.task.discrete:
-            self.head = CategoricalHead(self.task.action_size, clip_coef, ent_coef)
-        else:
+        self.head = make_head(self.task, arrays, gradients, self.config)
+        if not self.task.discrete:
             self.log_std = arrays["log_std"]
-            self.head = GaussianHead(self.log_std, gradients["log_std"], clip_coef, ent_coef)
+        self.learners = [
+            Learner(
+                slice(start, start + TRIALS_PER_LEARNER),
+                self.task,
+                self.layout,
+                self.adam,
+                self.config,
+            )
+            for start in range(0, len(self.trials), TRIALS_PER_LEARNER)
+        ]
 
     # --- rollout ---------------------------------------------------------------------------
 
@@ -292,69 +264,14 @@ class PPO:
         learning_rate = config.learning_rate
         if config.anneal_lr:
             learning_rate *= 1.0 - self.iteration / self.num_iterations
-        steps = [
-            # [T, N, ...] -> [N, T, ...]
-            np.ascontiguousarray(array.swapaxes(0, 1))
-            for array in (
-                rollout.observations,
-                rollout.actions,
-                rollout.log_probs,
-                advantages,
-                returns,
-                rollout.values,
-            )
-        ]
         # The order is the same for all trials; their data differ.
         rng = np.random.default_rng((self.seed, self.iteration, MINIBATCHES))
-        for _ in range(config.update_epochs):
-            order = rng.permutation(config.num_steps)
-            for indices in np.array_split(order, config.num_minibatches):
-                self._check_stop()
-                self._write_gradients(indices, *steps)
-                self.adam.step(learning_rate)
+        orders = [rng.permutation(config.num_steps) for _ in range(config.update_epochs)]
+        for learner in self.learners:
+            learner.update(rollout, advantages, returns, orders, learning_rate, self._check_stop)
+        self.adam.num_steps += config.update_epochs * config.num_minibatches
         self.iteration += 1
         self._hold_diverged()
-
-    @np.errstate(all="ignore")  # a diverging trial overflows; `update` labels it
-    def _write_gradients(
-        self,
-        indices: Array,
-        observations: Array,
-        actions: Array,
-        old_log_probs: Array,
-        advantages: Array,
-        returns: Array,
-        old_values: Array,
-    ) -> None:
-        """Writes the gradient of the PPO loss on the minibatch at `indices [B]`, by hand.
-
-        The other arrays hold all steps of the rollout, `[N, T, ...]`.
-        """
-        config, scalar = self.config, self.dtype
-        inputs = observations[:, indices]  # [N, B, O]
-        outputs = self.actor.forward(inputs)
-        if config.norm_adv:
-            minibatch_advantages = np.empty(inputs.shape[:2], scalar)
-            kernels.normalised_advantages(advantages, indices, minibatch_advantages)
-        else:
-            minibatch_advantages = advantages[:, indices]
-        d_outputs = np.empty_like(outputs)
-        self.head.write_gradient(
-            outputs, indices, actions, old_log_probs, minibatch_advantages, d_outputs
-        )
-        self.actor.backward(d_outputs, self.actor_gradients.weights, self.actor_gradients.biases)
-        values = self.critic.forward(inputs)
-        d_values = np.empty_like(values)
-        kernels.value_gradient(
-            values,
-            indices,
-            returns,
-            old_values,
-            scalar(config.clip_coef if config.clip_vloss else np.inf),
-            scalar(config.vf_coef),
-            d_values,
-        )
-        self.critic.backward(d_values, self.critic_gradients.weights, self.critic_gradients.biases)
 
     def _hold_diverged(self) -> None:
         """Labels trials with weights that are not finite and holds them at their last finite."""

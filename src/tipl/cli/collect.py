@@ -19,6 +19,8 @@ def collect(
     config: Annotated[collection.CollectConfig, arg(name="")],
     out: Path | None = None,
     threads: int | None = None,
+    evaluation_episodes: int = 0,
+    evaluate_every: int = 1,
 ) -> None:
     """Run independent PPO trials and store the path that each policy's weights take.
 
@@ -29,6 +31,16 @@ def collect(
         config: what to collect
         out: directory of the dataset (default: a telling name under runs/paths)
         threads: groups of trials that run at once (default: one for each processor)
+        evaluation_episodes: episodes for which each checkpoint then acts by its mean, as
+            `tipl paths evaluate` does (default: none)
+        evaluate_every: the distance of the checkpoints that do
     """
-    paths = collection.collect(env_id, out=out, threads=threads, config=config)
+    paths = collection.collect(
+        env_id,
+        out=out,
+        threads=threads,
+        evaluation_episodes=evaluation_episodes,
+        evaluate_every=evaluate_every,
+        config=config,
+    )
     print_summary(paths.directory)

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
-from tipl.paths import EvaluationSummary, PathSummary, ReturnRange, summarize
+from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize
 
 __all__ = ["paths_show", "print_summary"]
 
 
-def paths_show(directory: Positional[Path], /) -> None:
+def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> None:
     """Say what is in a dataset of policy learning paths.
 
     Args:
         directory: the dataset
+        figure: where to draw its learning curves, such as curves.png (an SVG comes with it)
     """
     print_summary(directory)
+    if figure is not None:
+        _draw_learning_curves(PathDataset.open(directory), figure)
+
+
+def _draw_learning_curves(paths: PathDataset, figure: Path) -> None:
+    # here, so that a summary need not wait for Matplotlib
+    from tipl.plots import learning_curves, save_figure
+
+    note = f"{paths.task.env_id}, {paths.num_trials} trials"
+    returns = paths.episodic_return().astype(np.float64)
+    drawing = learning_curves(paths.global_step, returns, note=note)
+    svg, png = save_figure(drawing, figure.parent, figure.stem)
+    print(f"drew {png} and {svg}")
 
 
 def print_summary(directory: Path) -> None:

@@ -111,7 +111,7 @@ def test_collect_does_what_its_arguments_say(chain: dict[str, Outcome], tmp_path
 
 def test_show_sums_a_dataset_up(chain: dict[str, Outcome]) -> None:
     assert chain["collect"].out == chain["show"].out
-    for text in ("InvertedPendulum-v4", "6 from independent", "384 each, 2,304 in all", "1 of 1",
+    for text in ("InvertedPendulum-v4", "6 from independent", "384 each, 2,304 in all", "2 of 2",
                  "hidden layers of 8, 6", "num_minibatches 2"):  # fmt: skip
         assert text in chain["show"].out
 
@@ -170,7 +170,7 @@ def test_collecting_again_reuses(
 
 def test_verify_names_what_is_damaged(chain: dict[str, Outcome], tmp_path: Path) -> None:
     damaged = shutil.copytree("paths", tmp_path / "damaged")
-    [part] = part_files(damaged)
+    part = part_files(damaged)[0]
     data = bytearray(part.read_bytes())
     data[-30] ^= 1
     part.write_bytes(bytes(data))
@@ -299,11 +299,11 @@ BAD_INPUT = {
     "--verbose": "there is no command '--verbose'",
     "paths show missing": "there is no missing/metadata.json",
     "paths show a-file": "there is no a-file/metadata.json",
-    "paths show truncated": "truncated/parts/trials-00000-00005",
+    "paths show truncated": "truncated/parts/trials-00000-00002",
     "paths verify missing": "there is no directory missing",
     "paths verify a-file": "there is no directory a-file",
     "train missing --out new": "there is no missing/metadata.json",
-    "train truncated --out new": "truncated/parts/trials-00000-00005",
+    "train truncated --out new": "truncated/parts/trials-00000-00002",
     "train paths --held-out 1.5 --out new": "1.5 was given as the share",
     "train paths --held-out nan --out new": "nan was given as the share",
     "train paths --num-steps 0 --out new": "num_steps is 0",
@@ -314,7 +314,7 @@ BAD_INPUT = {
     "forecast damaged-model.safetensors --paths paths --out new": "model.safetensors is damaged",
     "forecast damaged-config.json --paths paths --out new": "config.json is damaged",
     "forecast models/joint --paths missing --out new": "there is no missing/metadata.json",
-    "forecast models/joint --paths truncated --out new": "truncated/parts/trials-00000-00005",
+    "forecast models/joint --paths truncated --out new": "truncated/parts/trials-00000-00002",
     "forecast models/joint --paths other-architecture --out new": "train a model on these",
     "forecast models/joint --paths paths --out new --horizons 0": "expected 1 or more",
     "forecast models/joint --paths paths --out new --horizons": "expected 1 or more",

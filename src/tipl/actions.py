@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -42,6 +42,7 @@ def executable(
     return np.clip(actions.astype(np.float32), *task.action_bounds)
 
 
+@runtime_checkable
 class ActionHead(Protocol):
     """How PPO draws actions from an actor's outputs, and the gradient of its policy loss.
 

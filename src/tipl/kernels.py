@@ -166,7 +166,8 @@ def _surrogate_slope(log_prob, old_log_prob, advantage, clip):
     That is PPO's clipped surrogate loss (Schulman et al., 2017, eq. 7).
     """
     ratio = np.exp(log_prob - old_log_prob)
-    if advantage * ratio > advantage * min(max(ratio, 1 - clip), 1 + clip):
+    # Not by comparing products: those of a ratio inside the range may differ by their rounding.
+    if (advantage > 0 and ratio > 1 + clip) or (advantage < 0 and ratio < 1 - clip):
         return 0.0  # clipped: the loss is flat (and NaN is not clipped)
     return -advantage * ratio
 

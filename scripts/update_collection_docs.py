@@ -140,20 +140,14 @@ def main() -> None:
     replace_between(ROOT / "README.md", "speed", speed(speeds))
     page = ROOT / "docs" / "collection.md"
     replace_between(page, "speed", "\n\n".join([speed(speeds), scaling(speeds), commands(speeds)]))
-    replace_between(
-        page,
-        "returns",
-        "\n\n".join(
-            [
-                "Final training return: the mean of the episodes that ended in the last fifth of "
-                "the steps, one value a trial. Mean [95% interval], lowest to highest trial "
-                "(number of trials).",
-                parity(parities),
-                normalisers(returns),
-                commands([*parities, *returns]),
-            ]
-        ),
+    intro = (
+        "Final training return: the mean of the episodes that ended in the last fifth of the "
+        "steps, one value a trial. Mean [95% interval], lowest to highest trial (number of trials)."
     )
+    tables = [parity(parities)] if parities else []
+    tables += [normalisers(returns)] if returns else []
+    text = "\n\n".join([intro, *tables, commands([*parities, *returns])])
+    replace_between(page, "returns", text)
 
 
 if __name__ == "__main__":

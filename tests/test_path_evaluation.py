@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import os
 import re
@@ -184,7 +185,7 @@ def test_nothing_is_run_twice(
     times = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
     again = run(copy)
     # returns that are there are good, whatever is installed by now
-    monkeypatch.setattr(path_evaluation.importlib.metadata, "version", lambda name: "99.0")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.0")
     run(copy, threads=2)
     assert calls == []
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == times
@@ -242,7 +243,7 @@ def test_other_settings_are_refused(copy: Path, changes: dict[str, int], complet
 
 def test_an_evaluation_is_of_one_version(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     next((copy / "evaluation").glob("trials-*")).unlink()
-    monkeypatch.setattr(path_evaluation.importlib.metadata, "version", lambda name: "99.0")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.0")
     with pytest.raises(TiplError, match=r"made with gymnasium .* but \"99.0\" is installed"):
         run(copy)
 

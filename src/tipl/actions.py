@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,8 +13,6 @@ from tipl.tasks import TaskSpec
 __all__ = ["ActionHead", "CategoricalHead", "GaussianHead", "best_actions", "executable"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 def best_actions(
@@ -100,7 +97,7 @@ class GaussianHead:
         self, outputs: Float[np.ndarray, "N A"], noise: Float[np.ndarray, "N A"]
     ) -> tuple[Float[np.ndarray, "N A"], Float[np.ndarray, " N"]]:
         """Actions, not clipped to any bounds, and the logarithms of their densities."""
-        log_probs = -0.5 * noise**2 - (self.log_std + HALF_LOG_TWO_PI)
+        log_probs = -0.5 * noise**2 - (self.log_std + kernels.HALF_LOG_TWO_PI)
         return outputs + np.exp(self.log_std) * noise, log_probs.sum(axis=1)
 
     def write_gradient(

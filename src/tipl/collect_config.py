@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import math
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from tyro.conf import UseAppendAction
 from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
 from tipl.paths import PathMetadata
-from tipl.paths.metadata import Initial, Networks, Normaliser
+from tipl.paths.metadata import Initial, Networks, Normaliser, library_versions
 from tipl.policy import ParamLayout, actor_layout, check_hidden_sizes
 from tipl.ppo import PPOConfig
 from tipl.variation import parse_ranges
@@ -102,8 +101,8 @@ class CollectConfig:
     def metadata(self, env_id: str) -> PathMetadata:
         """What the dataset of this collection says of itself."""
         task = make_task(env_id)
-        if self.vary:  # says now what cannot vary, before anything is written
-            ranges = parse_ranges(self.vary)
+        ranges = parse_ranges(self.vary)
+        if ranges:  # says now what cannot vary, before anything is written
             make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
         layout = actor_layout(task, self.hidden_sizes)
         if self.networks == "actor+critic":
@@ -122,10 +121,7 @@ class CollectConfig:
             checkpoint_interval=self.checkpoint_interval,
             steps_per_checkpoint=self.checkpoint_interval * self.ppo.num_steps,
             seed=self.seed,
-            vary={name: list(bounds) for name, bounds in parse_ranges(self.vary).items()},
+            vary={name: list(bounds) for name, bounds in ranges.items()},
             ppo=dataclasses.asdict(self.ppo),
-            versions={
-                name: importlib.metadata.version(name)
-                for name in ("tipl", "numpy", "numba", "mujoco", "gymnasium")
-            },
+            versions=library_versions(),
         )

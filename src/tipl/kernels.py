@@ -21,6 +21,7 @@ import numpy as np
 from numba.extending import overload
 
 __all__ = [
+    "HALF_LOG_TWO_PI",
     "adam_step",
     "add_bias_tanh",
     "backward_tanh",
@@ -75,7 +76,7 @@ _P0, _P1, _P2, _P3, _P4, _P5, _P6 = _P
 _Q0, _Q1, _Q2, _Q3, _Q4, _Q5, _Q6 = _Q
 _LARGEST = np.float32(9)
 
-_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 @no_type_check
@@ -192,7 +193,7 @@ def gaussian_gradient(
     """
     N, B, A = mean.shape
     one, half = mean.dtype.type(1), mean.dtype.type(0.5)
-    constant = mean.dtype.type(A * _HALF_LOG_TWO_PI)
+    constant = mean.dtype.type(A * HALF_LOG_TWO_PI)
     inverse_std = np.empty(A, mean.dtype)
     for n in range(N):
         log_normaliser = constant

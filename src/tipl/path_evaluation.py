@@ -6,7 +6,6 @@ here each checkpoint acts by its mean, for whole episodes that start alike for a
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from tipl.evaluation import evaluate_stack
 from tipl.locks import locked_directory
 from tipl.options import thread_count
 from tipl.paths import PathDataset, PathMetadata
-from tipl.paths.metadata import first_difference
+from tipl.paths.metadata import first_difference, library_versions
 from tipl.paths.parts import PartRange, check_finite, part_ranges
 from tipl.paths.returns import (
     EvaluationMetadata,
@@ -72,10 +71,7 @@ def evaluate_paths(
         episodes=episodes,
         every=every,
         seed=seed,
-        versions={
-            name: importlib.metadata.version(name)
-            for name in ("tipl", "numpy", "numba", "mujoco", "gymnasium")
-        },
+        versions=library_versions(),
     )
     folder = evaluation_folder(paths.directory)
     with explained("make", folder):

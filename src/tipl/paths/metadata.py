@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -15,7 +16,13 @@ from tipl.errors import TiplError
 from tipl.policy import ParamLayout, actor_layout
 from tipl.tasks import TaskSpec
 
-__all__ = ["FORMAT_VERSION", "PathMetadata", "first_difference", "read_metadata"]
+__all__ = [
+    "FORMAT_VERSION",
+    "PathMetadata",
+    "first_difference",
+    "library_versions",
+    "read_metadata",
+]
 
 FORMAT_VERSION = 1
 
@@ -155,6 +162,12 @@ class PathMetadata:
 def _impossible(metadata: PathMetadata, name: str, expected: str) -> TiplError:
     given = getattr(metadata, name)
     return TiplError(f"{name} of a path dataset is {given!r}; expected {expected}: give another")
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that the numbers in a dataset depend on, by name."""
+    names = ("tipl", "numpy", "numba", "mujoco", "gymnasium")
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def first_difference(

@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tipl.baselines import LastDifferenceLine, LeastSquaresLine, StandingStill
+from tipl.baselines import (
+    BestStoredPolicy,
+    LastDifferenceLine,
+    LeastSquaresLine,
+    MatchedNoise,
+    MeanDisplacement,
+    NearestPath,
+    StandingStill,
+)
 from tipl.errors import TiplError
 from tipl.forecast import Forecaster
+from tipl.policy import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -123,3 +132,53 @@ def test_a_horizon_below_one_is_refused(baseline: Forecaster, horizon: int) -> N
 
 def test_names_differ() -> None:
     assert len({StandingStill.name, LastDifferenceLine.name, LeastSquaresLine.name}) == 3
+
+
+# --- rivals that remember training paths ----------------------------------------------------------
+
+LAYOUT = ParamLayout(("w", "b"), ((3,), (1,)))
+TRAINING = np.random.default_rng(2).normal(size=(5, T, P)).cumsum(axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [MeanDisplacement, NearestPath, MatchedNoise])
+def test_what_remembers_gives_a_horizon_alone_what_it_gives_among_others(
+    kind: type[MeanDisplacement],
+) -> None:
+    rival, histories = kind(TRAINING, LAYOUT), noisy_paths()[:, :3]
+    several = rival.forecast(histories, [1, 3])
+    assert several.shape == (3, 2, P)
+    np.testing.assert_array_equal(rival.forecast(histories, 3), several[:, 1])
+    beyond = rival.displacements(2, 40)  # the paths end, and so does what is remembered
+    np.testing.assert_array_equal(beyond, rival.displacements(2, T - 3))
+
+
+def test_the_mean_displacement_is_that_of_the_same_checkpoints() -> None:
+    histories = noisy_paths()[:, :3]
+    expected = histories[:, -1] + (TRAINING[:, 5] - TRAINING[:, 2]).mean(axis=0)
+    forecast = MeanDisplacement(TRAINING, LAYOUT).forecast(histories, 3)
+    np.testing.assert_allclose(forecast, expected, atol=1e-5)
+
+
+def test_the_nearest_path_is_the_one_beside_the_last_checkpoint() -> None:
+    rival = NearestPath(TRAINING, LAYOUT)
+    beside = TRAINING[[3, 1], :4] + np.float32(0.01)
+    assert rival.nearest(3, beside[:, -1]).tolist() == [3, 1]
+    expected = beside[:, -1] + (TRAINING[[3, 1], 6] - TRAINING[[3, 1], 3])
+    np.testing.assert_allclose(rival.forecast(beside, 3), expected, atol=1e-5)
+
+
+def test_matched_noise_goes_as_far_as_the_paths_went_in_each_array() -> None:
+    many = np.zeros((4000, 2, P), np.float32)
+    moves = MatchedNoise(TRAINING, LAYOUT).forecast(many, 4)
+    went = TRAINING[:, 5] - TRAINING[:, 1]
+    for at in LAYOUT.slices.values():
+        assert np.square(moves[:, at]).mean() == pytest.approx(np.square(went[:, at]).mean(), 0.1)
+    assert abs(moves.mean()) < 0.1
+
+
+def test_the_best_stored_policy_is_copied_whatever_the_history() -> None:
+    rival = BestStoredPolicy(TRAINING[0, -1], LAYOUT)
+    forecasts = rival.forecast(noisy_paths(), [1, 9])
+    assert (forecasts == TRAINING[0, -1]).all()
+    with pytest.raises(TiplError, match="same architecture"):
+        rival.forecast(noisy_paths()[..., :3], 1)

@@ -26,7 +26,7 @@ from tipl.cli import COMMANDS, main
 from tipl.collection import CollectConfig, collect
 from tipl.demo import DemoConfig
 from tipl.evaluation import evaluate
-from tipl.forecast import load_forecaster
+from tipl.forecast import Forecaster, shipped
 from tipl.forecast_sets import ForecastReturns, ForecastSet, forecast_held_out
 from tipl.paths import PathDataset
 from tipl.policy import Policy
@@ -125,7 +125,9 @@ def test_train_does_what_its_arguments_say(chain: dict[str, Outcome], tmp_path: 
     model = train(split.train, held_out=split.held_out, config=TRAINING, progress=False)
     model.save_pretrained(tmp_path / "model")
     assert content(Path("models/joint")) == content(tmp_path / "model")
-    assert "4 training and 2 held-out trials; held-out loss" in chain["train"].out
+    out = chain["train"].out
+    assert "models/joint: PathTransformer, 4 training and 2 held-out trials\n" in out
+    assert "  PathTransformer (joint basis): held-out loss" in out
 
 
 def test_forecast_and_evaluate_leave_results(chain: dict[str, Outcome]) -> None:
@@ -145,12 +147,29 @@ def test_forecast_and_evaluate_leave_results(chain: dict[str, Outcome]) -> None:
 
 
 def test_optimize_makes_the_policy_of_the_model(chain: dict[str, Outcome]) -> None:
-    model, start = load_forecaster("models/joint"), Policy.load("policies/better")
+    model, start = Forecaster.from_pretrained("models/joint"), Policy.load("policies/better")
     fresh = Policy.initial("InvertedPendulum-v4", 1, (8, 6))
     np.testing.assert_array_equal(start.params, model.optimize(fresh).params)
     further = model.optimize(start, 2)
     np.testing.assert_array_equal(Policy.load("further").params, further.params)
     assert "run `tipl evaluate policies/better`" in chain["optimize"].out
+
+
+def test_a_model_that_ships_with_tipl_is_given_by_name(
+    chain: dict[str, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "pretrained")
+    shutil.copytree("models/joint", tmp_path / "pretrained/ours")
+    assert tipl(f"optimize ours --out {tmp_path}/better").code == 0
+    expected = Policy.load("policies/better").params
+    np.testing.assert_array_equal(Policy.load(tmp_path / "better").params, expected)
+    options = CHAIN["forecast"].split(" --paths")[1].replace("forecasts", f"{tmp_path}/forecasts")
+    assert tipl(f"forecast ours --paths{options}").code == 0
+    made = ForecastSet.load(tmp_path / "forecasts").params
+    np.testing.assert_array_equal(made, ForecastSet.load("forecasts").params)
+    code, _, err = tipl(f"optimize theirs --out {tmp_path}/other")
+    assert code == 2
+    assert "'theirs' is not one of the models that ship with tipl (ours)" in err
 
 
 def test_evaluate_prints_the_return_of_a_policy(chain: dict[str, Outcome]) -> None:
@@ -236,7 +255,8 @@ def test_help_explains_every_argument(command: str) -> None:
             assert f" --{name.replace('_', '-')}" in words
     for field in ARGUMENTS[command]:
         if not isinstance(field, str) and field.name != "ppo":
-            assert f"{field.default}".strip("()").replace(", ", " ") in words
+            default = f"{field.default}".strip("()").replace(", ", " ")
+            assert default.replace("'", "") in words
 
 
 @pytest.mark.parametrize("arguments", ["", "--help", "-h"])

@@ -15,7 +15,7 @@ from tipl import demo as demo_module
 from tipl import storage
 from tipl.demo import DemoConfig, demo
 from tipl.errors import TiplError
-from tipl.forecast import PathTransformerForecaster, load_forecaster
+from tipl.forecast import Forecaster, PathTransformerForecaster, TrainedForecaster
 from tipl.forecast_results import TRUE_CHECKPOINT
 from tipl.forecast_sets import ForecastSet
 from tipl.paths import verify
@@ -23,11 +23,12 @@ from tipl.policy import Policy
 from tipl.results import Result, read_results
 from tipl.runs import load_run
 
-CONFIG = DemoConfig(num_trials=6, total_steps=8192, train_steps=5, episodes=1)
+CONFIG = DemoConfig(num_trials=6, total_steps=8192, train_steps=5, neuron_steps=1, episodes=1)
 STAGES = [
     "collect",
-    "train (path basis)",
-    "train (joint basis)",
+    "train (path)",
+    "train (joint)",
+    "train (neuron)",
     "optimize",
     "forecast",
     "evaluate",
@@ -40,6 +41,8 @@ FIGURES = (
     "The paths in their own coordinates",
     "Training the PathTransformer (path basis)",
     "Training the PathTransformer (joint basis)",
+    "Training the NeuronTransformer (elite)",
+    "Training the NeuronTransformer (own)",
     "One held-out path and its forecasts by the PathTransformer (path basis)",
     "Return of forecast policies against the horizon",
     "Weight error of forecasts against the horizon",
@@ -80,14 +83,18 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         original = getattr(owner, function)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
-            done.append(stage.format(**kwargs) if "config" in kwargs else stage)
+            config = kwargs.get("config")
+            if stage == "train":
+                done.append(f"train ({'neuron' if config.model == 'neuron' else config.basis})")
+            else:
+                done.append(stage)
             return original(*args, **kwargs)
 
         monkeypatch.setattr(owner, function, watched)
 
     watch(demo_module, "collect", "collect")
-    watch(demo_module, "train", "train ({config.basis} basis)")
-    watch(PathTransformerForecaster, "optimize", "optimize")
+    watch(demo_module, "train", "train")
+    watch(TrainedForecaster, "optimize", "optimize")
     watch(demo_module, "make_forecasts", "forecast")
     watch(demo_module, "evaluate_forecasts", "evaluate")
     return done
@@ -133,7 +140,9 @@ def test_the_results_have_all_columns(first: Made) -> None:
     measured = environment_results(first.results)
     assert {result.method for result in measured} == {
         "untrained", "PPO", TRUE_CHECKPOINT, "standing still", "last-difference line",
-        "least-squares line", "PathTransformer (path basis)", "PathTransformer (joint basis)",
+        "least-squares line", "mean displacement", "nearest training path", "matched noise",
+        "best stored policy, copied", "PathTransformer (path basis)",
+        "PathTransformer (joint basis)", "NeuronTransformer (elite)", "NeuronTransformer (own)",
     }  # fmt: skip
     assert {(result.task, result.n_trials) for result in measured} == {(CONFIG.env_id, 2)}
     command = f"tipl evaluate {first.directory / 'forecasts'} --episodes 1 --seed 0"
@@ -144,7 +153,8 @@ def test_losses_and_times_are_results_too(first: Made) -> None:
     values = {(r.experiment, r.method, r.metric): r.value for r in first.results}
     for basis in ("path", "joint"):
         name = f"PathTransformer ({basis} basis)"
-        curve = load_forecaster(first.directory / "models" / basis).settings["curve"]
+        model = Forecaster.from_pretrained(first.directory / "models" / basis)
+        curve = model.settings["curves"]["own"]
         for loss in ("train_loss", "held_out_loss", "standing_still_loss"):
             assert values["train", name, loss] == curve[loss][-1]
     assert 1 <= values["train", name, "D(0.9)"] <= values["train", name, "D(0.99)"]
@@ -176,7 +186,11 @@ def test_the_stages_are_recorded_in_their_order(first: Made) -> None:
         f"tipl train {directory / 'paths'} --held-out 0.25 --basis joint --num-steps 5 --seed 0 "
         f"--out {directory / 'models' / 'joint'}"
     )
-    assert commands[3].startswith(f"tipl optimize {directory / 'models' / 'joint'} --seed 1")
+    assert commands[3] == (
+        f"tipl train {directory / 'paths'} --held-out 0.25 --model neuron --num-steps 1 --seed 0 "
+        f"--out {directory / 'models' / 'neuron'}"
+    )
+    assert commands[4].startswith(f"tipl optimize {directory / 'models' / 'neuron'} --seed 1")
     run = load_run(directory)
     assert run.commands == commands
     assert [stage.name for stage in run.stages] == STAGES
@@ -188,12 +202,13 @@ def test_what_the_stages_leave(first: Made) -> None:
     held_out = set(ForecastSet.load(directory / "forecasts").paths.trials.tolist())
     assert len(held_out) == 2
     for basis in ("path", "joint"):
-        model = load_forecaster(directory / "models" / basis)
+        model = PathTransformerForecaster.from_pretrained(directory / "models" / basis)
         assert model.basis == basis
-        assert set(model.settings["trials"]) == set(range(6)) - held_out
+        [learned_from] = model.training_trials.values()
+        assert set(learned_from) == set(range(6)) - held_out
     policy = Policy.load(directory / "optimized")
     start = Policy.initial(CONFIG.env_id, seed=1)
-    better = load_forecaster(directory / "models" / "joint").optimize(start)
+    better = Forecaster.from_pretrained(directory / "models" / "neuron").optimize(start)
     assert (policy.params == better.params).all()
     assert (policy.params != start.params).any()
 
@@ -216,7 +231,7 @@ def test_a_second_run_reuses_everything(made: Made, work: list[str]) -> None:
         ("forecasts", ["forecast", "evaluate"]),
         ("forecasts/returns.safetensors", ["evaluate"]),
         ("optimized", ["optimize"]),
-        ("models/path", ["train (path basis)"]),
+        ("models/path", ["train (path)"]),
     ],
 )
 def test_what_was_removed_is_made_again(
@@ -281,13 +296,13 @@ def test_an_interrupted_demo_goes_on(
         def killed(*args: object, **kwargs: object) -> None:
             raise KilledError
 
-        patch.setattr(PathTransformerForecaster, "optimize", killed)
+        patch.setattr(TrainedForecaster, "optimize", killed)
         with pytest.raises(KilledError):
             demo(made.directory, config, progress=False)
-    assert work == STAGES[1:3]
+    assert work == STAGES[1:4]
     work.clear()
     demo(made.directory, config, progress=False)
-    assert work == STAGES[3:]
+    assert work == STAGES[4:]
 
 
 def test_a_fresh_demo_starts_over(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +337,7 @@ def test_a_place_that_is_taken(place: str, fresh: bool, tmp_path: Path) -> None:
         ({"num_trials": 1}, "num_trials is 1; expected at least 2"),
         ({"num_trials": -3}, "num_trials is -3"),
         ({"train_steps": 0}, "train_steps is 0; expected at least 1"),
+        ({"neuron_steps": 0}, "neuron_steps is 0; expected at least 1"),
         ({"episodes": 0}, "episodes is 0; expected at least 1"),
         ({"seed": -1}, "seed is -1"),
         ({"total_steps": 2048}, "total_steps is 2048; expected at least 4096"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -164,6 +166,78 @@ def test_evaluate_runs_20_episodes_of_seed_0() -> None:
     np.testing.assert_array_equal(result.episodic_return[:2], naive_returns(policy, 2))
 
 
+def mixed_policies() -> list[Policy]:
+    """Policies of three architectures, two normalisers and two kinds of physics, mixed up."""
+    strong, weak = (TASK.with_physics({"gravity": factor}) for factor in (2.5, 0.3))
+    massive = TASK.with_physics({"gravity": 2.5, "body_mass": 3.0})
+    mean, std = np.array([0.0, 0.05, 0.0, 0.0]), np.array([1.0, 0.1, 2.0, 0.5])
+    return [
+        Policy(POLICIES[2], LAYOUT, TASK),
+        Policy.initial(TASK, seed=1, hidden=(8, 8)),
+        Policy(POLICIES[2], LAYOUT, strong),
+        Policy(POLICIES[2], LAYOUT, TASK, mean, std),
+        Policy.initial(TASK, seed=6, hidden=(5,)),
+        Policy(POLICIES[2], LAYOUT, massive),
+        Policy(POLICIES[2], LAYOUT, weak),
+        Policy.initial(TASK, seed=3, hidden=(8, 8)),
+    ]
+
+
+def test_several_policies_return_what_each_does_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = mixed_policies()
+    alone = [evaluate(policy, 3, seed=7).episodic_return for policy in policies]
+    assert len(np.unique(alone, axis=0)) == len(policies)  # no two could be mistaken
+    stacks = []
+    original = evaluation.evaluate_stack
+
+    def counting(params: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+        stacks.append(len(params))
+        return original(params, *args, **kwargs)
+
+    monkeypatch.setattr(evaluation, "evaluate_stack", counting)
+    result = evaluate(policies, 3, seed=7)
+    assert result.env_id == "InvertedPendulum-v4"
+    np.testing.assert_array_equal(result.episodic_return, alone)
+    assert result.mean == mean_interval(np.array(alone))
+    assert result.mean == mean_interval(np.mean(alone, axis=1))  # over policies, not episodes
+    assert sorted(stacks) == [1, 1, 2, 2, 2]
+
+
+def test_action_bounds_of_each_policys_own_task_apply() -> None:
+    weak = dataclasses.replace(TASK, action_low=(-0.01,), action_high=(0.01,))
+    policies = [Policy(POLICIES[1], LAYOUT, task) for task in (TASK, weak)]
+    alone = [evaluate(policy, 2).episodic_return for policy in policies]
+    assert (alone[0] != alone[1]).any()
+    np.testing.assert_array_equal(evaluate(policies, 2).episodic_return, alone)
+
+
+def test_a_sequence_of_one_policy_keeps_its_axis(returns: np.ndarray) -> None:
+    result = evaluate((Policy(POLICIES[2], LAYOUT, TASK),), 2, seed=7)
+    np.testing.assert_array_equal(result.episodic_return, returns[[2]])
+    assert result.mean.value == returns[2].mean()
+    assert np.isnan(result.mean.low)
+
+
+def test_an_empty_sequence_is_refused() -> None:
+    with pytest.raises(TiplError, match="an empty sequence of policies was given"):
+        evaluate([])
+
+
+def test_policies_of_different_tasks_are_refused() -> None:
+    policies = [Policy.initial(env_id) for env_id in (TASK.env_id, TASK.env_id, "Hopper-v4")]
+    message = "policy 0 is for InvertedPendulum-v4 and policy 2 for Hopper-v4; expected one task"
+    with pytest.raises(TiplError, match=message):
+        evaluate(policies)
+
+
+@pytest.mark.parametrize("episodes", [0, -2])
+def test_evaluate_refuses_no_episodes(episodes: int) -> None:
+    policy = Policy(POLICIES[0], LAYOUT, TASK)
+    for given in (policy, [policy, policy]):
+        with pytest.raises(TiplError, match=f"{episodes} episodes"):
+            evaluate(given, episodes)
+
+
 def test_evaluations_are_readable() -> None:
     several = Evaluation("Walk-v1", np.array([999.0, 1501.0]), Interval(1250.0, 999.0, 1501.0))
     assert str(several) == (
@@ -171,6 +245,14 @@ def test_evaluations_are_readable() -> None:
     )
     one = Evaluation("Walk-v1", np.array([7.0]), mean_interval(np.array([7.0])))
     assert str(one) == "Walk-v1: mean episodic return 7.0 over 1 episode"
+    returns = np.array([[999.0, 1501.0, 1100.0], [2.0, 4.0, 6.0]])  # means 1200 and 4
+    policies = Evaluation("Walk-v1", returns, Interval(602.0, 4.0, 1200.0))
+    assert str(policies) == (
+        "Walk-v1: mean episodic return 602.0 (95% interval 4.0 to 1,200.0) over 2 policies of "
+        "3 episodes each; lowest policy's mean 4.0, highest 1,200.0"
+    )
+    lone = Evaluation("Walk-v1", returns[:1, :1], mean_interval(returns[:1, :1]))
+    assert str(lone) == "Walk-v1: mean episodic return 999.0 over 1 policy of 1 episode"
 
 
 def test_progress_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +260,12 @@ def test_progress_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str])
     out, err = capsys.readouterr()
     assert out == ""
     assert re.search(r"evaluate 2 policies.*100%", err)
+    evaluate(mixed_policies()[:3], 1, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(re.findall(r"evaluate 1 polic.*100%", err)) == 3
     evaluate_stack(POLICIES[:1], LAYOUT, TASK, 1)
+    evaluate(mixed_policies()[:2], 1)
     assert capsys.readouterr().err == ""
 
 
@@ -204,8 +291,3 @@ def test_weights_that_are_not_finite(value: float) -> None:
     broken[3, 5] = value
     with pytest.raises(TiplError, match="policy 3 of the 5 given has NaN or infinite weights"):
         evaluate_stack(broken, LAYOUT, TASK, 1)
-
-
-def test_evaluate_refuses_no_episodes() -> None:
-    with pytest.raises(TiplError, match="0 episodes"):
-        evaluate(Policy(POLICIES[0], LAYOUT, TASK), 0)

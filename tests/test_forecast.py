@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,18 @@ import torch
 
 from path_data import make_metadata
 from tipl import storage
+from tipl.baselines import StandingStill
 from tipl.errors import TiplError
-from tipl.forecast import PathTransformerForecaster, load_forecaster
+from tipl.forecast import (
+    Forecaster,
+    PathTransformerForecaster,
+    TrainedForecaster,
+    shipped,
+    shipped_models,
+)
 from tipl.models.path_transformer import PathTransformer, PathTransformerConfig
-from tipl.policy import Policy
+from tipl.policy import ParamLayout, Policy
+from tipl.tasks import TaskSpec
 from tipl.tokenizers import Basis, Center, make_tokenizer
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -56,6 +64,49 @@ def make_forecaster(
     return PathTransformerForecaster(
         tokenizer, model, LAYOUT, TASK, T, (50.0, 20.0), {"train": {"basis": basis}}
     )
+
+
+class Widening(TrainedForecaster, kind="Widening"):
+    """A model of another kind, for any architecture: `log_std` grows, nothing else moves."""
+
+    name = "widening"
+
+    def __init__(self, rate: Array, task: TaskSpec, num_checkpoints: int) -> None:
+        self.rate, self.task, self.num_checkpoints = rate, task, num_checkpoints
+        self.settings = {"note": "by hand"}
+        self.targets, self.target = ("own",), "own"
+
+    @property
+    def knows_returns(self) -> bool:
+        return False
+
+    def _optimize(self, params: Array, layout: ParamLayout, horizon: int, steps: int) -> Array:
+        return self.forecast(params[:, None], horizon * steps, layout=layout)
+
+    def _forecast(self, histories: Array, horizons: list[int], layout: ParamLayout | None) -> Array:
+        if layout is None:
+            return np.repeat(histories[:, -1:], len(horizons), axis=1)
+        forecasts = np.repeat(histories[:, -1:], len(horizons), axis=1)
+        widening = self.rate * np.array(horizons, np.float32)
+        layout.unflatten(forecasts)["log_std"][:] += widening[:, None]
+        return forecasts
+
+    def _config(self) -> dict[str, Any]:
+        return {"about": "log_std"}
+
+    def _tensors(self) -> dict[str, Array]:
+        return {"rate": self.rate}
+
+    @classmethod
+    def _from_files(
+        cls, directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Array]
+    ) -> Widening:
+        assert config["about"] == "log_std"
+        return cls(tensors["rate"], TaskSpec.from_json(config["task"]), config["num_checkpoints"])
+
+
+def make_widening() -> Widening:
+    return Widening(np.float32([0.5]), TASK, T)
 
 
 @pytest.fixture
@@ -160,6 +211,49 @@ def test_histories_that_do_not_move_have_a_finite_forecast_in_their_own_basis() 
     np.testing.assert_array_equal(forecasts, histories[:, -1])  # there is no direction to move in
 
 
+# --- any architecture -----------------------------------------------------------------------------
+
+SAME_SIZE = ParamLayout.actor(4, 1, (2, 2))  # another architecture of as many parameters
+
+
+@both_bases
+def test_the_layout_is_the_forecasters_own_if_none_is_given(basis: Basis) -> None:
+    model, history = make_forecaster(basis), random_paths(2, 4)
+    np.testing.assert_array_equal(
+        model.forecast(history, [1, 3], layout=LAYOUT), model.forecast(history, [1, 3])
+    )
+
+
+@both_bases
+def test_another_layout_is_refused_by_a_model_of_one_architecture(basis: Basis) -> None:
+    assert SAME_SIZE.size == P
+    message = (
+        rf"{P} parameters with hidden layers of \(2, 2\) units were given, but PathTransformer "
+        rf"\({basis} basis\) was trained on {P} and \(3,\); .*same architecture, or train"
+    )
+    with pytest.raises(TiplError, match=message):
+        make_forecaster(basis).forecast(random_paths(4), 1, layout=SAME_SIZE)
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, SAME_SIZE, ParamLayout.actor(7, 2, (5,))])
+def test_a_model_of_any_architecture_gets_the_layout_that_is_given(layout: ParamLayout) -> None:
+    history = np.random.default_rng(0).normal(size=(3, 4, layout.size)).astype(np.float32)
+    moves = make_widening().forecast(history, [2, 4], layout=layout) - history[:, -1:]
+    log_std = layout.slices["log_std"]
+    np.testing.assert_allclose(moves[:, 0, log_std], 1, rtol=1e-5)
+    np.testing.assert_allclose(moves[:, 1, log_std], 2, rtol=1e-5)
+    assert (moves[..., : log_std.start] == 0).all()
+    without = make_widening().forecast(history, 2)
+    np.testing.assert_array_equal(without, history[:, -1])
+
+
+@pytest.mark.parametrize("forecaster", [make_widening(), StandingStill()])
+def test_a_layout_of_another_size_than_the_history_is_refused(forecaster: Forecaster) -> None:
+    message = rf"history of {P - 1} parameters was given with a layout of {P}; give the layout"
+    with pytest.raises(TiplError, match=message):
+        forecaster.forecast(random_paths(4)[:, 1:], 1, layout=LAYOUT)
+
+
 # --- returns --------------------------------------------------------------------------------------
 
 
@@ -188,10 +282,17 @@ def test_a_wished_return_is_scaled_as_in_training() -> None:
 
 
 def test_a_model_that_does_not_condition_on_returns_refuses_a_wish() -> None:
-    model = make_forecaster()
-    model.wished_return = 90.0
     with pytest.raises(TiplError, match=r"90\.0 is wished for.*condition_on_return=True"):
-        model.forecast(random_paths(4), 3)
+        make_forecaster().with_options(wished_return=90.0)
+
+
+def test_options_leave_the_forecaster_as_it_is() -> None:
+    model = make_forecaster(condition_on_return=True)
+    other = model.with_options(target="own", wished_return=90.0)
+    assert (model.wished_return, other.wished_return) == (None, 90.0)
+    assert other.with_options().wished_return == 90.0
+    with pytest.raises(TiplError, match=r"target 'elite' was given.*trained for own"):
+        model.with_options(target="elite")
 
 
 # --- optimize -------------------------------------------------------------------------------------
@@ -220,11 +321,11 @@ def test_optimize_is_a_forecast_from_one_checkpoint_to_the_end_of_the_paths() ->
 def test_optimize_needs_no_history_but_a_path_basis_does() -> None:
     message = r"PathTransformer \(path basis\) needs .* at least T = 2 checkpoints; give more"
     with pytest.raises(TiplError, match=message):
-        make_forecaster("path").optimize(Policy.initial(TASK, hidden_sizes=(3,)))
+        make_forecaster("path").optimize(Policy.initial(TASK, 0, (3,)))
 
 
 def test_a_policy_of_another_task_is_refused() -> None:
-    policy = Policy.initial("HalfCheetah-v4", hidden_sizes=(3,))
+    policy = Policy.initial("HalfCheetah-v4", 0, (3,))
     message = r"for HalfCheetah-v4 was given, .* on InvertedPendulum-v4; use a model of the same"
     with pytest.raises(TiplError, match=message):
         make_forecaster().optimize(policy)
@@ -232,7 +333,7 @@ def test_a_policy_of_another_task_is_refused() -> None:
 
 @pytest.mark.parametrize("hidden_sizes", [(64, 64), (2, 2)])  # of (2, 2), as many parameters
 def test_a_policy_of_another_architecture_is_refused(hidden_sizes: tuple[int, ...]) -> None:
-    policy = Policy.initial(TASK, hidden_sizes=hidden_sizes)
+    policy = Policy.initial(TASK, 0, hidden_sizes)
     assert (policy.layout.size == P) == (hidden_sizes == (2, 2))
     message = rf"{policy.layout.size} parameters .* on {P} .*same architecture, or train"
     with pytest.raises(TiplError, match=message):
@@ -241,7 +342,7 @@ def test_a_policy_of_another_architecture_is_refused(hidden_sizes: tuple[int, ..
 
 @pytest.mark.parametrize("horizon", [0, -1])
 def test_a_horizon_below_one_is_not_the_default(horizon: int) -> None:
-    policy = Policy.initial(TASK, hidden_sizes=(3,))
+    policy = Policy.initial(TASK, 0, (3,))
     with pytest.raises(TiplError, match=f"horizon of {horizon} was given; expected 1 or more"):
         make_forecaster().optimize(policy, horizon)
 
@@ -294,7 +395,7 @@ def test_a_saved_model_is_read_back(
 ) -> None:
     model = make_forecaster(basis, condition_on_return=condition_on_return)
     model.save_pretrained(tmp_path / "a/new/folder")
-    for load in (load_forecaster, PathTransformerForecaster.from_pretrained):
+    for load in (Forecaster.from_pretrained, PathTransformerForecaster.from_pretrained):
         copy = load(tmp_path / "a/new/folder")
         for name in (
             "name", "basis", "layout", "task", "num_checkpoints", "return_scale", "settings",
@@ -312,16 +413,31 @@ def test_a_saved_model_is_read_back(
         model.wished_return = None
 
 
+def test_the_files_of_a_path_transformer_keep_their_names(saved: Path) -> None:
+    """Models that were saved before have to stay readable."""
+    config = storage.read_json(saved / "config.json")
+    assert set(config) == {
+        "kind", "format_version", "model", "tokenizer", "task", "layout", "num_checkpoints",
+        "return_scale", "settings",
+    }  # fmt: skip
+    assert (config["kind"], config["format_version"]) == ("PathTransformer", 1)
+    assert config["tokenizer"] == {"basis": "joint", "rank": K, "center": "initial"}
+    assert config["return_scale"] == [50, 20]
+    tensors, metadata = storage.read_tensors(saved / "model.safetensors")
+    assert {name.split(".")[0] for name in tensors} == {"model", "tokenizer"}
+    assert metadata == {"kind": "model"}
+
+
 @pytest.mark.parametrize("center", ["none", "initial", "mean"])
 def test_the_centre_is_read_back(tmp_path: Path, center: Center) -> None:
     model, history = make_forecaster(center=center), random_paths(2, 4)
     model.save_pretrained(tmp_path / "model")
-    copy = load_forecaster(tmp_path / "model")
+    copy = Forecaster.from_pretrained(tmp_path / "model")
     np.testing.assert_array_equal(copy.forecast(history, 3), model.forecast(history, 3))
 
 
 def test_equal_models_have_equal_bytes(saved: Path, tmp_path: Path) -> None:
-    load_forecaster(saved).save_pretrained(tmp_path / "again")
+    Forecaster.from_pretrained(saved).save_pretrained(tmp_path / "again")
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
@@ -330,7 +446,7 @@ def test_equal_models_have_equal_bytes(saved: Path, tmp_path: Path) -> None:
 def test_a_model_replaces_a_model(saved: Path) -> None:
     other = make_forecaster("path")
     other.save_pretrained(saved)
-    assert load_forecaster(saved).basis == "path"
+    assert Forecaster.from_pretrained(saved).basis == "path"
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
@@ -397,11 +513,112 @@ def test_a_damaged_model_is_refused(
 ) -> None:
     damage(saved)
     with pytest.raises(TiplError, match=message):
-        load_forecaster(saved)
+        Forecaster.from_pretrained(saved)
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     message = r"no .*/nowhere/config.json, but a model \(made by `tipl train`\).*; check the spell"
     with pytest.raises(TiplError, match=message):
-        load_forecaster(tmp_path / "nowhere")
+        Forecaster.from_pretrained(tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())
+
+
+# --- kinds and names ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in the place of the models that ship with tipl."""
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "pretrained")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "pretrained"
+
+
+def test_a_model_is_read_by_the_class_of_its_kind(saved: Path, tmp_path: Path) -> None:
+    make_widening().save_pretrained(tmp_path / "other")
+    config = storage.read_json(tmp_path / "other/config.json")
+    assert config == {
+        "kind": "Widening", "format_version": 1, "task": TASK.to_json(), "num_checkpoints": T,
+        "settings": {"note": "by hand"}, "about": "log_std",
+    }  # fmt: skip
+    other = Forecaster.from_pretrained(tmp_path / "other")
+    assert isinstance(other, Widening)
+    assert (other.rate, other.task, other.num_checkpoints) == (0.5, TASK, T)
+    for read in (Forecaster, TrainedForecaster, PathTransformerForecaster):
+        assert type(read.from_pretrained(saved)) is PathTransformerForecaster
+
+
+def test_a_model_of_another_kind_is_refused(saved: Path, tmp_path: Path) -> None:
+    make_widening().save_pretrained(tmp_path / "other")
+    message = (
+        r"other holds a model of the kind Widening, but a PathTransformerForecaster is expected; "
+        r"use Widening.from_pretrained, or Forecaster.from_pretrained"
+    )
+    with pytest.raises(TiplError, match=message):
+        PathTransformerForecaster.from_pretrained(tmp_path / "other")
+    with pytest.raises(TiplError, match=r"of the kind PathTransformer, but a StandingStill is"):
+        StandingStill.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("kind", ["Oracle", None])
+def test_a_model_of_an_unknown_kind_is_refused(saved: Path, kind: str | None) -> None:
+    config = storage.read_json(saved / "config.json") | {"kind": kind}
+    storage.write_json(saved / "config.json", config)
+    message = rf"model of the kind {kind!r}, but this tipl reads .*PathTransformer.*; update tipl"
+    with pytest.raises(TiplError, match=message):
+        Forecaster.from_pretrained(saved)
+
+
+def test_what_ships_with_tipl_is_read_by_name(shelf: Path) -> None:
+    make_forecaster("path").save_pretrained(shelf / "reader")
+    make_widening().save_pretrained(shelf / "another")
+    (shelf / "no-model").mkdir()
+    (shelf / "README.md").write_text("models")
+    assert shipped_models() == ["another", "reader"]
+    for read in (Forecaster, PathTransformerForecaster):
+        model, history = read.from_pretrained("reader"), random_paths(2, 4)
+        expected = make_forecaster("path").forecast(history, 3)
+        np.testing.assert_array_equal(model.forecast(history, 3), expected)
+    with pytest.raises(TiplError, match=r"another holds a model of the kind Widening, but"):
+        PathTransformerForecaster.from_pretrained("another")
+
+
+def test_a_directory_goes_before_a_name(shelf: Path) -> None:
+    make_forecaster("path").save_pretrained(shelf / "model")
+    make_forecaster("joint").save_pretrained("model")  # in the working directory
+    assert PathTransformerForecaster.from_pretrained("model").basis == "joint"
+    make_forecaster("joint").save_pretrained(shelf / "taken")
+    Path("taken").mkdir()
+    with pytest.raises(TiplError, match=r"no taken/config.json, but a model \(made by `tipl train"):
+        Forecaster.from_pretrained("taken")
+    make_forecaster("joint").save_pretrained(shelf / "a-file")
+    Path("a-file").write_text("mine")
+    assert PathTransformerForecaster.from_pretrained("a-file").basis == "joint"
+
+
+@pytest.mark.parametrize("source", ["nonesuch", "no-model", "../pretrained/reader/..", "x" * 300])
+def test_what_is_neither_a_directory_nor_a_name_is_refused(shelf: Path, source: str) -> None:
+    def refused(pattern: str) -> None:
+        with pytest.raises(TiplError, match=pattern):
+            Forecaster.from_pretrained(source)
+
+    if source == "x" * 300:  # longer than a file may be named
+        return refused(r"cannot read xxx.*: File name too long; check")
+    refused(r"'\S+' is not one of .* ship with tipl \(there are none\);.* by `tipl train`")
+    make_forecaster().save_pretrained(shelf / "reader")
+    make_forecaster().save_pretrained(shelf / "writer")
+    (shelf / "no-model").mkdir()
+    if ".." not in source:
+        return refused(r"is not one of .* \(reader, writer\); check the spelling, or make a model")
+    return refused(r"there is no \.\./pretrained/reader/\.\./config.json, but a model")
+
+
+def test_the_trials_that_a_model_learned_from() -> None:
+    model = make_forecaster()
+    assert model.training_trials == {}  # made by hand, it says nothing of them
+    several: dict[str, list[int]] = {"abc": [2, 0], "def": [1]}
+    for trained in (make_forecaster(), make_widening()):
+        trained.settings["datasets"] = several
+        assert trained.training_trials == several
+    assert StandingStill().training_trials == {}

@@ -40,7 +40,9 @@ class Oracle(Forecaster):
     def __init__(self, paths: PathDataset, name: str, part: float = 1.0) -> None:
         self.true, self.name, self.part = paths.params(), name, part
 
-    def _forecast(self, histories: np.ndarray, horizons: list[int]) -> np.ndarray:
+    def _forecast(
+        self, histories: np.ndarray, horizons: list[int], layout: ParamLayout | None
+    ) -> np.ndarray:
         start = histories.shape[1] - 1
         np.testing.assert_array_equal(histories, self.true[:, : start + 1])
         targets = self.true[:, [start + horizon for horizon in horizons]]
@@ -114,6 +116,21 @@ def test_forecasts_are_those_of_each_trial_and_case(paths: PathDataset) -> None:
             np.testing.assert_array_equal(still, path.params[3])
 
 
+def test_forecasters_are_told_the_architecture(paths: PathDataset) -> None:
+    class Listening(StandingStill):
+        heard: ParamLayout | None = None
+
+        def _forecast(
+            self, histories: np.ndarray, horizons: list[int], layout: ParamLayout | None
+        ) -> np.ndarray:
+            self.heard = layout
+            return super()._forecast(histories, horizons, layout)
+
+    forecaster = Listening()
+    forecast_held_out([forecaster], paths, (0.5,), (1,))
+    assert forecaster.heard == paths.layout
+
+
 def test_starts_that_fall_together_are_one(paths: PathDataset) -> None:
     made = forecast_held_out([StandingStill()], paths, (0.5, 0.51, 0.99, 0.999), (1,))
     # a history leaves at least one checkpoint to forecast
@@ -173,14 +190,27 @@ def test_models_of_another_dataset_saw_none_of_this(dataset: PathDataset, tmp_pa
     assert held_out_trials(dataset, [model]).trials.tolist() == USABLE
 
 
+def test_a_model_may_have_learned_from_several_datasets(dataset: PathDataset) -> None:
+    class Learned(StandingStill):
+        @property
+        def training_trials(self) -> dict[str, list[int]]:
+            return {"another": [0, 1], dataset.metadata.digest: [2]}
+
+    remaining = held_out_trials(dataset, [Learned()]).trials.tolist()
+    assert remaining == [trial for trial in USABLE if trial != 2]
+
+
 def test_make_forecasts_takes_the_rivals_along(dataset: PathDataset) -> None:
     model = tiny_model(dataset.select([0, 1]))
     made = make_forecasts([model], dataset, (0.0, 0.5), (1,))
     assert made.paths.trials.tolist() == [2, 4]
     methods = {start: [case.method for case in made.cases if case.start == start
                        and case.horizon == 1] for start in (0, 3)}  # fmt: skip
-    assert methods[0] == [STILL, model.name]
-    assert methods[3] == [STILL, "last-difference line", "least-squares line", model.name]
+    memories = ["mean displacement", "nearest training path", "matched noise"]
+    memories += ["best stored policy, copied"]
+    assert methods[0] == [STILL, *memories, model.name]
+    lines = ["last-difference line", "least-squares line"]
+    assert methods[3] == [STILL, *lines, *memories, model.name]
     expected = model.forecast(dataset.params()[[2, 4], :4], 1)
     f = case_index(made, model.name, 3, 1)
     np.testing.assert_allclose(made.params[f], expected, rtol=1e-5, atol=1e-6)

@@ -28,7 +28,7 @@ LAYOUT = ParamLayout.actor(3, 2, (5, 4)) + ParamLayout.critic(3, (6,))
 def random_policy(env_id: str = PENDULUM, seed: int = 0, log_std: float = -1.0) -> Policy:
     """A policy with large weights everywhere and a normaliser of its own."""
     rng = np.random.default_rng(seed)
-    policy = Policy.initial(env_id, hidden_sizes=(16, 8))
+    policy = Policy.initial(env_id, hidden=(16, 8))
     params = rng.normal(size=policy.layout.size).astype(np.float32)
     params[policy.layout.slices["log_std"]] = log_std
     size = policy.task.observation_size
@@ -125,14 +125,14 @@ def test_initial_policies() -> None:
     np.testing.assert_array_equal(policy.observation_std, policy.task.observation_std)
     assert Policy.initial(get_task(PENDULUM), 1).params.tobytes() == policy.params.tobytes()
     assert Policy.initial(PENDULUM, 2).params.tobytes() != policy.params.tobytes()
-    small = Policy.initial(CHEETAH, hidden_sizes=(5,))
+    small = Policy.initial(CHEETAH, hidden=(5,))
     assert small.params.shape == (5 * 17 + 5 + 6 * 5 + 6 + 6,)
 
 
 @pytest.mark.parametrize("hidden_sizes", [(), (64, 0), (-1,)])
 def test_impossible_hidden_sizes_are_refused(hidden_sizes: tuple[int, ...]) -> None:
     with pytest.raises(TiplError, match=r"hidden sizes .* were given"):
-        Policy.initial(PENDULUM, hidden_sizes=hidden_sizes)
+        Policy.initial(PENDULUM, hidden=hidden_sizes)
 
 
 def test_an_unknown_task_is_refused() -> None:

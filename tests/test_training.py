@@ -81,7 +81,7 @@ def test_four_paths_are_overfitted(tmp_path: Path, center: Center) -> None:
         make_paths(tmp_path / "paths", params), center=center, rank=P, width=32, num_steps=200,
         batch_size=16, learning_rate=5e-3, progress=False,
     )  # fmt: skip
-    losses = model.settings["curve"]["train_loss"]
+    losses = model.settings["curves"]["own"]["train_loss"]
     assert losses[0] > 0.1
     assert losses[-1] < 1e-3
     for length in range(1, 6):
@@ -98,7 +98,7 @@ def test_in_a_basis_of_its_own_a_held_out_path_moves_as_the_others_did(tmp_path:
         split.train, held_out=split.held_out, basis="path", rank=8, width=16, num_steps=200,
         learning_rate=5e-3, progress=False,
     )  # fmt: skip
-    assert model.settings["curve"]["held_out_loss"][-1] < 1e-2
+    assert model.settings["curves"]["own"]["held_out_loss"][-1] < 1e-2
     for length in range(2, 6):
         assert one_step_error(model, split.held_out.params(), length) < 0.2
 
@@ -161,7 +161,8 @@ def test_the_seed_also_chooses_the_batches(paths: PathDataset, tmp_path: Path) -
     """From equal initial weights: without steps that matter, only the batches' losses differ."""
     options = SMALL | {"learning_rate": 1e-30, "num_steps": 25, "batch_size": 1}
     losses = [
-        train(paths, seed=seed, **options).settings["curve"]["train_loss"] for seed in (1, 2, 1)
+        train(paths, seed=seed, **options).settings["curves"]["own"]["train_loss"]
+        for seed in (1, 2, 1)
     ]
     assert losses[0] == losses[2]
     assert losses[0] != losses[1]
@@ -190,7 +191,7 @@ def test_diverged_trials_are_left_out(tmp_path: Path, basis: Basis) -> None:
     ]
     assert weights_of(models[0], tmp_path / "0") == weights_of(models[1], tmp_path / "1")
     assert models[0].return_scale == models[1].return_scale
-    assert models[0].settings["curve"] == models[1].settings["curve"]
+    assert models[0].settings["curves"] == models[1].settings["curves"]
 
 
 # --- the training curve and the record ------------------------------------------------------------
@@ -201,7 +202,7 @@ def test_the_curve_has_an_entry_every_25_steps_and_at_the_end(
     paths: PathDataset, num_steps: int, logged: list[int]
 ) -> None:
     options = SMALL | {"num_steps": num_steps}
-    curve = train(paths, held_out=paths, **options).settings["curve"]
+    curve = train(paths, held_out=paths, **options).settings["curves"]["own"]
     assert list(curve) == ["step", "train_loss", "held_out_loss", "standing_still_loss"]
     assert curve["step"] == logged
     for name in ("train_loss", "held_out_loss", "standing_still_loss"):
@@ -210,7 +211,7 @@ def test_the_curve_has_an_entry_every_25_steps_and_at_the_end(
 
 
 def test_without_held_out_paths_their_losses_are_none(paths: PathDataset) -> None:
-    curve = train(paths, **SMALL).settings["curve"]
+    curve = train(paths, **SMALL).settings["curves"]["own"]
     assert curve["held_out_loss"] == curve["standing_still_loss"] == [None]
     assert isinstance(curve["train_loss"][0], float)
 
@@ -221,13 +222,13 @@ def test_losses_are_in_units_of_standing_still_on_the_training_paths(
 ) -> None:
     held_out = make_paths(tmp_path / "held_out", random_paths(3, 7, seed=1))
     untrained = SMALL | {"learning_rate": 1e-30, "basis": basis, "batch_size": 2000}
-    curve = train(paths, held_out=paths, **untrained).settings["curve"]
+    curve = train(paths, held_out=paths, **untrained).settings["curves"]["own"]
     assert curve["standing_still_loss"] == [1.0]
     assert curve["held_out_loss"][0] == pytest.approx(1, rel=1e-6)
     assert curve["train_loss"][0] == pytest.approx(1, abs=0.1)
 
     model = train(paths, held_out=held_out, **untrained)
-    curve = model.settings["curve"]
+    curve = model.settings["curves"]["own"]
     mean_squares = []
     for dataset in (held_out, paths):
         tokens, targets, _ = token_sequences(model.tokenizer, dataset.params())
@@ -243,8 +244,7 @@ def test_a_model_remembers_how_it_was_trained(paths: PathDataset) -> None:
     chosen = paths.select([4, 0, 2])
     model = train(chosen, config=config, progress=False)
     assert model.settings["train"] == dataclasses.asdict(config)
-    assert model.settings["trials"] == [4, 0, 2]
-    assert model.settings["dataset"] == paths.metadata.digest
+    assert model.settings["datasets"] == {paths.metadata.digest: [4, 0, 2]}
     assert (model.task, model.layout) == (paths.task, paths.layout)
     assert model.num_checkpoints == model.model.config.max_checkpoints == 7
     assert not model.model.training
@@ -340,7 +340,7 @@ def test_counts_below_one_are_refused(paths: PathDataset, name: str, value: int)
         ({"learning_rate": float("nan")}, r"learning_rate is nan; expected a positive number"),
         ({"weight_decay": -0.1}, r"weight_decay is -0.1; expected 0 or more"),
         ({"basis": "path", "center": "mean"}, r"basis='path'.*use center='initial'"),
-        ({"num_epochs": 3}, r"no option 'num_epochs'; expected one of basis, center, rank, "),
+        ({"num_epochs": 3}, r"no option 'num_epochs'; expected one of model, num_steps, "),
         ({"config": TrainConfig()}, r"both config and the options \['batch_size', .*; give one"),
     ],
 )

@@ -26,7 +26,6 @@ _HOME_OF = {
     "TrainConfig": "training",
     "collect": "collection",
     "evaluate": "evaluation",
-    "load_forecaster": "forecast",
     "train": "training",
 }
 

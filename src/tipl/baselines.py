@@ -1,14 +1,27 @@
-"""Rivals of the learned models, behind the same interface; none of them learns anything."""
+"""Rivals of the learned models, behind the same interface.
+
+Some look at the history alone; the others remember training paths, and tell whether a model that
+was trained on them has learned more than they hold.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from tipl.errors import TiplError
 from tipl.forecast import Forecaster
+from tipl.policy import ParamLayout
 
-__all__ = ["LastDifferenceLine", "LeastSquaresLine", "StandingStill"]
+__all__ = [
+    "BestStoredPolicy",
+    "LastDifferenceLine",
+    "LeastSquaresLine",
+    "MatchedNoise",
+    "MeanDisplacement",
+    "NearestPath",
+    "StandingStill",
+]
 
 
 class StandingStill(Forecaster):
@@ -17,7 +30,10 @@ class StandingStill(Forecaster):
     name = "standing still"
 
     def _forecast(
-        self, histories: Float[np.ndarray, "B T P"], horizons: list[int]
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
     ) -> Float[np.ndarray, "B H P"]:
         return np.repeat(histories[:, -1:], len(horizons), axis=1)
 
@@ -29,7 +45,10 @@ class LastDifferenceLine(Forecaster):
     min_history = 2
 
     def _forecast(
-        self, histories: Float[np.ndarray, "B T P"], horizons: list[int]
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
     ) -> Float[np.ndarray, "B H P"]:
         steps = np.array(horizons)[:, None]
         last, previous = histories[:, -1:], histories[:, -2:-1]
@@ -57,9 +76,125 @@ class LeastSquaresLine(Forecaster):
         self.context = context
 
     def _forecast(
-        self, histories: Float[np.ndarray, "B T P"], horizons: list[int]
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
     ) -> Float[np.ndarray, "B H P"]:
         recent = histories[:, -self.context :].astype(np.float64)
         times = np.arange(recent.shape[1]) - (recent.shape[1] - 1) / 2
         slope = np.einsum("t,btp->bp", times / (times**2).sum(), recent)
         return np.asarray(histories[:, -1:] + np.array(horizons)[:, None] * slope[:, None])
+
+
+class BestStoredPolicy(Forecaster):
+    """Forecasts one and the same policy, whatever the history: what a practical person would do.
+
+    Args:
+        params: its weights.
+        layout: of the weights.
+    """
+
+    name = "best stored policy, copied"
+    layout: ParamLayout
+
+    def __init__(self, params: Float[np.ndarray, " P"], layout: ParamLayout) -> None:
+        self.params, self.layout = params, layout
+
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        return np.tile(self.params, (len(histories), len(horizons), 1))
+
+
+class _TrainingPaths(Forecaster):
+    """A rival that remembers paths.
+
+    Args:
+        params: weights of the training paths, all of one architecture.
+        layout: of the weights.
+    """
+
+    layout: ParamLayout
+
+    def __init__(self, params: Float[np.ndarray, "N T P"], layout: ParamLayout) -> None:
+        self.params, self.layout = params, layout
+
+    def displacements(self, start: int, horizon: int) -> Float[np.ndarray, "N P"]:
+        """How each path went on from a checkpoint; to its end where the horizon is beyond."""
+        end = self.params.shape[1] - 1
+        first, last = min(start, end), min(start + horizon, end)
+        return np.asarray(self.params[:, last].astype(np.float64) - self.params[:, first])
+
+
+class MeanDisplacement(_TrainingPaths):
+    """Adds the mean of what the training paths did from the same checkpoint on."""
+
+    name = "mean displacement"
+
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        start = histories.shape[1] - 1
+        moves = np.stack([self.displacements(start, h).mean(axis=0) for h in horizons])
+        return np.asarray(histories[:, -1:] + moves)
+
+
+class NearestPath(_TrainingPaths):
+    """Adds what the nearest training path did from the same checkpoint on.
+
+    The nearest one is that whose checkpoint has the smallest Euclidean distance.
+    """
+
+    name = "nearest training path"
+
+    def nearest(self, checkpoint: int, params: Float[np.ndarray, "B P"]) -> Int[np.ndarray, " B"]:
+        """For each network, the training path that is nearest to it at a checkpoint."""
+        theirs = self.params[:, min(checkpoint, self.params.shape[1] - 1)].astype(np.float64)
+        ours = params.astype(np.float64)
+        # |a - b|^2 without |a|^2, which is the same for all b
+        distances = (theirs**2).sum(axis=1) - 2 * ours @ theirs.T  # [B, N]
+        return np.asarray(distances.argmin(axis=1))
+
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        start = histories.shape[1] - 1
+        which = self.nearest(start, histories[:, -1])
+        moves = np.stack([self.displacements(start, h)[which] for h in horizons], axis=1)
+        return np.asarray(histories[:, -1:] + moves)
+
+
+class MatchedNoise(_TrainingPaths):
+    """Goes in a random direction, as far as the training paths went on average.
+
+    Each parameter array is moved as far as its own.
+    """
+
+    name = "matched noise"
+
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        start = histories.shape[1] - 1
+        moves = np.empty((len(histories), len(horizons), histories.shape[-1]))
+        for h, horizon in enumerate(horizons):
+            # a horizon alone and among others has the same noise
+            rng = np.random.default_rng((start, horizon))
+            moves[:, h] = rng.standard_normal(moves[:, h].shape)
+            went = self.displacements(start, horizon)
+            for at in self.layout.slices.values():
+                moves[:, h, at] *= np.sqrt(np.square(went[:, at]).mean())
+        return np.asarray(histories[:, -1:] + moves)

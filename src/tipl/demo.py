@@ -24,14 +24,13 @@ from tipl.atomic import explained
 from tipl.collection import CollectConfig, collect
 from tipl.envs import make_task
 from tipl.errors import TiplError
-from tipl.forecast import load_forecaster
+from tipl.forecast import Forecaster
 from tipl.forecast_sets import ForecastReturns, ForecastSet, evaluate_forecasts, make_forecasts
 from tipl.options import thread_count
 from tipl.paths import PathDataset
 from tipl.policy import Policy
 from tipl.results import Result
 from tipl.run_report import print_headline, report_run
-from tipl.tokenizers import Basis
 from tipl.training import TrainConfig, train
 
 __all__ = ["DemoConfig", "demo"]
@@ -41,8 +40,13 @@ Made = TypeVar("Made")
 HELD_OUT = 0.25
 """Share of the trials that no model sees."""
 
-BASES: tuple[Basis, ...] = ("path", "joint")
-"""The models that are trained: one for each basis of the temporal SVD."""
+MODELS: dict[str, dict[str, Any]] = {
+    "path": {"basis": "path"},
+    "joint": {"basis": "joint"},
+    "neuron": {"model": "neuron"},
+}
+"""The models that are trained, by the name of their directory, with their options: one
+PathTransformer for each basis of the temporal SVD, and the NeuronTransformer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,8 @@ class DemoConfig:
     """environment steps of each trial"""
     train_steps: int = 800
     """optimiser steps of each PathTransformer"""
+    neuron_steps: int = 400
+    """optimiser steps of the NeuronTransformer, for each target"""
     episodes: int = 3
     """episodes of each evaluated policy"""
     seed: int = 0
@@ -71,7 +77,8 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         # everything is checked before the first stage, not after minutes of work
-        for name, least in (("num_trials", 2), ("train_steps", 1), ("episodes", 1)):
+        least_values = {"num_trials": 2, "train_steps": 1, "neuron_steps": 1, "episodes": 1}
+        for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise TiplError(f"{name} is {getattr(self, name)}; expected at least {least}")
         if self.collection.num_iterations < 2:
@@ -159,7 +166,7 @@ def demo(
     _prepare(directory, fresh)
     job = _Job(directory, config, threads, progress)
     paths = job.collect()
-    models = [job.train(paths, basis) for basis in BASES]
+    models = [job.train(paths, name) for name in MODELS]
     job.optimize(models[-1])
     forecasts = job.forecast(paths, models)
     job.evaluate(forecasts)
@@ -217,27 +224,29 @@ class _Job:
             load=lambda: PathDataset.open(out),
         )
 
-    def train(self, paths: PathDataset, basis: Basis) -> Path:
+    def train(self, paths: PathDataset, name: str) -> Path:
         """Paths to a trained model; returns its directory."""
-        out = self.directory / "models" / basis
-        training = TrainConfig(
-            basis=basis,
-            num_steps=self.config.train_steps,
-            seed=self.config.seed,
-        )
-        self.depends[f"train {basis}"] = dataclasses.asdict(training)
+        out, options = self.directory / "models" / name, MODELS[name]
+        steps = self.config.neuron_steps if name == "neuron" else self.config.train_steps
+        training = TrainConfig(**options, num_steps=steps, seed=self.config.seed)
+        self.depends[f"train {name}"] = dataclasses.asdict(training)
+        flags = " ".join(f"--{option} {value}" for option, value in options.items())
 
         def work() -> Path:
             split = paths.split(HELD_OUT)
             model = train(
-                split.train, held_out=split.held_out, config=training, progress=self.progress
+                split.train,
+                held_out=split.held_out,
+                config=training,
+                threads=self.threads,
+                progress=self.progress,
             )
             model.save_pretrained(out)
             return out
 
         return self.stages.run(
-            f"train ({basis} basis)",
-            f"tipl train {paths.directory} --held-out {HELD_OUT} --basis {basis} "
+            f"train ({name})",
+            f"tipl train {paths.directory} --held-out {HELD_OUT} {flags} "
             f"--num-steps {training.num_steps} --seed {training.seed} --out {out}",
             self.depends,
             out / "config.json",
@@ -250,7 +259,7 @@ class _Job:
         out, seed = self.directory / "optimized", self.config.seed + 1
 
         def work() -> Path:
-            forecaster = load_forecaster(model)
+            forecaster = Forecaster.from_pretrained(model)
             forecaster.optimize(Policy.initial(forecaster.task, seed)).save(out)
             return out
 
@@ -264,7 +273,8 @@ class _Job:
         out = self.directory / "forecasts"
 
         def work() -> ForecastSet:
-            forecasts = make_forecasts([load_forecaster(model) for model in models], paths)
+            forecasters = [Forecaster.from_pretrained(model) for model in models]
+            forecasts = make_forecasts(forecasters, paths)
             forecasts.save(out)
             return forecasts
 

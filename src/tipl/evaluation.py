@@ -32,60 +32,130 @@ NUM_SLOTS = 64
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The returns of one policy's episodes.
+    """The returns of episodes of one policy, or of several policies of one task.
 
     Attributes:
         env_id: the environment.
-        episodic_return: undiscounted return of each episode, `[E]`.
-        mean: their mean with its 95% bootstrap interval over episodes.
+        episodic_return: undiscounted return of each episode, `[E]` of one policy or `[N, E]` of a
+            sequence of N, in the order in which they were given.
+        mean: their mean with its 95% bootstrap interval: over episodes of one policy, over
+            policies of a sequence.
     """
 
     env_id: str
-    episodic_return: Float64[np.ndarray, " E"]
+    episodic_return: Float64[np.ndarray, " E"] | Float64[np.ndarray, "N E"]
     mean: Interval
 
     def __str__(self) -> str:
         value, low, high = self.mean.value, self.mean.low, self.mean.high
         interval = f" (95% interval {low:,.1f} to {high:,.1f})" if np.isfinite(low) else ""
-        count = len(self.episodic_return)
+        return f"{self.env_id}: mean episodic return {value:,.1f}{interval} over {self._extent()}"
+
+    def _extent(self) -> str:
+        """What the mean is over, and of several policies the range of their own means."""
+        *policies, count = self.episodic_return.shape
+        episodes = f"{count} episode{'s' * (count > 1)}"
+        if not policies:
+            return episodes
+        if policies == [1]:
+            return f"1 policy of {episodes}"
+        means = self.episodic_return.mean(axis=1)
         return (
-            f"{self.env_id}: mean episodic return {value:,.1f}{interval} over {count} "
-            f"episode{'s' * (count > 1)}"
+            f"{policies[0]} policies of {episodes} each; lowest policy's mean "
+            f"{means.min():,.1f}, highest {means.max():,.1f}"
         )
 
 
 def evaluate(
-    policy: Policy,
+    policies: Policy | Sequence[Policy],
     episodes: int = 20,
     *,
     seed: int = 0,
     threads: int | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Runs a policy's mean actions for whole episodes of its task.
+    """Runs the mean actions of one or several policies for whole episodes of their task.
+
+    Several policies may differ in architecture, observation normaliser and physics. Each one's
+    returns are those that it has alone.
 
     Args:
-        policy: the policy to run.
-        episodes: number of episodes, E.
+        policies: the policy to run, or a sequence of N policies of one task.
+        episodes: number of episodes of each policy, E.
         seed: fixes the episodes' starts: episode e starts alike for every policy.
         threads: by default one for each processor.
-        progress: show a progress bar.
+        progress: show a progress bar for each group of policies that run together: those of one
+            architecture whose physics have the same names.
 
     Raises:
-        TiplError: `episodes` or `threads` is below 1, the seed below 0, or the task's environment
-            cannot be made.
+        TiplError: the sequence is empty or its policies are of different tasks, `episodes` or
+            `threads` is below 1, the seed below 0, or the task's environment cannot be made.
     """
-    returns = evaluate_stack(
-        policy.params[None],
-        policy.layout,
-        policy.task,
+    several = [policies] if isinstance(policies, Policy) else list(policies)
+    _check_one_task(several)
+    groups = _groups(several)
+    returns = [
+        _evaluate_group([several[i] for i in group], episodes, seed, threads, progress)
+        for group in groups
+    ]
+    # [N, E] group after group -> [N, E] in the order given
+    ordered = np.concatenate(returns)[np.argsort(np.concatenate(groups))]
+    if isinstance(policies, Policy):
+        ordered = ordered[0]
+    return Evaluation(several[0].task.env_id, ordered, mean_interval(ordered))
+
+
+def _check_one_task(policies: Sequence[Policy]) -> None:
+    if not policies:
+        raise TiplError(
+            "an empty sequence of policies was given to evaluate; expected a policy or a sequence "
+            "of at least one: see why what selects them selects none"
+        )
+    first = policies[0].task.env_id
+    for i, policy in enumerate(policies):
+        if policy.task.env_id != first:
+            raise TiplError(
+                f"policies of different tasks were given: policy 0 is for {first} and policy {i} "
+                f"for {policy.task.env_id}; expected one task: evaluate those of each task apart"
+            )
+
+
+def _groups(policies: Sequence[Policy]) -> list[list[int]]:
+    """Indices of the policies that may run in one stack."""
+    groups: dict[tuple[ParamLayout, TaskSpec], list[int]] = {}
+    for i, policy in enumerate(policies):
+        groups.setdefault((policy.layout, _without_values(policy.task)), []).append(i)
+    return list(groups.values())
+
+
+def _without_values(task: TaskSpec) -> TaskSpec:
+    """The task without what each policy of a stack has its own of: normaliser and factors."""
+    return dataclasses.replace(
+        task,
+        observation_mean=(0.0,) * task.observation_size,
+        observation_std=(1.0,) * task.observation_size,
+        physics=tuple((name, 1.0) for name, _ in task.physics),
+    )
+
+
+def _evaluate_group(
+    policies: Sequence[Policy], episodes: int, seed: int, threads: int | None, progress: bool
+) -> Float64[np.ndarray, "M E"]:
+    """Episodic returns of policies that may run in one stack."""
+    mean = np.stack([policy.observation_mean for policy in policies])
+    std = np.stack([policy.observation_std for policy in policies])
+    factors = [dict(policy.task.physics) for policy in policies]
+    return evaluate_stack(
+        np.stack([policy.params for policy in policies]),
+        policies[0].layout,
+        policies[0].task,
         episodes,
-        statistics=(policy.observation_mean[None], policy.observation_std[None]),
+        statistics=(mean, std),
+        physics={name: np.array([own[name] for own in factors], np.float64) for name in factors[0]},
         seed=seed,
         threads=threads,
         progress=progress,
-    )[0]
-    return Evaluation(policy.task.env_id, returns, mean_interval(returns))
+    )
 
 
 def evaluate_stack(

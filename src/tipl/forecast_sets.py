@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from tipl import storage
-from tipl.baselines import LastDifferenceLine, LeastSquaresLine, StandingStill
 from tipl.errors import TiplError
 from tipl.evaluation import evaluate_stack
-from tipl.forecast import Forecaster, PathTransformerForecaster
+from tipl.forecast import Forecaster, TrainedForecaster
 from tipl.paths import PathDataset
+from tipl.rivals import rivals
 
 __all__ = [
     "ForecastCase",
@@ -212,10 +212,7 @@ def held_out_trials(paths: PathDataset, forecasters: Sequence[Forecaster]) -> Pa
     """
     seen: set[int] = set()
     for forecaster in forecasters:
-        if not isinstance(forecaster, PathTransformerForecaster):
-            continue
-        if forecaster.settings.get("dataset") == paths.metadata.digest:
-            seen.update(forecaster.settings["trials"])
+        seen.update(forecaster.training_trials.get(paths.metadata.digest, []))
     unseen = [int(trial) for trial in paths.trials[~paths.diverged()] if int(trial) not in seen]
     if not unseen:
         raise TiplError(
@@ -256,7 +253,8 @@ def forecast_held_out(
         for forecaster in forecasters:
             if start + 1 < forecaster.min_history:
                 continue
-            ahead = forecaster.forecast(params[:, : start + 1], reach)  # [N, H, P]
+            history = params[:, : start + 1]
+            ahead = forecaster.forecast(history, reach, layout=paths.layout)  # [N, H, P]
             cases += [ForecastCase(forecaster.name, start, horizon) for horizon in reach]
             forecasts += list(ahead.swapaxes(0, 1))
     if not cases:
@@ -296,19 +294,21 @@ def _check_architecture(forecasters: Sequence[Forecaster], paths: PathDataset) -
 
 
 def make_forecasts(
-    models: Sequence[Forecaster],
+    models: Sequence[TrainedForecaster],
     paths: PathDataset,
     starts: Sequence[float] = STARTS,
     horizons: Sequence[int] = HORIZONS,
 ) -> ForecastSet:
     """Forecasts of the trials that no model was trained on, by the models and their rivals.
 
+    A model takes part once for each target that it was trained for.
+
     Raises:
         TiplError: as `held_out_trials` and `forecast_held_out`.
     """
-    rivals: list[Forecaster] = [StandingStill(), LastDifferenceLine(), LeastSquaresLine()]
     held_out = held_out_trials(paths, models)
-    return forecast_held_out([*rivals, *models], held_out, starts, horizons)
+    ours = [model.with_options(target=target) for model in models for target in model.targets]
+    return forecast_held_out([*rivals(models, paths), *ours], held_out, starts, horizons)
 
 
 def evaluate_command(directory: str | Path, episodes: int, seed: int) -> str:

@@ -252,7 +252,7 @@ class Policy:
         cls,
         task: str | TaskSpec,
         seed: int = 0,
-        hidden_sizes: Sequence[int] = (64, 64),
+        hidden: Sequence[int] = (64, 64),
     ) -> Policy:
         """An untrained policy with freshly drawn weights.
 
@@ -260,7 +260,7 @@ class Policy:
             task: the id of a task that ships with tipl, or a `TaskSpec` (for any other
                 Gymnasium id, `tipl.envs.make_task(env_id)` makes one).
             seed: equal seeds give equal weights.
-            hidden_sizes: units in each hidden layer.
+            hidden: units in each hidden layer.
 
         Raises:
             TiplError: the task is not known, a hidden size is not positive, or the seed negative.
@@ -268,8 +268,8 @@ class Policy:
         if seed < 0:
             raise TiplError(f"the seed {seed} was given; expected 0 or more")
         spec = get_task(task) if isinstance(task, str) else task
-        check_hidden_sizes(hidden_sizes)
-        layout = actor_layout(spec, hidden_sizes)
+        check_hidden_sizes(hidden)
+        layout = actor_layout(spec, hidden)
         return cls(initial_params(layout, seed), layout, spec)
 
     def with_params(self, params: Float[np.ndarray, " P"]) -> Policy:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tipl import plots
 from tipl.baselines import StandingStill
-from tipl.forecast import PathTransformerForecaster
+from tipl.forecast import PathTransformerForecaster, Target, TrainedForecaster
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.paths import PolicyPath
 from tipl.report import FigureSection, Table
@@ -76,7 +76,9 @@ def svd_spectrum(run: Run) -> FigureSection:
     ]
     spectra["one held-out path (median)"] = np.median(single, axis=0)
     for model in run.models:
-        if isinstance(model.tokenizer, TemporalSVD):
+        if isinstance(model, PathTransformerForecaster) and isinstance(
+            model.tokenizer, TemporalSVD
+        ):
             spectra["all training paths together"] = information(model.tokenizer.singular_values)
     needed = " and ".join(
         f"{information_dimension(a, 0.9):,} for {name}" for name, a in spectra.items()
@@ -120,23 +122,35 @@ def path_coordinates(run: Run) -> FigureSection:
     )
 
 
-def training_curve(model: PathTransformerForecaster) -> FigureSection:
+LOSSES = {
+    ("PathTransformer", "own"): "Mean squared error of the next token, in units of a mean squared "
+    "one-step change: the dashed line is what standing still would have on the held-out paths.",
+    ("NeuronTransformer", "own"): "Error of the forecast weights, and of the actions of the "
+    "forecast policies, each in units of standing still's on average: the dashed line is what "
+    "standing still has on the held-out paths.",
+    ("NeuronTransformer", "elite"): "Mean squared difference of the actions of carried networks "
+    "from those of the best stored policy; held out are random networks that were never trained "
+    "on, and the dashed line is what they do where they stand.",
+}
+"""What the loss is, by kind of model and target."""
+
+
+def training_curve(model: TrainedForecaster, target: Target) -> FigureSection:
     """A model's loss over its training."""
     curve = {
         name: np.array([np.nan if value is None else value for value in values], float)
-        for name, values in model.settings["curve"].items()
+        for name, values in model.settings["curves"][target].items()
     }
     return FigureSection(
-        f"Training the {model.name}",
-        "Mean squared error of the next token, in units of a mean squared one-step change: the "
-        "dashed line is what standing still would have on the held-out paths.",
+        f"Training the {model.with_options(target=target).name}",
+        LOSSES[model.kind, target],
         partial(
             plots.training_curve,
             curve["step"].astype(int),
             curve["train_loss"],
             curve["held_out_loss"],
             float(curve["standing_still_loss"][-1]),
-            note=f"{len(model.settings['trials'])} training trials",
+            note=f"{sum(map(len, model.training_trials.values()))} training trials",
         ),
     )
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tipl import report_sections as sections
 from tipl.errors import TiplError
+from tipl.forecast import PathTransformerForecaster
 from tipl.forecast_results import history_label
 from tipl.report import Report, pivot_table, write_report
 from tipl.results import Result, results_table, write_results
@@ -80,11 +81,15 @@ def run_report(run: Run) -> Report:
             sections.learning_curves(run),
             sections.svd_spectrum(run),
             sections.path_coordinates(run),
-            *(sections.training_curve(model) for model in run.models),
+            *(
+                sections.training_curve(model, target)
+                for model in run.models
+                for target in model.targets
+            ),
             *(
                 sections.forecast_coordinates(run, model)
                 for model in run.models
-                if model.basis == "path"
+                if isinstance(model, PathTransformerForecaster) and model.basis == "path"
             ),
             sections.returns_by_horizon(run),
             sections.weight_errors_by_horizon(run),
@@ -125,16 +130,16 @@ def _lead(run: Run) -> list[str]:
             f"trials{_interval(end, ',.0f')}."
         )
     middle = history_label(round(0.5 * (paths.num_checkpoints - 1)), paths.num_checkpoints)
-    for model in run.models:
+    for name in [m.with_options(target=t).name for m in run.models for t in m.targets]:
         change = _value(
             run,
-            method=model.name,
+            method=name,
             metric="return_minus_standing_still",
             setting=f"{middle}, horizon 1",
         )
         if change is not None:
             sentences.append(
-                f"From half of a path, one-step forecasts of the {model.name} return "
+                f"From half of a path, one-step forecasts of the {name} return "
                 f"{change.value:+,.1f} against standing still{_interval(change, '+,.1f')}."
             )
     return sentences

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tipl import storage
-from tipl.forecast import PathTransformerForecaster, load_forecaster
+from tipl.forecast import Forecaster, PathTransformerForecaster, TrainedForecaster
 from tipl.forecast_results import forecast_results
 from tipl.forecast_sets import ForecastReturns, ForecastSet
 from tipl.paths import PathDataset
@@ -40,7 +40,7 @@ class Run:
     """
 
     paths: PathDataset
-    models: Sequence[PathTransformerForecaster]
+    models: Sequence[TrainedForecaster]
     forecasts: ForecastSet
     returns: ForecastReturns
     results: Sequence[Result]
@@ -77,15 +77,15 @@ def load_run(directory: str | Path) -> Run:
     returns, settings = ForecastReturns.load(directory / "forecasts")
     paths = PathDataset.open(directory / "paths")
     saved = sorted((directory / "models").glob("*/config.json"), reverse=True)
-    models = [load_forecaster(config.parent) for config in saved]
+    models = [Forecaster.from_pretrained(config.parent) for config in saved]
     commands = {stage["name"]: stage["command"] for stage in record["stages"]}
     results = [
         *path_results(forecasts, returns, settings["command"]),
         *(
             row
-            for model in models
+            for config, model in zip(saved, models, strict=True)
             for row in model_results(
-                model, commands.get(f"train ({model.basis} basis)", "tipl train")
+                model, commands.get(f"train ({config.parent.name})", "tipl train")
             )
         ),
         *forecast_results(forecasts, returns, settings["command"]),
@@ -132,27 +132,32 @@ def path_results(forecasts: ForecastSet, returns: ForecastReturns, command: str)
     ]
 
 
-def model_results(model: PathTransformerForecaster, command: str) -> list[Result]:
+def model_results(model: TrainedForecaster, command: str) -> list[Result]:
     """A model's loss at the end of its training, and the dimension of a joint basis.
 
-    Losses are mean squared errors of the next token, in units of a mean squared one-step change.
+    Losses are in the units of `tipl.training`, in which standing still has the loss beside them.
     """
-    curve = model.settings["curve"]
-    values = {
-        f"{name}_loss": curve[f"{name}_loss"][-1]
-        for name in ("train", "held_out", "standing_still")
-        if curve[f"{name}_loss"][-1] is not None
-    }
-    if isinstance(model.tokenizer, TemporalSVD):
-        values |= {f"D({beta})": model.tokenizer.dimension(beta) for beta in (0.9, 0.99)}
-    trials = len(model.settings["trials"])
-    return [
-        Result(
-            model.task.env_id, "train", model.name, f"{trials} training trials", metric,
-            float(value), math.nan, math.nan, trials, 0, command,
-        )
-        for metric, value in values.items()
-    ]  # fmt: skip
+    trials = sum(map(len, model.training_trials.values()))
+    rows: list[Result] = []
+    for target, curve in model.settings["curves"].items():
+        values = {
+            f"{name}_loss": curve[f"{name}_loss"][-1]
+            for name in ("train", "held_out", "standing_still")
+            if curve[f"{name}_loss"][-1] is not None
+        }
+        if isinstance(model, PathTransformerForecaster) and isinstance(
+            model.tokenizer, TemporalSVD
+        ):
+            values |= {f"D({beta})": model.tokenizer.dimension(beta) for beta in (0.9, 0.99)}
+        rows += [
+            Result(
+                model.task.env_id, "train", model.with_options(target=target).name,
+                f"{trials} training trials", metric, float(value), math.nan, math.nan, trials, 0,
+                command,
+            )
+            for metric, value in values.items()
+        ]  # fmt: skip
+    return rows
 
 
 def stage_results(stage: dict[str, Any], paths: PathDataset) -> list[Result]:

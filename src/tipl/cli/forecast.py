@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from tipl.atomic import check_replaceable
 from tipl.errors import TiplError
-from tipl.forecast import load_forecaster
+from tipl.forecast import Forecaster
 from tipl.forecast_sets import HORIZONS, STARTS, make_forecasts
 from tipl.paths import PathDataset
 
@@ -16,7 +16,7 @@ __all__ = ["forecast"]
 
 
 def forecast(
-    models: Positional[tuple[Path, ...]],
+    models: Positional[tuple[str, ...]],
     /,
     paths: Path,
     out: Path,
@@ -29,7 +29,7 @@ def forecast(
     forecasts in the environment.
 
     Args:
-        models: directories of trained models
+        models: directories of trained models, or names of models that ship with tipl
         paths: the dataset of paths
         out: directory of the forecasts
         starts: where histories end, as fractions of the path; 0 is the untrained network alone
@@ -37,11 +37,11 @@ def forecast(
     """
     if not models:
         raise TiplError(
-            "no model was given; expected one or more directories of models before the options: "
-            "make one by `tipl train`"
+            "no model was given; expected one or more before the options: directories that "
+            "`tipl train` made, or names of models that ship with tipl"
         )
     check_replaceable(out, replaces="forecasts.json")
-    forecasters = [load_forecaster(model) for model in models]
+    forecasters = [Forecaster.from_pretrained(model) for model in models]
     forecasts = make_forecasts(forecasters, PathDataset.open(paths), starts, horizons)
     forecasts.save(out)
     print(

@@ -7,35 +7,46 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from tipl.atomic import check_replaceable
-from tipl.forecast import load_forecaster
+from tipl.forecast import Forecaster, Target
 from tipl.policy import Policy
 
 __all__ = ["optimize"]
 
 
 def optimize(
-    model: Positional[Path],
+    model: Positional[str],
     /,
     out: Path,
     policy: Path | None = None,
     seed: int = 1,
+    hidden: tuple[int, ...] = (),
+    target: Target | None = None,
     horizon: int | None = None,
+    steps: int = 1,
+    wished_return: float | None = None,
 ) -> None:
     """Make a better policy from an untrained one: no gradient step, no environment step.
 
     Args:
-        model: directory of a trained model
+        model: directory of a trained model, or name of a model that ships with tipl
         out: directory of the policy that is made
         policy: directory of the policy to start from (default: a fresh random one)
         seed: of the fresh random policy
+        hidden: units in each of its hidden layers (default: as the model was trained on)
+        target: elite, to the best behaviour that the training paths know; own, to what PPO would
+            have made of the policy (default: elite, if the model was trained for it)
         horizon: checkpoints to jump ahead (default: to the end of the training paths)
+        steps: jumps that follow one another
+        wished_return: return to ask for, of a model that was trained with returns
     """
     check_replaceable(out, replaces="policy.json")
-    forecaster = load_forecaster(model)
+    forecaster = Forecaster.from_pretrained(model)
     if policy is not None:
         start = Policy.load(policy)
     else:
-        start = Policy.initial(forecaster.task, seed, forecaster.layout.hidden_sizes)
-    better = forecaster.optimize(start, horizon)
+        start = Policy.initial(forecaster.task, seed, hidden or forecaster.hidden_sizes)
+    better = forecaster.optimize(
+        start, horizon, target=target, steps=steps, wished_return=wished_return
+    )
     better.save(out)
     print(f"{out}: a policy for {better.task.env_id}; run `tipl evaluate {out}` to test it")

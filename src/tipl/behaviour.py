@@ -1,0 +1,172 @@
+"""What policies do, and where they do it: the best stored policy, and the states policies visit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+from threadpoolctl import threadpool_limits
+
+from tipl.actions import best_actions, executable
+from tipl.envs import make_vec
+from tipl.errors import TiplError
+from tipl.evaluation import evaluate_stack
+from tipl.paths import PathDataset
+from tipl.policy import ParamLayout, Policy, normalise_observations, stacked_mlp
+from tipl.tasks import TaskSpec
+
+__all__ = ["Elite", "action_unit", "best_checkpoint", "visited_observations"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NUM_CANDIDATES = 24
+"""Stored checkpoints, by their training return, among which the best one is looked for."""
+
+NUM_ENVS = 256
+"""Environments that are stepped together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Elite:
+    """The best policy that a dataset of paths knows.
+
+    Attributes:
+        policy: the policy.
+        trial: number of its trial.
+        checkpoint: index of its checkpoint.
+        mean_return: mean return of its mean actions over the episodes that it was chosen by.
+        episodes: the number of those episodes.
+    """
+
+    policy: Policy
+    trial: int
+    checkpoint: int
+    mean_return: float
+    episodes: int
+
+
+def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Elite:
+    """The stored policy with the highest return, acting by its mean.
+
+    The checkpoints with the highest returns in training, at most one in ten of a trial's, are run
+    for some episodes each, the best of them is the elite.
+
+    Args:
+        paths: a dataset with a frozen observation normaliser.
+        episodes: of each candidate.
+        seed: of the episodes' starts.
+
+    Raises:
+        TiplError: no episode of any trial ended, or the normaliser is a running one.
+    """
+    if paths.metadata.normaliser != "frozen":
+        raise TiplError(
+            f"the paths in {paths.directory} were collected with normaliser="
+            f"{paths.metadata.normaliser!r}, so that no two policies see the same observations; "
+            "collect with normaliser='frozen'"
+        )
+    returns = np.nan_to_num(paths.episodic_return().astype(np.float64), nan=-np.inf)
+    returns[paths.diverged()] = -np.inf
+    order = np.argsort(-returns, axis=None, kind="stable")
+    order = order[np.isfinite(returns.ravel()[order])]
+    if len(order) == 0:
+        raise TiplError(
+            f"no episode of any trial in {paths.directory} has ended, so no policy is known to be "
+            "good; collect more steps"
+        )
+    places = [divmod(int(flat), paths.num_checkpoints) for flat in order]
+    limit = max(1, paths.num_checkpoints // 10)
+    chosen: list[tuple[int, int]] = []
+    for place in places:
+        if sum(trial == place[0] for trial, _ in chosen) < limit:
+            chosen.append(place)
+        if len(chosen) == NUM_CANDIDATES:
+            break
+    policies = [paths.policy(trial, checkpoint) for trial, checkpoint in chosen]
+    means = evaluate_stack(
+        np.stack([policy.params for policy in policies]),
+        policies[0].layout,
+        paths.task,
+        episodes,
+        seed=seed,
+    ).mean(axis=1)
+    best = int(means.argmax())
+    trial, checkpoint = chosen[best]
+    return Elite(policies[best], int(paths.trials[trial]), checkpoint, float(means[best]), episodes)
+
+
+def visited_observations(
+    params: Float32[np.ndarray, "M P"],
+    layout: ParamLayout,
+    task: TaskSpec,
+    num_steps: int,
+    *,
+    noise: Float[np.ndarray, " M"] | float = 0.0,
+    seed: int = 0,
+) -> Float32[np.ndarray, "M S O"]:
+    """Normalised observations of M policies in `num_steps` steps each, episode after episode.
+
+    Args:
+        params: flat weights of the policies.
+        layout: of the weights.
+        task: the environment, whose frozen normaliser is used.
+        num_steps: steps S of each policy.
+        noise: standard deviation of what is added to each policy's mean actions, in units of half
+            the action range (of 1 where actions have no bounds); for a task with discrete actions
+            the share of actions that are drawn at random.
+        seed: of the environments and the noise.
+    """
+    spread = np.broadcast_to(np.asarray(noise, np.float64), (len(params),))
+    blocks = [
+        _visited(params[at], layout, task, num_steps, spread[at], (seed, at.start))
+        for at in _blocks(len(params))
+    ]
+    return np.concatenate(blocks)
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, NUM_ENVS):
+        yield slice(start, min(start + NUM_ENVS, count))
+
+
+def _visited(
+    params: Array,
+    layout: ParamLayout,
+    task: TaskSpec,
+    num_steps: int,
+    noise: Array,
+    seed: tuple[int, int],
+) -> Array:
+    rng = np.random.default_rng(seed)
+    actor = stacked_mlp(layout.unflatten(np.ascontiguousarray(params)), "actor")
+    mean, std = np.array(task.observation_mean), np.array(task.observation_std)
+    visited = np.empty((len(params), num_steps, task.observation_size), np.float32)
+    envs = make_vec(task.env_id, len(params))
+    with threadpool_limits(1, "blas"):
+        observations, _ = envs.reset(seed=int(rng.integers(2**31)))
+        for step in range(num_steps):
+            visited[:, step] = normalise_observations(observations, mean, std)
+            outputs = actor.forward(visited[:, step][:, None])[:, 0]  # [M, 1, O] -> [M, A]
+            observations = envs.step(_noisy_actions(task, outputs, noise, rng))[0]
+    envs.close()
+    return visited
+
+
+def _noisy_actions(task: TaskSpec, outputs: Array, noise: Array, rng: np.random.Generator) -> Array:
+    if task.discrete:
+        actions = best_actions(task, outputs)
+        others = executable(task, rng.integers(task.action_size, size=(len(outputs), 1)))
+        return np.where(rng.random(len(outputs)) < noise, others, actions)
+    drawn = rng.standard_normal(outputs.shape)
+    return executable(task, outputs + noise[:, None] * action_unit(task) * drawn)
+
+
+def action_unit(task: TaskSpec) -> Float32[np.ndarray, " A"]:
+    """Half the range of each continuous action; 1 where it has no bounds."""
+    low, high = task.action_bounds
+    half = (high.astype(np.float64) - low) / 2
+    unit: Float32[np.ndarray, " A"] = np.where(np.isfinite(half), half, 1.0).astype(np.float32)
+    return unit

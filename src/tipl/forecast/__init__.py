@@ -1,0 +1,18 @@
+"""Forecasters: from the history of a policy's weights to its future weights."""
+
+# Every kind of model is imported here: an import is what makes it known to `from_pretrained`.
+from tipl.forecast.base import Forecaster, Target, TrainedForecaster, torch_threads
+from tipl.forecast.neuron_transformer import NeuronTransformerForecaster, context_checkpoints
+from tipl.forecast.path_transformer import PathTransformerForecaster
+from tipl.forecast.shipped import shipped_models
+
+__all__ = [
+    "Forecaster",
+    "NeuronTransformerForecaster",
+    "PathTransformerForecaster",
+    "Target",
+    "TrainedForecaster",
+    "context_checkpoints",
+    "shipped_models",
+    "torch_threads",
+]

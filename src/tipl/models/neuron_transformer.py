@@ -1,0 +1,350 @@
+"""NeuronTransformer: a neuron is a token, a network's weights are the edges, time is attention.
+
+Every unit of a policy network (input, hidden unit or output) has a state of width D. Messages
+travel along the network's own weights, from the inputs to the outputs and back, as a forward and a
+backward pass do; each unit also attends to its own past checkpoints. The change of a weight is read
+from the states of the two units that it joins: gradients are outer products, so are their sums, at
+low rank.
+
+Inputs and outputs are told apart by learned identities. Hidden units are known by their layer, bias
+and the size of their weights alone, so permuting them permutes the forecast, and any width will do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tipl.errors import TiplError
+from tipl.models.network import Network
+
+__all__ = ["Conditions", "NeuronTransformer", "NeuronTransformerConfig"]
+
+MAX_HIDDEN_LAYERS = 3
+"""Hidden layers that a network may have."""
+
+REFERENCE_WIDTH = 64
+"""Width of the layers in whose changes the scales are given."""
+
+KINDS = ("input", "hidden", "output")
+"""Kinds of units; the layers of one kind share their weights."""
+
+NUM_CONDITIONS = 6
+NUM_STATISTICS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuronTransformerConfig:
+    """Size of a NeuronTransformer, and of the networks that it reads."""
+
+    observation_size: int
+    """inputs of the networks"""
+    action_size: int
+    """outputs of the networks"""
+    num_checkpoints: int
+    """checkpoints T of a whole path: the unit of progress"""
+    width: int = 64
+    """width D of a unit's state"""
+    rounds: int = 3
+    """times that messages travel forwards and back"""
+    context: int = 1
+    """checkpoints that it is trained to read at most; one of 1 has no attention over time"""
+    heads: int = 4
+    """attention heads over time"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """What is asked of a forecast, for each checkpoint as the last one that is known.
+
+    Attributes:
+        checkpoint: its index in the path, from 0.
+        horizon: checkpoints to jump ahead.
+        final_return: scaled return that the path ends with or is wished to; NaN is unknown.
+    """
+
+    checkpoint: Float[Tensor, "B L"]
+    horizon: Float[Tensor, "B L"]
+    final_return: Float[Tensor, "B L"]
+
+    def features(self, num_checkpoints: int) -> Float[Tensor, "B L F"]:
+        """The conditions as inputs of a network; times are in units of a whole path."""
+        known = ~self.final_return.isnan()
+        return torch.stack(
+            [
+                self.checkpoint / (num_checkpoints - 1),
+                self.horizon / (num_checkpoints - 1),
+                torch.log1p(self.checkpoint) / 3,
+                torch.log1p(self.horizon) / 3,
+                self.final_return.nan_to_num(),
+                known.to(self.horizon.dtype),
+            ],
+            dim=-1,
+        )
+
+
+class UnitUpdate(nn.Module):
+    """A unit's state after it has read the messages of the layers before and after its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(3 * width)
+        self.mlp = nn.Sequential(
+            nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(
+        self, state: Float[Tensor, "B L U D"], messages: Float[Tensor, "B L U D2"]
+    ) -> Float[Tensor, "B L U D"]:
+        """The new states of the U units of a layer."""
+        out: Tensor = state + self.mlp(self.norm(torch.cat([state, messages], dim=-1)))
+        return out
+
+
+class TimeAttention(nn.Module):
+    """Pre-norm causal self-attention of each unit over its own checkpoints."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, state: Float[Tensor, "B L U D"]) -> Float[Tensor, "B L U D"]:
+        """The new states; that of checkpoint l has seen checkpoints up to l."""
+        batch, length, units, width = state.shape
+        # [B, L, U, 3 D] -> [B, L, U, 3, H, D / H] -> [3, B, U, H, L, D / H]
+        qkv = self.query_key_value(self.norm(state))
+        qkv = qkv.view(batch, length, units, 3, self.heads, -1).permute(3, 0, 2, 4, 1, 5)
+        q, k, v = qkv
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        # [B, U, H, L, D / H] -> [B, L, U, D]
+        mixed = mixed.permute(0, 3, 1, 2, 4).reshape(batch, length, units, width)
+        out: Tensor = state + self.out(mixed)
+        return out
+
+
+class Round(nn.Module):
+    """Messages from the inputs to the outputs and back, then attention over time."""
+
+    def __init__(self, config: NeuronTransformerConfig) -> None:
+        super().__init__()
+        self.forwards, self.backwards = (
+            nn.ModuleDict({kind: UnitUpdate(config.width) for kind in KINDS}) for _ in range(2)
+        )
+        self.attention = (
+            TimeAttention(config.width, config.heads) if config.context > 1 else nn.Identity()
+        )
+
+    def forward(self, states: list[Tensor], edges: list[Tensor]) -> list[Tensor]:
+        """The new states `[B, L, U, D]` of each layer, from the inputs to the outputs.
+
+        Args:
+            states: the present ones.
+            edges: weights `[B, L, out, in]` between neighbouring layers, about 1 in size.
+        """
+        states = list(states)
+        last = len(edges)
+        sweeps = ((self.forwards, range(last + 1)), (self.backwards, range(last, -1, -1)))
+        for updates, layers in sweeps:
+            for layer in layers:
+                messages = _messages(states, edges, layer)
+                states[layer] = updates[_kind(layer, last)](states[layer], messages)
+        return [self.attention(state) for state in states]
+
+
+def _kind(layer: int, last: int) -> str:
+    return "input" if layer == 0 else "output" if layer == last else "hidden"
+
+
+def _messages(states: list[Tensor], edges: list[Tensor], layer: int) -> Float[Tensor, "B L U D2"]:
+    """What the units of a layer hear from the layer before and the layer after; 0 where none is."""
+    ahead = back = torch.zeros_like(states[layer])
+    if layer > 0:
+        ahead = edges[layer - 1] @ states[layer - 1] / math.sqrt(states[layer - 1].shape[-2])
+    if layer < len(edges):
+        back = edges[layer].mT @ states[layer + 1] / math.sqrt(states[layer + 1].shape[-2])
+    return torch.cat([ahead, back], dim=-1)
+
+
+class NeuronTransformer(nn.Module):
+    """Predicts how a network's weights change, at every checkpoint of its history.
+
+    Args:
+        config: sizes.
+        change_scale: typical size `[T, 3, 2]` of a change by horizon, layer (the first, those
+            between, the last) and kind (weight, bias), in networks of `REFERENCE_WIDTH`.
+        log_std_scale: typical size `[T]` of a change of `log_std` by horizon.
+    """
+
+    change_scale: Tensor
+    log_std_scale: Tensor
+
+    def __init__(
+        self,
+        config: NeuronTransformerConfig,
+        change_scale: Float[Tensor, "T 3 2"] | None = None,
+        log_std_scale: Float[Tensor, " T"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, width = config, config.width
+        T = config.num_checkpoints
+        scale = torch.ones(T, 3, 2) if change_scale is None else change_scale.clone()
+        self.register_buffer("change_scale", scale)
+        scale = torch.ones(T) if log_std_scale is None else log_std_scale.clone()
+        self.register_buffer("log_std_scale", scale)
+        self.input_identity = nn.Parameter(torch.randn(config.observation_size, width))
+        self.output_identity = nn.Parameter(torch.randn(config.action_size, width))
+        # by the number of hidden layers, then by layer
+        self.layer_identity = nn.Parameter(torch.randn(MAX_HIDDEN_LAYERS, MAX_HIDDEN_LAYERS, width))
+        self.statistics_in = nn.Linear(NUM_STATISTICS, width)
+        self.conditions_in = nn.Sequential(
+            nn.Linear(NUM_CONDITIONS, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.rounds = nn.ModuleList(Round(config) for _ in range(config.rounds))
+        self.norms = nn.ModuleDict({kind: nn.LayerNorm(width) for kind in KINDS})
+        # of the units that a weight comes from, and of those that it goes to
+        self.source = nn.ModuleDict({kind: nn.Linear(width, width) for kind in KINDS[:2]})
+        self.target = nn.ModuleDict({kind: nn.Linear(width, width) for kind in KINDS[1:]})
+        # change of the bias, of log_std (outputs only), and growth of all weights into the unit
+        self.unit_out = nn.ModuleDict({kind: nn.Linear(width, 3) for kind in KINDS[1:]})
+        self.gain = nn.Parameter(torch.full((3,), 0.1))
+        if config.context > 1:
+            self.line_query, self.line_key = (nn.Linear(width, width) for _ in range(2))
+            self.line_gain = nn.Parameter(torch.zeros(1))
+
+    def forward(self, network: Network, conditions: Conditions) -> Network:
+        """The predicted changes from each checkpoint to `horizon` checkpoints later.
+
+        Args:
+            network: checkpoints `[B, L, ...]` of B networks, in order of time.
+            conditions: what is asked of each.
+
+        Raises:
+            TiplError: the networks have too many hidden layers, or other inputs or outputs.
+        """
+        self._check(network)
+        edges = _edges(network)
+        states = self._initial_states(network, edges, conditions)
+        for one_round in self.rounds:
+            states = one_round(states, edges)
+        last = len(edges)
+        states = [self.norms[_kind(n, last)](state) for n, state in enumerate(states)]
+        change = self._change(network, edges, states, conditions.horizon)
+        if self.config.context > 1:
+            change = change + self._lines(network, states, conditions)
+        return change
+
+    def _check(self, network: Network) -> None:
+        hidden = len(network.weights) - 1
+        if not 1 <= hidden <= MAX_HIDDEN_LAYERS:
+            raise TiplError(
+                f"a network with {hidden} hidden layers was given; expected 1 to "
+                f"{MAX_HIDDEN_LAYERS}"
+            )
+        given = (network.weights[0].shape[-1], network.weights[-1].shape[-2])
+        expected = (self.config.observation_size, self.config.action_size)
+        if given != expected:
+            raise TiplError(
+                f"a network with {given[0]} inputs and {given[1]} outputs was given, but this "
+                f"model reads those with {expected[0]} and {expected[1]}; use a model of its task"
+            )
+
+    def _initial_states(
+        self, network: Network, edges: list[Tensor], conditions: Conditions
+    ) -> list[Tensor]:
+        batch, length = conditions.horizon.shape
+        # [B, L, F] -> [B, L, 1, D]
+        asked = self.conditions_in(conditions.features(self.config.num_checkpoints))[:, :, None]
+        last = len(edges)
+        states = [(self.input_identity + asked).expand(batch, length, -1, -1)]
+        for layer in range(1, last + 1):
+            hidden = layer < last
+            identity = self.layer_identity[last - 2, layer - 1] if hidden else self.output_identity
+            statistics = _unit_statistics(network, edges, layer)
+            states.append(identity + self.statistics_in(statistics) + asked)
+        return states
+
+    def scales(self, network: Network, horizon: Float[Tensor, "B L"]) -> Network:
+        """Typical sizes of the changes of networks of this shape, to be broadcast against them."""
+        steps = horizon.long().clamp(max=self.config.num_checkpoints - 1)
+        table = self.change_scale[steps]  # [B, L, 3, 2]
+        weights, biases = [], []
+        last = len(network.weights) - 1
+        for layer, weight in enumerate(network.weights):
+            group = table[:, :, 0 if layer == 0 else 2 if layer == last else 1, :, None]
+            # a sum over more units needs less of each
+            shrink = REFERENCE_WIDTH / weight.shape[-1] if layer else 1.0
+            weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
+            biases.append(group[:, :, 1])  # [B, L, 1]
+        log_std = None if network.log_std is None else self.log_std_scale[steps][..., None]
+        return Network(weights, biases, log_std)
+
+    def _change(
+        self, network: Network, edges: list[Tensor], states: list[Tensor], horizon: Tensor
+    ) -> Network:
+        last = len(edges)
+        weights, biases, log_std = [], [], None
+        for layer, edge in enumerate(edges):
+            source = self.source[_kind(layer, last)](states[layer])
+            target = self.target[_kind(layer + 1, last)](states[layer + 1])
+            own = 0.1 * self.unit_out[_kind(layer + 1, last)](states[layer + 1])  # [B, L, out, 3]
+            group = 0 if layer == 0 else 2 if layer == last - 1 else 1
+            # [B, L, out, D] @ [B, L, D, in]
+            product = target @ source.mT / math.sqrt(self.config.width)
+            weights.append(self.gain[group] * product + own[..., 2:] * edge)
+            biases.append(own[..., 0])
+            if layer == last - 1 and network.log_std is not None:
+                log_std = own[..., 1]
+        return Network(weights, biases, log_std) * self.scales(network, horizon)
+
+    def _lines(self, network: Network, states: list[Tensor], conditions: Conditions) -> Network:
+        """Each unit's mixture of the straight lines from its past checkpoints through the last.
+
+        One entry of a weight matrix moves in its own way, which no product of two units' states
+        can tell, but its own past can.
+        """
+        time = conditions.checkpoint
+        gap = time[:, :, None] - time[:, None]  # [B, L, L], from the second to the first
+        ratio = conditions.horizon[:, :, None] / gap.clamp(min=1)
+        ratio = torch.where(gap > 0, ratio.clamp(max=4.0), 0)
+        mixtures = []
+        for state in states[1:]:
+            query, key = self.line_query(state), self.line_key(state)
+            match = torch.einsum("blud,bmud->bulm", query, key) / math.sqrt(state.shape[-1])
+            mixtures.append(self.line_gain * match * ratio[:, None])
+        return network.mixed_displacements(mixtures)
+
+
+def _edges(network: Network) -> list[Tensor]:
+    """The weights in units of their size in a fresh network, so that messages are about 1.
+
+    Of the last layer, whose weights start out tiny, a fifth of the gain of the others is left.
+    """
+    last = len(network.weights) - 1
+    edges = []
+    for layer, weight in enumerate(network.weights):
+        gain = 0.05 if layer == last else math.sqrt(2.0)
+        edges.append(weight * (math.sqrt(max(weight.shape[-2:])) / gain))
+    return edges
+
+
+def _unit_statistics(network: Network, edges: list[Tensor], layer: int) -> Float[Tensor, "B L U F"]:
+    """What a hidden unit or an output is known by, besides its identity and its messages."""
+    bias = network.biases[layer - 1]
+    incoming = edges[layer - 1].square().mean(dim=-1).sqrt()
+    outgoing, log_std = torch.zeros_like(bias), torch.zeros_like(bias)
+    if layer < len(edges):
+        outgoing = edges[layer].square().mean(dim=-2).sqrt()
+    elif network.log_std is not None:
+        log_std = network.log_std
+    width = torch.full_like(bias, math.log2(bias.shape[-1] / REFERENCE_WIDTH))
+    if layer == len(edges):
+        width = torch.zeros_like(bias)
+    return torch.stack([4 * bias, incoming, outgoing, log_std, width], dim=-1)

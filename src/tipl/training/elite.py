@@ -1,0 +1,195 @@
+"""The target `elite`: carry any network to the best behaviour that the paths know.
+
+The behaviour need not come from the network that is carried: fresh random networks, of which there
+is no end, learn to act as the best stored policy does, where it acts and where they themselves go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tipl.behaviour import Elite, visited_observations
+from tipl.models.network import Network
+from tipl.models.neuron_transformer import Conditions, NeuronTransformer
+from tipl.policy import actor_layout
+from tipl.training.action_error import ActionError
+from tipl.training.config import TrainConfig
+from tipl.training.own import LearningPaths, batch_count
+
+__all__ = ["EliteLoss", "fresh_networks"]
+
+NUM_ROLLOUTS = 64
+"""Rollouts of the elite policy, with action noise from none to `MAX_NOISE`."""
+
+STEPS_OF_ROLLOUT = 300
+MAX_NOISE = 0.4
+"""In units of half the action range."""
+
+STATES = 96
+"""Observations on which each network is compared with the elite."""
+
+BLUR = 0.05
+"""Noise on the observations, in standard deviations: there are always new ones."""
+
+VISIT_EVERY = 50
+"""Batches after which carried networks are run, to learn where they go."""
+
+VISITING_NETWORKS = 32
+VISITING_STEPS = 150
+MAX_VISITED = 50_000
+"""Observations of carried networks that are kept."""
+
+LOG_STD_WEIGHT = 0.02
+
+
+def fresh_networks(
+    count: int, sizes: Sequence[int], has_log_std: bool, rng: torch.Generator
+) -> Network:
+    """Random networks, initialised as `tipl.policy.initial_params` does."""
+    weights, biases = [], []
+    pairs = list(pairwise(sizes))
+    for layer, (fan_in, fan_out) in enumerate(pairs):
+        gain = 0.01 if layer == len(pairs) - 1 else math.sqrt(2.0)
+        tall = (count, max(fan_in, fan_out), min(fan_in, fan_out))
+        q, r = torch.linalg.qr(torch.randn(tall, generator=rng))
+        q = q * torch.diagonal(r, dim1=-2, dim2=-1).sign()[:, None]
+        weights.append(gain * (q if fan_out >= fan_in else q.mT)[:, None])
+        biases.append(torch.zeros(count, 1, fan_out))
+    return Network(weights, biases, torch.zeros(count, 1, sizes[-1]) if has_log_std else None)
+
+
+class EliteLoss:
+    """The error of carried networks' actions against the elite's, and the size of the jump.
+
+    Args:
+        elite: whose behaviour to reach.
+        datasets: paths whose checkpoints are carried as well, so that half-trained networks are.
+        config: widths, depths and weights.
+        action_error: of the task.
+        num_checkpoints: that the model counts paths by.
+    """
+
+    def __init__(
+        self,
+        elite: Elite,
+        datasets: Sequence[LearningPaths],
+        config: TrainConfig,
+        action_error: ActionError,
+        num_checkpoints: int,
+    ) -> None:
+        self.datasets, self.config, self.action_error = datasets, config, action_error
+        self.num_checkpoints, self.task = num_checkpoints, elite.policy.task
+        self.has_log_std = not self.task.discrete
+        sizes = (
+            self.task.observation_size,
+            *elite.policy.layout.hidden_sizes,
+            self.task.action_size,
+        )
+        params = torch.as_tensor(elite.policy.params)[None, None]
+        self.elite = Network.from_flat(params, sizes, self.has_log_std)
+        noise = np.linspace(0, MAX_NOISE, NUM_ROLLOUTS)
+        repeated = np.repeat(elite.policy.params[None], NUM_ROLLOUTS, axis=0)
+        self.observations = self._visited(repeated, sizes, STEPS_OF_ROLLOUT, noise, config.seed)
+        self.visited = self.observations[:0]
+        self.env_steps = NUM_ROLLOUTS * STEPS_OF_ROLLOUT
+        self.num_batches = 0
+        self.last_carried: Network | None = None
+
+    def __call__(self, model: NeuronTransformer, rng: torch.Generator) -> Tensor:
+        """The loss of a model on a batch of networks; now and then it runs some of them."""
+        start = self._draw_networks(rng)
+        change = self.change(model, start)
+        loss = self.error(start + change, rng)
+        scale = model.scales(start, torch.full(change.weights[0].shape[:2], 1.0 * self.horizon))
+        jump = torch.stack([a.square().mean() for a in (change / scale).arrays()]).mean()
+        carried = (start + change).map(torch.Tensor.detach)
+        self.last_carried = carried
+        self.num_batches += 1
+        if self.num_batches % VISIT_EVERY == 0:
+            self._visit(carried)
+        return loss + self.config.jump_penalty * jump
+
+    @property
+    def horizon(self) -> int:
+        """Checkpoints that a jump to the elite counts as."""
+        return self.num_checkpoints - 1
+
+    def change(self, model: NeuronTransformer, start: Network) -> Network:
+        """The jumps of networks `[B, 1, ...]`."""
+        shape = start.biases[0].shape[:2]
+        conditions = Conditions(
+            torch.zeros(shape), torch.full(shape, float(self.horizon)), torch.full(shape, torch.nan)
+        )
+        change: Network = model(start, conditions)
+        return change
+
+    def error(self, networks: Network, rng: torch.Generator) -> Tensor:
+        """How far networks `[B, 1, ...]` are from acting as the elite does."""
+        count = len(networks.biases[0])
+        seen = self._draw_observations(count, rng)
+        with torch.no_grad():
+            # [B, 1, S, O] -> [1, 1, B * S, O] -> [B, 1, S, A]
+            flat = seen.reshape(1, 1, -1, seen.shape[-1])
+            wanted = self.elite.mean_actions(flat).reshape(*seen.shape[:3], -1)
+        error = self.action_error(networks.mean_actions(seen), wanted).mean()
+        if networks.log_std is not None and self.elite.log_std is not None:
+            off = (networks.log_std - self.elite.log_std).square().mean()
+            error = error + LOG_STD_WEIGHT * off
+        return error
+
+    def _draw_observations(self, count: int, rng: torch.Generator) -> Float[Tensor, "B 1 S O"]:
+        """Where the elite goes, and as often, once it is known, where carried networks go."""
+        chosen = torch.randint(len(self.observations), (count, 1, STATES), generator=rng)
+        seen = self.observations[chosen]
+        if len(self.visited):
+            half = STATES // 2
+            chosen = torch.randint(len(self.visited), (count, 1, half), generator=rng)
+            seen[:, :, :half] = self.visited[chosen]
+        return seen + BLUR * torch.randn(seen.shape, generator=rng)
+
+    def _draw_networks(self, rng: torch.Generator) -> Network:
+        """Mostly fresh networks; else stored checkpoints, or networks that were just carried."""
+        kind = float(torch.rand((), generator=rng))
+        if kind < 0.15 and self.last_carried is not None:
+            return self.last_carried
+        if kind < 0.3:
+            data = self.datasets[int(torch.randint(len(self.datasets), (), generator=rng))]
+            N, T = data.params.shape[:2]
+            count = batch_count(self.config.batch_size, data.sizes)
+            trials = torch.randint(N, (count,), generator=rng)
+            return data.network(trials, torch.randint(T, (count, 1), generator=rng))
+        width, depth = (
+            choices[int(torch.randint(len(choices), (), generator=rng))]
+            for choices in (self.config.fresh_widths, self.config.fresh_depths)
+        )
+        sizes = (self.task.observation_size, *[width] * depth, self.task.action_size)
+        count = batch_count(self.config.batch_size, sizes)
+        return fresh_networks(count, sizes, self.has_log_std, rng)
+
+    def _visit(self, carried: Network) -> None:
+        """Runs carried networks and keeps what they saw."""
+        params = carried.flat()[:VISITING_NETWORKS, 0].numpy()
+        sizes = [carried.weights[0].shape[-1], *(bias.shape[-1] for bias in carried.biases)]
+        seen = self._visited(params, sizes, VISITING_STEPS, 0.05, self.num_batches)
+        self.env_steps += len(params) * VISITING_STEPS
+        self.visited = torch.cat([self.visited, seen])[-MAX_VISITED:]
+
+    def _visited(
+        self,
+        params: Float[np.ndarray, "M P"],
+        sizes: Sequence[int],
+        num_steps: int,
+        noise: Float[np.ndarray, " M"] | float,
+        seed: int,
+    ) -> Float[Tensor, "X O"]:
+        layout = actor_layout(self.task, sizes[1:-1])
+        seen = visited_observations(params, layout, self.task, num_steps, noise=noise, seed=seed)
+        # [M, S, O] -> [M * S, O]
+        return torch.as_tensor(seen).flatten(0, 1)

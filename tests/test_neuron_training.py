@@ -1,0 +1,747 @@
+"""Training a NeuronTransformer: it learns, it is the same twice, and it says what it cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from path_data import make_arrays, make_metadata, write_parts
+from tipl import behaviour
+from tipl.behaviour import Elite
+from tipl.collection import collect
+from tipl.envs import make_vec
+from tipl.errors import TiplError
+from tipl.forecast import Forecaster, NeuronTransformerForecaster, context_checkpoints
+from tipl.models.network import Network
+from tipl.models.neuron_transformer import Conditions, NeuronTransformer, NeuronTransformerConfig
+from tipl.paths import PathDataset, create_dataset
+from tipl.policy import ParamLayout, actor_layout
+from tipl.ppo import PPOConfig
+from tipl.tasks import get_task
+from tipl.training import TrainConfig, elite, loop, neuron_transformer, own, train
+from tipl.training.action_error import LEAK, ActionError
+from tipl.training.data import ReturnScale
+from tipl.training.elite import EliteLoss, fresh_networks
+from tipl.training.own import (
+    LearningPaths,
+    OwnLoss,
+    batch_count,
+    change_scales,
+    draw_checkpoints,
+    draw_horizons,
+    learning_paths,
+)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+TASK = get_task("InvertedPendulum-v4")
+T = 11  # checkpoints
+SMALL: dict[str, Any] = {
+    "model": "neuron", "width": 16, "heads": 2, "rounds": 1, "batch_size": 8, "num_steps": 3,
+    "fresh_widths": (8,), "fresh_depths": (1, 2), "learning_rate": 1e-2, "threads": 1,
+    "progress": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_rollouts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(elite, "NUM_ROLLOUTS", 8)
+        patch.setattr(elite, "STEPS_OF_ROLLOUT", 50)
+        patch.setattr(elite, "VISIT_EVERY", 25)
+        patch.setattr(own, "STEPS_OF_ANCHOR", 32)
+        patch.setattr(own, "STATES_OF_ANCHOR", 16)
+        yield
+
+
+def collected(directory: Path, num_trials: int, hidden_sizes: tuple[int, ...]) -> PathDataset:
+    ppo = PPOConfig(num_steps=32, num_minibatches=2, update_epochs=4, learning_rate=1e-2)
+    return collect(
+        TASK.env_id, out=directory, num_trials=num_trials, hidden_sizes=hidden_sizes, ppo=ppo,
+        total_steps=32 * (T - 1), seed=3, threads=1, progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> PathDataset:
+    return collected(tmp_path_factory.mktemp("training") / "paths", 5, (8, 8))
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> PathDataset:
+    """Paths of the same task, of networks of another shape."""
+    return collected(tmp_path_factory.mktemp("training") / "others", 3, (6,))
+
+
+def random_walks(
+    directory: Path,
+    hidden_sizes: tuple[int, ...] = (8, 8),
+    step: float = 0.1,
+    diverged: int | None = None,
+    **changes: Any,
+) -> PathDataset:
+    """Paths whose arrays take random steps, each array of another size; nothing is run."""
+    task = changes.get("task", TASK)
+    layout = actor_layout(task, hidden_sizes)
+    if changes.get("networks") == "actor+critic":
+        layout += ParamLayout.critic(task.observation_size, hidden_sizes)
+    fields = {"layout": layout, "hidden_sizes": hidden_sizes, "num_checkpoints": T} | changes
+    metadata = make_metadata(**fields)
+    arrays = make_arrays(metadata)
+    arrays["params"][:] = np.random.default_rng(0).normal(0, step, arrays["params"].shape)
+    for n, array in enumerate(layout.unflatten(arrays["params"]).values()):
+        array *= 1 + n
+    arrays["params"][:] = arrays["params"].cumsum(axis=1)
+    arrays["diverged"][:] = False
+    if diverged is not None:
+        arrays["diverged"][diverged, -1] = True
+        arrays["params"][diverged, -1, 0] = np.nan
+    shape = arrays["params"].shape[:2]
+    if metadata.vary:
+        arrays["physics"] = np.ones((*shape, len(metadata.vary)))
+    create_dataset(directory, metadata)
+    write_parts(directory, metadata, arrays)
+    return PathDataset.open(directory)
+
+
+def learn(*datasets: PathDataset, **options: Any) -> NeuronTransformerForecaster:
+    forecaster = train(datasets, **SMALL | options)
+    assert isinstance(forecaster, NeuronTransformerForecaster)
+    return forecaster
+
+
+def weights_of(forecaster: NeuronTransformerForecaster) -> dict[str, bytes]:
+    return {
+        f"{target}.{name}": tensor.numpy().tobytes()
+        for target, model in forecaster.models.items()
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- learning --------------------------------------------------------------------------------
+
+
+class Counting:
+    """Environments whose steps are counted."""
+
+    steps = 0
+
+    def __init__(self, env_id: str, num_envs: int) -> None:
+        self.envs, self.num_envs = make_vec(env_id, num_envs), num_envs
+
+    def step(self, actions: Array) -> Any:
+        Counting.steps += self.num_envs
+        return self.envs.step(actions)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.envs, name)
+
+
+@dataclasses.dataclass
+class Trained:
+    model: NeuronTransformerForecaster
+    env_steps: int
+    sizes_learned: set[tuple[int, ...]]  # of the stored networks in batches
+
+
+@pytest.fixture(scope="module")
+def trained(paths: PathDataset, others: PathDataset) -> Trained:
+    """A model of two targets from two datasets, and what its training did."""
+    sizes_learned: set[tuple[int, ...]] = set()
+    network = LearningPaths.network
+
+    def spy(self: LearningPaths, trials: Tensor, checkpoints: Tensor) -> Network:
+        if torch.is_grad_enabled():
+            sizes_learned.add(self.sizes)
+        return network(self, trials, checkpoints)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(behaviour, "make_vec", Counting)
+        patch.setattr(LearningPaths, "network", spy)
+        Counting.steps = 0
+        model = learn(paths, others, held_out=[paths], num_steps=60)
+    return Trained(model, Counting.steps, sizes_learned)
+
+
+@pytest.mark.parametrize(("target", "at_most"), [("own", 0.75), ("elite", 0.5)])
+def test_a_short_training_does_better_than_standing_still(
+    trained: Trained, target: str, at_most: float
+) -> None:
+    curve = trained.model.settings["curves"][target]
+    assert list(curve) == ["step", "train_loss", "held_out_loss", "standing_still_loss"]
+    assert curve["step"] == [25, 50, 60]
+    assert 0 < curve["held_out_loss"][-1] < at_most * curve["standing_still_loss"][-1]
+
+
+def test_several_datasets_of_different_networks_are_learned_from(
+    trained: Trained, paths: PathDataset, others: PathDataset
+) -> None:
+    assert trained.sizes_learned == {(4, 8, 8, 1), (4, 6, 1)}
+    assert trained.model.training_trials == {
+        paths.metadata.digest: [0, 1, 2, 3, 4],
+        others.metadata.digest: [0, 1, 2],
+    }
+    assert trained.model.hidden_sizes == (8, 8)
+    for dataset in (paths, others):
+        forecast = trained.model.forecast(dataset.params()[:, :4], 2, layout=dataset.layout)
+        assert np.isfinite(forecast).all()
+
+
+def test_a_model_remembers_how_it_was_trained(
+    trained: Trained, paths: PathDataset, others: PathDataset, tmp_path: Path
+) -> None:
+    model, settings = trained.model, trained.model.settings
+    options = {name: SMALL[name] for name in SMALL if name not in ("threads", "progress")}
+    config = TrainConfig(**options | {"num_steps": 60})
+    assert settings["train"] == dataclasses.asdict(config)
+    assert settings.keys() == {"curves", "env_steps", "elite", "train", "datasets"}
+    assert (model.task, model.num_checkpoints, model.targets) == (TASK, T, ("elite", "own"))
+    assert [m.config.context for m in model.models.values()] == [1, 4]
+    final = paths.episodic_return()[:, -1].astype(np.float64)
+    np.testing.assert_allclose(model.return_scale, (final.mean(), final.std()))
+    best = {d.metadata.digest: behaviour.best_checkpoint(d) for d in (paths, others)}
+    expected = max(best.items(), key=lambda item: item[1].mean_return)
+    elite = dataclasses.asdict(expected[1]) | {"dataset": expected[0]}
+    del elite["policy"]
+    assert settings["elite"] == elite
+    model.save_pretrained(tmp_path / "model")
+    copy = Forecaster.from_pretrained(tmp_path / "model")
+    assert copy.settings["curves"] == settings["curves"]
+
+
+def test_environment_steps_are_counted(trained: Trained) -> None:
+    assert trained.model.settings["env_steps"] == trained.env_steps > 0
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_the_best_policy_of_all_datasets_is_the_elite(
+    paths: PathDataset, others: PathDataset, monkeypatch: pytest.MonkeyPatch, best: int
+) -> None:
+    returns = {paths.directory: 10.0 - best, others.directory: 9.0 + best}
+    wanted = [paths, others][best]
+
+    def best_checkpoint(dataset: PathDataset, seed: int) -> Elite:
+        assert seed == 4
+        return Elite(dataset.policy(1, 2), 1, 2, returns[dataset.directory], 8)
+
+    seen: list[Array] = []
+    visited = behaviour.visited_observations
+
+    def spy(params: Array, *args: Any, **options: Any) -> Array:
+        seen.append(params)
+        return visited(params, *args, **options)
+
+    monkeypatch.setattr(neuron_transformer, "best_checkpoint", best_checkpoint)
+    monkeypatch.setattr(elite, "visited_observations", spy)
+    settings = learn(paths, others, targets=("elite",), num_steps=1, seed=4).settings
+    assert settings["elite"] == {
+        "dataset": wanted.metadata.digest, "trial": 1, "checkpoint": 2,
+        "mean_return": 10.0 - best + best, "episodes": 8,
+    }  # fmt: skip
+    np.testing.assert_array_equal(seen[0], [wanted.params()[1, 2]] * 8)
+
+
+# --- the same twice, and blind to what it must not see ---------------------------------------
+
+
+@pytest.fixture(scope="module")
+def part(paths: PathDataset) -> PathDataset:
+    return paths.select([0, 3, 4])
+
+
+@pytest.fixture(scope="module")
+def short(part: PathDataset) -> dict[str, bytes]:
+    torch.manual_seed(1)
+    return weights_of(learn(part, seed=5))
+
+
+def test_equal_seeds_give_equal_weights(part: PathDataset, short: dict[str, bytes]) -> None:
+    torch.manual_seed(2)
+    assert weights_of(learn(part, seed=5)) == short
+    other = weights_of(learn(part, seed=6))
+    assert other.keys() == short.keys()
+    equal = {name for name in short if other[name] == short[name]}
+    assert {name.split(".")[1] for name in equal} == {"change_scale", "log_std_scale"}
+
+
+def test_held_out_trials_do_not_change_the_weights(
+    paths: PathDataset, part: PathDataset, short: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOG_INTERVAL", 1)
+    curves = []
+    for trial in (1, 2):
+        model = learn(part, held_out=paths.select([trial]), seed=5)
+        assert weights_of(model) == short
+        assert model.training_trials == {paths.metadata.digest: [0, 3, 4]}
+        curves.append(model.settings["curves"]["own"])
+    for name in ("held_out_loss", "standing_still_loss"):
+        assert all(math.isfinite(loss) for curve in curves for loss in curve[name])
+        assert not set(curves[0][name]) & set(curves[1][name])
+    assert curves[0]["train_loss"] == curves[1]["train_loss"]
+
+
+def test_diverged_trials_are_left_out(tmp_path: Path) -> None:
+    walks = random_walks(tmp_path / "walks", diverged=1)
+    models = [learn(dataset, targets=("own",)) for dataset in (walks, walks.select([0, 2, 3, 4]))]
+    assert weights_of(models[0]) == weights_of(models[1])
+
+
+# --- datasets that do not go together --------------------------------------------------------
+
+
+HOPPER = get_task("Hopper-v4")
+UNLIKE: list[tuple[dict[str, Any], str]] = [
+    ({"task": HOPPER}, r"of Hopper-v4 and those in \S+ of Inv\S+; give datasets of one task"),
+    ({"num_checkpoints": 7}, r"have 7 checkpoints and those in \S+ 11; collect both alike"),
+    ({"normaliser": "running"}, r"normaliser='running' .* with the frozen normaliser"),
+    ({"vary": {"gravity": [0.5, 2.0]}}, r"and 1 varied physics; .* in one physics: collect"),
+]
+CRITIC = ({"networks": "actor+critic"}, r"networks='actor\+critic', .* learns from actors with")
+
+
+@pytest.mark.parametrize(("changes", "message"), [*UNLIKE, CRITIC])
+def test_datasets_that_differ_are_refused(
+    tmp_path: Path, paths: PathDataset, changes: dict[str, Any], message: str
+) -> None:
+    unlike = random_walks(tmp_path / "unlike", **changes)
+    with pytest.raises(TiplError, match=rf"/unlike .*{message}"):
+        learn(paths, unlike)
+
+
+@pytest.mark.parametrize(("changes", "message"), UNLIKE)
+def test_held_out_paths_that_differ_are_refused(
+    tmp_path: Path, paths: PathDataset, changes: dict[str, Any], message: str
+) -> None:
+    unlike = random_walks(tmp_path / "unlike", **changes)
+    with pytest.raises(TiplError, match=rf"/unlike .*{message}"):
+        learn(paths, held_out=unlike)
+
+
+def test_datasets_without_or_beyond_number_are_refused(
+    paths: PathDataset, others: PathDataset
+) -> None:
+    with pytest.raises(TiplError, match=r"2 datasets were given, .*train with model='neuron'"):
+        train([paths, others], progress=False)
+    with pytest.raises(TiplError, match=r"no dataset was given .*; expected one at least"):
+        learn()
+    with pytest.raises(TiplError, match=r"of 38 parameters were .* of 122; .*same architecture"):
+        learn(paths, held_out=others)
+
+
+# --- fresh networks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_log_std", [True, False])
+@pytest.mark.parametrize("sizes", [(4, 7, 7, 3), (5, 2, 6), (3, 3, 4)])  # wider, narrower, equal
+def test_fresh_networks_are_orthogonal(sizes: tuple[int, ...], has_log_std: bool) -> None:
+    networks = fresh_networks(3, sizes, has_log_std, generator())
+    size = sum((a + 1) * b for a, b in itertools.pairwise(sizes)) + has_log_std * sizes[-1]
+    assert networks.flat().shape == (3, 1, size)
+    for layer, weight in enumerate(networks.weights):
+        assert weight.shape[2:] == (sizes[layer + 1], sizes[layer])
+        gain = 0.01 if layer == len(sizes) - 2 else math.sqrt(2)
+        narrow = weight if weight.shape[2] <= weight.shape[3] else weight.mT
+        expected = (gain**2 * torch.eye(narrow.shape[2])).expand(3, 1, -1, -1)
+        torch.testing.assert_close(narrow @ narrow.mT, expected, rtol=1e-5, atol=1e-6)
+    zeros = [*networks.biases, *([] if networks.log_std is None else [networks.log_std])]
+    assert not torch.cat(zeros, dim=-1).any()
+
+
+@pytest.mark.parametrize("sizes", [(3, 2, 1), (2, 3, 1)])
+def test_fresh_networks_point_in_all_directions(sizes: tuple[int, ...]) -> None:
+    """Each entry is as often positive as negative, and of the size that orthogonality gives."""
+    count = 4000
+    networks = fresh_networks(count, sizes, False, generator())
+    for weight, gain in zip(networks.weights, (math.sqrt(2), 0.01), strict=True):
+        entries = weight[:, 0] / gain
+        size = 1 / math.sqrt(max(weight.shape[2:]))
+        assert entries.mean(dim=0).abs().max() < 5 * size / math.sqrt(count)
+        spread = entries.square().mean(dim=0).sqrt()
+        torch.testing.assert_close(spread, torch.full_like(spread, size), rtol=0.05, atol=0)
+
+
+def test_fresh_networks_differ() -> None:
+    networks = [fresh_networks(2, (4, 3, 1), True, generator(seed)).flat() for seed in (0, 0, 1)]
+    assert torch.equal(networks[0], networks[1])
+    assert not torch.isclose(networks[0][0, 0, :12], networks[0][1, 0, :12]).any()
+    assert not torch.isclose(networks[0][..., :12], networks[2][..., :12]).any()
+
+
+# --- batches ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+@pytest.mark.parametrize("more", [1, 8])  # checkpoints than the history
+def test_histories_are_in_order_and_end_before_the_path_does(length: int, more: int) -> None:
+    num_checkpoints, count = length + more, 400
+    drawn = draw_checkpoints(count, length, num_checkpoints, generator())
+    assert drawn.shape == (count, length)
+    assert (drawn.diff(dim=1) > 0).all()
+    assert drawn.min() == 0
+    assert set(drawn[:, -1].tolist()) == set(range(length - 1, num_checkpoints - 1))
+    if more == 1:
+        return
+    as_forecast = [
+        row == context_checkpoints(row[-1] + 1, length)
+        for row in drawn.tolist()
+        if row[-1] > 2 ** max(length - 2, 0)  # later than the last that it looks back to
+    ]
+    if length == 1:
+        share = (drawn == 0).float().mean()
+        assert 0.45 < share < 0.66  # half of them, and 1 in 8 of the others
+    else:
+        assert 0.42 < np.mean(as_forecast) < 0.75
+        assert set(drawn[:, 0].tolist()) > set(range(4))
+
+
+def test_histories_are_drawn_by_their_generator() -> None:
+    first, again, other = (draw_checkpoints(9, 3, 50, generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    first, again, other = (draw_horizons(first, 50, generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_horizons_are_small_or_large_but_inside_the_path() -> None:
+    checkpoints = torch.arange(100).repeat(200, 1)  # of paths of 101 checkpoints
+    horizons = draw_horizons(checkpoints, 101, generator())
+    assert horizons.dtype == torch.int64
+    left = 100 - checkpoints
+    assert (horizons >= 1).all()
+    assert (horizons <= left).all()
+    assert (horizons[:, -1] == 1).all()
+    from_start = draw_horizons(torch.zeros(4000, 1).long(), 101, generator())
+    shares = [(from_start == 100), (from_start <= 10), (from_start == 1)]
+    # a quarter at the end; of the others half up to the square root, log(1.5) / log(100) at 1
+    expected = [0.25, 0.75 * math.log(10.5) / math.log(100), 0.75 * math.log(1.5) / math.log(100)]
+    np.testing.assert_allclose([share.float().mean() for share in shares], expected, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "length", "count"),
+    [
+        ((4, 8, 8, 1), 1, 32),
+        ((400, 64, 64, 20), 1, 32),  # inputs and outputs do not count
+        ((4, 16, 128, 1), 1, 16),
+        ((4, 256, 1), 1, 8),
+        ((4, 64, 64, 1), 4, 16),
+        ((4, 256, 256, 1), 4, 4),
+        ((4, 4096, 1), 4, 2),
+    ],
+)
+def test_batches_have_fewer_networks_where_they_are_wider(
+    sizes: tuple[int, ...], length: int, count: int
+) -> None:
+    assert batch_count(32, sizes, length) == count
+    assert batch_count(1, sizes, length) == 2
+
+
+# --- scales of changes -----------------------------------------------------------------------
+
+
+def naive_scales(dataset: PathDataset) -> tuple[Array, Array]:
+    """Root mean squares `[T, 3, 2]` and `[T]`, by a loop over all starts."""
+    arrays = dataset.layout.unflatten(dataset.params().astype(np.float64))
+    length, last = dataset.num_checkpoints, len(dataset.metadata.hidden_sizes)
+    groups = [[0], list(range(1, last)) or [last], [last]]
+    table, log_std = np.zeros((length, 3, 2)), np.ones(length)
+    for horizon, group, kind in itertools.product(range(1, length), range(3), range(2)):
+        squares = []
+        for layer in groups[group]:
+            array = arrays[f"actor.{layer}.{('weight', 'bias')[kind]}"]
+            fan_in = array.shape[-1] if kind == 0 and layer > 0 else 64
+            changes = [array[:, t + horizon] - array[:, t] for t in range(length - horizon)]
+            squares.append(np.mean(np.square(changes)) * (fan_in / 64) ** 2)
+        table[horizon, group, kind] = np.sqrt(np.mean(squares))
+    if "log_std" in arrays:
+        for horizon in range(1, length):
+            array = arrays["log_std"]
+            changes = [array[:, t + horizon] - array[:, t] for t in range(length - horizon)]
+            log_std[horizon] = np.sqrt(np.mean(np.square(changes)))
+    table[0], log_std[0] = table[1], log_std[1]
+    return table, log_std
+
+
+@pytest.mark.parametrize("hidden_sizes", [(5,), (5, 3), (5, 3, 2)])
+def test_scales_are_root_mean_squares_of_changes(
+    tmp_path: Path, hidden_sizes: tuple[int, ...]
+) -> None:
+    walks = random_walks(tmp_path / "walks", hidden_sizes, num_checkpoints=9, diverged=2)
+    usable = walks.select([0, 1, 3, 4])
+    found = change_scales([walks])
+    for scales, expected in zip(found, naive_scales(usable), strict=True):
+        np.testing.assert_allclose(scales, expected, rtol=1e-5)
+    more = random_walks(tmp_path / "more", (4, 4), step=0.5, num_checkpoints=9)
+    both = zip(naive_scales(usable), naive_scales(more), strict=True)
+    for scales, (one, other) in zip(change_scales([walks, more]), both, strict=True):
+        np.testing.assert_allclose(scales, np.sqrt((one**2 + other**2) / 2), rtol=1e-5)
+
+
+def test_scales_between_measured_horizons_are_interpolated(tmp_path: Path) -> None:
+    walks = random_walks(tmp_path / "walks", (6, 6), num_checkpoints=60)
+    for scales, expected in zip(change_scales([walks]), naive_scales(walks), strict=True):
+        np.testing.assert_allclose(scales[1:30], expected[1:30], rtol=0.25)  # from fewer starts
+        # no horizon has the scale of the one before, as it would have from a step function
+        assert (scales[1:].diff(dim=0) != 0).all()
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_scales_of_paths_that_never_move_are_positive(tmp_path: Path, discrete: bool) -> None:
+    changes: dict[str, Any] = {"step": 0.0}
+    if discrete:
+        changes["task"] = dataclasses.replace(
+            TASK, action_low=(), action_high=(), action_size=2, first_action=0
+        )
+    scales, log_std = change_scales([random_walks(tmp_path / "walks", **changes)])
+    assert (scales > 0).all()
+    assert (log_std == 1).all() if discrete else (log_std > 0).all()
+
+
+# --- the error of actions --------------------------------------------------------------------
+
+
+TWO = dataclasses.replace(TASK, action_size=2, action_low=(-3.0, 0.0), action_high=(3.0, 1.0))
+
+
+def outputs(*rows: list[float]) -> Tensor:
+    """One network's outputs `[1, 1, S, A]`."""
+    return torch.tensor([[rows]])
+
+
+def test_equal_actions_have_no_error() -> None:
+    for task in (TWO, dataclasses.replace(TWO, action_low=(), action_high=(), first_action=0)):
+        actions = torch.rand(3, 4, 5, 2, generator=generator())
+        error = ActionError(task)(actions, actions)
+        assert error.shape == (3, 4)
+        assert not error.any()
+
+
+def test_actions_count_in_units_of_half_their_range() -> None:
+    error = ActionError(TWO)(outputs([1.5, 0.5], [0.0, 0.5]), outputs([0.0, 0.5], [0.0, 0.25]))
+    # half a unit of the first action in one state, half a unit of the second in the other
+    np.testing.assert_allclose(error, [[(0.5**2 + 0.5**2) / 4]], rtol=1e-6)
+
+
+def test_actions_without_bounds_count_as_they_are() -> None:
+    task = dataclasses.replace(TASK, action_low=(-np.inf,), action_high=(np.inf,))
+    error = ActionError(task)(outputs([1e4], [0.0]), outputs([1e4 - 2], [0.0]))
+    np.testing.assert_allclose(error, [[2.0]])
+
+
+def test_beyond_the_bounds_actions_are_nearly_equal_but_show_a_way_back() -> None:
+    far, wanted = outputs([9.0, 0.5]).requires_grad_(), outputs([6.0, 0.5])
+    error = ActionError(TWO)(far, wanted)
+    np.testing.assert_allclose(error.detach(), [[(LEAK * 2) ** 2 / 2]], rtol=1e-5)
+    assert error.item() < 0.01  # where 2 units apart inside the bounds are an error of 2
+    error.sum().backward()
+    assert far.grad is not None
+    assert far.grad[0, 0, 0].tolist() == pytest.approx([LEAK**2 * 2 / 3, 0])
+    # what is wanted is an action, however far beyond the bounds its mean lies
+    inside = ActionError(TWO)(outputs([3.0, 1.0]), outputs([50.0, 70.0]))
+    assert inside.item() == 0
+
+
+def test_discrete_actions_count_by_their_probabilities() -> None:
+    task = dataclasses.replace(TWO, action_low=(), action_high=(), first_action=0)
+    logits = outputs([0.0, math.log(3.0)], [7.0, 7.0])  # 1/4 and 3/4; halves
+    error = ActionError(task)(logits, outputs([5.0, 5.0], [-1.0, -1.0]))
+    np.testing.assert_allclose(error, [[0.25**2 / 2]], rtol=1e-5)
+
+
+# --- the loss of `own` -----------------------------------------------------------------------
+
+
+def config(**changes: Any) -> TrainConfig:
+    options = {name: SMALL[name] for name in SMALL if name not in ("threads", "progress")}
+    return TrainConfig(**options | changes)
+
+
+def new_model(*scales: Tensor) -> NeuronTransformer:
+    return NeuronTransformer(NeuronTransformerConfig(4, 1, T, 8, rounds=1, heads=2), *scales)
+
+
+@pytest.mark.parametrize("behaviour_weight", [0.0, 0.5, 4.0])
+def test_standing_still_costs_one_of_each_error(
+    paths: PathDataset, others: PathDataset, behaviour_weight: float
+) -> None:
+    datasets = [paths, others]
+    learning = [learning_paths(dataset, ReturnScale(0.0, 1.0), 0) for dataset in datasets]
+    loss = OwnLoss(learning, config(behaviour_weight=behaviour_weight), ActionError(TASK))
+    model, rng = new_model(*change_scales(datasets)), generator()
+    with torch.no_grad():
+        mean = np.mean([loss(model, rng, still=True).item() for _ in range(150)])
+    assert mean == pytest.approx(1 + behaviour_weight, rel=0.3)
+
+
+def test_what_is_learned_from_is_all_that_the_trials_did(paths: PathDataset) -> None:
+    data = learning_paths(paths.select([3, 1]), ReturnScale(20.0, 4.0), 0)
+    np.testing.assert_array_equal(data.params, paths.params()[[3, 1]])
+    assert (data.sizes, data.has_log_std) == ((4, 8, 8, 1), True)
+    final = paths.episodic_return()[[3, 1], -1]
+    np.testing.assert_allclose(data.final_return, (final - 20) / 4, rtol=1e-6)
+    assert data.anchors.tolist() == [1, 2, 4, 5, 6, 8, 9, 10]  # not the untrained network
+    assert data.observations.shape == (2, 8, 16, 4)
+    assert data.env_steps == 2 * 8 * 32
+    by_itself = behaviour.visited_observations(
+        np.concatenate(paths.params()[[3, 1]][:, data.anchors.numpy()]), paths.layout, TASK, 32,
+        noise=0.2, seed=0,
+    )  # fmt: skip
+    np.testing.assert_array_equal(data.observations.flatten(0, 1), by_itself[:, ::2])
+
+
+def straight_paths() -> tuple[LearningPaths, Tensor]:
+    """Two paths that go straight on, and their changes with each checkpoint `[2, P]`."""
+    size = actor_layout(TASK, (5, 3)).size
+    # so small that all actions are inside their bounds
+    start, step = 0.05 * torch.randn(2, 2, 1, size, generator=generator())
+    params = start + step * torch.arange(float(T))[:, None]
+    anchors = torch.tensor([2, 5, 10])
+    observations = torch.randn(2, 3, 16, 4, generator=generator())
+    returns = torch.tensor([1.5, -0.5])
+    return LearningPaths(params, (4, 5, 3, 1), True, returns, anchors, observations), step[:, 0]
+
+
+def test_policies_are_compared_where_the_nearest_anchor_was() -> None:
+    data, _ = straight_paths()
+    trials = torch.tensor([0, 1, 0, 1, 1])
+    seen = data.observations_near(trials, torch.tensor([0, 3, 4, 7, 10]))
+    assert torch.equal(seen, data.observations[trials, [0, 0, 1, 1, 2]])
+
+
+@pytest.mark.parametrize("condition_on_return", [False, True])
+def test_who_knows_the_paths_has_no_loss(condition_on_return: bool) -> None:
+    data, step = straight_paths()
+    lengths, returns = set[int](), list[Tensor]()
+
+    class Oracle(NeuronTransformer):
+        off = 0.0
+
+        def forward(self, start: Network, asked: Conditions) -> Network:
+            length = asked.horizon.shape[1]
+            lengths.add(length)
+            candidates = data.params[:, asked.checkpoint.long()]  # [2, B, L, P]
+            matches = (candidates == start.flat()).all(dim=(-2, -1))  # [2, B]
+            assert (matches.sum(dim=0) == 1).all()  # they are the checkpoints that they are said
+            assert (asked.horizon >= 1).all()
+            assert (asked.checkpoint + asked.horizon <= T - 1).all()
+            trials = matches.int().argmax(dim=0)
+            known = torch.where(asked.final_return.isnan(), 0, asked.final_return)
+            returns.append(asked.final_return.flatten())
+            truth = data.final_return[trials][:, None].expand(-1, length)
+            assert torch.equal(known, torch.where(asked.final_return.isnan(), 0, truth))
+            change = step[trials][:, None] * asked.horizon[..., None]
+            return Network.from_flat(change * (1 + self.off), data.sizes, has_log_std=True)
+
+    loss = OwnLoss([data], config(condition_on_return=condition_on_return), ActionError(TASK))
+    oracle, rng = Oracle(new_model().config), generator()
+    assert max(loss(oracle, rng).item() for _ in range(40)) < 1e-6
+    assert lengths == {1, 2, 3, 4}
+    hidden = torch.cat(returns).isnan().float().mean()
+    assert 0.4 < hidden < 0.6 if condition_on_return else hidden == 1
+    oracle.off = 0.1
+    assert min(loss(oracle, rng).item() for _ in range(10)) > 1e-3
+
+
+# --- the loss of `elite` ---------------------------------------------------------------------
+
+
+def elite_loss(paths: PathDataset, **changes: Any) -> EliteLoss:
+    known = Elite(paths.policy(2, 9), 2, 9, 50.0, 8)
+    data = [learning_paths(paths, ReturnScale(0.0, 1.0), 0)]
+    return EliteLoss(known, data, config(**changes), ActionError(TASK), T)
+
+
+class Carrier(NeuronTransformer):
+    """Moves networks by typical changes, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(new_model().config)
+        self.given: list[tuple[Network, Conditions]] = []
+        self.made: list[Tensor] = []
+
+    def forward(self, start: Network, asked: Conditions) -> Network:
+        change = (start - start) + self.scales(start, asked.horizon).map(lambda a: 0.1 * a)
+        self.given.append((start, asked))
+        self.made.append((start + change).flat())
+        return change
+
+
+def test_networks_of_all_kinds_are_carried(
+    paths: PathDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elite, "VISITING_STEPS", 10)
+    loss = elite_loss(paths, fresh_widths=(3, 5), fresh_depths=(1, 3), batch_size=4)
+    assert len(loss.observations) == loss.env_steps == 8 * 50
+    carrier, rng = Carrier(), generator()
+    for _ in range(150):
+        loss(carrier, rng)
+    kinds: list[str] = []
+    stored = {row.tobytes() for row in paths.params().reshape(-1, paths.layout.size)}
+    before = torch.empty(0)
+    for (start, asked), made in zip(carrier.given, carrier.made, strict=True):
+        assert not asked.checkpoint.any()
+        assert (asked.horizon == T - 1).all()
+        assert asked.final_return.isnan().all()
+        sizes = tuple(bias.shape[-1] for bias in start.biases[:-1])
+        if torch.equal(start.flat(), before):
+            kinds.append("carried")
+        elif all(row.tobytes() in stored for row in start.flat().numpy()):
+            kinds.append("stored")
+        else:
+            kinds.append(f"fresh {sizes}")
+        before = made
+    shares = {kind: kinds.count(kind) / len(kinds) for kind in kinds}
+    fresh = {f"fresh {(width,) * depth}" for width in (3, 5) for depth in (1, 3)}
+    assert shares.keys() == {"carried", "stored", *fresh}
+    assert 0.07 < shares["carried"] < 0.25
+    assert 0.07 < shares["stored"] < 0.25
+    assert len(loss.visited) == 6 * 4 * 10  # networks of every 25th batch
+    assert loss.env_steps == 8 * 50 + 6 * 4 * 10
+
+
+def test_who_acts_as_the_elite_has_no_error(paths: PathDataset) -> None:
+    loss = elite_loss(paths)
+    copies = loss.elite.map(lambda a: a.expand(3, *a.shape[1:]))
+    np.testing.assert_array_equal(copies.flat()[0, 0], paths.params()[2, 9])
+    assert loss.error(copies, generator()).item() < 1e-10
+    assert copies.log_std is not None
+    wider = dataclasses.replace(copies, log_std=copies.log_std + 1)
+    assert loss.error(wider, generator()).item() == pytest.approx(elite.LOG_STD_WEIGHT)
+    other = copies.map(lambda a: 2 * a)
+    assert loss.error(other, generator()).item() > 1e-3
+
+
+def test_jumps_are_penalised_by_their_size(paths: PathDataset) -> None:
+    losses = [elite_loss(paths, jump_penalty=weight) for weight in (0.0, 2.0)]
+    model = Carrier()
+    without, with_penalty = (loss(model, generator()).item() for loss in losses)
+    assert with_penalty - without == pytest.approx(2 * 0.1**2, rel=1e-3)
+
+
+# --- discrete actions ------------------------------------------------------------------------
+
+
+def test_a_task_with_discrete_actions_is_learned_from(tmp_path: Path) -> None:
+    ppo = PPOConfig(num_steps=32, num_minibatches=2, update_epochs=1)
+    paths = collect(
+        "CartPole-v1", out=tmp_path / "paths", num_trials=2, hidden_sizes=(4,), ppo=ppo,
+        total_steps=96, threads=1, progress=False,
+    )  # fmt: skip
+    model = learn(paths, held_out=paths, num_steps=2)
+    curves = model.settings["curves"]
+    assert all(math.isfinite(curves[target]["held_out_loss"][0]) for target in ("own", "elite"))
+    assert "log_std" not in model.optimize(paths.policy(0, 0)).layout.names

@@ -55,6 +55,10 @@ CHAIN = {
     "evaluate forecasts": "evaluate forecasts --episodes 1 --threads 1",
     "optimize": "optimize models/joint --out policies/better",
     "optimize on": "optimize models/joint --out further --policy policies/better --horizon 2",
+    "train neuron": "train paths --model neuron --width 8 --heads 2 --rounds 1 --num-steps 2 "
+    "--batch-size 2 --fresh-widths 8 --threads 1 --out models/neuron",
+    "optimize wide": "optimize models/neuron --out wide --hidden 12 5 7 --seed 3",
+    "optimize own": "optimize models/neuron --out own --target own --horizon 4 --steps 2",
     "evaluate policy": "evaluate policies/better --episodes 3 --seed 5",
 }
 
@@ -153,6 +157,39 @@ def test_optimize_makes_the_policy_of_the_model(chain: dict[str, Outcome]) -> No
     further = model.optimize(start, 2)
     np.testing.assert_array_equal(Policy.load("further").params, further.params)
     assert "run `tipl evaluate policies/better`" in chain["optimize"].out
+
+
+def test_a_neuron_transformer_takes_networks_that_it_was_not_trained_on(
+    chain: dict[str, Outcome],
+) -> None:
+    model = Forecaster.from_pretrained("models/neuron")
+    wide = Policy.initial("InvertedPendulum-v4", 3, (12, 5, 7))
+    made = Policy.load("wide")
+    assert made.layout.hidden_sizes == (12, 5, 7)
+    np.testing.assert_array_equal(made.params, model.optimize(wide).params)
+    fresh = Policy.initial("InvertedPendulum-v4", 1, (8, 6))  # as the paths' networks
+    own = model.optimize(fresh, 4, target="own", steps=2)
+    np.testing.assert_array_equal(Policy.load("own").params, own.params)
+    for name in ("NeuronTransformer (elite)", "NeuronTransformer (own)"):
+        assert f"  {name}: held-out loss" in chain["train neuron"].out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("models/joint --target elite", "target 'elite' was given, but this PathTransformer was"),
+        ("models/neuron --wished-return 9", "return of 9.0 is wished for"),
+        ("models/neuron --steps 9", "9 steps were given for a horizon of 6"),
+        ("models/neuron --hidden 4 4 4 4", "4 hidden layers"),
+    ],
+)
+def test_optimize_says_what_cannot_be(
+    chain: dict[str, Outcome], options: str, message: str, tmp_path: Path
+) -> None:
+    code, _, err = tipl(f"optimize {options} --out {tmp_path}/none")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_model_that_ships_with_tipl_is_given_by_name(

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import scipy.stats
+
 from tipl import storage
 
 ROOT = Path(__file__).parents[1]
@@ -93,18 +95,32 @@ def interval(row: Mapping[str, float]) -> str:
 
 def normalisers(results: Sequence[Mapping[str, Any]]) -> str:
     """Final returns with each normaliser, one row a task and number of steps."""
-    rows: dict[tuple[str, str], dict[str, str]] = {}
+    rows: dict[tuple[str, str], dict[str, Mapping[str, float]]] = {}
     for result in results:
         match = re.search(r"--steps (\d+)", result["command"])
         steps = f"{int(match[1]):,}" if match else ""
         for row in result["rows"]:
-            cell = f"{interval(row)} ({row['n']})"
-            rows.setdefault((result["task"], steps), {})[row["normaliser"]] = cell
-    body = [
-        [task, steps, cells.get("running", ""), cells.get("frozen", "")]
-        for (task, steps), cells in rows.items()
-    ]
-    return table(["task", "steps", "running", "frozen (default)"], body)
+            rows.setdefault((result["task"], steps), {})[row["normaliser"]] = row
+    body = []
+    for (task, steps), found in rows.items():
+        sides = [found.get(name) for name in ("running", "frozen")]
+        cells = [f"{interval(side)} ({side['n']})" if side else "" for side in sides]
+        difference = welch(found["frozen"], found["running"]) if all(sides) else ""
+        body.append([task, steps, *cells, difference])
+    head = ["task", "steps", "running", "frozen (default)", "frozen less running"]
+    return table(head, body)
+
+
+def welch(first: Mapping[str, float], second: Mapping[str, float]) -> str:
+    """The difference of two means with Welch's 95% interval."""
+    difference = first["mean"] - second["mean"]
+    variances = [side["std"] ** 2 / side["n"] for side in (first, second)]
+    if not sum(variances):
+        return number(difference)
+    weights = [v**2 / (side["n"] - 1) for v, side in zip(variances, (first, second), strict=True)]
+    freedom = sum(variances) ** 2 / sum(weights)
+    margin = float(scipy.stats.t.ppf(0.975, freedom)) * sum(variances) ** 0.5
+    return f"{number(difference)} [{number(difference - margin)}, {number(difference + margin)}]"
 
 
 def parity(results: Sequence[Mapping[str, Any]]) -> str:

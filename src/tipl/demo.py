@@ -61,9 +61,9 @@ class DemoConfig:
     """environment steps of each trial"""
     train_steps: int = 800
     """optimiser steps of each PathTransformer"""
-    neuron_steps: int = 400
+    neuron_steps: int = 300
     """optimiser steps of the NeuronTransformer, for each target"""
-    episodes: int = 3
+    episodes: int = 2
     """episodes of each evaluated policy"""
     seed: int = 0
     """seed of the collection and of the training"""

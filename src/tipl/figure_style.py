@@ -52,7 +52,7 @@ METHOD_COLOURS = {
     "PathTransformer": ACCENT,
     "PathTransformer (joint basis)": PURPLE,
     "NeuronTransformer": ACCENT,
-    "NeuronTransformer (own)": GOLD,
+    "NeuronTransformer (elite)": GOLD,
     "PPO": BLUE,
     "true later checkpoint": BLUE,
     "standing still": GREY,

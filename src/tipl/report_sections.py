@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from tipl import plots
-from tipl.baselines import StandingStill
+from tipl.baselines import (
+    BestStoredPolicy,
+    MatchedNoise,
+    MeanDisplacement,
+    NearestPath,
+    StandingStill,
+)
 from tipl.forecast import PathTransformerForecaster, Target, TrainedForecaster
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.paths import PolicyPath
@@ -200,8 +206,14 @@ def _panels(run: Run, metric: str, methods: Sequence[str]) -> tuple[Array, dict[
     return np.array(horizons), panels
 
 
+MEMORIES = (BestStoredPolicy.name, MatchedNoise.name, MeanDisplacement.name, NearestPath.name)
+"""Rivals for which curves over the horizon have no room; the tables have them."""
+
+
 def _methods(run: Run) -> list[str]:
-    return list(dict.fromkeys(case.method for case in run.forecasts.cases))
+    """The methods that curves over the horizon show."""
+    methods = dict.fromkeys(case.method for case in run.forecasts.cases)
+    return [method for method in methods if method not in MEMORIES]
 
 
 def returns_by_horizon(run: Run) -> FigureSection:
@@ -222,7 +234,9 @@ def returns_by_horizon(run: Run) -> FigureSection:
 
 def weight_errors_by_horizon(run: Run) -> FigureSection:
     """Weight error of the forecasts against the horizon."""
-    methods = [name for name in _methods(run) if name != StandingStill.name]
+    # the elite is somewhere else: no forecast of these weights
+    left_out = (StandingStill.name, "NeuronTransformer (elite)")
+    methods = [name for name in _methods(run) if name not in left_out]
     horizons, panels = _panels(run, "weight_error", methods)
     return FigureSection(
         "Weight error of forecasts against the horizon",

@@ -74,7 +74,7 @@ def test_the_policy_that_acts_best_is_found(tmp_path: Path) -> None:
     returns = random_returns(3, 20)
     returns[1, [7, 11]] = 60, 70  # better checkpoints than the best one are known
     returns[2, 3] = 100
-    paths = make_paths(tmp_path / "paths", returns, networks="actor+critic").select([2, 1])
+    paths = make_paths(tmp_path / "paths", returns, networks="actor+critic").select([1, 2])
     elite = best_checkpoint(paths, episodes=2)
     assert (elite.trial, elite.checkpoint) == (1, 7)
     np.testing.assert_array_equal(elite.policy.params, balancing())

@@ -154,18 +154,18 @@ class Counting:
 class Trained:
     model: NeuronTransformerForecaster
     env_steps: int
-    sizes_learned: set[tuple[int, ...]]  # of the stored networks in batches
+    sizes_learned: set[tuple[tuple[int, ...], bool]]  # of histories, and of single checkpoints
 
 
 @pytest.fixture(scope="module")
 def trained(paths: PathDataset, others: PathDataset) -> Trained:
     """A model of two targets from two datasets, and what its training did."""
-    sizes_learned: set[tuple[int, ...]] = set()
+    sizes_learned: set[tuple[tuple[int, ...], bool]] = set()
     network = LearningPaths.network
 
     def spy(self: LearningPaths, trials: Tensor, checkpoints: Tensor) -> Network:
         if torch.is_grad_enabled():
-            sizes_learned.add(self.sizes)
+            sizes_learned.add((self.sizes, checkpoints.shape[1] > 1))
         return network(self, trials, checkpoints)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -189,7 +189,8 @@ def test_a_short_training_does_better_than_standing_still(
 def test_several_datasets_of_different_networks_are_learned_from(
     trained: Trained, paths: PathDataset, others: PathDataset
 ) -> None:
-    assert trained.sizes_learned == {(4, 8, 8, 1), (4, 6, 1)}
+    expected = itertools.product([(4, 8, 8, 1), (4, 6, 1)], [True, False])
+    assert trained.sizes_learned == set(expected)
     assert trained.model.training_trials == {
         paths.metadata.digest: [0, 1, 2, 3, 4],
         others.metadata.digest: [0, 1, 2],

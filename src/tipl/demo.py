@@ -51,7 +51,7 @@ PathTransformer for each basis of the temporal SVD, and the NeuronTransformer.""
 
 @dataclasses.dataclass(frozen=True)
 class DemoConfig:
-    """What the demo does; the defaults take under 10 minutes on two processors."""
+    """What the demo does; the defaults take about 10 minutes on two processors."""
 
     env_id: str = "InvertedPendulum-v4"
     """the task"""

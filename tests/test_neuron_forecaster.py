@@ -22,7 +22,8 @@ from tipl.forecast import (
     context_checkpoints,
     neuron_transformer,
 )
-from tipl.models.neuron_transformer import NeuronTransformer, NeuronTransformerConfig
+from tipl.models.network import Network
+from tipl.models.neuron_transformer import Conditions, NeuronTransformer, NeuronTransformerConfig
 from tipl.policy import ParamLayout, Policy, actor_layout
 from tipl.tasks import TaskSpec, get_task
 
@@ -140,6 +141,19 @@ def test_the_elite_is_forecast_from_the_last_checkpoint_alone() -> None:
     np.testing.assert_array_equal(model.forecast(history, [1, 5]), [expected, expected])
     assert all(values.tolist() == [[0]] for values in asked.checkpoints)
     assert all(values.tolist() == [[T - 1]] for values in asked.horizons)
+
+
+@both_targets
+def test_a_forecast_is_the_last_checkpoint_and_its_predicted_change(target: Target) -> None:
+    model, history = make_forecaster(target), random_paths(10)
+    read = context_checkpoints(10, CONTEXT if target == "own" else 1)
+    times = torch.tensor([read]).float() if target == "own" else torch.zeros(1, 1)
+    ahead = torch.full_like(times, 3.0 if target == "own" else T - 1)
+    network = Network.from_flat(torch.from_numpy(history[read])[None], (4, *HIDDEN, 1), True)
+    with torch.no_grad():
+        asked = Conditions(times, ahead, torch.full_like(times, torch.nan))
+        change = model.models[target](network, asked).flat()[0, -1].numpy()
+    np.testing.assert_allclose(model.forecast(history, 3), history[-1] + change, atol=1e-6)
 
 
 def test_a_model_is_told_where_it_is_and_how_far_to_go() -> None:
@@ -367,7 +381,13 @@ def test_a_wished_return_is_told_to_the_model() -> None:
     assert all((better[a] != better[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))
     assert model.wished_return is None
     wishing = model.with_options(wished_return=90.0)
-    expected = model.optimize(policy, wished_return=90.0)
+    np.testing.assert_array_equal(wishing.optimize(policy, steps=2).params, better[1])
+
+
+def test_the_elite_is_not_told_a_return_that_was_wished_of_the_own_future() -> None:
+    model, (policy,) = make_forecaster(), policies((4,))
+    wishing = model.with_options("own", wished_return=90.0).with_options("elite")
+    expected = model.optimize(policy, target="elite")
     np.testing.assert_array_equal(wishing.optimize(policy).params, expected.params)
 
 

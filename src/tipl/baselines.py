@@ -6,6 +6,8 @@ was trained on them has learned more than they hold.
 
 from __future__ import annotations
 
+import abc
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -111,7 +113,7 @@ class BestStoredPolicy(Forecaster):
 
 
 class _TrainingPaths(Forecaster):
-    """A rival that remembers paths.
+    """A rival that remembers paths, and moves the last checkpoint by what they did.
 
     Args:
         params: weights of the training paths, all of one architecture.
@@ -129,21 +131,32 @@ class _TrainingPaths(Forecaster):
         first, last = min(start, end), min(start + horizon, end)
         return np.asarray(self.params[:, last].astype(np.float64) - self.params[:, first])
 
-
-class MeanDisplacement(_TrainingPaths):
-    """Adds the mean of what the training paths did from the same checkpoint on."""
-
-    name = "mean displacement"
-
     def _forecast(
         self,
         histories: Float[np.ndarray, "B T P"],
         horizons: list[int],
         layout: ParamLayout | None,
     ) -> Float[np.ndarray, "B H P"]:
-        start = histories.shape[1] - 1
-        moves = np.stack([self.displacements(start, h).mean(axis=0) for h in horizons])
-        return np.asarray(histories[:, -1:] + moves)
+        start, last = histories.shape[1] - 1, histories[:, -1]
+        # H of [B, P] -> [B, H, P]
+        return np.stack([last + self._move(last, start, horizon) for horizon in horizons], axis=1)
+
+    @abc.abstractmethod
+    def _move(
+        self, params: Float[np.ndarray, "B P"], start: int, horizon: int
+    ) -> Float[np.ndarray, "_ P"]:
+        """How networks that stand at a checkpoint go on, each or all alike."""
+
+
+class MeanDisplacement(_TrainingPaths):
+    """Adds the mean of what the training paths did from the same checkpoint on."""
+
+    name = "mean displacement"
+
+    def _move(
+        self, params: Float[np.ndarray, "B P"], start: int, horizon: int
+    ) -> Float[np.ndarray, "_ P"]:
+        return np.asarray(self.displacements(start, horizon).mean(axis=0, keepdims=True))
 
 
 class NearestPath(_TrainingPaths):
@@ -162,16 +175,10 @@ class NearestPath(_TrainingPaths):
         distances = (theirs**2).sum(axis=1) - 2 * ours @ theirs.T  # [B, N]
         return np.asarray(distances.argmin(axis=1))
 
-    def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
-        start = histories.shape[1] - 1
-        which = self.nearest(start, histories[:, -1])
-        moves = np.stack([self.displacements(start, h)[which] for h in horizons], axis=1)
-        return np.asarray(histories[:, -1:] + moves)
+    def _move(
+        self, params: Float[np.ndarray, "B P"], start: int, horizon: int
+    ) -> Float[np.ndarray, "_ P"]:
+        return np.asarray(self.displacements(start, horizon)[self.nearest(start, params)])
 
 
 class MatchedNoise(_TrainingPaths):
@@ -182,19 +189,12 @@ class MatchedNoise(_TrainingPaths):
 
     name = "matched noise"
 
-    def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
-        start = histories.shape[1] - 1
-        moves = np.empty((len(histories), len(horizons), histories.shape[-1]))
-        for h, horizon in enumerate(horizons):
-            # a horizon alone and among others has the same noise
-            rng = np.random.default_rng((start, horizon))
-            moves[:, h] = rng.standard_normal(moves[:, h].shape)
-            went = self.displacements(start, horizon)
-            for at in self.layout.slices.values():
-                moves[:, h, at] *= np.sqrt(np.square(went[:, at]).mean())
-        return np.asarray(histories[:, -1:] + moves)
+    def _move(
+        self, params: Float[np.ndarray, "B P"], start: int, horizon: int
+    ) -> Float[np.ndarray, "_ P"]:
+        # a horizon alone and among others has the same noise
+        noise = np.random.default_rng((start, horizon)).standard_normal(params.shape)
+        went = self.displacements(start, horizon)
+        for at in self.layout.slices.values():
+            noise[:, at] *= np.sqrt(np.square(went[:, at]).mean())
+        return noise

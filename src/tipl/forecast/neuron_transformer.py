@@ -96,9 +96,8 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
         self, params: Float[np.ndarray, "B P"], layout: ParamLayout, horizon: int, steps: int
     ) -> Float[np.ndarray, "B P"]:
         bounds = np.linspace(0, horizon, steps + 1).round().astype(int)
-        jumps = [horizon] * steps if self.target == "elite" else np.diff(bounds).tolist()
         history, times = params[:, None], [0]
-        for jump in jumps:
+        for jump in np.diff(bounds).tolist():
             ahead = self._forecast_one(history, times, layout, jump)
             history = np.concatenate([history, ahead[:, None]], axis=1)
             times.append(times[-1] + jump)
@@ -128,9 +127,6 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
         model = self.models[self.target]
         chosen = context_checkpoints(len(times), model.config.context)
         known = torch.tensor([float(times[index]) for index in chosen])
-        ahead = torch.full_like(known, horizon)
-        if self.target == "elite":  # was trained as a jump from start to end, from anywhere
-            known, ahead = torch.zeros(1), torch.tensor([float(self.num_checkpoints - 1)])
         sizes = (self.task.observation_size, *layout.hidden_sizes, self.task.action_size)
         read = np.ascontiguousarray(histories[:, chosen], np.float32)
         at_once = max(1, MAX_PARAMS_AT_ONCE // (len(chosen) * layout.size))
@@ -139,9 +135,11 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
             block = torch.from_numpy(read[start : start + at_once])
             conditions = Conditions(
                 known.expand(len(block), -1),
-                ahead.expand(len(block), -1),
+                torch.full(block.shape[:2], float(horizon)),
                 torch.full(block.shape[:2], self._scaled_wish),
             )
+            if self.target == "elite":
+                conditions = Conditions.whole_path(len(block), self.num_checkpoints)
             network = Network.from_flat(block, sizes, not self.task.discrete)
             change = model(network, conditions).flat()[:, -1]
             blocks.append((block[:, -1] + change).numpy())
@@ -150,7 +148,7 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
     @property
     def _scaled_wish(self) -> float:
         """The return to ask for, as the model was told returns; NaN is none."""
-        if self.wished_return is None or self.target == "elite":
+        if self.wished_return is None:
             return float("nan")
         mean, std = self.return_scale
         return (self.wished_return - mean) / std

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -80,6 +81,18 @@ class Network:
 
     def __truediv__(self, other: Network) -> Network:
         return self.map(torch.div, other)
+
+    def edges(self) -> list[Tensor]:
+        """The weights in units of their size in a fresh network, so that messages are about 1.
+
+        Of the last layer, whose weights start out tiny, a fifth of the gain of the others is left.
+        """
+        last = len(self.weights) - 1
+        edges = []
+        for layer, weight in enumerate(self.weights):
+            gain = 0.05 if layer == last else math.sqrt(2.0)
+            edges.append(weight * (math.sqrt(max(weight.shape[-2:])) / gain))
+        return edges
 
     def mixed_displacements(self, mixtures: Sequence[Float[Tensor, "B _ L L"]]) -> Network:
         """Sums over m of `mixture[l, m] (theta_l - theta_m)`, for the parameters of each unit.

@@ -72,6 +72,16 @@ class Conditions:
     horizon: Float[Tensor, "B L"]
     final_return: Float[Tensor, "B L"]
 
+    @classmethod
+    def whole_path(cls, count: int, num_checkpoints: int) -> Conditions:
+        """One jump from the start of a path to its end, for `count` networks `[B, 1]`.
+
+        All that is asked of the target `elite`, wherever its networks stand.
+        """
+        start = torch.zeros(count, 1)
+        end = torch.full_like(start, num_checkpoints - 1)
+        return cls(start, end, torch.full_like(start, torch.nan))
+
     def features(self, num_checkpoints: int) -> Float[Tensor, "B L F"]:
         """The conditions as inputs of a network; times are in units of a whole path."""
         known = ~self.final_return.isnan()
@@ -230,7 +240,7 @@ class NeuronTransformer(nn.Module):
             TiplError: the networks have too many hidden layers, or other inputs or outputs.
         """
         self._check(network)
-        edges = _edges(network)
+        edges = network.edges()
         states = self._initial_states(network, edges, conditions)
         for one_round in self.rounds:
             states = one_round(states, edges)
@@ -320,19 +330,6 @@ class NeuronTransformer(nn.Module):
             match = torch.einsum("blud,bmud->bulm", query, key) / math.sqrt(state.shape[-1])
             mixtures.append(self.line_gain * match * ratio[:, None])
         return network.mixed_displacements(mixtures)
-
-
-def _edges(network: Network) -> list[Tensor]:
-    """The weights in units of their size in a fresh network, so that messages are about 1.
-
-    Of the last layer, whose weights start out tiny, a fifth of the gain of the others is left.
-    """
-    last = len(network.weights) - 1
-    edges = []
-    for layer, weight in enumerate(network.weights):
-        gain = 0.05 if layer == last else math.sqrt(2.0)
-        edges.append(weight * (math.sqrt(max(weight.shape[-2:])) / gain))
-    return edges
 
 
 def _unit_statistics(network: Network, edges: list[Tensor], layer: int) -> Float[Tensor, "B L U F"]:

@@ -123,11 +123,8 @@ class EliteLoss:
 
     def change(self, model: NeuronTransformer, start: Network) -> Network:
         """The jumps of networks `[B, 1, ...]`."""
-        shape = start.biases[0].shape[:2]
-        conditions = Conditions(
-            torch.zeros(shape), torch.full(shape, float(self.horizon)), torch.full(shape, torch.nan)
-        )
-        change: Network = model(start, conditions)
+        count = len(start.biases[0])
+        change: Network = model(start, Conditions.whole_path(count, self.num_checkpoints))
         return change
 
     def error(self, networks: Network, rng: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from tipl.options import thread_count
 from tipl.paths import PathDataset
 from tipl.training.action_error import ActionError
 from tipl.training.config import Target, TrainConfig
-from tipl.training.data import return_scale
+from tipl.training.data import ReturnScale, return_scale
 from tipl.training.elite import EliteLoss, fresh_networks
 from tipl.training.loop import Curve, fit
 from tipl.training.own import LearningPaths, OwnLoss, change_scales, learning_paths
@@ -48,7 +48,7 @@ def train_neuron_transformer(
     first = datasets[0]
     scale = return_scale(first)
     paths = [learning_paths(dataset, scale, config.seed) for dataset in datasets]
-    job = _Job(datasets, held_out, paths, config, progress)
+    job = _Job(datasets, held_out, paths, scale, config, progress)
     models: dict[Target, NeuronTransformer] = {}
     with torch_threads(thread_count(threads)):
         for target in dict.fromkeys(config.targets):
@@ -90,11 +90,12 @@ class _Job:
         datasets: Sequence[PathDataset],
         held_out: Sequence[PathDataset],
         paths: Sequence[LearningPaths],
+        return_scale: ReturnScale,
         config: TrainConfig,
         progress: bool,
     ) -> None:
         self.datasets, self.held_out, self.paths = datasets, held_out, paths
-        self.config, self.progress = config, progress
+        self.return_scale, self.config, self.progress = return_scale, config, progress
         self.action_error = ActionError(datasets[0].task)
         self.scales = change_scales(datasets)
         self.curves: dict[str, Curve] = {}
@@ -108,8 +109,9 @@ class _Job:
         loss = OwnLoss(self.paths, config, self.action_error)
         held_out_loss = None
         if self.held_out:
-            scale = return_scale(self.datasets[0])
-            others = [learning_paths(other, scale, HELD_OUT_SEED) for other in self.held_out]
+            others = [
+                learning_paths(other, self.return_scale, HELD_OUT_SEED) for other in self.held_out
+            ]
             self.env_steps += sum(other.env_steps for other in others)
             held_out_loss = OwnLoss(others, config, self.action_error)
 

@@ -108,7 +108,7 @@ def change_scales(
 
 def _change_scales(paths: PathDataset) -> Float[np.ndarray, "T 7"]:
     """The scales of one dataset, measured at some horizons and interpolated between them."""
-    params, T = paths.params()[:64], paths.num_checkpoints
+    params, T = paths.select(paths.trials[:64]).params(), paths.num_checkpoints
     horizons = np.unique(np.geomspace(1, T - 1, 16).round().astype(int))
     measured = np.array([_sizes_of_changes(params, paths, int(h)) for h in horizons])
     measured = np.maximum(measured, 1e-6)  # nothing is divided by zero

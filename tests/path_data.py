@@ -59,6 +59,8 @@ def make_arrays(metadata: PathMetadata) -> Arrays:
         statistics = (*shape, metadata.task.observation_size)
         arrays["observation_mean"] = rng.standard_normal(statistics)
         arrays["observation_std"] = rng.uniform(0.5, 2, statistics)
+    if metadata.vary:
+        arrays["physics"] = np.ones((*shape, len(metadata.vary)))
     arrays["episodic_return"][:, [0, -1]] = np.nan  # no episode ended there
     arrays["episodic_return"][1, :3] = np.nan
     arrays["diverged"][DIVERGED : DIVERGED + 1, 4:] = True

@@ -15,6 +15,7 @@ from tipl.behaviour import action_unit, best_checkpoint, visited_observations
 from tipl.envs import make_vec
 from tipl.envs.factory import measure_task
 from tipl.errors import TiplError
+from tipl.evaluation import Episodes, evaluate_stack
 from tipl.paths import PathDataset, create_dataset
 from tipl.policy import ParamLayout, Policy, actor_layout
 from tipl.tasks import TaskSpec, get_task
@@ -25,19 +26,27 @@ PENDULUM = get_task("InvertedPendulum-v4")
 LAYOUT = ParamLayout.actor(4, 1, (4,))
 
 
-def balancing() -> Array:
-    """Weights whose mean action is, nearly, a linear controller that balances the pole."""
+BALANCING = (0.5, 10.0, 1.0, 2.0)
+FOR_A_WHILE = (0.0, 6.0, 0.0, 1.0)
+"""Gains of linear controllers: one that balances the pole, one that does for a while."""
+
+
+def controller(gains: tuple[float, ...] = BALANCING) -> Array:
+    """Weights whose mean action is, nearly, `gains @ observation`."""
     params = np.zeros(LAYOUT.size, np.float32)
     arrays = LAYOUT.unflatten(params)
-    gains = np.array([0.5, 10, 1, 2])
     arrays["actor.0.weight"][:] = 0.01 * np.eye(4)  # where tanh is nearly linear
-    arrays["actor.1.weight"][:] = gains * PENDULUM.observation_std / 0.01
-    arrays["actor.1.bias"][:] = gains @ PENDULUM.observation_mean
+    arrays["actor.1.weight"][:] = np.array(gains) * PENDULUM.observation_std / 0.01
+    arrays["actor.1.bias"][:] = np.dot(gains, PENDULUM.observation_mean)
     return params
 
 
 def make_paths(
-    directory: Path, returns: Array, diverged: tuple[int, ...] = (), **changes: Any
+    directory: Path,
+    returns: Array,
+    diverged: tuple[int, ...] = (),
+    gains: tuple[float, ...] = BALANCING,
+    **changes: Any,
 ) -> PathDataset:
     """Random networks with given training returns `[N, T]`; a good one in trial 1, checkpoint 7.
 
@@ -53,7 +62,7 @@ def make_paths(
     )  # fmt: skip
     arrays = make_arrays(metadata) | {"episodic_return": returns.astype(np.float32)}
     arrays["params"][:] = np.random.default_rng(0).normal(size=arrays["params"].shape)
-    arrays["params"][1:2, 7:8, : LAYOUT.size] = balancing()
+    arrays["params"][1:2, 7:8, : LAYOUT.size] = controller(gains)
     arrays["diverged"][:] = False
     for trial in diverged:
         arrays["diverged"][trial, -1] = True
@@ -77,25 +86,32 @@ def test_the_policy_that_acts_best_is_found(tmp_path: Path) -> None:
     paths = make_paths(tmp_path / "paths", returns, networks="actor+critic").select([1, 2])
     elite = best_checkpoint(paths, episodes=2)
     assert (elite.trial, elite.checkpoint) == (1, 7)
-    np.testing.assert_array_equal(elite.policy.params, balancing())
+    np.testing.assert_array_equal(elite.policy.params, controller())
     assert elite.policy.layout == LAYOUT
     assert elite.mean_return == 1000  # to the end of each episode
 
 
 def spy_on_candidates(monkeypatch: pytest.MonkeyPatch) -> list[Array]:
-    """Of what is evaluated from now on: the weights, of which the second last acts best."""
+    """Of what is evaluated from now on: the weights, of which the second last acts best.
+
+    In the episodes of other seeds than 5 it returns 4 on average and not 9; all take 10 steps.
+    """
     seen: list[Array] = []
 
-    def returns_of(
+    def episodes_of(
         params: Array, layout: ParamLayout, task: TaskSpec, episodes: int, *, seed: int
-    ) -> Array:
-        assert (params.shape[1], task, episodes, seed) == (layout.size, PENDULUM, 6, 5)
+    ) -> Episodes:
+        assert (params.shape[1], task, episodes) == (layout.size, PENDULUM, 6)
+        assert seed == 5 + len(seen)  # no two evaluations have the same episodes
         seen.append(params)
         means = np.zeros(len(params))
         means[-2:-1] = 9
-        return means[:, None] + [-3, -2, -1, 1, 2, 3]
+        if seed != 5:
+            means[:] = 4
+        returns = means[:, None] + [-3, -2, -1, 1, 2, 3]
+        return Episodes(returns, np.full(returns.shape, 10))
 
-    monkeypatch.setattr(behaviour, "evaluate_stack", returns_of)
+    monkeypatch.setattr(behaviour, "evaluate_stack", episodes_of)
     return seen
 
 
@@ -125,9 +141,29 @@ def test_candidates_are_the_best_in_training_but_few_of_each_trial(
     expected = [(trial, t) for _, trial, t in sorted(best, reverse=True)][:num_candidates]
     assert len(expected) == min(4 * of_a_trial, num_candidates)
     params = paths.params()
+    assert len(seen) == 2
     np.testing.assert_array_equal(seen[0], [params[trial, t] for trial, t in expected])
+    np.testing.assert_array_equal(seen[1], [params[expected[-2]]])  # the best one, once more
     assert (elite.trial, elite.checkpoint) == expected[-2]
-    assert (elite.mean_return, elite.episodes) == (9, 6)
+    assert (elite.mean_return, elite.episodes) == (4, 6)
+    assert elite.env_steps == 10 * 6 * (len(expected) + 1)
+
+
+def test_the_return_of_the_best_policy_is_of_other_episodes_than_it_was_chosen_by(
+    tmp_path: Path,
+) -> None:
+    returns = random_returns(3, 8)
+    returns[1, 7] = 100
+    paths = make_paths(tmp_path / "paths", returns, gains=FOR_A_WHILE)
+    elite = best_checkpoint(paths, episodes=3, seed=5)
+    assert (elite.trial, elite.checkpoint) == (1, 7)
+    candidates = paths.params()[range(3), returns.argmax(axis=1)]
+    found, again = (
+        evaluate_stack(params, LAYOUT, PENDULUM, 3, seed=seed).returns
+        for params, seed in ((candidates, 5), (candidates[1:2], 6))
+    )
+    assert elite.mean_return == again.mean() != found[1].mean()
+    assert elite.env_steps == found.sum() + again.sum()  # each step pays 1
 
 
 def test_trials_of_which_nothing_is_known_have_no_best_policy(tmp_path: Path) -> None:
@@ -141,6 +177,14 @@ def test_trials_of_which_nothing_is_known_have_no_best_policy(tmp_path: Path) ->
 def test_a_running_normaliser_is_refused(tmp_path: Path) -> None:
     paths = make_paths(tmp_path / "paths", random_returns(2, 8), normaliser="running")
     with pytest.raises(TiplError, match=r"normaliser='running', .*collect with normaliser='froz"):
+        best_checkpoint(paths)
+
+
+def test_trials_of_different_physics_are_refused(tmp_path: Path) -> None:
+    vary = {"body_mass": [0.5, 2.0], "gravity": [0.7, 1.4]}
+    paths = make_paths(tmp_path / "paths", random_returns(2, 8), vary=vary)
+    message = r"each trial in .*/paths has its own body_mass, gravity, .*without varied physics"
+    with pytest.raises(TiplError, match=message):
         best_checkpoint(paths)
 
 

@@ -15,7 +15,7 @@ import pytest
 from tipl import evaluation
 from tipl.envs import make_task
 from tipl.errors import TiplError
-from tipl.evaluation import Evaluation, evaluate, evaluate_stack
+from tipl.evaluation import Episodes, Evaluation, evaluate, evaluate_stack
 from tipl.policy import ParamLayout, Policy, initial_params
 from tipl.stats import Interval, mean_interval
 from tipl.tasks import TaskSpec, get_task
@@ -60,7 +60,7 @@ def naive_returns(policy: Policy, episodes: int, seed: int = 0) -> list[float]:
 @pytest.fixture(scope="module")
 def returns() -> np.ndarray:
     """Returns of the policies in 2 episodes each, `[M, E]`."""
-    return evaluate_stack(POLICIES, LAYOUT, TASK, 2, seed=7)
+    return evaluate_stack(POLICIES, LAYOUT, TASK, 2, seed=7).returns
 
 
 def test_a_stack_returns_what_each_policy_does_alone(returns: np.ndarray) -> None:
@@ -70,11 +70,22 @@ def test_a_stack_returns_what_each_policy_does_alone(returns: np.ndarray) -> Non
     assert (returns == 1000).any()  # one was truncated
 
 
+def test_lengths_are_the_steps_of_each_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """InvertedPendulum-v4 pays 1 for every step, the one in which the pole falls as well."""
+    monkeypatch.setattr(evaluation, "NUM_SLOTS", 3)  # each runs several episodes
+    episodes = evaluate_stack(POLICIES, LAYOUT, TASK, 3, seed=7, threads=1)
+    assert isinstance(episodes, Episodes)
+    assert episodes.lengths.dtype == np.int64
+    np.testing.assert_array_equal(episodes.lengths, episodes.returns)
+    assert episodes.lengths.max() == 1000
+    assert len(np.unique(episodes.lengths)) > 5
+
+
 def test_statistics_of_each_policy() -> None:
     mean = np.array([TASK.observation_mean, [0.0, 0.05, 0.0, 0.0]])
     std = np.array([TASK.observation_std, [1.0, 0.1, 2.0, 0.5]])
     stack = POLICIES[[2, 2]]
-    returns = evaluate_stack(stack, LAYOUT, TASK, 2, statistics=(mean, std))
+    returns = evaluate_stack(stack, LAYOUT, TASK, 2, statistics=(mean, std)).returns
     policies = [Policy(stack[m], LAYOUT, TASK, mean[m], std[m]) for m in range(2)]
     np.testing.assert_array_equal(returns, [naive_returns(policy, 2) for policy in policies])
     assert (returns[0] != returns[1]).all()
@@ -96,7 +107,8 @@ def test_returns_do_not_depend_on_who_runs_them(
     monkeypatch.setattr(evaluation, "NUM_SLOTS", slots)
     order = [3, 0, 4, 2, 1]
     again = evaluate_stack(POLICIES[order], LAYOUT, TASK, 2, seed=7, threads=threads)
-    np.testing.assert_array_equal(again, returns[order])
+    np.testing.assert_array_equal(again.returns, returns[order])
+    np.testing.assert_array_equal(again.lengths, returns[order])
     if threads is not None:
         assert len(workers) == min(threads, -(-10 // slots))
 
@@ -107,26 +119,28 @@ def test_another_task_in_any_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     layout = ParamLayout.actor(17, 6, (8, 8))
     params = np.stack([initial_params(layout, seed) for seed in range(2)])
     params += 0.3 * np.random.default_rng(0).standard_normal(params.shape).astype(np.float32)
-    together = evaluate_stack(params, layout, task, 1)
+    together = evaluate_stack(params, layout, task, 1).returns
     assert np.isfinite(together).all()
     assert len(np.unique(together)) == 2
     monkeypatch.setattr(evaluation, "NUM_SLOTS", 1)
-    np.testing.assert_array_equal(evaluate_stack(params, layout, task, 1), together)
+    again = evaluate_stack(params, layout, task, 1).returns
+    np.testing.assert_array_equal(again, together)
 
 
 def test_episodes_start_alike_for_all_policies(returns: np.ndarray) -> None:
-    same = evaluate_stack(POLICIES[[2, 2, 2]], LAYOUT, TASK, 4, seed=7)
+    same = evaluate_stack(POLICIES[[2, 2, 2]], LAYOUT, TASK, 4, seed=7).returns
     np.testing.assert_array_equal(same, np.repeat(same[:1], 3, axis=0))
     assert len(np.unique(same[0])) > 1  # and its episodes are different ones
     np.testing.assert_array_equal(same[0, :2], returns[2])  # the first of them do not change
-    assert (evaluate_stack(POLICIES[[2]], LAYOUT, TASK, 4, seed=8) != same[0]).any()
+    other = evaluate_stack(POLICIES[[2]], LAYOUT, TASK, 4, seed=8).returns
+    assert (other != same[0]).any()
 
 
 def test_a_critic_is_ignored(returns: np.ndarray) -> None:
     critic = ParamLayout.critic(4, (4,))
     junk = np.full((len(POLICIES), critic.size), 1e3, np.float32)
     params = np.concatenate([POLICIES, junk], axis=1)
-    again = evaluate_stack(params, LAYOUT + critic, TASK, 2, seed=7)
+    again = evaluate_stack(params, LAYOUT + critic, TASK, 2, seed=7).returns
     np.testing.assert_array_equal(again, returns)
 
 
@@ -141,10 +155,11 @@ def test_an_environment_of_gymnasium(
     monkeypatch.setattr(evaluation, "NUM_SLOTS", 3)
     policies = [Policy.initial(fallback_task, seed, (8,)) for seed in range(2)]
     params = np.stack([policy.params for policy in policies])
-    returns = evaluate_stack(params, policies[0].layout, fallback_task, 2)
+    returns, lengths = evaluate_stack(params, policies[0].layout, fallback_task, 2)
     naive = [naive_returns(policy, 2) for policy in policies]
     np.testing.assert_allclose(returns, naive, rtol=1e-3)
     assert len(np.unique(returns)) == 4
+    np.testing.assert_array_equal(lengths, np.full((2, 2), 200))  # it is only ever truncated
 
 
 def test_evaluate_is_a_stack_of_one(returns: np.ndarray) -> None:
@@ -152,6 +167,7 @@ def test_evaluate_is_a_stack_of_one(returns: np.ndarray) -> None:
     result = evaluate(policy, 2, seed=7)
     assert result.env_id == "InvertedPendulum-v4"
     np.testing.assert_array_equal(result.episodic_return, returns[2])
+    np.testing.assert_array_equal(result.episode_length, returns[2])
     assert result.mean == mean_interval(returns[2])
     assert str(result) == (
         f"InvertedPendulum-v4: mean episodic return {result.mean.value:,.1f} (95% interval "
@@ -190,7 +206,7 @@ def test_several_policies_return_what_each_does_alone(monkeypatch: pytest.Monkey
     stacks = []
     original = evaluation.evaluate_stack
 
-    def counting(params: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+    def counting(params: np.ndarray, *args: Any, **kwargs: Any) -> Episodes:
         stacks.append(len(params))
         return original(params, *args, **kwargs)
 
@@ -198,6 +214,7 @@ def test_several_policies_return_what_each_does_alone(monkeypatch: pytest.Monkey
     result = evaluate(policies, 3, seed=7)
     assert result.env_id == "InvertedPendulum-v4"
     np.testing.assert_array_equal(result.episodic_return, alone)
+    np.testing.assert_array_equal(result.episode_length, alone)
     assert result.mean == mean_interval(np.array(alone))
     assert result.mean == mean_interval(np.mean(alone, axis=1))  # over policies, not episodes
     assert sorted(stacks) == [1, 1, 2, 2, 2]
@@ -214,6 +231,7 @@ def test_action_bounds_of_each_policys_own_task_apply() -> None:
 def test_a_sequence_of_one_policy_keeps_its_axis(returns: np.ndarray) -> None:
     result = evaluate((Policy(POLICIES[2], LAYOUT, TASK),), 2, seed=7)
     np.testing.assert_array_equal(result.episodic_return, returns[[2]])
+    np.testing.assert_array_equal(result.episode_length, returns[[2]])
     assert result.mean.value == returns[2].mean()
     assert np.isnan(result.mean.low)
 
@@ -238,20 +256,26 @@ def test_evaluate_refuses_no_episodes(episodes: int) -> None:
             evaluate(given, episodes)
 
 
+def evaluation_of(returns: list[Any], mean: Interval | None = None) -> Evaluation:
+    """Episodes of 10 steps with given returns."""
+    array = np.array(returns)
+    return Evaluation("Walk-v1", array, mean or mean_interval(array), np.full(array.shape, 10))
+
+
 def test_evaluations_are_readable() -> None:
-    several = Evaluation("Walk-v1", np.array([999.0, 1501.0]), Interval(1250.0, 999.0, 1501.0))
+    several = evaluation_of([999.0, 1501.0], Interval(1250.0, 999.0, 1501.0))
     assert str(several) == (
         "Walk-v1: mean episodic return 1,250.0 (95% interval 999.0 to 1,501.0) over 2 episodes"
     )
-    one = Evaluation("Walk-v1", np.array([7.0]), mean_interval(np.array([7.0])))
+    one = evaluation_of([7.0])
     assert str(one) == "Walk-v1: mean episodic return 7.0 over 1 episode"
-    returns = np.array([[999.0, 1501.0, 1100.0], [2.0, 4.0, 6.0]])  # means 1200 and 4
-    policies = Evaluation("Walk-v1", returns, Interval(602.0, 4.0, 1200.0))
+    returns = [[999.0, 1501.0, 1100.0], [2.0, 4.0, 6.0]]  # means 1200 and 4
+    policies = evaluation_of(returns, Interval(602.0, 4.0, 1200.0))
     assert str(policies) == (
         "Walk-v1: mean episodic return 602.0 (95% interval 4.0 to 1,200.0) over 2 policies of "
         "3 episodes each; lowest policy's mean 4.0, highest 1,200.0"
     )
-    lone = Evaluation("Walk-v1", returns[:1, :1], mean_interval(returns[:1, :1]))
+    lone = evaluation_of([[999.0]])
     assert str(lone) == "Walk-v1: mean episodic return 999.0 over 1 policy of 1 episode"
 
 

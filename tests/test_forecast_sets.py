@@ -13,7 +13,7 @@ from path_data import DIVERGED, N, T, make_dataset
 from tipl import forecast_sets, storage
 from tipl.baselines import LastDifferenceLine, LeastSquaresLine, StandingStill
 from tipl.errors import TiplError
-from tipl.evaluation import evaluate_stack
+from tipl.evaluation import Episodes, evaluate_stack
 from tipl.forecast import Forecaster, PathTransformerForecaster
 from tipl.forecast_results import TRUE_CHECKPOINT, forecast_results, history_label
 from tipl.forecast_sets import (
@@ -27,6 +27,7 @@ from tipl.forecast_sets import (
 )
 from tipl.paths import PathDataset
 from tipl.policy import ParamLayout
+from tipl.rivals import rivals
 from tipl.stats import mean_interval, paired_difference_interval
 from tipl.training import train
 
@@ -207,13 +208,20 @@ def test_make_forecasts_takes_the_rivals_along(dataset: PathDataset) -> None:
     methods = {start: [case.method for case in made.cases if case.start == start
                        and case.horizon == 1] for start in (0, 3)}  # fmt: skip
     memories = ["mean displacement", "nearest training path", "matched noise"]
-    memories += ["best stored policy, copied"]
+    memories += ["best stored policy, copied", "best stored policy, output layer fitted"]
     assert methods[0] == [STILL, *memories, model.name]
     lines = ["last-difference line", "least-squares line"]
     assert methods[3] == [STILL, *lines, *memories, model.name]
     expected = model.forecast(dataset.params()[[2, 4], :4], 1)
     f = case_index(made, model.name, 3, 1)
     np.testing.assert_allclose(made.params[f], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_no_stored_policy_is_the_best_where_each_trial_has_its_own_physics(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "paths", vary={"gravity": [0.5, 2.0]})
+    dataset = PathDataset.open(tmp_path / "paths")
+    found = [rival.name for rival in rivals([tiny_model(dataset.select([0, 1]))], dataset)]
+    assert found[3:] == ["mean displacement", "nearest training path", "matched noise"]
 
 
 # --- how far they miss -----------------------------------------------------------------------
@@ -246,10 +254,10 @@ def test_returns_are_those_of_the_weights(
 ) -> None:
     for n, path in enumerate(paths):
         alone = evaluate_stack(path.params, paths.layout, paths.task, 2, seed=5)
-        np.testing.assert_array_equal(returns.checkpoints[n], alone)
+        np.testing.assert_array_equal(returns.checkpoints[n], alone.returns)
     for params, expected in zip(forecasts.params, returns.forecasts, strict=True):
         alone = evaluate_stack(params, paths.layout, paths.task, 2, seed=5)
-        np.testing.assert_array_equal(expected, alone)
+        np.testing.assert_array_equal(expected, alone.returns)
     assert len(np.unique(returns.checkpoints)) > 5  # equal ones would be equal by chance
 
 
@@ -268,7 +276,7 @@ def test_equal_weights_are_run_once(
 ) -> None:
     run: list[np.ndarray] = []
 
-    def recording(params: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+    def recording(params: np.ndarray, *args: Any, **kwargs: Any) -> Episodes:
         run.append(params)
         return evaluate_stack(params, *args, **kwargs)
 

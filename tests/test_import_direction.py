@@ -65,7 +65,7 @@ RANK = {name: rank for rank, name in enumerate(HOUSE)}
 PHYSICS = {"gymnasium", "mujoco"}
 PHYSICS_FREE = HOUSE[: RANK["envs"]]
 # Torch takes seconds to import, and only a Transformer needs it.
-TORCH_USERS = {"models", "forecast", "training"}
+TORCH_USERS = {"models", "forecast", "training", "rivals"}
 
 
 def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:

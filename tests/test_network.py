@@ -101,6 +101,28 @@ def test_mean_actions_are_those_of_the_stacked_policies(
 
 
 @architectures
+@kinds
+def test_activations_are_what_the_units_of_each_layer_give(
+    hidden_sizes: tuple[int, ...], has_log_std: bool
+) -> None:
+    params = random_params(hidden_sizes, has_log_std)
+    network = network_of(params, hidden_sizes, has_log_std)
+    inputs = torch.randn(B, L, 7, O, generator=torch.Generator().manual_seed(3))
+    given = network.activations(inputs)
+    assert [layer.shape for layer in given] == [(B, L, 7, size) for size in (*hidden_sizes, A)]
+    assert torch.equal(given[-1], network.mean_actions(inputs))
+    for b, n, s in itertools.product(range(B), range(L), range(7)):
+        before = inputs[b, n, s].numpy()
+        for layer, units in enumerate(given):
+            summed = (
+                network.weights[layer][b, n].numpy() @ before + network.biases[layer][b, n].numpy()
+            )
+            expected = np.tanh(summed) if layer < len(hidden_sizes) else summed
+            np.testing.assert_allclose(units[b, n, s], expected, rtol=1e-5, atol=1e-5)
+            before = units[b, n, s].numpy()
+
+
+@architectures
 def test_mean_actions_on_normalised_observations_are_what_the_policy_does(
     hidden_sizes: tuple[int, ...],
 ) -> None:

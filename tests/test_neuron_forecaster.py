@@ -39,7 +39,7 @@ both_targets = pytest.mark.parametrize("target", TARGETS)
 
 
 def make_model(target: Target, task: TaskSpec, seed: int, **changes: Any) -> NeuronTransformer:
-    """A model with noise on every parameter, so that none is zero."""
+    """A model with noise on every parameter, so that none is zero; its memory is random, too."""
     fields: dict[str, Any] = {
         "observation_size": task.observation_size, "action_size": task.action_size,
         "num_checkpoints": T, "width": 8, "rounds": 1, "heads": 2,
@@ -53,6 +53,9 @@ def make_model(target: Target, task: TaskSpec, seed: int, **changes: Any) -> Neu
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
+    if model.readout is not None:
+        shapes = model.readout.observations.shape, model.readout.outputs.shape
+        model.readout.remember(*(torch.randn(shape) for shape in shapes))
     return model
 
 
@@ -66,6 +69,12 @@ def make_forecaster(
     }
     settings = {"train": {"condition_on_return": returns}}
     return NeuronTransformerForecaster(models, task, HIDDEN, T, (50.0, 20.0), settings)
+
+
+@pytest.fixture
+def one_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forecasts are single passes of the model."""
+    monkeypatch.setattr(neuron_transformer, "JUMPS", dict.fromkeys(TARGETS, 1))
 
 
 def policies(*hidden_sizes: tuple[int, ...], task: TaskSpec = TASK) -> list[Policy]:
@@ -98,7 +107,7 @@ def spy_on(model: NeuronTransformer) -> Asked:
         conditions = inputs[1]
         asked.checkpoints.append(conditions.checkpoint.numpy().copy())
         asked.horizons.append(conditions.horizon.numpy().copy())
-        asked.returns.append(conditions.final_return.numpy().copy())
+        asked.returns.append(conditions.later_return.numpy().copy())
 
     model.register_forward_pre_hook(note)
     return asked
@@ -120,12 +129,49 @@ def spy_on(model: NeuronTransformer) -> Asked:
 def test_the_last_checkpoints_and_the_first_are_read(
     length: int, context: int, chosen: list[int]
 ) -> None:
-    assert context_checkpoints(length, context) == chosen
+    assert context_checkpoints(range(length), context) == chosen
 
 
+@pytest.mark.parametrize(
+    ("times", "context", "chosen"),
+    [
+        ([0, 6], 4, [0, 1]),
+        ([0, 4, 7], 2, [0, 2]),
+        ([0, 4, 7], 3, [0, 1, 2]),
+        ([0, 2, 4, 6], 3, [0, 2, 3]),  # 4 and 6 are as near to 5: the earlier one counts
+        ([0, 2, 4, 6], 4, [0, 1, 2, 3]),
+        ([0, 10, 20, 30, 40], 3, [0, 3, 4]),  # nearest to 39 is the last itself: one more
+        ([0, 10, 20, 30, 40], 4, [0, 2, 3, 4]),
+        ([0, 1, 2, 3, 4, 19, 20], 4, [0, 4, 5, 6]),  # 19 is the nearest to 17 as well: one more
+        ([0, 10, 13, 16, 18, 19, 20], 4, [0, 3, 5, 6]),  # 16 and 18 are as near to 17
+        ([0, 14, 17, 19, 20], 4, [0, 2, 3, 4]),
+        ([5, 6, 8, 12, 13], 5, [0, 1, 2, 3, 4]),
+        ([5, 6, 8, 12, 13], 4, [0, 2, 3, 4]),
+    ],
+)
+def test_checkpoints_are_chosen_by_their_times(
+    times: list[int], context: int, chosen: list[int]
+) -> None:
+    assert context_checkpoints(times, context) == chosen
+    assert context_checkpoints(times, 1) == [len(times) - 1]
+
+
+@pytest.mark.parametrize("context", [1, 2, 3, 4, 6, 9])
+def test_as_many_checkpoints_are_read_as_there_are_and_as_are_allowed(context: int) -> None:
+    rng = np.random.default_rng(0)
+    for length in range(1, 12):
+        times = np.sort(rng.choice(40, length, replace=False)).tolist()
+        chosen = context_checkpoints(times, context)
+        assert len(chosen) == min(length, context)
+        assert chosen == sorted(set(chosen))
+        assert chosen[-1] == length - 1
+        assert context == 1 or chosen[0] == 0
+
+
+@pytest.mark.usefixtures("one_jump")
 def test_forecasts_depend_on_the_checkpoints_that_are_read_alone() -> None:
     model, history = make_forecaster().with_options("own"), random_paths(10)
-    read = context_checkpoints(10, CONTEXT)
+    read = context_checkpoints(range(10), CONTEXT)
     expected = model.forecast(history, 3)
     for checkpoint in range(10):
         changed = history.copy()
@@ -144,9 +190,10 @@ def test_the_elite_is_forecast_from_the_last_checkpoint_alone() -> None:
 
 
 @both_targets
+@pytest.mark.usefixtures("one_jump")
 def test_a_forecast_is_the_last_checkpoint_and_its_predicted_change(target: Target) -> None:
     model, history = make_forecaster(target), random_paths(10)
-    read = context_checkpoints(10, CONTEXT if target == "own" else 1)
+    read = context_checkpoints(range(10), CONTEXT if target == "own" else 1)
     times = torch.tensor([read]).float() if target == "own" else torch.zeros(1, 1)
     ahead = torch.full_like(times, 3.0 if target == "own" else T - 1)
     network = Network.from_flat(torch.from_numpy(history[read])[None], (4, *HIDDEN, 1), True)
@@ -156,6 +203,7 @@ def test_a_forecast_is_the_last_checkpoint_and_its_predicted_change(target: Targ
     np.testing.assert_allclose(model.forecast(history, 3), history[-1] + change, atol=1e-6)
 
 
+@pytest.mark.usefixtures("one_jump")
 def test_a_model_is_told_where_it_is_and_how_far_to_go() -> None:
     model = make_forecaster("own")
     asked = spy_on(model.models["own"])
@@ -213,6 +261,7 @@ def test_the_default_layout_is_that_of_the_training_paths(target: Target) -> Non
         model.forecast(history[..., 1:], 2, layout=LAYOUT)
 
 
+@pytest.mark.usefixtures("one_jump")
 @both_targets
 @pytest.mark.parametrize("at_once", [1, 2 * CONTEXT * LAYOUT.size])
 def test_histories_in_blocks_are_forecast_as_together(
@@ -227,6 +276,26 @@ def test_histories_in_blocks_are_forecast_as_together(
     blocks = [len(values) for values in asked.checkpoints]
     assert all(block == 1 or block * read * LAYOUT.size <= at_once for block in blocks)
     assert len(blocks) == (5 if at_once == 1 else 3 if target == "own" else 1)
+
+
+def test_long_jumps_are_several_by_default() -> None:
+    model, history = make_forecaster(), random_paths(3)
+    for target, read, jumps in (
+        (
+            "own",
+            [[0, 1, 2], [0, 1, 2, 4], [0, 2, 4, 6], [0, 4, 6, 7], [0, 6, 7, 9]],
+            [2, 2, 1, 2, 2],
+        ),
+        ("elite", [[0], [0]], [T - 1] * 2),
+    ):
+        asked = spy_on(model.models[target])
+        model.with_options(target).forecast(history, 9)
+        assert len(asked.horizons) == neuron_transformer.JUMPS[target]
+        assert [values[0, 0] for values in asked.horizons] == jumps
+        assert [values[0].tolist() for values in asked.checkpoints] == read
+    asked = spy_on(model.models["own"])
+    model.with_options("own").forecast(history, 2)  # no more jumps than checkpoints
+    assert [values[0, 0] for values in asked.horizons] == [1, 1]
 
 
 # --- optimising policies ---------------------------------------------------------------------
@@ -302,7 +371,7 @@ def test_steps_to_the_own_future_read_the_forecasts_before_them() -> None:
         (11, 1, [[0]], [11]),
         (11, 2, [[0], [0, 6]], [6, 5]),
         (11, 3, [[0], [0, 4], [0, 4, 7]], [4, 3, 4]),
-        (8, 4, [[0], [0, 2], [0, 2, 4], [0, 4, 6]], [2, 2, 2, 2]),
+        (8, 4, [[0], [0, 2], [0, 2, 4], [0, 2, 4, 6]], [2, 2, 2, 2]),
     ],
 )
 def test_steps_to_the_own_future_share_the_horizon(
@@ -320,7 +389,7 @@ def test_steps_to_the_elite_repeat_the_whole_jump(horizon: int | None) -> None:
     model, (policy,) = make_forecaster("elite"), policies((4, 3))
     expected = policy
     for _ in range(3):
-        expected = model.optimize(expected)
+        expected = model.optimize(expected, steps=1)
     better = model.optimize(policy, horizon, steps=3)
     np.testing.assert_allclose(better.params, expected.params, atol=1e-6)
 
@@ -428,6 +497,10 @@ def with_statistics(mean: float, std: float) -> Policy:
         (Policy.initial("Hopper-v4", 0, HIDDEN), r"for Hopper-v4 was .* on Inv.*; use a model of"),
         (with_statistics(0.1, 1.0), r"normaliser of its own .* frozen one of InvertedP.*; fold"),
         (with_statistics(0.0, 1.1), r"normaliser of its own .* frozen one of InvertedP.*; fold"),
+        (
+            Policy.initial(TASK.with_physics({"gravity": 2.0}), 0, HIDDEN),
+            r"InvertedPendulum-v4 with varied physics was .* without; use a policy of the original",
+        ),
         (Policy.initial(TASK, 0, (3, 3, 3, 3)), r"4 hidden layers was given, .* reads 1 to 3; use"),
     ],
 )
@@ -443,9 +516,18 @@ def test_policies_that_it_cannot_read_are_refused(
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (LAYOUT + ParamLayout.critic(4, HIDDEN), r"critic.* actors of Inv\S+ alone; .* critic"),
-        (ParamLayout.mlp("actor", [4, *HIDDEN, 1]), r"actors of InvertedPendulum-v4 alone"),
-        (ParamLayout.actor(5, 1, HIDDEN), r"actors of InvertedPendulum-v4 alone"),
+        (
+            LAYOUT + ParamLayout.critic(4, HIDDEN),
+            rf"laid out as {LAYOUT}, critic.0.weight 6x4, .* Inv\S+ alone: {LAYOUT}; .* a critic",
+        ),
+        (
+            ParamLayout.mlp("actor", [4, *HIDDEN, 1]),
+            rf"1x5, actor.2.bias 1 were given, .* actors of Inv\S+ alone: {LAYOUT}; give policies",
+        ),
+        (
+            ParamLayout.actor(5, 1, HIDDEN),
+            rf"as actor.0.weight 6x5, .* log_std 1 were given, .* Inv\S+ alone: {LAYOUT}; give",
+        ),
         (actor_layout(TASK, ()), r"0 hidden layers was given, .* reads 1 to 3; use"),
         (actor_layout(TASK, (2, 2, 2, 2)), r"4 hidden layers was given, .* reads 1 to 3; use"),
     ],
@@ -459,9 +541,12 @@ def test_layouts_that_it_cannot_read_are_refused(layout: ParamLayout, message: s
 # --- on disk ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("memory", [0, 9])
 @pytest.mark.parametrize("targets", [("elite",), ("own",), ("elite", "own"), ("own", "elite")])
-def test_a_saved_model_is_read_back(tmp_path: Path, targets: tuple[Target, ...]) -> None:
-    model, history = make_forecaster(*targets), random_paths(2, 6)
+def test_a_saved_model_is_read_back(
+    tmp_path: Path, targets: tuple[Target, ...], memory: int
+) -> None:
+    model, history = make_forecaster(*targets, memory=memory), random_paths(2, 6)
     model.save_pretrained(tmp_path / "model")
     for load in (Forecaster.from_pretrained, NeuronTransformerForecaster.from_pretrained):
         copy = load(tmp_path / "model")
@@ -474,6 +559,10 @@ def test_a_saved_model_is_read_back(tmp_path: Path, targets: tuple[Target, ...])
         for target in targets:
             assert copy.models[target].config == model.models[target].config
             assert not copy.models[target].training
+            read, written = (m.models[target].state_dict() for m in (copy, model))
+            assert read.keys() == written.keys()
+            assert ("readout.observations" in read) == (memory > 0)
+            assert all(torch.equal(read[name], written[name]) for name in written)
             found, expected = (
                 m.with_options(target).forecast(history, [1, 7]) for m in (copy, model)
             )
@@ -482,6 +571,17 @@ def test_a_saved_model_is_read_back(tmp_path: Path, targets: tuple[Target, ...])
     for name in ("config.json", "model.safetensors"):
         again = (tmp_path / "again" / name).read_bytes()
         assert again == (tmp_path / "model" / name).read_bytes()
+
+
+def test_a_model_from_before_there_were_memories_is_read(tmp_path: Path) -> None:
+    model, history = make_forecaster(), random_paths(2, 6)
+    model.save_pretrained(tmp_path / "model")
+    config = storage.read_json(tmp_path / "model/config.json")
+    for target in TARGETS:
+        assert config["models"][target].pop("memory") == 0
+    storage.write_json(tmp_path / "model/config.json", config)
+    copy = Forecaster.from_pretrained(tmp_path / "model")
+    np.testing.assert_array_equal(copy.forecast(history, 3), model.forecast(history, 3))
 
 
 def truncate(directory: Path) -> None:
@@ -523,6 +623,7 @@ MISMATCH = r"model.safetensors is not of the model in the config.json .*; restor
         (TARGETS, lambda model: (model / "model.safetensors").unlink(), r"no .*model.safetensors"),
         (TARGETS, exchange_the_weights(width=16), MISMATCH),
         (TARGETS, exchange_the_weights(rounds=2), MISMATCH),
+        (TARGETS, exchange_the_weights(memory=9), MISMATCH),
         (TARGETS, exchange_the_weights(task=get_task("Hopper-v4")), MISMATCH),
         (TARGETS, exchange_the_weights("own"), MISMATCH),  # that lack a target
         (("own",), exchange_the_weights(), MISMATCH),  # of a target too many

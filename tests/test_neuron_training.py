@@ -47,8 +47,8 @@ TASK = get_task("InvertedPendulum-v4")
 T = 11  # checkpoints
 SMALL: dict[str, Any] = {
     "model": "neuron", "width": 16, "heads": 2, "rounds": 1, "batch_size": 8, "num_steps": 3,
-    "fresh_widths": (8,), "fresh_depths": (1, 2), "learning_rate": 1e-2, "threads": 1,
-    "progress": False,
+    "fresh_widths": (8,), "fresh_depths": (1, 2), "learning_rate": 1e-2, "memory": 64,
+    "threads": 1, "progress": False,
 }  # fmt: skip
 
 
@@ -105,9 +105,6 @@ def random_walks(
     if diverged is not None:
         arrays["diverged"][diverged, -1] = True
         arrays["params"][diverged, -1, 0] = np.nan
-    shape = arrays["params"].shape[:2]
-    if metadata.vary:
-        arrays["physics"] = np.ones((*shape, len(metadata.vary)))
     create_dataset(directory, metadata)
     write_parts(directory, metadata, arrays)
     return PathDataset.open(directory)
@@ -211,20 +208,53 @@ def test_a_model_remembers_how_it_was_trained(
     assert settings.keys() == {"curves", "env_steps", "elite", "train", "datasets"}
     assert (model.task, model.num_checkpoints, model.targets) == (TASK, T, ("elite", "own"))
     assert [m.config.context for m in model.models.values()] == [1, 4]
-    final = paths.episodic_return()[:, -1].astype(np.float64)
-    np.testing.assert_allclose(model.return_scale, (final.mean(), final.std()))
+    assert [m.config.memory for m in model.models.values()] == [64, 0]
+    known = paths.episodic_return().astype(np.float64)  # of all checkpoints
+    known = known[np.isfinite(known)]
+    np.testing.assert_allclose(model.return_scale, (known.mean(), known.std()))
     best = {d.metadata.digest: behaviour.best_checkpoint(d) for d in (paths, others)}
     expected = max(best.items(), key=lambda item: item[1].mean_return)
     elite = dataclasses.asdict(expected[1]) | {"dataset": expected[0]}
-    del elite["policy"]
+    del elite["policy"], elite["env_steps"]
     assert settings["elite"] == elite
     model.save_pretrained(tmp_path / "model")
     copy = Forecaster.from_pretrained(tmp_path / "model")
     assert copy.settings["curves"] == settings["curves"]
 
 
-def test_environment_steps_are_counted(trained: Trained) -> None:
-    assert trained.model.settings["env_steps"] == trained.env_steps > 0
+def test_environment_steps_are_counted(
+    trained: Trained, paths: PathDataset, others: PathDataset
+) -> None:
+    """Those of the search for each dataset's best policy, too."""
+    elites = [behaviour.best_checkpoint(dataset) for dataset in (paths, others)]
+    search = sum(found.env_steps for found in elites)
+    assert min(search, trained.env_steps) > 0
+    assert trained.model.settings["env_steps"] == trained.env_steps + search
+
+
+def test_the_model_of_the_elite_remembers_what_it_does(
+    trained: Trained, paths: PathDataset, others: PathDataset, tmp_path: Path
+) -> None:
+    best = [behaviour.best_checkpoint(dataset) for dataset in (paths, others)]
+    policy = max(best, key=lambda found: found.mean_return).policy
+    readout = trained.model.models["elite"].readout
+    assert readout is not None
+    sizes = (4, *policy.layout.hidden_sizes, 1)
+    network = Network.from_flat(torch.from_numpy(policy.params)[None, None], sizes, True)
+    wanted = network.mean_actions(readout.observations[None, None])[0, 0]
+    expected = ActionError(TASK).fitting(wanted)
+    torch.testing.assert_close(readout.outputs, expected, rtol=1e-5, atol=1e-5)
+    assert len(set(rows_of(readout.observations))) > 50
+    trained.model.save_pretrained(tmp_path / "model")
+    copy = Forecaster.from_pretrained(tmp_path / "model")
+    assert isinstance(copy, NeuronTransformerForecaster)
+    assert weights_of(copy) == weights_of(trained.model)
+
+
+def test_a_model_without_memory_forecasts_output_layers_as_others(paths: PathDataset) -> None:
+    model = learn(paths, targets=("elite",), memory=0).models["elite"]
+    assert model.config.memory == 0
+    assert model.readout is None
 
 
 @pytest.mark.parametrize("best", [0, 1])
@@ -236,7 +266,7 @@ def test_the_best_policy_of_all_datasets_is_the_elite(
 
     def best_checkpoint(dataset: PathDataset, seed: int) -> Elite:
         assert seed == 4
-        return Elite(dataset.policy(1, 2), 1, 2, returns[dataset.directory], 8)
+        return Elite(dataset.policy(1, 2), 1, 2, returns[dataset.directory], 8, 100)
 
     seen: list[Array] = []
     visited = behaviour.visited_observations
@@ -396,7 +426,7 @@ def test_histories_are_in_order_and_end_before_the_path_does(length: int, more: 
     if more == 1:
         return
     as_forecast = [
-        row == context_checkpoints(row[-1] + 1, length)
+        row == context_checkpoints(range(row[-1] + 1), length)
         for row in drawn.tolist()
         if row[-1] > 2 ** max(length - 2, 0)  # later than the last that it looks back to
     ]
@@ -449,6 +479,18 @@ def test_batches_have_fewer_networks_where_they_are_wider(
 ) -> None:
     assert batch_count(32, sizes, length) == count
     assert batch_count(1, sizes, length) == 2
+
+
+def test_datasets_are_drawn_as_often_as_they_have_trials() -> None:
+    data, _ = straight_paths()
+    trials = [0, 1] * 3
+    many = dataclasses.replace(
+        data, params=data.params[trials], returns=data.returns[trials],
+        observations=data.observations[trials],
+    )  # fmt: skip
+    rng = generator()
+    share = np.mean([own.draw_dataset([data, many], rng) is many for _ in range(1000)])
+    assert 0.7 < share < 0.8  # 6 of 8
 
 
 # --- scales of changes -----------------------------------------------------------------------
@@ -516,6 +558,8 @@ def test_scales_of_paths_that_never_move_are_positive(tmp_path: Path, discrete: 
 
 
 TWO = dataclasses.replace(TASK, action_size=2, action_low=(-3.0, 0.0), action_high=(3.0, 1.0))
+DISCRETE = dataclasses.replace(TWO, action_low=(), action_high=(), first_action=0)
+UNBOUNDED = dataclasses.replace(TASK, action_low=(-np.inf,), action_high=(np.inf,))
 
 
 def outputs(*rows: list[float]) -> Tensor:
@@ -524,8 +568,9 @@ def outputs(*rows: list[float]) -> Tensor:
 
 
 def test_equal_actions_have_no_error() -> None:
-    for task in (TWO, dataclasses.replace(TWO, action_low=(), action_high=(), first_action=0)):
-        actions = torch.rand(3, 4, 5, 2, generator=generator())
+    """Nor have those outside the bounds."""
+    for task in (TWO, DISCRETE):
+        actions = 10 * torch.randn(3, 4, 5, 2, generator=generator())
         error = ActionError(task)(actions, actions)
         assert error.shape == (3, 4)
         assert not error.any()
@@ -538,29 +583,46 @@ def test_actions_count_in_units_of_half_their_range() -> None:
 
 
 def test_actions_without_bounds_count_as_they_are() -> None:
-    task = dataclasses.replace(TASK, action_low=(-np.inf,), action_high=(np.inf,))
-    error = ActionError(task)(outputs([1e4], [0.0]), outputs([1e4 - 2], [0.0]))
+    error = ActionError(UNBOUNDED)(outputs([1e4], [0.0]), outputs([1e4 - 2], [0.0]))
     np.testing.assert_allclose(error, [[2.0]])
 
 
 def test_beyond_the_bounds_actions_are_nearly_equal_but_show_a_way_back() -> None:
-    far, wanted = outputs([9.0, 0.5]).requires_grad_(), outputs([6.0, 0.5])
+    far, wanted = outputs([12.0, 0.5]).requires_grad_(), outputs([6.0, 0.5])
     error = ActionError(TWO)(far, wanted)
     np.testing.assert_allclose(error.detach(), [[(LEAK * 2) ** 2 / 2]], rtol=1e-5)
     assert error.item() < 0.01  # where 2 units apart inside the bounds are an error of 2
     error.sum().backward()
     assert far.grad is not None
     assert far.grad[0, 0, 0].tolist() == pytest.approx([LEAK**2 * 2 / 3, 0])
-    # what is wanted is an action, however far beyond the bounds its mean lies
-    inside = ActionError(TWO)(outputs([3.0, 1.0]), outputs([50.0, 70.0]))
-    assert inside.item() == 0
+    # an action at the bound is nearly one that is wanted beyond it, 2 and 4 units
+    inside = ActionError(TWO)(outputs([-3.0, 1.0]), outputs([-9.0, 3.0]))
+    assert inside.item() == pytest.approx(LEAK**2 * (2**2 + 4**2) / 2)
 
 
 def test_discrete_actions_count_by_their_probabilities() -> None:
-    task = dataclasses.replace(TWO, action_low=(), action_high=(), first_action=0)
     logits = outputs([0.0, math.log(3.0)], [7.0, 7.0])  # 1/4 and 3/4; halves
-    error = ActionError(task)(logits, outputs([5.0, 5.0], [-1.0, -1.0]))
+    error = ActionError(DISCRETE)(logits, outputs([5.0, 5.0], [-1.0, -1.0]))
     np.testing.assert_allclose(error, [[0.25**2 / 2]], rtol=1e-5)
+
+
+def test_outputs_to_fit_are_never_far_outside_the_bounds() -> None:
+    given = torch.tensor([[1.5, 0.25], [9.0, 3.0], [-4.0, -1.0]])
+    # 6 above, 2 above, 1 below and 1 below, of which the leak is left
+    expected = [[1.5, 0.25], [3 + 6 * LEAK, 1 + 2 * LEAK], [-3 - LEAK, -LEAK]]
+    found = ActionError(TWO).fitting(given)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    low, high = map(torch.from_numpy, TWO.action_bounds)
+    torch.testing.assert_close(found.clamp(low, high), given.clamp(low, high))
+    without = torch.tensor([[1e4], [-7.0]])
+    assert torch.equal(ActionError(UNBOUNDED).fitting(without), without)
+
+
+def test_logits_to_fit_have_a_mean_of_zero() -> None:
+    logits = torch.randn(3, 4, 5, 2, generator=generator()) + 9
+    found = ActionError(DISCRETE).fitting(logits)
+    torch.testing.assert_close(found.mean(dim=-1), torch.zeros(3, 4, 5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.softmax(dim=-1), logits.softmax(dim=-1))
 
 
 # --- the loss of `own` -----------------------------------------------------------------------
@@ -571,8 +633,9 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**options | changes)
 
 
-def new_model(*scales: Tensor) -> NeuronTransformer:
-    return NeuronTransformer(NeuronTransformerConfig(4, 1, T, 8, rounds=1, heads=2), *scales)
+def new_model(*scales: Tensor, memory: int = 0) -> NeuronTransformer:
+    sizes = NeuronTransformerConfig(4, 1, T, 8, rounds=1, heads=2, memory=memory)
+    return NeuronTransformer(sizes, *scales)
 
 
 @pytest.mark.parametrize("behaviour_weight", [0.0, 0.5, 4.0])
@@ -592,8 +655,8 @@ def test_what_is_learned_from_is_all_that_the_trials_did(paths: PathDataset) -> 
     data = learning_paths(paths.select([3, 1]), ReturnScale(20.0, 4.0), 0)
     np.testing.assert_array_equal(data.params, paths.params()[[3, 1]])
     assert (data.sizes, data.has_log_std) == ((4, 8, 8, 1), True)
-    final = paths.episodic_return()[[3, 1], -1]
-    np.testing.assert_allclose(data.final_return, (final - 20) / 4, rtol=1e-6)
+    returns = paths.episodic_return()[[3, 1]]
+    np.testing.assert_allclose(data.returns, (returns - 20) / 4, rtol=1e-6)
     assert data.anchors.tolist() == [1, 2, 4, 5, 6, 8, 9, 10]  # not the untrained network
     assert data.observations.shape == (2, 8, 16, 4)
     assert data.env_steps == 2 * 8 * 32
@@ -612,7 +675,7 @@ def straight_paths() -> tuple[LearningPaths, Tensor]:
     params = start + step * torch.arange(float(T))[:, None]
     anchors = torch.tensor([2, 5, 10])
     observations = torch.randn(2, 3, 16, 4, generator=generator())
-    returns = torch.tensor([1.5, -0.5])
+    returns = torch.randn(2, T, generator=generator())
     return LearningPaths(params, (4, 5, 3, 1), True, returns, anchors, observations), step[:, 0]
 
 
@@ -640,10 +703,12 @@ def test_who_knows_the_paths_has_no_loss(condition_on_return: bool) -> None:
             assert (asked.horizon >= 1).all()
             assert (asked.checkpoint + asked.horizon <= T - 1).all()
             trials = matches.int().argmax(dim=0)
-            known = torch.where(asked.final_return.isnan(), 0, asked.final_return)
-            returns.append(asked.final_return.flatten())
-            truth = data.final_return[trials][:, None].expand(-1, length)
-            assert torch.equal(known, torch.where(asked.final_return.isnan(), 0, truth))
+            later = (asked.checkpoint + asked.horizon).long()
+            truth = data.returns[trials[:, None], later]  # of the checkpoint that is forecast
+            hidden = asked.later_return.isnan()
+            assert torch.equal(hidden.all(dim=1), hidden.any(dim=1))  # of a path all or none
+            assert torch.equal(asked.later_return[~hidden], truth[~hidden])
+            returns.append(asked.later_return.flatten())
             change = step[trials][:, None] * asked.horizon[..., None]
             return Network.from_flat(change * (1 + self.off), data.sizes, has_log_std=True)
 
@@ -661,7 +726,7 @@ def test_who_knows_the_paths_has_no_loss(condition_on_return: bool) -> None:
 
 
 def elite_loss(paths: PathDataset, **changes: Any) -> EliteLoss:
-    known = Elite(paths.policy(2, 9), 2, 9, 50.0, 8)
+    known = Elite(paths.policy(2, 9), 2, 9, 50.0, 8, 100)
     data = [learning_paths(paths, ReturnScale(0.0, 1.0), 0)]
     return EliteLoss(known, data, config(**changes), ActionError(TASK), T)
 
@@ -688,7 +753,7 @@ def test_networks_of_all_kinds_are_carried(
     loss = elite_loss(paths, fresh_widths=(3, 5), fresh_depths=(1, 3), batch_size=4)
     assert len(loss.observations) == loss.env_steps == 8 * 50
     carrier, rng = Carrier(), generator()
-    for _ in range(150):
+    for _ in range(300):
         loss(carrier, rng)
     kinds: list[str] = []
     stored = {row.tobytes() for row in paths.params().reshape(-1, paths.layout.size)}
@@ -696,7 +761,7 @@ def test_networks_of_all_kinds_are_carried(
     for (start, asked), made in zip(carrier.given, carrier.made, strict=True):
         assert not asked.checkpoint.any()
         assert (asked.horizon == T - 1).all()
-        assert asked.final_return.isnan().all()
+        assert asked.later_return.isnan().all()
         sizes = tuple(bias.shape[-1] for bias in start.biases[:-1])
         if torch.equal(start.flat(), before):
             kinds.append("carried")
@@ -708,22 +773,84 @@ def test_networks_of_all_kinds_are_carried(
     shares = {kind: kinds.count(kind) / len(kinds) for kind in kinds}
     fresh = {f"fresh {(width,) * depth}" for width in (3, 5) for depth in (1, 3)}
     assert shares.keys() == {"carried", "stored", *fresh}
-    assert 0.07 < shares["carried"] < 0.25
-    assert 0.07 < shares["stored"] < 0.25
-    assert len(loss.visited) == 6 * 4 * 10  # networks of every 25th batch
-    assert loss.env_steps == 8 * 50 + 6 * 4 * 10
+    assert 0.09 < shares["carried"] < 0.21
+    assert 0.23 < shares["stored"] < 0.37
+    assert len(loss.visited) == 11 * 4 * 10  # before every 25th batch but the first
+    assert loss.env_steps == 8 * 50 + 11 * 4 * 10
 
 
 def test_who_acts_as_the_elite_has_no_error(paths: PathDataset) -> None:
     loss = elite_loss(paths)
     copies = loss.elite.map(lambda a: a.expand(3, *a.shape[1:]))
     np.testing.assert_array_equal(copies.flat()[0, 0], paths.params()[2, 9])
-    assert loss.error(copies, generator()).item() < 1e-10
+    seen = loss.elite_observations(3, generator())
+    assert loss.error(copies, seen).item() < 1e-10
     assert copies.log_std is not None
     wider = dataclasses.replace(copies, log_std=copies.log_std + 1)
-    assert loss.error(wider, generator()).item() == pytest.approx(elite.LOG_STD_WEIGHT)
+    assert loss.error(wider, seen).item() == pytest.approx(elite.LOG_STD_WEIGHT)
     other = copies.map(lambda a: 2 * a)
-    assert loss.error(other, generator()).item() > 1e-3
+    assert loss.error(other, seen).item() > 1e-3
+
+
+def rows_of(observations: Tensor) -> list[bytes]:
+    return [row.tobytes() for row in observations.reshape(-1, 4).numpy()]
+
+
+def test_networks_are_compared_where_the_elite_goes(paths: PathDataset) -> None:
+    loss = elite_loss(paths)
+    seen = loss.elite_observations(3, generator())
+    assert seen.shape == (3, 1, elite.STATES, 4)
+    assert set(rows_of(seen)) <= set(rows_of(loss.observations))
+    assert len(set(rows_of(seen))) > 150  # of 400: each network has its own
+
+
+def test_the_memory_is_renewed_as_often_as_networks_are_run(paths: PathDataset) -> None:
+    """Before batches 0, 25 and 50; half of it, once they have been run, is where they went."""
+    loss, model, rng = elite_loss(paths, memory=40), new_model(memory=40), generator()
+    loss.elite = loss.elite.map(lambda a: 100 * a)  # whose outputs are far outside the bounds
+    readout = model.readout
+    assert readout is not None
+    remembered: list[Tensor] = []
+    for _ in range(51):
+        loss(model, rng)
+        remembered.append(readout.observations.clone())
+        given = loss.elite.mean_actions(remembered[-1][None, None])[0, 0]
+        assert given.abs().max() > 2 * TASK.action_high[0]
+        expected = loss.action_error.fitting(given)
+        torch.testing.assert_close(readout.outputs, expected, rtol=1e-4, atol=1e-4)
+    renewed = [n for n in range(1, 51) if not torch.equal(remembered[n], remembered[n - 1])]
+    assert renewed == [25, 50]
+    elites, visited = set(rows_of(loss.observations)), set(rows_of(loss.visited))
+    assert set(rows_of(remembered[0])) <= elites
+    for later in (remembered[25], remembered[50]):
+        assert set(rows_of(later[:20])) <= visited
+        assert set(rows_of(later[20:])) <= elites
+
+
+def test_what_networks_see_depends_on_the_seed_of_the_training(
+    paths: PathDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    visited = behaviour.visited_observations
+
+    def spy(*args: Any, seed: int, **options: Any) -> Array:
+        seeds.append(seed)
+        return visited(*args, seed=seed, **options)
+
+    monkeypatch.setattr(elite, "visited_observations", spy)
+    monkeypatch.setattr(elite, "VISIT_EVERY", 1)
+    monkeypatch.setattr(elite, "VISITING_STEPS", 2)
+    runs = []
+    for seed in (0, 0, 1):
+        seeds.clear()
+        loss, rng = elite_loss(paths, seed=seed), generator()
+        for _ in range(4):
+            loss(Carrier(), rng)
+        runs.append((loss.observations, list(seeds)))
+    assert runs[0][1] == runs[1][1]
+    assert len({*runs[0][1], *runs[2][1]}) == 2 * 4  # the elite's and three of carried networks
+    assert torch.equal(runs[0][0], runs[1][0])
+    assert not torch.equal(runs[0][0], runs[2][0])
 
 
 def test_jumps_are_penalised_by_their_size(paths: PathDataset) -> None:

@@ -20,6 +20,7 @@ WIDTH = 16
 
 contexts = pytest.mark.parametrize("context", [1, 4])
 architectures = pytest.mark.parametrize("hidden_sizes", [(16,), (16, 24), (8, 12, 10)])
+memories = pytest.mark.parametrize("memory", [0, 40])  # 40: output layers are fitted
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,11 +39,14 @@ def new_model(seed: int = 0, **changes: Any) -> NeuronTransformer:
 
 
 def random_model(dtype: torch.dtype = torch.float64, **changes: Any) -> NeuronTransformer:
-    """A model with noise on every parameter, so that none is zero."""
+    """A model with noise on every parameter, so that none is zero; its memory is random, too."""
     model = new_model(**changes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
+    if model.readout is not None:
+        size = model.config.memory
+        model.readout.remember(torch.randn(size, O), torch.randn(size, A))
     return model.to(dtype).eval()
 
 
@@ -68,12 +72,12 @@ def random_network(
 def conditions(batch: int = B, length: int = L, dtype: torch.dtype = torch.float64) -> Conditions:
     """Horizons and returns differ; of each second checkpoint the return is unknown."""
     generator = torch.Generator().manual_seed(2)
-    final_return = torch.randn(batch, length, generator=generator)
-    final_return[:, 1::2] = torch.nan
+    later_return = torch.randn(batch, length, generator=generator)
+    later_return[:, 1::2] = torch.nan
     return Conditions(
         torch.arange(length).expand(batch, length).to(dtype),
         torch.randint(1, T - length, (batch, length), generator=generator).to(dtype),
-        final_return.to(dtype),
+        later_return.to(dtype),
     )
 
 
@@ -96,7 +100,7 @@ def sliced(network: Network, index: Any) -> Network:
 
 
 def sliced_conditions(asked: Conditions, index: Any) -> Conditions:
-    return Conditions(asked.checkpoint[index], asked.horizon[index], asked.final_return[index])
+    return Conditions(asked.checkpoint[index], asked.horizon[index], asked.later_return[index])
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -111,12 +115,22 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 @contexts
 @architectures
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize(
+    ("dtype", "memory", "tolerance"),
+    [
+        *[(torch.float64, 0, 1e-9), (torch.float64, 40, 1e-9)],
+        *[(torch.float32, 0, 1e-4), (torch.float32, 40, 5e-3)],  # a linear system loses digits
+    ],
+)
 @torch.inference_mode()
 def test_permuting_hidden_units_permutes_the_change(
-    context: int, hidden_sizes: tuple[int, ...], dtype: torch.dtype, tolerance: float
+    context: int,
+    hidden_sizes: tuple[int, ...],
+    dtype: torch.dtype,
+    memory: int,
+    tolerance: float,
 ) -> None:
-    model, asked = random_model(dtype, context=context), conditions(dtype=dtype)
+    model, asked = random_model(dtype, context=context, memory=memory), conditions(dtype=dtype)
     network = random_network(hidden_sizes, dtype=dtype)
     change = model(network, asked)
     for layer, size in enumerate(hidden_sizes, start=1):
@@ -145,19 +159,27 @@ def test_inputs_and_outputs_have_an_identity(context: int, hidden_sizes: tuple[i
 
 
 @contexts
+@pytest.mark.parametrize(
+    ("memory", "dtype", "tolerance"), [(0, torch.float32, 1e-5), (40, torch.float64, 1e-9)]
+)
 @pytest.mark.parametrize(("hidden_sizes", "batch"), [((8, 12, 10), 4), ((16,), 3), ((64, 64), 32)])
 @torch.inference_mode()
 def test_networks_of_a_batch_do_not_see_each_other(
-    context: int, hidden_sizes: tuple[int, ...], batch: int
+    context: int,
+    memory: int,
+    dtype: torch.dtype,
+    tolerance: float,
+    hidden_sizes: tuple[int, ...],
+    batch: int,
 ) -> None:
-    model = random_model(torch.float32, context=context)
-    network = random_network(hidden_sizes, batch, length=3, dtype=torch.float32)
-    asked = conditions(batch, length=3, dtype=torch.float32)
+    model = random_model(dtype, context=context, memory=memory)
+    network = random_network(hidden_sizes, batch, length=3, dtype=dtype)
+    asked = conditions(batch, length=3, dtype=dtype)
     together = model(network, asked).flat()
     for n in range(batch):
         one = slice(n, n + 1)
         alone = model(sliced(network, one), sliced_conditions(asked, one)).flat()
-        assert_close(alone[0], together[n], 1e-5)
+        assert_close(alone[0], together[n], tolerance)
 
 
 @contexts
@@ -198,9 +220,10 @@ def test_equal_seeds_give_equal_models() -> None:
 
 
 @contexts
+@memories
 @torch.inference_mode()
-def test_one_model_reads_networks_of_any_width_and_depth(context: int) -> None:
-    model = random_model(torch.float32, context=context)
+def test_one_model_reads_networks_of_any_width_and_depth(context: int, memory: int) -> None:
+    model = random_model(torch.float32, context=context, memory=memory)
     asked = conditions(length=2, dtype=torch.float32)
     for hidden_sizes in ((16,), (256,), (16, 256), (64, 64), (256, 256, 16), (17, 16, 33)):
         for log_std in (True, False):
@@ -230,7 +253,7 @@ def test_a_networks_log_std_is_read_but_need_not_be_there(context: int) -> None:
 
 @contexts
 @architectures
-@pytest.mark.parametrize("field", ["checkpoint", "horizon", "final_return"])
+@pytest.mark.parametrize("field", ["checkpoint", "horizon", "later_return"])
 @torch.inference_mode()
 def test_every_condition_matters(context: int, hidden_sizes: tuple[int, ...], field: str) -> None:
     model, network, asked = (
@@ -238,7 +261,7 @@ def test_every_condition_matters(context: int, hidden_sizes: tuple[int, ...], fi
         random_network(hidden_sizes),
         conditions(),
     )
-    asked = dataclasses.replace(asked, final_return=torch.ones_like(asked.final_return))
+    asked = dataclasses.replace(asked, later_return=torch.ones_like(asked.later_return))
     other = dataclasses.replace(asked, **{field: getattr(asked, field) + 1})
     before, after = model(network, asked).flat(), model(network, other).flat()
     assert (after - before).abs().amax(dim=-1).min() > 1e-4 * before.abs().max()
@@ -262,7 +285,7 @@ def test_an_unknown_return_is_not_a_return_of_zero(context: int) -> None:
     unknown, zero = (
         model(
             network,
-            dataclasses.replace(asked, final_return=torch.full((B, L), value).double()),
+            dataclasses.replace(asked, later_return=torch.full((B, L), value).double()),
         ).flat()
         for value in (torch.nan, 0.0)
     )
@@ -363,12 +386,46 @@ def test_lines_through_a_straight_history_are_that_line() -> None:
     assert_close(changes[1] - changes[0], expected, 1e-12)
 
 
+# --- output layers that are fitted -----------------------------------------------------------
+
+
+@contexts
+@architectures
+@torch.inference_mode()
+def test_a_model_with_a_memory_fits_the_output_layers_of_what_it_predicts(
+    context: int, hidden_sizes: tuple[int, ...]
+) -> None:
+    model = random_model(context=context, memory=40)
+    network, asked, readout = random_network(hidden_sizes), conditions(), model.readout
+    assert readout is not None
+    fitted = network + model(network, asked)
+    model.readout = None
+    predicted = network + model(network, asked)
+    assert_close(fitted.flat(), readout(predicted).flat(), 1e-12)
+    assert (fitted - predicted).flat().abs().max() > 0.01
+    missed = [
+        (net.mean_actions(readout.observations.expand(B, L, -1, -1)) - readout.outputs)
+        .square()
+        .mean(dim=(-2, -1))
+        for net in (fitted, predicted)
+    ]
+    assert (missed[0] < missed[1]).all()
+
+
+def test_a_model_remembers_as_many_observations_as_it_was_made_for() -> None:
+    assert new_model().readout is None
+    readout = new_model(memory=7).readout
+    assert readout is not None
+    assert (readout.observations.shape, readout.outputs.shape) == ((7, O), (7, A))
+
+
 # --- learning --------------------------------------------------------------------------------
 
 
 @contexts
-def test_gradients_reach_every_parameter(context: int) -> None:
-    model, asked = random_model(context=context), conditions()
+@memories
+def test_gradients_reach_every_parameter(context: int, memory: int) -> None:
+    model, asked = random_model(context=context, memory=memory), conditions()
     generator = torch.Generator().manual_seed(5)
     for hidden_sizes in ((8,), (8, 8), (8, 8, 8)):
         change = model(random_network(hidden_sizes), asked).flat()

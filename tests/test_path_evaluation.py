@@ -18,7 +18,7 @@ from path_data import DIVERGED, N, T, make_dataset, make_evaluation, part_files
 from tipl import atomic, path_evaluation, storage
 from tipl.cli import main
 from tipl.errors import TiplError
-from tipl.evaluation import evaluate
+from tipl.evaluation import Episodes, evaluate
 from tipl.path_evaluation import evaluate_paths
 from tipl.paths import PathDataset, read_metadata, summarize, verify
 from tipl.paths.returns import read_evaluation
@@ -68,7 +68,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many policies were run at once, each time that some were."""
     original, counts = path_evaluation.evaluate_stack, list[int]()
 
-    def counting(params: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+    def counting(params: np.ndarray, *args: Any, **kwargs: Any) -> Episodes:
         counts.append(len(params))
         return original(params, *args, **kwargs)
 

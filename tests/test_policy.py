@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from tipl.policy import (
     OBSERVATION_CLIP,
     ParamLayout,
     Policy,
+    actor_layout,
     initial_params,
+    layer_sizes,
     normalise_observations,
 )
 from tipl.tasks import get_task
@@ -72,6 +75,24 @@ def test_unflatten_gives_views_of_every_parameter_once(batch: tuple[int, ...]) -
     params[:] = np.arange(LAYOUT.size)
     np.testing.assert_array_equal(arrays["actor.0.weight"][..., 1, 2], 5.0)
     np.testing.assert_array_equal(arrays["critic.1.bias"][..., 0], LAYOUT.size - 1)
+
+
+def test_layouts_are_readable() -> None:
+    assert str(ParamLayout.actor(3, 2, (5,))) == (
+        "actor.0.weight 5x3, actor.0.bias 5, actor.1.weight 2x5, actor.1.bias 2, log_std 2"
+    )
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (5,), (6, 4, 3)])
+def test_layers_go_from_the_inputs_to_the_outputs(hidden_sizes: tuple[int, ...]) -> None:
+    task = get_task(CHEETAH)
+    sizes = layer_sizes(task, list(hidden_sizes))
+    assert sizes == (17, *hidden_sizes, 6)
+    mean = ParamLayout.mlp("actor", sizes)
+    assert actor_layout(task, hidden_sizes) == mean + ParamLayout(("log_std",), ((6,),))
+    discrete = dataclasses.replace(task, action_low=(), action_high=(), first_action=0)
+    assert layer_sizes(discrete, hidden_sizes) == sizes
+    assert actor_layout(discrete, hidden_sizes) == mean
 
 
 def test_layout_survives_json() -> None:

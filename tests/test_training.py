@@ -16,6 +16,7 @@ from tipl.forecast import PathTransformerForecaster
 from tipl.paths import PathDataset, create_dataset
 from tipl.tokenizers import Basis, Center, PathSVD, TemporalSVD
 from tipl.training import TrainConfig, token_sequences, train
+from tipl.training.data import return_scale
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -138,6 +139,15 @@ def test_returns_are_scaled_by_their_mean_and_std(
     model = train(paths, condition_on_return=True, **SMALL)
     assert model.return_scale == pytest.approx(scale)
     assert all(torch.isfinite(value).all() for value in model.model.state_dict().values())
+
+
+def test_scaled_returns_have_a_mean_of_zero_and_a_deviation_of_one() -> None:
+    returns = np.array([[10.0, np.nan, 30.0], [30.0, 10.0, np.nan]], np.float32)
+    scale = return_scale(returns)
+    assert scale == (20.0, 10.0)
+    scaled = scale.scaled(returns)
+    assert scaled.dtype == torch.float32
+    np.testing.assert_array_equal(scaled, [[-1, np.nan, 1], [1, -1, np.nan]])
 
 
 # --- the same twice, and blind to what it must not see --------------------------------------------
@@ -339,6 +349,7 @@ def test_counts_below_one_are_refused(paths: PathDataset, name: str, value: int)
         ({"learning_rate": 0.0}, r"learning_rate is 0.0; expected a positive number"),
         ({"learning_rate": float("nan")}, r"learning_rate is nan; expected a positive number"),
         ({"weight_decay": -0.1}, r"weight_decay is -0.1; expected 0 or more"),
+        ({"memory": -1}, r"memory is -1; expected 0 or more"),
         ({"basis": "path", "center": "mean"}, r"basis='path'.*use center='initial'"),
         ({"num_epochs": 3}, r"no option 'num_epochs'; expected one of model, num_steps, "),
         ({"config": TrainConfig()}, r"both config and the options \['batch_size', .*; give one"),
@@ -392,6 +403,13 @@ def test_paths_that_never_move_are_refused(tmp_path: Path, basis: Basis, center:
     paths = make_paths(tmp_path / "paths", params)
     with pytest.raises(TiplError, match=r"each path in .*/paths are equal, .*nothing to learn"):
         train(paths, basis=basis, center=center, **SMALL)
+
+
+def test_several_held_out_datasets_are_refused(paths: PathDataset) -> None:
+    message = r"2 held-out datasets were given, .* is tested on one: .*train with model='neuron'"
+    with pytest.raises(TiplError, match=message):
+        train(paths, held_out=[paths, paths], **SMALL)
+    assert train(paths, held_out=[paths], **SMALL).settings["curves"]["own"]["held_out_loss"][0]
 
 
 @pytest.mark.parametrize("basis", ["joint", "path"])

@@ -37,8 +37,10 @@ class Elite:
         policy: the policy.
         trial: number of its trial.
         checkpoint: index of its checkpoint.
-        mean_return: mean return of its mean actions over the episodes that it was chosen by.
-        episodes: the number of those episodes.
+        mean_return: mean return of its mean actions, over other episodes than those that it was
+            chosen by.
+        episodes: the number of these episodes.
+        env_steps: environment steps that it took to find it.
     """
 
     policy: Policy
@@ -46,27 +48,34 @@ class Elite:
     checkpoint: int
     mean_return: float
     episodes: int
+    env_steps: int
 
 
 def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Elite:
     """The stored policy with the highest return, acting by its mean.
 
     The checkpoints with the highest returns in training, at most one in ten of a trial's, are run
-    for some episodes each, the best of them is the elite.
+    for some episodes each; the best of them is the elite, and is run again.
 
     Args:
         paths: a dataset with a frozen observation normaliser.
-        episodes: of each candidate.
+        episodes: of each candidate, and as many more of the best one.
         seed: of the episodes' starts.
 
     Raises:
-        TiplError: no episode of any trial ended, or the normaliser is a running one.
+        TiplError: no episode of any trial ended, the normaliser is a running one, or each trial
+            has its own physics.
     """
     if paths.metadata.normaliser != "frozen":
         raise TiplError(
             f"the paths in {paths.directory} were collected with normaliser="
             f"{paths.metadata.normaliser!r}, so that no two policies see the same observations; "
             "collect with normaliser='frozen'"
+        )
+    if paths.metadata.vary:
+        raise TiplError(
+            f"each trial in {paths.directory} has its own {', '.join(paths.metadata.vary)}, so "
+            "that no policy is the best of all; collect without varied physics"
         )
     returns = np.nan_to_num(paths.episodic_return().astype(np.float64), nan=-np.inf)
     returns[paths.diverged()] = -np.inf
@@ -86,16 +95,21 @@ def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Eli
         if len(chosen) == NUM_CANDIDATES:
             break
     policies = [paths.policy(trial, checkpoint) for trial, checkpoint in chosen]
-    means = evaluate_stack(
-        np.stack([policy.params for policy in policies]),
-        policies[0].layout,
-        paths.task,
-        episodes,
-        seed=seed,
-    ).mean(axis=1)
-    best = int(means.argmax())
+    params = np.stack([policy.params for policy in policies])
+    layout, task = policies[0].layout, paths.task
+    found = evaluate_stack(params, layout, task, episodes, seed=seed)
+    best = int(found.returns.mean(axis=1).argmax())
+    # the best of many by some episodes was lucky in them
+    again = evaluate_stack(params[[best]], layout, task, episodes, seed=seed + 1)
     trial, checkpoint = chosen[best]
-    return Elite(policies[best], int(paths.trials[trial]), checkpoint, float(means[best]), episodes)
+    return Elite(
+        policy=policies[best],
+        trial=int(paths.trials[trial]),
+        checkpoint=checkpoint,
+        mean_return=float(again.returns.mean()),
+        episodes=episodes,
+        env_steps=int(found.lengths.sum() + again.lengths.sum()),
+    )
 
 
 def visited_observations(

@@ -6,10 +6,10 @@ import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int64
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
@@ -22,12 +22,21 @@ from tipl.progress import progress_bar
 from tipl.stats import Interval, mean_interval
 from tipl.tasks import TaskSpec
 
-__all__ = ["Evaluation", "evaluate", "evaluate_stack"]
+__all__ = ["Episodes", "Evaluation", "evaluate", "evaluate_stack"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 NUM_SLOTS = 64
 """Environments that one thread steps together."""
+
+
+class Episodes(NamedTuple):
+    """The E episodes of each of M policies."""
+
+    returns: Float64[np.ndarray, "M E"]
+    """undiscounted return of each"""
+    lengths: Int64[np.ndarray, "M E"]
+    """environment steps of each"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +49,13 @@ class Evaluation:
             sequence of N, in the order in which they were given.
         mean: their mean with its 95% bootstrap interval: over episodes of one policy, over
             policies of a sequence.
+        episode_length: environment steps of each episode, in the shape of the returns.
     """
 
     env_id: str
     episodic_return: Float64[np.ndarray, " E"] | Float64[np.ndarray, "N E"]
     mean: Interval
+    episode_length: Int64[np.ndarray, " E"] | Int64[np.ndarray, "N E"]
 
     def __str__(self) -> str:
         value, low, high = self.mean.value, self.mean.low, self.mean.high
@@ -94,15 +105,16 @@ def evaluate(
     several = [policies] if isinstance(policies, Policy) else list(policies)
     _check_one_task(several)
     groups = _groups(several)
-    returns = [
+    run = [
         _evaluate_group([several[i] for i in group], episodes, seed, threads, progress)
         for group in groups
     ]
+    order = np.argsort(np.concatenate(groups))
     # [N, E] group after group -> [N, E] in the order given
-    ordered = np.concatenate(returns)[np.argsort(np.concatenate(groups))]
+    returns, lengths = (np.concatenate(arrays)[order] for arrays in zip(*run, strict=True))
     if isinstance(policies, Policy):
-        ordered = ordered[0]
-    return Evaluation(several[0].task.env_id, ordered, mean_interval(ordered))
+        returns, lengths = returns[0], lengths[0]
+    return Evaluation(several[0].task.env_id, returns, mean_interval(returns), lengths)
 
 
 def _check_one_task(policies: Sequence[Policy]) -> None:
@@ -140,8 +152,8 @@ def _without_values(task: TaskSpec) -> TaskSpec:
 
 def _evaluate_group(
     policies: Sequence[Policy], episodes: int, seed: int, threads: int | None, progress: bool
-) -> Float64[np.ndarray, "M E"]:
-    """Episodic returns of policies that may run in one stack."""
+) -> Episodes:
+    """Episodes of policies that may run in one stack."""
     mean = np.stack([policy.observation_mean for policy in policies])
     std = np.stack([policy.observation_std for policy in policies])
     factors = [dict(policy.task.physics) for policy in policies]
@@ -169,8 +181,8 @@ def evaluate_stack(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = False,
-) -> Float64[np.ndarray, "M E"]:
-    """Episodic returns of M policies of one architecture, acting by their mean.
+) -> Episodes:
+    """Episodes of M policies of one architecture, acting by their mean.
 
     Each (policy, episode) pair runs in the first environment that falls free, so short episodes
     do not wait for long ones. Episode e starts from the same state for every policy: returns are
@@ -201,12 +213,15 @@ def evaluate_stack(
     if physics is None:
         physics = {name: np.full(len(params), factor) for name, factor in task.physics}
     returns = np.full((len(params), episodes), np.nan)
+    lengths = np.zeros(returns.shape, np.int64)
     pairs = [(m, e) for m in range(len(params)) for e in range(episodes)]
     count = min(available, -(-len(pairs) // NUM_SLOTS))
     with progress_bar(progress) as bar, threadpool_limits(1, "blas"):
         task_id = bar.add_task(f"evaluate {len(params)} policies", total=len(pairs), note="")
         workers = [
-            _Worker(params, layout, task, statistics, physics, seed, pairs[i::count], returns)
+            _Worker(
+                params, layout, task, statistics, physics, seed, pairs[i::count], returns, lengths
+            )
             for i in range(count)
         ]
         with ThreadPoolExecutor(count) as pool:
@@ -216,7 +231,7 @@ def evaluate_stack(
                 for worker in workers:
                     worker.stop.set()
                 raise
-    return returns
+    return Episodes(returns, lengths)
 
 
 def _check(params: Array, layout: ParamLayout, episodes: int, seed: int) -> None:
@@ -252,8 +267,10 @@ class _Worker:
         seed: int,
         pairs: Sequence[tuple[int, int]],
         returns: Array,
+        lengths: Array,
     ) -> None:
-        self.params, self.task, self.seed, self.returns = params, task, seed, returns
+        self.params, self.task, self.seed = params, task, seed
+        self.returns, self.lengths = returns, lengths
         self.all_means, self.all_stds = statistics
         self.all_physics = physics
         self.stop = threading.Event()
@@ -267,22 +284,24 @@ class _Worker:
         self.envs = make_vec(task.env_id, slots, physics={name: np.ones(slots) for name in physics})
 
     def run(self, bar: Progress, task_id: Any) -> None:
-        """Fills this worker's entries of the returns, unless `stop` is set."""
+        """Fills this worker's entries of the returns and lengths, unless `stop` is set."""
         slots = len(self.running)
         observations = self._start_episodes(np.ones(slots, bool))
-        running, totals = np.ones(slots, bool), np.zeros(slots)
+        running, totals, steps = np.ones(slots, bool), np.zeros(slots), np.zeros(slots, np.int64)
         while running.any() and not self.stop.is_set():
             inputs = normalise_observations(observations, self.mean, self.std)[:, None]
             # [S, 1, O] -> [S, 1, A] -> [S, A]
             actions = best_actions(self.task, self.actor.forward(inputs)[:, 0])
             observations, rewards, terminated, truncated, _ = self.envs.step(actions)
             totals += rewards
+            steps += 1
             done = (terminated | truncated) & running
             if done.any():
                 for slot in np.flatnonzero(done):
                     self.returns[self.running[slot]] = totals[slot]
+                    self.lengths[self.running[slot]] = steps[slot]
                 bar.advance(task_id, int(done.sum()))
-                totals[done] = 0.0
+                totals[done], steps[done] = 0.0, 0
                 observations = self._start_episodes(done)
                 running = np.array([pair is not None for pair in self.running])
         self.envs.close()

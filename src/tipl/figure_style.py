@@ -48,6 +48,9 @@ more in CIELAB) to eyes without red, green or blue cones."""
 SERIES = (ACCENT, BLUE, GREEN, PURPLE, GOLD)
 """For lines that are no method."""
 
+MODELS = ("PathTransformer", "NeuronTransformer")
+"""How the names of the models that tipl trains begin."""
+
 METHOD_COLOURS = {
     "PathTransformer": ACCENT,
     "PathTransformer (joint basis)": PURPLE,
@@ -211,11 +214,16 @@ def legend(figure: Figure, handles: Mapping[str, Line2D | Patch]) -> None:
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5, or at powers of ten."""
+    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5, or at powers of ten.
+
+    An axis that is too short for these has more of them.
+    """
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    steps = (1, 2, 5) if high <= 1000 * low else (1,)
+    steps: tuple[float, ...] = (1, 2, 5) if high <= 1000 * low else (1,)
+    if high <= 6 * low:
+        steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())

@@ -34,7 +34,8 @@ def forecast_results(
 
     Histories of checkpoint 0 alone are the experiment `optimize`, longer ones `forecast`. The
     metrics are `episodic_return`, `return_minus_standing_still` (paired by trial) and
-    `weight_error` (distance from the true checkpoint, in units of standing still's distance).
+    `weight_error` (distance from the true checkpoint, in units of standing still's distance) and,
+    to tell learning from remembering, `distance_from_training_ends` (see `ForecastSet`).
 
     Args:
         forecasts: the cases.
@@ -78,6 +79,9 @@ def forecast_results(
                 change = paired_difference_interval(returns.forecasts[f], still)
                 add(case, case.method, "return_minus_standing_still", change, n_episodes)
             add(case, case.method, "weight_error", mean_interval(errors[f]), 0)
+            if forecasts.end_distances is not None:
+                away = mean_interval(forecasts.end_distances[f].astype(np.float64))
+                add(case, case.method, "distance_from_training_ends", away, 0)
     return rows
 
 

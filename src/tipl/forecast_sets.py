@@ -20,7 +20,7 @@ from tipl.errors import TiplError
 from tipl.evaluation import evaluate_stack
 from tipl.forecast import Forecaster, TrainedForecaster
 from tipl.paths import PathDataset
-from tipl.rivals import rivals
+from tipl.rivals import rivals, training_paths
 
 __all__ = [
     "ForecastCase",
@@ -31,6 +31,7 @@ __all__ = [
     "forecast_held_out",
     "held_out_trials",
     "make_forecasts",
+    "nearest_distances",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -104,20 +105,25 @@ class ForecastSet:
         cases: the F cases.
         params: forecast weights `[F, N, P]`.
         settings: how they were made, for the record.
+        end_distances: how far each forecast is from the nearest end of a training path, `[F, N]`,
+            in units of the distance of the trial's true end from its own nearest one; None if no
+            training path is of this dataset.
     """
 
     paths: PathDataset
     cases: list[ForecastCase]
     params: Float32[np.ndarray, "F N P"]
     settings: dict[str, Any]
+    end_distances: Float32[np.ndarray, "F N"] | None = None
 
     def save(self, directory: str | Path) -> None:
         """Writes `forecasts.json` and `forecasts.safetensors`, whole or not at all."""
         directory = Path(directory)
         with storage.new_directory(directory, replaces="forecasts.json") as new:
-            storage.write_tensors(
-                new / "forecasts.safetensors", {"params": self.params}, {"kind": "forecasts"}
-            )
+            tensors = {"params": self.params}
+            if self.end_distances is not None:
+                tensors["end_distances"] = self.end_distances
+            storage.write_tensors(new / "forecasts.safetensors", tensors, {"kind": "forecasts"})
             storage.write_json(
                 new / "forecasts.json",
                 {
@@ -150,7 +156,13 @@ class ForecastSet:
             )
         tensors, _ = storage.read_tensors(directory / "forecasts.safetensors", "the forecasts")
         cases = [ForecastCase(**case) for case in record["cases"]]
-        return cls(paths.select(record["trials"]), cases, tensors["params"], record["settings"])
+        return cls(
+            paths.select(record["trials"]),
+            cases,
+            tensors["params"],
+            record["settings"],
+            tensors.get("end_distances"),
+        )
 
     def weight_errors(self) -> Float64[np.ndarray, "F N"]:
         """Distance of each forecast from the true checkpoint, in units of standing still's."""
@@ -196,7 +208,7 @@ class ForecastSet:
             seed=seed,
             threads=threads,
             progress=progress,
-        )[which]
+        ).returns[which]
         count = F * N
         return ForecastReturns(
             returns[:count].reshape(*self.params.shape[:2], episodes),  # [F * N, E] -> [F, N, E]
@@ -308,7 +320,29 @@ def make_forecasts(
     """
     held_out = held_out_trials(paths, models)
     ours = [model.with_options(target=target) for model in models for target in model.targets]
-    return forecast_held_out([*rivals(models, paths), *ours], held_out, starts, horizons)
+    forecasts = forecast_held_out([*rivals(models, paths), *ours], held_out, starts, horizons)
+    training = training_paths(models, paths)
+    if training is None:
+        return forecasts
+    distances = _end_distances(forecasts, training.params()[:, -1])
+    return dataclasses.replace(forecasts, end_distances=distances)
+
+
+def _end_distances(
+    forecasts: ForecastSet, training_ends: Float32[np.ndarray, "M P"]
+) -> Float32[np.ndarray, "F N"]:
+    unit = nearest_distances(forecasts.paths.params()[:, -1], training_ends)
+    rows = [nearest_distances(params, training_ends) / unit for params in forecasts.params]
+    return np.array(rows, np.float32)
+
+
+def nearest_distances(
+    params: Float32[np.ndarray, "N P"], others: Float32[np.ndarray, "M P"]
+) -> Float64[np.ndarray, " N"]:
+    """The Euclidean distance of each network from the nearest of others."""
+    one, many = params.astype(np.float64), others.astype(np.float64)
+    squares = (one**2).sum(axis=1)[:, None] - 2 * one @ many.T + (many**2).sum(axis=1)
+    return np.asarray(np.sqrt(np.maximum(squares, 0).min(axis=1)))
 
 
 def evaluate_command(directory: str | Path, episodes: int, seed: int) -> str:

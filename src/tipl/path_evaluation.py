@@ -184,7 +184,7 @@ def _part_returns(
             physics=_physics(paths.metadata, tensors, running),
             seed=evaluation.seed,
             threads=threads,
-        )
+        ).returns
     return returns
 
 

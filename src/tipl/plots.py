@@ -256,11 +256,13 @@ def training_curve(
     standing_still_loss: float,
     *,
     note: str,
+    data: str = "paths",
     width: float = WIDE,
 ) -> Figure:
     """The model's loss over its training, beside the loss of standing still.
 
-    Where a loss was not measured it is NaN: the known values are joined.
+    Where a loss was not measured it is NaN: the known values are joined. `data` is what the model
+    learns from.
     """
     figure, (axes,) = panel_grid(1, width, 3.0, "optimiser steps", "mean squared error", note)
     axes.plot(step, train_loss, color=ACCENT, alpha=0.55, lw=1)
@@ -272,8 +274,8 @@ def training_curve(
     legend(
         figure,
         {
-            "training paths": Line2D([], [], color=ACCENT, alpha=0.55, lw=1),
-            "held-out paths": Line2D([], [], color=ACCENT, lw=2.2),
+            f"training {data}": Line2D([], [], color=ACCENT, alpha=0.55, lw=1),
+            f"held-out {data}": Line2D([], [], color=ACCENT, lw=2.2),
             "standing still": Line2D([], [], color=GREY, linestyle="--", lw=1.4),
         },
     )

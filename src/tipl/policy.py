@@ -24,6 +24,7 @@ __all__ = [
     "Policy",
     "actor_layout",
     "initial_params",
+    "layer_sizes",
     "normalise_observations",
     "stacked_mlp",
 ]
@@ -68,6 +69,10 @@ class ParamLayout:
     def critic(cls, observation_size: int, hidden_sizes: Sequence[int]) -> ParamLayout:
         """Layout of a state-value MLP."""
         return cls.mlp("critic", [observation_size, *hidden_sizes, 1])
+
+    def __str__(self) -> str:
+        arrays = zip(self.names, self.shapes, strict=True)
+        return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in arrays)
 
     def __add__(self, other: ParamLayout) -> ParamLayout:
         return ParamLayout(self.names + other.names, self.shapes + other.shapes)
@@ -127,10 +132,15 @@ class ParamLayout:
             ) from error
 
 
+def layer_sizes(task: TaskSpec, hidden_sizes: Sequence[int]) -> tuple[int, ...]:
+    """Units of each layer of a policy for a task, from its inputs to its outputs."""
+    return (task.observation_size, *hidden_sizes, task.action_size)
+
+
 def actor_layout(task: TaskSpec, hidden_sizes: Sequence[int]) -> ParamLayout:
     """The layout of a policy for a task: of its means and `log_std`, or of its logits."""
     if task.discrete:
-        return ParamLayout.mlp("actor", [task.observation_size, *hidden_sizes, task.action_size])
+        return ParamLayout.mlp("actor", layer_sizes(task, hidden_sizes))
     return ParamLayout.actor(task.observation_size, task.action_size, hidden_sizes)
 
 

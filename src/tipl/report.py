@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from tipl.atomic import write_bytes_atomically
 from tipl.errors import TiplError
-from tipl.figure_style import ACCENT, NARROW, WIDE, figure_svg, method_colour
+from tipl.figure_style import ACCENT, MODELS, NARROW, WIDE, figure_svg
 from tipl.results import Result, format_bounds, format_number, pivot
 
 __all__ = [
@@ -177,7 +177,7 @@ def _is_numeric(table: Table, column: int) -> bool:
 
 
 def _is_ours(name: Cell) -> bool:
-    return isinstance(name, str) and method_colour(name) == ACCENT
+    return isinstance(name, str) and name.startswith(MODELS)
 
 
 def _environment() -> jinja2.Environment:

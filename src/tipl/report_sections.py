@@ -16,7 +16,12 @@ from tipl.baselines import (
     NearestPath,
     StandingStill,
 )
-from tipl.forecast import PathTransformerForecaster, Target, TrainedForecaster
+from tipl.forecast import (
+    FittedOutputLayer,
+    PathTransformerForecaster,
+    Target,
+    TrainedForecaster,
+)
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.paths import PolicyPath
 from tipl.report import FigureSection, Table
@@ -156,6 +161,7 @@ def training_curve(model: TrainedForecaster, target: Target) -> FigureSection:
             curve["train_loss"],
             curve["held_out_loss"],
             float(curve["standing_still_loss"][-1]),
+            data="random networks" if target == "elite" else "paths",
             note=f"{sum(map(len, model.training_trials.values()))} training trials",
         ),
     )
@@ -206,7 +212,13 @@ def _panels(run: Run, metric: str, methods: Sequence[str]) -> tuple[Array, dict[
     return np.array(horizons), panels
 
 
-MEMORIES = (BestStoredPolicy.name, MatchedNoise.name, MeanDisplacement.name, NearestPath.name)
+MEMORIES = (
+    BestStoredPolicy.name,
+    FittedOutputLayer.name,
+    MatchedNoise.name,
+    MeanDisplacement.name,
+    NearestPath.name,
+)
 """Rivals for which curves over the horizon have no room; the tables have them."""
 
 
@@ -255,9 +267,12 @@ def optimized_networks(run: Run) -> FigureSection:
     """Returns of untrained networks, optimised ones and PPO."""
     end = run.paths.num_checkpoints - 1
     groups = {"untrained": run.returns.checkpoints[:, 0].mean(axis=1)}
+    away: dict[str, float] = {}
     for f, case in enumerate(run.forecasts.cases):
         if case.start == 0 and case.horizon == end and case.method != StandingStill.name:
             groups[case.method] = run.returns.forecasts[f].mean(axis=1)
+            if run.forecasts.end_distances is not None:
+                away[case.method] = float(run.forecasts.end_distances[f].mean())
     groups["PPO's own end"] = run.returns.checkpoints[:, -1].mean(axis=1)
     dot = (
         "All trials, the held-out ones too, start from the same untrained network, so the forecast "
@@ -273,8 +288,13 @@ def optimized_networks(run: Run) -> FigureSection:
             plots.optimize_distribution, groups, note=f"{run.trials_note}; median and middle half"
         ),
         Table(
-            "Mean episodic return",
-            ["policies", "mean", "lowest", "highest"],
-            [[name, float(r.mean()), float(r.min()), float(r.max())] for name, r in groups.items()],
+            "Mean episodic return. To tell learning from remembering, the last column gives the "
+            "distance of the policies from the nearest end of a training path, in units of the "
+            "distance of PPO's own end from it: 0 is a copy.",
+            ["policies", "mean", "lowest", "highest", "distance from training ends"],
+            [
+                [name, float(r.mean()), float(r.min()), float(r.max()), away.get(name)]
+                for name, r in groups.items()
+            ],
         ),
     )

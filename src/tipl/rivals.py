@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
+
 from tipl.baselines import (
     BestStoredPolicy,
     LastDifferenceLine,
@@ -13,11 +16,25 @@ from tipl.baselines import (
     NearestPath,
     StandingStill,
 )
-from tipl.behaviour import best_checkpoint
-from tipl.forecast import Forecaster, TrainedForecaster
+from tipl.behaviour import Elite, best_checkpoint, visited_observations
+from tipl.forecast import FittedOutputLayer, Forecaster, TrainedForecaster
 from tipl.paths import PathDataset
+from tipl.policy import stacked_mlp
+from tipl.training.action_error import ActionError
 
-__all__ = ["rivals"]
+__all__ = ["fitted_output_layer", "rivals", "training_paths"]
+
+NUM_ROLLOUTS = 64
+STEPS_OF_ROLLOUT = 128
+"""Of the best stored policy, to fit output layers to what it does; every fourth step counts."""
+
+
+def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> PathDataset | None:
+    """The usable trials of a dataset that models learned from; None if there are none."""
+    digest = paths.metadata.digest
+    trials = {trial for model in models for trial in model.training_trials.get(digest, [])}
+    trials &= set(paths.trials[~paths.diverged()].tolist())
+    return paths.select(sorted(trials)) if trials else None
 
 
 def rivals(models: Sequence[TrainedForecaster], paths: PathDataset) -> list[Forecaster]:
@@ -29,13 +46,34 @@ def rivals(models: Sequence[TrainedForecaster], paths: PathDataset) -> list[Fore
             environment.
     """
     found: list[Forecaster] = [StandingStill(), LastDifferenceLine(), LeastSquaresLine()]
-    digest = paths.metadata.digest
-    trials = {trial for model in models for trial in model.training_trials.get(digest, [])}
-    if not trials:
+    training = training_paths(models, paths)
+    if training is None:
         return found
-    training = paths.select(sorted(trials))
-    params, layout = training.params()[~training.diverged()], paths.layout
+    params, layout, metadata = training.params(), paths.layout, paths.metadata
     found += [kind(params, layout) for kind in (MeanDisplacement, NearestPath, MatchedNoise)]
-    if paths.metadata.normaliser == "frozen" and paths.metadata.networks == "actor":
-        found.append(BestStoredPolicy(best_checkpoint(training).policy.params, layout))
+    if metadata.normaliser == "frozen" and metadata.networks == "actor" and not metadata.vary:
+        elite = best_checkpoint(training)
+        found += [BestStoredPolicy(elite.policy.params, layout), fitted_output_layer(elite)]
     return found
+
+
+def fitted_output_layer(elite: Elite, seed: int = 0) -> FittedOutputLayer:
+    """The rival that fits output layers to an elite policy's actions where it goes.
+
+    Args:
+        elite: the policy.
+        seed: of its rollouts, which have action noise from none to 0.4 of half the action range.
+    """
+    policy, task = elite.policy, elite.policy.task
+    repeated = np.repeat(policy.params[None], NUM_ROLLOUTS, axis=0)
+    seen = visited_observations(
+        repeated,
+        policy.layout,
+        task,
+        STEPS_OF_ROLLOUT,
+        noise=np.linspace(0, 0.4, NUM_ROLLOUTS),
+        seed=seed,
+    )[:, ::4].reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]
+    actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
+    outputs = ActionError(task).fitting(torch.as_tensor(actor.forward(seen[None])[0]))
+    return FittedOutputLayer(task, seen, outputs.numpy())

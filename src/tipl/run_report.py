@@ -129,18 +129,15 @@ def _lead(run: Run) -> list[str]:
             f"At the end of training, PPO's own policies return {end.value:,.0f} on the held-out "
             f"trials{_interval(end, ',.0f')}."
         )
-    middle = history_label(round(0.5 * (paths.num_checkpoints - 1)), paths.num_checkpoints)
+    horizon = paths.num_checkpoints - 1
+    setting = f"{history_label(0, paths.num_checkpoints)}, horizon {horizon}"
     for name in [m.with_options(target=t).name for m in run.models for t in m.targets]:
-        change = _value(
-            run,
-            method=name,
-            metric="return_minus_standing_still",
-            setting=f"{middle}, horizon 1",
-        )
-        if change is not None:
+        reached = _value(run, method=name, metric="episodic_return", setting=setting)
+        if reached is not None:
             sentences.append(
-                f"From half of a path, one-step forecasts of the {name} return "
-                f"{change.value:+,.1f} against standing still{_interval(change, '+,.1f')}."
+                f"From their untrained networks, in one call and with no step in the environment, "
+                f"the {name} makes policies that return {reached.value:,.0f}"
+                f"{_interval(reached, ',.0f')}."
             )
     return sentences
 

@@ -268,7 +268,7 @@ class TrainedForecaster(Forecaster):
         policy: Policy | Sequence[Policy],
         horizon: int | None = None,
         *,
-        steps: int = 1,
+        steps: int | None = None,
         **options: Any,
     ) -> Policy | list[Policy]:
         """Better policies from untrained (or half-trained) ones, by inference alone.
@@ -278,7 +278,8 @@ class TrainedForecaster(Forecaster):
                 of which those of one architecture share the work.
             horizon: checkpoints to jump ahead; by default to the end of the training paths.
             steps: jumps that follow one another. Of the target `own` they share the horizon, and
-                each reads the forecasts before it; of `elite` each starts where the last one led.
+                each reads the forecasts before it (5 by default); of `elite` each starts where the
+                last one led (2 by default).
             **options: `target` and `wished_return`, see `with_options`.
 
         Returns:
@@ -294,7 +295,7 @@ class TrainedForecaster(Forecaster):
             forecaster._check_policy(one)
         horizon = self.num_checkpoints - 1 if horizon is None else horizon
         _check_horizon(horizon)
-        if not 1 <= steps <= horizon:
+        if steps is not None and not 1 <= steps <= horizon:
             raise TiplError(
                 f"{steps} steps were given for a horizon of {horizon} checkpoints; expected from 1 "
                 "step to as many as there are checkpoints"
@@ -312,7 +313,11 @@ class TrainedForecaster(Forecaster):
 
     @abc.abstractmethod
     def _optimize(
-        self, params: Float[np.ndarray, "B P"], layout: ParamLayout, horizon: int, steps: int
+        self,
+        params: Float[np.ndarray, "B P"],
+        layout: ParamLayout,
+        horizon: int,
+        steps: int | None,
     ) -> Float[np.ndarray, "B P"]:
         """The weights to use instead of those of checked policies."""
 

@@ -20,33 +20,37 @@ from tipl.models.neuron_transformer import (
     NeuronTransformer,
     NeuronTransformerConfig,
 )
-from tipl.policy import ParamLayout, Policy, actor_layout
+from tipl.policy import ParamLayout, Policy, actor_layout, layer_sizes
 from tipl.tasks import TaskSpec
 
 __all__ = ["NeuronTransformerForecaster", "context_checkpoints"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+JUMPS: dict[Target, int] = {"elite": 2, "own": 5}
+"""Jumps that follow one another by default. To the elite each is a whole one, and the second
+corrects what the first one missed; to the own future they share the horizon."""
+
 MAX_PARAMS_AT_ONCE = 2_000_000
 """Weights that are read in one pass of the model: bounds its memory."""
 
 
-def context_checkpoints(length: int, context: int) -> list[int]:
+def context_checkpoints(times: Sequence[int], context: int) -> list[int]:
     """The checkpoints of a history that a model attends to: the last ones densely, then the start.
 
     Args:
-        length: checkpoints of the history.
+        times: of the checkpoints of the history, in order: their numbers in the path.
         context: checkpoints to choose, at most.
 
     Returns:
-        Their indices in order: the last, those 1, 3, 7, ... before it, and the first.
+        Their indices in order: the last, those nearest to 1, 3, 7, ... before it, and the first;
+        where some of these are the same, the last ones of the others as well.
     """
-    last = length - 1
-    before = [last - (2**n - 1) for n in range(max(context - 1, 1))]
-    chosen = {index for index in before if index >= 0}
-    if context > 1:
-        chosen.add(0)
-    return sorted(chosen)
+    last = len(times) - 1
+    wanted = [times[last] - (2**n - 1) for n in range(max(context - 1, 1))]
+    nearest = [min(range(len(times)), key=lambda i: (abs(times[i] - time), i)) for time in wanted]
+    candidates = [last, *([0] if context > 1 else []), *nearest, *range(last, -1, -1)]
+    return sorted(list(dict.fromkeys(candidates))[:context])
 
 
 class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
@@ -59,7 +63,7 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
         task: the environment that they were trained on.
         hidden_sizes: of the networks that they were trained on, the default of new ones.
         num_checkpoints: length T of the paths that they were trained on.
-        return_scale: mean and std of the final returns that conditioned the training.
+        return_scale: mean and std of the returns that conditioned the training.
         settings: how they were trained, for the record: JSON that is saved with them.
     """
 
@@ -93,15 +97,13 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
 
     @torch_threads(1)
     def _optimize(
-        self, params: Float[np.ndarray, "B P"], layout: ParamLayout, horizon: int, steps: int
+        self,
+        params: Float[np.ndarray, "B P"],
+        layout: ParamLayout,
+        horizon: int,
+        steps: int | None,
     ) -> Float[np.ndarray, "B P"]:
-        bounds = np.linspace(0, horizon, steps + 1).round().astype(int)
-        history, times = params[:, None], [0]
-        for jump in np.diff(bounds).tolist():
-            ahead = self._forecast_one(history, times, layout, jump)
-            history = np.concatenate([history, ahead[:, None]], axis=1)
-            times.append(times[-1] + jump)
-        return np.asarray(history[:, -1])
+        return self._ahead(params[:, None], layout, horizon, steps)
 
     @torch_threads(1)
     def _forecast(
@@ -111,9 +113,29 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
         layout: ParamLayout | None,
     ) -> Float[np.ndarray, "B H P"]:
         layout = layout or actor_layout(self.task, self.hidden_sizes)
-        times = list(range(histories.shape[1]))
-        ahead = [self._forecast_one(histories, times, layout, horizon) for horizon in horizons]
+        if self.target == "elite":  # is where it is, however far ahead
+            ahead = [self._ahead(histories, layout, horizons[0], None)] * len(horizons)
+        else:
+            ahead = [self._ahead(histories, layout, horizon, None) for horizon in horizons]
         return np.stack(ahead, axis=1)  # H of [B, P] -> [B, H, P]
+
+    def _ahead(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        layout: ParamLayout,
+        horizon: int,
+        steps: int | None,
+    ) -> Float[np.ndarray, "B P"]:
+        """The weights after jumps that follow one another, over the horizon in all."""
+        if self.target == "elite":
+            horizon = self.num_checkpoints - 1
+        times = list(range(histories.shape[1]))
+        steps = min(steps or JUMPS[self.target], horizon)
+        for jump in np.diff(np.linspace(0, horizon, steps + 1).round().astype(int)).tolist():
+            ahead = self._forecast_one(histories, times, layout, jump)
+            histories = np.concatenate([histories, ahead[:, None]], axis=1)
+            times.append(times[-1] + jump)
+        return np.asarray(histories[:, -1])
 
     @torch.inference_mode()
     def _forecast_one(
@@ -125,9 +147,9 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
     ) -> Array:
         """The weights `[B, P]` at one horizon after histories `[B, T, P]` of known times."""
         model = self.models[self.target]
-        chosen = context_checkpoints(len(times), model.config.context)
+        chosen = context_checkpoints(times, model.config.context)
         known = torch.tensor([float(times[index]) for index in chosen])
-        sizes = (self.task.observation_size, *layout.hidden_sizes, self.task.action_size)
+        sizes = layer_sizes(self.task, layout.hidden_sizes)
         read = np.ascontiguousarray(histories[:, chosen], np.float32)
         at_once = max(1, MAX_PARAMS_AT_ONCE // (len(chosen) * layout.size))
         blocks = []
@@ -155,6 +177,11 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
 
     def _check_policy(self, policy: Policy) -> None:
         super()._check_policy(policy)
+        if policy.task.physics != self.task.physics:
+            raise TiplError(
+                f"a policy for {policy.task.env_id} with varied physics was given, but this model "
+                "was trained without; use a policy of the original physics"
+            )
         mean, std = np.array(self.task.observation_mean), np.array(self.task.observation_std)
         if not (
             np.allclose(policy.observation_mean, mean) and np.allclose(policy.observation_std, std)
@@ -168,10 +195,12 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
 
     def _check_layout(self, layout: ParamLayout) -> None:
         depth = len(layout.hidden_sizes)
-        if layout != actor_layout(self.task, layout.hidden_sizes):
+        expected = actor_layout(self.task, layout.hidden_sizes)
+        if layout != expected:
             raise TiplError(
-                f"weights laid out as {', '.join(layout.names)} were given, but {self.name} reads "
-                f"the actors of {self.task.env_id} alone; give actors without a critic"
+                f"weights laid out as {layout} were given, but {self.name} reads the actors of "
+                f"{self.task.env_id} alone: {expected}; give policies of this task, without a "
+                "critic"
             )
         if not 1 <= depth <= MAX_HIDDEN_LAYERS:
             raise TiplError(

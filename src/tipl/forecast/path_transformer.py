@@ -68,7 +68,11 @@ class PathTransformerForecaster(TrainedForecaster, kind="PathTransformer"):
         return self.model.config.condition_on_return
 
     def _optimize(
-        self, params: Float[np.ndarray, "B P"], layout: ParamLayout, horizon: int, steps: int
+        self,
+        params: Float[np.ndarray, "B P"],
+        layout: ParamLayout,
+        horizon: int,
+        steps: int | None,
     ) -> Float[np.ndarray, "B P"]:
         # one token after the other, however many steps are asked for
         return self.forecast(params[:, None], horizon, layout=layout)

@@ -114,11 +114,16 @@ class Network:
             None if self.log_std is None else mix(self.log_std, mixtures[-1]),
         )
 
-    def mean_actions(self, inputs: Float[Tensor, "B L S O"]) -> Float[Tensor, "B L S A"]:
-        """The outputs of each network for S normalised observations of its own."""
-        hidden = inputs
+    def activations(self, inputs: Float[Tensor, "B L S O"]) -> list[Float[Tensor, "B L S _"]]:
+        """What the units of each layer but the inputs give for S normalised observations."""
+        given, hidden = [], inputs
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = hidden @ weight.mT + bias[..., None, :]
             if layer < len(self.weights) - 1:
                 hidden = torch.tanh(hidden)
-        return hidden
+            given.append(hidden)
+        return given
+
+    def mean_actions(self, inputs: Float[Tensor, "B L S O"]) -> Float[Tensor, "B L S A"]:
+        """The outputs of each network for S normalised observations of its own."""
+        return self.activations(inputs)[-1]

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from tipl.errors import TiplError
 from tipl.models.network import Network
+from tipl.models.readout import LeastSquaresReadout
 
 __all__ = ["Conditions", "NeuronTransformer", "NeuronTransformerConfig"]
 
@@ -56,6 +57,8 @@ class NeuronTransformerConfig:
     """checkpoints that it is trained to read at most; one of 1 has no attention over time"""
     heads: int = 4
     """attention heads over time"""
+    memory: int = 0
+    """observations on which output layers are fitted; 0: they change as other layers do"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +68,13 @@ class Conditions:
     Attributes:
         checkpoint: its index in the path, from 0.
         horizon: checkpoints to jump ahead.
-        final_return: scaled return that the path ends with or is wished to; NaN is unknown.
+        later_return: scaled return of the later checkpoint, which is known of a training path and
+            wished for otherwise; NaN is unknown.
     """
 
     checkpoint: Float[Tensor, "B L"]
     horizon: Float[Tensor, "B L"]
-    final_return: Float[Tensor, "B L"]
+    later_return: Float[Tensor, "B L"]
 
     @classmethod
     def whole_path(cls, count: int, num_checkpoints: int) -> Conditions:
@@ -84,14 +88,14 @@ class Conditions:
 
     def features(self, num_checkpoints: int) -> Float[Tensor, "B L F"]:
         """The conditions as inputs of a network; times are in units of a whole path."""
-        known = ~self.final_return.isnan()
+        known = ~self.later_return.isnan()
         return torch.stack(
             [
                 self.checkpoint / (num_checkpoints - 1),
                 self.horizon / (num_checkpoints - 1),
                 torch.log1p(self.checkpoint) / 3,
                 torch.log1p(self.horizon) / 3,
-                self.final_return.nan_to_num(),
+                self.later_return.nan_to_num(),
                 known.to(self.horizon.dtype),
             ],
             dim=-1,
@@ -225,6 +229,11 @@ class NeuronTransformer(nn.Module):
         # change of the bias, of log_std (outputs only), and growth of all weights into the unit
         self.unit_out = nn.ModuleDict({kind: nn.Linear(width, 3) for kind in KINDS[1:]})
         self.gain = nn.Parameter(torch.full((3,), 0.1))
+        self.readout = None
+        if config.memory:
+            self.readout = LeastSquaresReadout(
+                config.memory, config.observation_size, config.action_size
+            )
         if config.context > 1:
             self.line_query, self.line_key = (nn.Linear(width, width) for _ in range(2))
             self.line_gain = nn.Parameter(torch.zeros(1))
@@ -249,6 +258,8 @@ class NeuronTransformer(nn.Module):
         change = self._change(network, edges, states, conditions.horizon)
         if self.config.context > 1:
             change = change + self._lines(network, states, conditions)
+        if self.readout is not None:
+            change = self.readout(network + change) - network
         return change
 
     def _check(self, network: Network) -> None:

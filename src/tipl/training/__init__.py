@@ -62,6 +62,11 @@ def train(
             f"{len(datasets)} datasets were given, but a PathTransformer learns from one: give "
             "one, or train with model='neuron'"
         )
+    elif len(others) > 1:
+        raise TiplError(
+            f"{len(others)} held-out datasets were given, but a PathTransformer is tested on one: "
+            "give one, or train with model='neuron'"
+        )
     else:
         other = others[0] if others else None
         forecaster = train_path_transformer(datasets[0], other, config, progress=progress)

@@ -42,8 +42,20 @@ class ActionError:
         if self.discrete:
             difference = torch.softmax(outputs, dim=-1) - torch.softmax(wanted, dim=-1)
         else:
-            outputs, wanted = outputs / self.unit, wanted / self.unit
-            inside = outputs.clamp(self.low, self.high)
-            leaky = inside + LEAK * (outputs - inside)
-            difference = leaky - wanted.clamp(self.low, self.high)
+            difference = self._leaky(outputs) - self._leaky(wanted)
         return difference.square().mean(dim=(-2, -1))
+
+    def fitting(self, outputs: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
+        """Outputs of equal effect that are easier to fit: none far outside the action bounds.
+
+        Of discrete actions, whose logits count up to a constant, those with a mean of 0.
+        """
+        if self.discrete:
+            return outputs - outputs.mean(dim=-1, keepdim=True)
+        return self._leaky(outputs) * self.unit
+
+    def _leaky(self, outputs: Tensor) -> Tensor:
+        """Actions in units of half their range, that hardly grow outside their bounds."""
+        actions = outputs / self.unit
+        inside = actions.clamp(self.low, self.high)
+        return inside + LEAK * (actions - inside)

@@ -39,7 +39,8 @@ class TrainConfig:
     seed: int = 0
     """seed of the initial model and of the batches"""
     condition_on_return: bool = False
-    """tell the model each path's final return"""
+    """tell the model the return of what it forecasts (NeuronTransformer, own), or the return that
+    each path ends with (PathTransformer)"""
 
     basis: Basis = "joint"
     """PathTransformer: one SVD basis for all training paths, or a basis for each path (finds no
@@ -61,6 +62,10 @@ class TrainConfig:
     """NeuronTransformer, own: checkpoints that a unit attends to"""
     behaviour_weight: float = 0.5
     """NeuronTransformer, own: weight of the error of the forecast policies' actions"""
+    memory: int = 2048
+    """NeuronTransformer, elite: observations that the model remembers, with what the elite does
+    there, to fit output layers by least squares; 0 for a model that forecasts output layers as it
+    does others"""
     jump_penalty: float = 0.002
     """NeuronTransformer, elite: weight of the size of the jump"""
     fresh_widths: tuple[int, ...] = (16, 32, 64, 64, 96, 128, 256)
@@ -87,7 +92,7 @@ class TrainConfig:
             _check_choice("a target", target, get_args(Target))
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise TiplError(f"learning_rate is {self.learning_rate}; expected a positive number")
-        for name in ("weight_decay", "behaviour_weight", "jump_penalty"):
+        for name in ("weight_decay", "behaviour_weight", "jump_penalty", "memory"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TiplError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if not self.fresh_widths or min(self.fresh_widths) < 1:

@@ -46,20 +46,19 @@ def usable_params(paths: PathDataset) -> Float[np.ndarray, "N T P"]:
 
 
 class ReturnScale(NamedTuple):
-    """Mean and standard deviation of the final returns of training paths."""
+    """Mean and standard deviation of returns."""
 
     mean: float
     std: float
 
-    def scaled(self, paths: PathDataset) -> Float[Tensor, " N"]:
-        """The return that each usable path ends with, in these units; NaN if unknown."""
-        final = usable(paths).episodic_return()[:, -1].astype(np.float64)
-        return torch.as_tensor((final - self.mean) / self.std, dtype=torch.float32)
+    def scaled(self, returns: Float[np.ndarray, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Returns in these units; NaN stays NaN."""
+        scaled = (returns.astype(np.float64) - self.mean) / self.std
+        return torch.as_tensor(scaled, dtype=torch.float32)
 
 
-def return_scale(paths: PathDataset) -> ReturnScale:
-    """The scale of the usable paths' final returns."""
-    final = usable(paths).episodic_return()[:, -1].astype(np.float64)
-    known = final[np.isfinite(final)]
+def return_scale(returns: Float[np.ndarray, "*shape"]) -> ReturnScale:
+    """The scale of the returns that are known."""
+    known = returns[np.isfinite(returns)].astype(np.float64)
     mean, std = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
     return ReturnScale(float(mean), max(float(std), 1e-6 * max(abs(float(mean)), 1.0)))

@@ -18,10 +18,10 @@ from torch import Tensor
 from tipl.behaviour import Elite, visited_observations
 from tipl.models.network import Network
 from tipl.models.neuron_transformer import Conditions, NeuronTransformer
-from tipl.policy import actor_layout
+from tipl.policy import actor_layout, layer_sizes
 from tipl.training.action_error import ActionError
 from tipl.training.config import TrainConfig
-from tipl.training.own import LearningPaths, batch_count
+from tipl.training.own import LearningPaths, batch_count, draw_dataset
 
 __all__ = ["EliteLoss", "fresh_networks"]
 
@@ -47,6 +47,12 @@ MAX_VISITED = 50_000
 """Observations of carried networks that are kept."""
 
 LOG_STD_WEIGHT = 0.02
+
+STORED = 0.3
+"""Share of the batches that start from stored checkpoints, half-trained ones most of them."""
+
+CARRIED = 0.15
+"""Share of the batches that start from networks that were just carried."""
 
 
 def fresh_networks(
@@ -74,6 +80,9 @@ class EliteLoss:
         config: widths, depths and weights.
         action_error: of the task.
         num_checkpoints: that the model counts paths by.
+
+    Attributes:
+        env_steps: environment steps that it has taken so far.
     """
 
     def __init__(
@@ -87,39 +96,31 @@ class EliteLoss:
         self.datasets, self.config, self.action_error = datasets, config, action_error
         self.num_checkpoints, self.task = num_checkpoints, elite.policy.task
         self.has_log_std = not self.task.discrete
-        sizes = (
-            self.task.observation_size,
-            *elite.policy.layout.hidden_sizes,
-            self.task.action_size,
-        )
-        params = torch.as_tensor(elite.policy.params)[None, None]
-        self.elite = Network.from_flat(params, sizes, self.has_log_std)
+        hidden_sizes = elite.policy.layout.hidden_sizes
+        sizes = layer_sizes(self.task, hidden_sizes)
+        params = elite.policy.params
+        self.elite = Network.from_flat(torch.as_tensor(params)[None, None], sizes, self.has_log_std)
+        self.env_steps = self.num_batches = 0
         noise = np.linspace(0, MAX_NOISE, NUM_ROLLOUTS)
-        repeated = np.repeat(elite.policy.params[None], NUM_ROLLOUTS, axis=0)
-        self.observations = self._visited(repeated, sizes, STEPS_OF_ROLLOUT, noise, config.seed)
+        repeated = np.repeat(params[None], NUM_ROLLOUTS, axis=0)
+        self.observations = self._visited(repeated, hidden_sizes, STEPS_OF_ROLLOUT, noise)
         self.visited = self.observations[:0]
-        self.env_steps = NUM_ROLLOUTS * STEPS_OF_ROLLOUT
-        self.num_batches = 0
         self.last_carried: Network | None = None
 
     def __call__(self, model: NeuronTransformer, rng: torch.Generator) -> Tensor:
         """The loss of a model on a batch of networks; now and then it runs some of them."""
+        if self.num_batches % VISIT_EVERY == 0:
+            self._visit()
+            self._remind(model, rng)
+        self.num_batches += 1
         start = self._draw_networks(rng)
         change = self.change(model, start)
-        loss = self.error(start + change, rng)
-        scale = model.scales(start, torch.full(change.weights[0].shape[:2], 1.0 * self.horizon))
+        loss = self.error(start + change, self._draw_observations(len(start.biases[0]), rng))
+        horizon = torch.full(change.biases[0].shape[:2], float(self.num_checkpoints - 1))
+        scale = model.scales(start, horizon)
         jump = torch.stack([a.square().mean() for a in (change / scale).arrays()]).mean()
-        carried = (start + change).map(torch.Tensor.detach)
-        self.last_carried = carried
-        self.num_batches += 1
-        if self.num_batches % VISIT_EVERY == 0:
-            self._visit(carried)
+        self.last_carried = (start + change).map(torch.Tensor.detach)
         return loss + self.config.jump_penalty * jump
-
-    @property
-    def horizon(self) -> int:
-        """Checkpoints that a jump to the elite counts as."""
-        return self.num_checkpoints - 1
 
     def change(self, model: NeuronTransformer, start: Network) -> Network:
         """The jumps of networks `[B, 1, ...]`."""
@@ -127,37 +128,41 @@ class EliteLoss:
         change: Network = model(start, Conditions.whole_path(count, self.num_checkpoints))
         return change
 
-    def error(self, networks: Network, rng: torch.Generator) -> Tensor:
+    def error(self, networks: Network, seen: Float[Tensor, "B 1 S O"]) -> Tensor:
         """How far networks `[B, 1, ...]` are from acting as the elite does."""
-        count = len(networks.biases[0])
-        seen = self._draw_observations(count, rng)
         with torch.no_grad():
-            # [B, 1, S, O] -> [1, 1, B * S, O] -> [B, 1, S, A]
-            flat = seen.reshape(1, 1, -1, seen.shape[-1])
-            wanted = self.elite.mean_actions(flat).reshape(*seen.shape[:3], -1)
+            wanted = self._outputs(seen)
         error = self.action_error(networks.mean_actions(seen), wanted).mean()
         if networks.log_std is not None and self.elite.log_std is not None:
             off = (networks.log_std - self.elite.log_std).square().mean()
             error = error + LOG_STD_WEIGHT * off
         return error
 
+    def elite_observations(self, count: int, rng: torch.Generator) -> Float[Tensor, "B 1 S O"]:
+        """Some of where the elite itself goes, for each of `count` networks."""
+        return _drawn(self.observations, (count, 1, STATES), rng)
+
+    def _outputs(self, seen: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch A"]:
+        """What the elite's network gives for observations."""
+        # [*batch, O] -> [1, 1, S, O]
+        flat = seen.reshape(1, 1, -1, seen.shape[-1])
+        return self.elite.mean_actions(flat).reshape(*seen.shape[:-1], -1)
+
     def _draw_observations(self, count: int, rng: torch.Generator) -> Float[Tensor, "B 1 S O"]:
         """Where the elite goes, and as often, once it is known, where carried networks go."""
-        chosen = torch.randint(len(self.observations), (count, 1, STATES), generator=rng)
-        seen = self.observations[chosen]
+        seen = self.elite_observations(count, rng)
         if len(self.visited):
             half = STATES // 2
-            chosen = torch.randint(len(self.visited), (count, 1, half), generator=rng)
-            seen[:, :, :half] = self.visited[chosen]
+            seen[:, :, :half] = _drawn(self.visited, (count, 1, half), rng)
         return seen + BLUR * torch.randn(seen.shape, generator=rng)
 
     def _draw_networks(self, rng: torch.Generator) -> Network:
         """Mostly fresh networks; else stored checkpoints, or networks that were just carried."""
         kind = float(torch.rand((), generator=rng))
-        if kind < 0.15 and self.last_carried is not None:
+        if kind < CARRIED and self.last_carried is not None:
             return self.last_carried
-        if kind < 0.3:
-            data = self.datasets[int(torch.randint(len(self.datasets), (), generator=rng))]
+        if kind < CARRIED + STORED:
+            data = draw_dataset(self.datasets, rng)
             N, T = data.params.shape[:2]
             count = batch_count(self.config.batch_size, data.sizes)
             trials = torch.randint(N, (count,), generator=rng)
@@ -166,27 +171,46 @@ class EliteLoss:
             choices[int(torch.randint(len(choices), (), generator=rng))]
             for choices in (self.config.fresh_widths, self.config.fresh_depths)
         )
-        sizes = (self.task.observation_size, *[width] * depth, self.task.action_size)
+        sizes = layer_sizes(self.task, [width] * depth)
         count = batch_count(self.config.batch_size, sizes)
         return fresh_networks(count, sizes, self.has_log_std, rng)
 
-    def _visit(self, carried: Network) -> None:
+    def _remind(self, model: NeuronTransformer, rng: torch.Generator) -> None:
+        """Gives the model other observations to remember: those that a batch is drawn from."""
+        if model.readout is None:
+            return
+        count = len(model.readout.observations)
+        seen = _drawn(self.observations, (count,), rng)
+        if len(self.visited):
+            half = count // 2
+            seen[:half] = _drawn(self.visited, (half,), rng)
+        model.readout.remember(seen, self.action_error.fitting(self._outputs(seen)))
+
+    def _visit(self) -> None:
         """Runs carried networks and keeps what they saw."""
-        params = carried.flat()[:VISITING_NETWORKS, 0].numpy()
-        sizes = [carried.weights[0].shape[-1], *(bias.shape[-1] for bias in carried.biases)]
-        seen = self._visited(params, sizes, VISITING_STEPS, 0.05, self.num_batches)
-        self.env_steps += len(params) * VISITING_STEPS
+        if self.last_carried is None:
+            return
+        params = self.last_carried.flat()[:VISITING_NETWORKS, 0].numpy()
+        hidden_sizes = [bias.shape[-1] for bias in self.last_carried.biases[:-1]]
+        seen = self._visited(params, hidden_sizes, VISITING_STEPS, 0.05)
         self.visited = torch.cat([self.visited, seen])[-MAX_VISITED:]
 
     def _visited(
         self,
         params: Float[np.ndarray, "M P"],
-        sizes: Sequence[int],
+        hidden_sizes: Sequence[int],
         num_steps: int,
         noise: Float[np.ndarray, " M"] | float,
-        seed: int,
     ) -> Float[Tensor, "X O"]:
-        layout = actor_layout(self.task, sizes[1:-1])
+        layout = actor_layout(self.task, hidden_sizes)
+        entropy = np.random.SeedSequence((self.config.seed, self.num_batches))
+        seed = int(entropy.generate_state(1)[0])
         seen = visited_observations(params, layout, self.task, num_steps, noise=noise, seed=seed)
+        self.env_steps += len(params) * num_steps
         # [M, S, O] -> [M * S, O]
         return torch.as_tensor(seen).flatten(0, 1)
+
+
+def _drawn(rows: Tensor, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """Rows `[*shape, ...]`, each drawn at random."""
+    return rows[torch.randint(len(rows), shape, generator=rng)]

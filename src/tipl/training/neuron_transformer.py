@@ -11,13 +11,13 @@ from torch import Tensor
 from tipl.behaviour import best_checkpoint
 from tipl.errors import TiplError
 from tipl.forecast import NeuronTransformerForecaster, torch_threads
-from tipl.models.network import Network
 from tipl.models.neuron_transformer import NeuronTransformer, NeuronTransformerConfig
 from tipl.options import thread_count
 from tipl.paths import PathDataset
+from tipl.policy import layer_sizes
 from tipl.training.action_error import ActionError
 from tipl.training.config import Target, TrainConfig
-from tipl.training.data import ReturnScale, return_scale
+from tipl.training.data import ReturnScale, return_scale, usable
 from tipl.training.elite import EliteLoss, fresh_networks
 from tipl.training.loop import Curve, fit
 from tipl.training.own import LearningPaths, OwnLoss, change_scales, learning_paths
@@ -46,7 +46,7 @@ def train_neuron_transformer(
     """
     _check([*datasets, *held_out])
     first = datasets[0]
-    scale = return_scale(first)
+    scale = return_scale(usable(first).episodic_return())
     paths = [learning_paths(dataset, scale, config.seed) for dataset in datasets]
     job = _Job(datasets, held_out, paths, scale, config, progress)
     models: dict[Target, NeuronTransformer] = {}
@@ -144,6 +144,7 @@ class _Job:
         elites = [best_checkpoint(dataset, seed=config.seed) for dataset in self.datasets]
         best = max(range(len(elites)), key=lambda n: elites[n].mean_return)
         elite = elites[best]
+        self.env_steps += sum(found.env_steps for found in elites)
         self.record["elite"] = {
             "dataset": self.datasets[best].metadata.digest,
             "trial": elite.trial,
@@ -151,21 +152,19 @@ class _Job:
             "mean_return": elite.mean_return,
             "episodes": elite.episodes,
         }
-        model = self._initial_model(context=1)
+        model = self._initial_model(context=1, memory=config.memory)
         T = self.datasets[0].num_checkpoints
         loss = EliteLoss(elite, self.paths, config, self.action_error, T)
         rng = torch.Generator().manual_seed(HELD_OUT_SEED)
-        sizes = (task.observation_size, 64, 64, task.action_size)
+        sizes = layer_sizes(task, elite.policy.layout.hidden_sizes)
         unseen_networks = fresh_networks(16, sizes, not task.discrete, rng)
 
-        @torch.inference_mode()
-        def error_of(networks: Network) -> float:
-            return float(loss.error(networks, torch.Generator().manual_seed(HELD_OUT_SEED)))
+        seen = loss.elite_observations(16, rng)
 
+        @torch.inference_mode()
         def unseen() -> float:
-            with torch.inference_mode():
-                carried = unseen_networks + loss.change(model, unseen_networks)
-            return error_of(carried)
+            carried = unseen_networks + loss.change(model, unseen_networks)
+            return float(loss.error(carried, seen))
 
         def batch_loss(rng: torch.Generator) -> Tensor:
             return loss(model, rng)
@@ -175,14 +174,14 @@ class _Job:
             config,
             batch_loss,
             unseen,
-            held_out_still=error_of(unseen_networks),
+            held_out_still=float(loss.error(unseen_networks, seen)),
             label="train (elite)",
             progress=self.progress,
         )
         self.env_steps += loss.env_steps
         return model
 
-    def _initial_model(self, context: int) -> NeuronTransformer:
+    def _initial_model(self, context: int, memory: int = 0) -> NeuronTransformer:
         task, config = self.datasets[0].task, self.config
         torch.manual_seed(config.seed)
         sizes = NeuronTransformerConfig(
@@ -193,5 +192,6 @@ class _Job:
             rounds=config.rounds,
             context=context,
             heads=config.heads,
+            memory=memory,
         )
         return NeuronTransformer(sizes, *self.scales)

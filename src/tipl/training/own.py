@@ -16,6 +16,7 @@ from tipl.forecast import context_checkpoints
 from tipl.models.network import Network
 from tipl.models.neuron_transformer import REFERENCE_WIDTH, Conditions, NeuronTransformer
 from tipl.paths import PathDataset
+from tipl.policy import layer_sizes
 from tipl.training.action_error import ActionError
 from tipl.training.config import TrainConfig
 from tipl.training.data import ReturnScale, usable, usable_params
@@ -40,7 +41,7 @@ class LearningPaths:
         params: weights `[N, T, P]` of the actors.
         sizes: units of each layer, from the inputs to the outputs.
         has_log_std: whether the policies are Gaussian.
-        final_return: scaled return that each path ends with, `[N]`; NaN is unknown.
+        returns: scaled return of each checkpoint; NaN is unknown.
         anchors: checkpoints `[C]` that were run.
         observations: what they saw, normalised, `[N, C, S, O]`.
     """
@@ -48,7 +49,7 @@ class LearningPaths:
     params: Float[Tensor, "N T P"]
     sizes: tuple[int, ...]
     has_log_std: bool
-    final_return: Float[Tensor, " N"]
+    returns: Float[Tensor, "N T"]
     anchors: Int[Tensor, " C"]
     observations: Float[Tensor, "N C S O"]
 
@@ -87,9 +88,9 @@ def learning_paths(paths: PathDataset, scale: ReturnScale, seed: int) -> Learnin
     kept = seen[:, :: STEPS_OF_ANCHOR // STATES_OF_ANCHOR]
     return LearningPaths(
         torch.as_tensor(params),
-        (task.observation_size, *layout.hidden_sizes, task.action_size),
+        layer_sizes(task, layout.hidden_sizes),
         not task.discrete,
-        scale.scaled(paths),
+        scale.scaled(usable(paths).episodic_return()),
         torch.as_tensor(anchors),
         # [N * C, S, O] -> [N, C, S, O]
         torch.as_tensor(kept.reshape(N, len(anchors), *kept.shape[1:])),
@@ -157,19 +158,19 @@ class OwnLoss:
         self, model: NeuronTransformer, rng: torch.Generator, *, still: bool = False
     ) -> Tensor:
         """The loss of a model, or of standing still in its units, on a batch."""
-        data = self.datasets[int(torch.randint(len(self.datasets), (), generator=rng))]
+        data = draw_dataset(self.datasets, rng)
         N, T = data.params.shape[:2]
         length = int(torch.randint(1, min(self.config.context, T - 1) + 1, (), generator=rng))
         count = batch_count(self.config.batch_size, data.sizes, length)
         trials = torch.randint(N, (count,), generator=rng)
         checkpoints = draw_checkpoints(count, length, T, rng)
         horizons = draw_horizons(checkpoints, T, rng)
-        returns = data.final_return[trials]
-        # most paths hide their return, so that the model also works without
-        hidden = torch.rand(count, generator=rng) < 0.5
+        returns = data.returns[trials[:, None], checkpoints + horizons]  # [B, L]
+        # half of the paths hide their returns, so that the model also works without
+        hidden = torch.rand(count, 1, generator=rng) < 0.5
         if not self.config.condition_on_return:
             hidden[:] = True
-        returns = torch.where(hidden, torch.nan, returns)[:, None].expand(-1, length)
+        returns = returns.masked_fill(hidden, torch.nan)
         start = data.network(trials, checkpoints)
         wanted = data.network(trials, checkpoints + horizons)
         conditions = Conditions(checkpoints.float(), horizons.float(), returns)
@@ -197,6 +198,12 @@ def _last_checkpoint(array: Tensor) -> Tensor:
     return array[:, -1:]
 
 
+def draw_dataset(datasets: Sequence[LearningPaths], rng: torch.Generator) -> LearningPaths:
+    """One of the datasets, each as often as it has trials."""
+    trials = torch.tensor([float(len(data.params)) for data in datasets])
+    return datasets[int(torch.multinomial(trials, 1, generator=rng))]
+
+
 def batch_count(batch_size: int, sizes: Sequence[int], length: int = 1) -> int:
     """Networks in a batch: fewer where they are wider or come with more checkpoints."""
     widest = max(REFERENCE_WIDTH, *sizes[1:-1])
@@ -217,7 +224,7 @@ def draw_checkpoints(
         return torch.where(untrained, 0, last)[:, None]
     rows = []
     for end, anywhere in zip(last.tolist(), torch.rand(count, generator=rng) < 0.5, strict=True):
-        chosen = context_checkpoints(end + 1, length)
+        chosen = context_checkpoints(range(end + 1), length)
         if anywhere or len(chosen) < length:
             earlier = torch.randperm(end, generator=rng)[: length - 1].sort().values
             chosen = [*earlier.tolist(), end]

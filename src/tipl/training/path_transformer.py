@@ -16,7 +16,7 @@ from tipl.models.path_transformer import PathTransformer, PathTransformerConfig
 from tipl.paths import PathDataset
 from tipl.tokenizers import PathSVD, TemporalSVD, make_tokenizer
 from tipl.training.config import TrainConfig
-from tipl.training.data import return_scale, usable_params
+from tipl.training.data import return_scale, usable, usable_params
 from tipl.training.loop import Curve, fit
 
 __all__ = ["TokenSequences", "token_sequences", "train_path_transformer"]
@@ -94,13 +94,14 @@ def train_path_transformer(
             f"the checkpoints of each path in {paths.directory} are equal, so there is nothing to "
             "learn; collect paths with a larger learning rate"
         )
-    scale = return_scale(paths)
+    final_return = usable(paths).episodic_return()[:, -1]
+    scale = return_scale(final_return)
     torch.manual_seed(config.seed)
     model = _initial_model(config, tokenizer, sequences, paths.num_checkpoints)
     validation = None
     if held_out is not None:
         validation = token_sequences(tokenizer, usable_params(held_out))
-    curve = _fit(model, config, sequences, scale.scaled(paths), validation, progress)
+    curve = _fit(model, config, sequences, scale.scaled(final_return), validation, progress)
     return PathTransformerForecaster(
         tokenizer,
         model,

@@ -1,0 +1,185 @@
+"""What a trained model makes of networks that nobody has trained, beside its rivals.
+
+    python benchmarks/optimize_networks.py --model InvertedPendulum-v4 --paths runs/paths/ip64
+
+Fresh random networks of several architectures are optimised in one call, with no environment step,
+and run. Beside them stand the rivals that remember the training paths, each where the architecture
+allows it, and PPO's own policies at the end of those paths. For the architecture of the paths it is
+also measured how far each policy is from the nearest end of a training path, in units of the
+distance of such an end from the nearest other one: 0 is a copy, and near 1 a policy that is as new
+as another trial's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+import tipl
+from measuring import command_line, versions
+from tipl import storage
+from tipl.baselines import BestStoredPolicy
+from tipl.behaviour import Elite, best_checkpoint
+from tipl.forecast import Forecaster, TrainedForecaster
+from tipl.forecast_sets import nearest_distances
+from tipl.paths import PathDataset
+from tipl.policy import Policy
+from tipl.rivals import rivals, training_paths
+from tipl.stats import mean_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What to measure."""
+
+    model: str
+    """directory of a NeuronTransformer, or name of one that ships with tipl"""
+    paths: Path
+    """dataset that it learned from"""
+    hidden: tuple[str, ...] = ("64-64", "32-32", "48-48", "128-128", "160-160", "256-256")
+    """hidden layers of the networks"""
+    networks: int = 256
+    """networks of the first of these architectures"""
+    others: int = 64
+    """networks of each other one"""
+    episodes: int = 4
+    """episodes of each policy"""
+    seed: int = 1_000_000
+    """of the first network; those of the others follow"""
+    json: Path | None = None
+    """file to write the results to"""
+
+
+def summary(returns: np.ndarray) -> dict[str, float | int | None]:
+    """Mean of policies' mean returns `[N, E]` with its interval, and how they are spread."""
+    means = returns.mean(axis=1)
+    interval = mean_interval(returns)
+    known = len(means) > 1
+    return {
+        "policies": len(means),
+        "mean": float(means.mean()),
+        "low": interval.low if known else None,
+        "high": interval.high if known else None,
+        "lowest": float(means.min()),
+        "median": float(np.median(means)),
+        "highest": float(means.max()),
+        "share_950": float((means >= 950).mean()),
+    }
+
+
+def ours(model: TrainedForecaster) -> Iterator[tuple[str, TrainedForecaster]]:
+    """The model as it is asked for each target, and, if it knows returns, for a high one."""
+    for target in model.targets:
+        asked = model.with_options(target=target)
+        yield asked.name, asked
+        if asked.knows_returns:
+            mean, std = model.return_scale  # type: ignore[attr-defined]
+            wish = round(mean + std, 1)
+            yield (
+                f"{asked.name}, return of {wish:,.0f} wished for",
+                asked.with_options(wished_return=wish),
+            )
+
+
+def moved(forecaster: Forecaster, start: list[Policy], horizon: int) -> list[Policy] | None:
+    """The networks as a forecaster carries them to the end of a path; None if it cannot."""
+    layout = start[0].layout
+    if forecaster.min_history > 1 or forecaster.layout not in (None, layout):
+        return None
+    if isinstance(forecaster, BestStoredPolicy):
+        return [start[0].with_params(forecaster.params)]
+    history = np.stack([policy.params for policy in start])[:, None]
+    ahead = forecaster.forecast(history, horizon, layout=layout)
+    return [p.with_params(row) for p, row in zip(start, ahead, strict=True)]
+
+
+def architecture_rows(
+    methods: Mapping[str, Forecaster], start: list[Policy], training: PathDataset, episodes: int
+) -> dict[str, dict[str, Any]]:
+    """The results of all methods for networks of one architecture."""
+    ends = training.params()[:, -1]
+    rows = {}
+    for name, forecaster in methods.items():
+        policies = moved(forecaster, start, training.num_checkpoints - 1)
+        if policies is None:
+            continue
+        rows[name] = summary(tipl.evaluate(policies, episodes).episodic_return)
+        if start[0].layout == training.layout:
+            params = np.stack([policy.params for policy in policies])
+            away = nearest_distances(params, ends) / end_spacing(ends)
+            rows[name]["distance_from_training_ends"] = float(np.median(away))
+        print(
+            f"  {name}: {rows[name]['mean']:,.1f}, lowest {rows[name]['lowest']:,.1f}", flush=True
+        )
+    return rows
+
+
+def end_spacing(ends: np.ndarray) -> float:
+    """Median distance of the end of a training path from the nearest other one."""
+    rows = [nearest_distances(ends[[i]], np.delete(ends, i, axis=0))[0] for i in range(len(ends))]
+    return float(np.median(rows))
+
+
+def call_ms(model: TrainedForecaster, hidden: tuple[int, ...], repetitions: int = 50) -> float:
+    """Milliseconds of `optimize` for one network, on one core: the median."""
+    policy = Policy.initial(model.task, seed=0, hidden=hidden)
+    model.optimize(policy)
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        model.optimize(policy)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def ppo_rows(training: PathDataset, elite: Elite, episodes: int) -> dict[str, dict[str, Any]]:
+    """PPO's own policies at the end of the training paths, and the best of all checkpoints."""
+    ends = [training.policy(n, training.num_checkpoints - 1) for n in range(training.num_trials)]
+    best = tipl.evaluate([elite.policy], 20, seed=1).episodic_return
+    return {
+        "PPO, end of the training paths": summary(tipl.evaluate(ends, episodes).episodic_return),
+        "best stored policy": summary(best),
+    }
+
+
+def main(args: Args) -> None:
+    """Measures, prints, and writes the results."""
+    model = Forecaster.from_pretrained(args.model)
+    training = training_paths([model], PathDataset.open(args.paths))
+    if training is None:
+        raise tipl.TiplError(f"{args.model} did not learn from {args.paths}; give its dataset")
+    results: dict[str, Any] = {
+        "command": command_line("optimize_networks.py", args),
+        "env_id": model.task.env_id,
+        "training_trials": sum(map(len, model.training_trials.values())),
+        "train": model.settings["train"],
+        "ppo": ppo_rows(training, best_checkpoint(training), args.episodes),
+        "architectures": {},
+        "call_ms": {},
+        "versions": versions(),
+    }
+    methods = {rival.name: rival for rival in rivals([model], training)} | dict(ours(model))
+    for index, text in enumerate(args.hidden):
+        hidden = tuple(int(width) for width in text.split("-"))
+        print(text, flush=True)
+        seeds = range(args.seed, args.seed + (args.others if index else args.networks))
+        start = [Policy.initial(model.task, seed, hidden) for seed in seeds]
+        rows = architecture_rows(methods, start, training, args.episodes)
+        results["architectures"][text] = rows
+        results["call_ms"][text] = {
+            target: call_ms(model.with_options(target=target), hidden) for target in model.targets
+        }
+        if args.json:
+            storage.write_json(args.json, results)
+    print(results["ppo"], results["call_ms"])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,69 @@
+"""The output layer of a policy network by least squares, on remembered observations.
+
+Whatever the hidden layers of a network compute, the output layer that comes closest to wanted
+outputs is the solution of a linear system. So a model that changes the hidden layers has to make
+their features good for the purpose, no more.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tipl.models.network import Network
+
+__all__ = ["LeastSquaresReadout"]
+
+INITIAL_RIDGE = 0.003
+"""Penalty on the change of the output layer, beside the mean squares of the features (up to 1)."""
+
+
+class LeastSquaresReadout(nn.Module):
+    """Fits the output layers of networks to wanted outputs, by ridge regression towards no change.
+
+    The penalty is learned; gradients go through the solution to the hidden layers.
+
+    Args:
+        memory: normalised observations S that it can remember.
+        observation_size: inputs O of the networks.
+        action_size: outputs A of the networks.
+
+    Attributes:
+        observations: those that are remembered, `[S, O]`.
+        outputs: what networks should give for them, `[S, A]`.
+    """
+
+    observations: Tensor
+    outputs: Tensor
+
+    def __init__(self, memory: int, observation_size: int, action_size: int) -> None:
+        super().__init__()
+        self.log_ridge = nn.Parameter(torch.tensor(math.log(INITIAL_RIDGE)))
+        self.register_buffer("observations", torch.zeros(memory, observation_size))
+        self.register_buffer("outputs", torch.zeros(memory, action_size))
+
+    def remember(self, observations: Float[Tensor, "S O"], outputs: Float[Tensor, "S A"]) -> None:
+        """Replaces all that is remembered."""
+        self.observations.copy_(observations)
+        self.outputs.copy_(outputs)
+
+    def forward(self, network: Network) -> Network:
+        """Networks `[B, L, ...]` with fitted output layers."""
+        weight, bias = network.weights[-1], network.biases[-1]
+        lead = bias.shape[:2]
+        *hidden, given = network.activations(self.observations.expand(*lead, -1, -1))
+        ones = torch.ones_like(hidden[-1][..., :1])
+        features = torch.cat([hidden[-1], ones], dim=-1)  # [B, L, S, H + 1]
+        count = features.shape[-2]
+        ridge = self.log_ridge.exp() * torch.eye(features.shape[-1])
+        moments = features.mT @ features / count + ridge
+        missed = features.mT @ (self.outputs - given) / count  # [B, L, H + 1, A]
+        change = torch.cholesky_solve(missed, torch.linalg.cholesky(moments)).mT
+        return Network(
+            [*network.weights[:-1], weight + change[..., :-1]],
+            [*network.biases[:-1], bias + change[..., -1]],
+            network.log_std,
+        )

@@ -40,13 +40,17 @@ def card(model: TrainedForecaster, results: Mapping[str, Any], recipe: Path) -> 
     """The model card."""
     env_id, settings = model.task.env_id, model.settings
     trials = sum(map(len, model.training_trials.values()))
-    first, *others = results["architectures"]
+    first = "-".join(map(str, model.hidden_sizes))
+    others = sorted(results["architectures"].keys() - {first}, key=_units)
     names = " and ".join(f"`{target}`" for target in model.targets)
     methods = [model.with_options(target=target).name for target in model.targets]
     widths = {
-        text: {name: row for name, row in rows.items() if name.startswith(tuple(methods))}
-        for text, rows in results["architectures"].items()
-        if text in others
+        text: {
+            name: row
+            for name, row in results["architectures"][text].items()
+            if name.startswith(tuple(methods))
+        }
+        for text in others
     }
     other_rows = {
         f"{text}: {name}": row for text, rows in widths.items() for name, row in rows.items()
@@ -54,22 +58,23 @@ def card(model: TrainedForecaster, results: Mapping[str, Any], recipe: Path) -> 
     elite = settings.get("elite")
     behaviour = (
         f"The behaviour that `elite` leads to is that of one training trial's checkpoint, which "
-        f"returns {elite['mean_return']:,.0f} on average.\n\n"
+        f"returns\n{elite['mean_return']:,.0f} on average.\n"
         if elite
         else ""
     )
     return f"""# NeuronTransformer for {env_id}
 
-Weights in, better weights out: reads a policy network for {env_id}, with 1 to 3 hidden layers of
-tanh units and the frozen observation normaliser, and forecasts its weights, with no gradient step
-and no environment step. Targets: {names}. See `docs/design.md` for how it works.
+Weights in, better weights out: it reads a policy network for {env_id}, with 1 to 3
+hidden layers of tanh units and the frozen observation normaliser, and forecasts its weights, with
+no gradient step and no environment step. Targets: {names}. How it works: `docs/design.md`.
 
     tipl optimize {env_id} --out policy/
     tipl evaluate policy/ --episodes 20
 
 It learned from {trials} trials of PPO, each {model.num_checkpoints} checkpoints long, and from
 {settings["env_steps"]:,} environment steps that were taken to see what policies do.
-{behaviour}## Fresh random networks, one call, no environment step
+{behaviour}
+## Fresh random networks, one call, no environment step
 
 Hidden layers {first}, none of the networks seen in training:
 
@@ -96,6 +101,11 @@ known behaviour; where the architecture is the training paths' own, copying that
 {recipe.read_text(encoding="utf-8").strip()}
 ```
 """
+
+
+def _units(text: str) -> tuple[int, ...]:
+    """Hidden layers, such as "64-64", as numbers."""
+    return tuple(map(int, text.split("-")))
 
 
 def main(model: Path, results: Path, recipe: Path, /) -> None:

@@ -43,7 +43,7 @@ def test_what_a_network_can_do_is_fitted_and_the_rest_stays() -> None:
 
 def test_it_needs_a_layout() -> None:
     rival = FittedOutputLayer(PENDULUM, OBSERVATIONS, outputs(HISTORY[:1, -1])[0])
-    with pytest.raises(TiplError, match="no layout was given.*give the layout"):
+    with pytest.raises(TiplError, match=r"no layout was given.*give the layout"):
         rival.forecast(HISTORY, 1)
 
 

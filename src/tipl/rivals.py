@@ -25,8 +25,11 @@ from tipl.training.action_error import ActionError
 __all__ = ["fitted_output_layer", "rivals", "training_paths"]
 
 NUM_ROLLOUTS = 64
-STEPS_OF_ROLLOUT = 128
-"""Of the best stored policy, to fit output layers to what it does; every fourth step counts."""
+STEPS_OF_ROLLOUT = 300
+"""Of the best stored policy, to fit output layers to what it does."""
+
+STRIDE = 9
+"""Steps between two that count: about 2,000 observations, as many as a model remembers."""
 
 
 def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> PathDataset | None:
@@ -73,7 +76,7 @@ def fitted_output_layer(elite: Elite, seed: int = 0) -> FittedOutputLayer:
         STEPS_OF_ROLLOUT,
         noise=np.linspace(0, 0.4, NUM_ROLLOUTS),
         seed=seed,
-    )[:, ::4].reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]
+    )[:, ::STRIDE].reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]
     actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
     outputs = ActionError(task).fitting(torch.as_tensor(actor.forward(seen[None])[0]))
     return FittedOutputLayer(task, seen, outputs.numpy())

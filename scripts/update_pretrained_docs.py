@@ -1,0 +1,68 @@
+"""Makes the table of what the models that ship with tipl do in `README.md`.
+
+    python scripts/update_pretrained_docs.py
+
+Reads `docs/results/optimize-*.json`, which `benchmarks/optimize_networks.py` writes with `--json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from update_collection_docs import ROOT, number, read, replace_between, table
+
+METHODS = (
+    "standing still",
+    "nearest training path",
+    "best stored policy, copied",
+    "best stored policy, output layer fitted",
+    "NeuronTransformer (own)",
+    "NeuronTransformer (elite)",
+)
+
+
+def units(text: str) -> tuple[int, ...]:
+    """Hidden layers, such as "64-64", as numbers."""
+    return tuple(map(int, text.split("-")))
+
+
+def cell(row: Mapping[str, Any] | None) -> str:
+    """Mean return, and that of the lowest policy."""
+    if row is None:
+        return ""
+    return f"{number(row['mean'])} ({number(row['lowest'])})"
+
+
+def optimized(result: Mapping[str, Any]) -> str:
+    """The table of one task, one column an architecture."""
+    architectures = sorted(result["architectures"], key=units)
+    found = {text: result["architectures"][text] for text in architectures}
+    rows = [
+        [name, *(cell(found[text].get(name)) for text in architectures)]
+        for name in METHODS
+        if any(name in rows for rows in found.values())
+    ]
+    counts = sorted({found[text]["standing still"]["policies"] for text in architectures})
+    ppo = result["ppo"]["PPO, end of the training paths"]
+    best = result["ppo"]["best stored policy"]
+    return "\n".join(
+        [
+            table([f"{result['env_id']}, hidden layers", *architectures], rows),
+            "",
+            f"Mean return of fresh random networks ({' or '.join(map(str, counts))} of each "
+            "architecture), one call, no environment step; in brackets, of the lowest one. PPO "
+            f"ended at {number(ppo['mean'])} (median {number(ppo['median'])}, best stored policy "
+            f"{number(best['mean'])}). `{result['command']}`",
+        ]
+    )
+
+
+def main() -> None:
+    """Writes the tables."""
+    tables = [optimized(result) for result in read("optimize-*")]
+    replace_between(ROOT / "README.md", "pretrained", "\n\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The models that ship with tipl: they do on a fresh machine what their cards say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tipl import Forecaster, Policy, TiplError, evaluate
+from tipl.cli import main
+from tipl.forecast import NeuronTransformerForecaster, shipped_models
+from tipl.forecast.shipped import SHIPPED
+
+# lowest mean return of a few fresh networks: far above what they do, and below the cards' means
+EXPECTED = {"InvertedPendulum-v4": 950.0, "HalfCheetah-v4": 3_000.0}
+
+
+def test_models_ship_with_their_cards_in_ten_megabytes() -> None:
+    assert shipped_models() == sorted(EXPECTED)
+    files = [file for file in SHIPPED.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 10e6
+    for name in EXPECTED:
+        card = (SHIPPED / name / "README.md").read_text(encoding="utf-8")
+        assert name in card
+        assert "tipl train" in card  # the commands that made it
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+@pytest.mark.parametrize("hidden", [(64, 64), (160, 160)])
+def test_fresh_networks_become_good_policies(name: str, hidden: tuple[int, ...]) -> None:
+    model = Forecaster.from_pretrained(name)
+    start = [Policy.initial(name, seed=s, hidden=hidden) for s in range(3)]
+    before = evaluate(start, 1).episodic_return
+    after = evaluate(model.optimize(start), 1).episodic_return
+    assert before.max() < 100
+    assert after.mean() > EXPECTED[name]
+
+
+def test_the_pendulums_own_future_is_known() -> None:
+    model = Forecaster.from_pretrained("InvertedPendulum-v4")
+    assert model.targets == ("elite", "own")
+    start = [Policy.initial(model.task, seed=s) for s in range(8)]
+    returns = evaluate(model.optimize(start, target="own"), 1).episodic_return
+    assert np.median(returns) == 1000
+
+
+def test_it_is_found_by_its_name_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["optimize", "InvertedPendulum-v4", "--out", "policy"])
+    main(["evaluate", "policy", "--episodes", "2"])
+    assert "mean episodic return 1,000" in capsys.readouterr().out
+
+
+def test_policies_of_other_tasks_are_refused() -> None:
+    model = NeuronTransformerForecaster.from_pretrained("InvertedPendulum-v4")
+    message = "a policy for HalfCheetah-v4 was given, but this model was trained on InvertedPend"
+    with pytest.raises(TiplError, match=message):
+        model.optimize(Policy.initial("HalfCheetah-v4"))

@@ -141,8 +141,9 @@ def test_the_results_have_all_columns(first: Made) -> None:
     assert {result.method for result in measured} == {
         "untrained", "PPO", TRUE_CHECKPOINT, "standing still", "last-difference line",
         "least-squares line", "mean displacement", "nearest training path", "matched noise",
-        "best stored policy, copied", "PathTransformer (path basis)",
-        "PathTransformer (joint basis)", "NeuronTransformer (elite)", "NeuronTransformer (own)",
+        "best stored policy, copied", "best stored policy, output layer fitted",
+        "PathTransformer (path basis)", "PathTransformer (joint basis)",
+        "NeuronTransformer (elite)", "NeuronTransformer (own)",
     }  # fmt: skip
     assert {(result.task, result.n_trials) for result in measured} == {(CONFIG.env_id, 2)}
     command = f"tipl evaluate {first.directory / 'forecasts'} --episodes 1 --seed 0"

@@ -80,8 +80,10 @@ class Widening(TrainedForecaster, kind="Widening"):
     def knows_returns(self) -> bool:
         return False
 
-    def _optimize(self, params: Array, layout: ParamLayout, horizon: int, steps: int) -> Array:
-        return self.forecast(params[:, None], horizon * steps, layout=layout)
+    def _optimize(
+        self, params: Array, layout: ParamLayout, horizon: int, steps: int | None
+    ) -> Array:
+        return self.forecast(params[:, None], horizon * (steps or 1), layout=layout)
 
     def _forecast(self, histories: Array, horizons: list[int], layout: ParamLayout | None) -> Array:
         if layout is None:

@@ -280,14 +280,15 @@ def test_histories_in_blocks_are_forecast_as_together(
 
 def test_long_jumps_are_several_by_default() -> None:
     model, history = make_forecaster(), random_paths(3)
-    for target, read, jumps in (
+    cases: list[tuple[Target, list[list[int]], list[int]]] = [
         (
             "own",
             [[0, 1, 2], [0, 1, 2, 4], [0, 2, 4, 6], [0, 4, 6, 7], [0, 6, 7, 9]],
             [2, 2, 1, 2, 2],
         ),
         ("elite", [[0], [0]], [T - 1] * 2),
-    ):
+    ]
+    for target, read, jumps in cases:
         asked = spy_on(model.models[target])
         model.with_options(target).forecast(history, 9)
         assert len(asked.horizons) == neuron_transformer.JUMPS[target]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tipl.models import readout as readouts
 from tipl.models.network import Network
 from tipl.models.readout import INITIAL_RIDGE, LeastSquaresReadout
 
@@ -46,12 +47,12 @@ def readout_of(
     observations: Tensor, outputs: Tensor, ridge: float = INITIAL_RIDGE
 ) -> LeastSquaresReadout:
     """One that remembers these, with a given penalty."""
-    readout = LeastSquaresReadout(len(observations), observations.shape[1], outputs.shape[1])
-    readout = readout.double()
-    readout.remember(observations, outputs)
+    made = LeastSquaresReadout(len(observations), observations.shape[1], outputs.shape[1])
+    made = made.double()
+    made.remember(observations, outputs)
     with torch.no_grad():
-        readout.log_ridge.fill_(math.log(ridge))
-    return readout
+        made.log_ridge.fill_(math.log(ridge))
+    return made
 
 
 def random_readout(ridge: float = INITIAL_RIDGE) -> LeastSquaresReadout:
@@ -107,8 +108,9 @@ def test_output_layers_are_those_of_a_ridge_regression(
 @architectures
 @torch.inference_mode()
 def test_an_output_layer_that_gives_all_that_is_wanted_is_found(
-    hidden_sizes: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch, hidden_sizes: tuple[int, ...]
 ) -> None:
+    monkeypatch.setattr(readouts, "LEAST_RIDGE", 1e-12)
     network = network_of(random_params(hidden_sizes, 1, 1), hidden_sizes)
     wanted = Network(
         [*network.weights[:-1], normal(1, 1, A, hidden_sizes[-1], seed=3)],
@@ -120,6 +122,13 @@ def test_an_output_layer_that_gives_all_that_is_wanted_is_found(
     fitted = readout_of(observations, outputs, ridge=1e-12)(network)
     torch.testing.assert_close(fitted.flat(), wanted.flat(), rtol=0, atol=1e-5)
     assert (fitted - network).flat().abs().max() > 0.1
+
+
+@torch.inference_mode()
+def test_without_a_penalty_wide_networks_can_still_be_fitted() -> None:
+    network = network_of(random_params((256,), 1, 1), (256,)).map(Tensor.float)
+    without = random_readout(ridge=1e-30).float()  # a system of 257 unknowns and 30 equations
+    assert all(array.isfinite().all() for array in without(network).arrays())
 
 
 @architectures

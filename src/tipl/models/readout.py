@@ -20,6 +20,9 @@ __all__ = ["LeastSquaresReadout"]
 INITIAL_RIDGE = 0.003
 """Penalty on the change of the output layer, beside the mean squares of the features (up to 1)."""
 
+LEAST_RIDGE = 1e-5
+"""The least penalty, with which the system can still be solved in float32."""
+
 
 class LeastSquaresReadout(nn.Module):
     """Fits the output layers of networks to wanted outputs, by ridge regression towards no change.
@@ -58,8 +61,9 @@ class LeastSquaresReadout(nn.Module):
         ones = torch.ones_like(hidden[-1][..., :1])
         features = torch.cat([hidden[-1], ones], dim=-1)  # [B, L, S, H + 1]
         count = features.shape[-2]
-        ridge = self.log_ridge.exp() * torch.eye(features.shape[-1])
-        moments = features.mT @ features / count + ridge
+        ridge = self.log_ridge.clamp(min=math.log(LEAST_RIDGE)).exp()
+        penalty = ridge * torch.eye(features.shape[-1], dtype=features.dtype)
+        moments = features.mT @ features / count + penalty
         missed = features.mT @ (self.outputs - given) / count  # [B, L, H + 1, A]
         change = torch.cholesky_solve(missed, torch.linalg.cholesky(moments)).mT
         return Network(

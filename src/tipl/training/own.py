@@ -225,7 +225,7 @@ def draw_checkpoints(
     rows = []
     for end, anywhere in zip(last.tolist(), torch.rand(count, generator=rng) < 0.5, strict=True):
         chosen = context_checkpoints(range(end + 1), length)
-        if anywhere or len(chosen) < length:
+        if anywhere:
             earlier = torch.randperm(end, generator=rng)[: length - 1].sort().values
             chosen = [*earlier.tolist(), end]
         rows.append(chosen)

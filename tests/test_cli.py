@@ -509,7 +509,13 @@ def test_control_c(tmp_path: Path) -> None:
                      "--total-steps", "10000000", "--ppo.num-steps", "64",
                      "--ppo.num-minibatches", "2", "--ppo.update-epochs", "1")  # fmt: skip
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        # tests that a shell runs in the background ignore it, and so would their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
         wait_for(lambda: any(tmp_path.glob("paths/parts/*.safetensors")), process)

@@ -173,7 +173,14 @@ def test_kill_9_at_any_moment(undisturbed: dict[str, bytes | None], tmp_path: Pa
 def test_a_signal_ends_a_collection_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tipl", "collect", TASK, "--out", "paths"]
     command += ["--num-trials", "4", "--trials-per-group", "2", "--total-steps", "10000000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # tests that a shell runs in the background ignore SIGINT, and so would their children
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
     resume = tmp_path / "paths" / "resume"
     while len(list(resume.glob("trials-*.safetensors"))) < 2:  # both groups are under way
         assert process.poll() is None

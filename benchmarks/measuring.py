@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import multiprocessing
 import platform
+import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -77,7 +78,7 @@ def command_line(script: str, args: Any) -> str:
         if field.name not in ("json", "cache"):
             values = value if isinstance(value, tuple) else (value,)
             words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def versions() -> dict[str, str]:

@@ -38,6 +38,10 @@ def variants(result: Mapping[str, Any]) -> str:
     return table(["", "seconds", *columns], [["PPO itself", "", *truth], *body])
 
 
+def _target(result: Mapping[str, Any]) -> str:
+    return "elite" if "--target elite" in result["command"] else "own"
+
+
 def _differs(variants: Mapping[str, Any], column: str) -> bool:
     """Whether returns in a column are not all within 1% of the base's."""
     found = [variant["rows"][column]["mean"] for variant in variants.values()]
@@ -48,7 +52,9 @@ def _differs(variants: Mapping[str, Any], column: str) -> bool:
 def main() -> None:
     """Writes the tables."""
     results = read("ablations-*")
-    tables = [f"**{result['env_id']}**\n\n{variants(result)}" for result in results]
+    tables = [
+        f"**{result['env_id']}, {_target(result)}**\n\n{variants(result)}" for result in results
+    ]
     text = "\n\n".join([*tables, commands(results)])
     replace_between(ROOT / "docs" / "ablations.md", "ablations", text)
 

@@ -19,12 +19,11 @@ import numpy as np
 import tyro
 
 import tipl
-from measuring import command_line, versions
+from measuring import command_line, fresh_networks, versions
 from tipl import storage
 from tipl.evaluation import evaluate_stack
 from tipl.forecast import TrainedForecaster
 from tipl.paths import PathDataset
-from tipl.policy import Policy
 from tipl.stats import mean_interval
 from tipl.training import TrainConfig, train
 
@@ -125,8 +124,7 @@ def row(returns: np.ndarray) -> dict[str, float]:
 def optimized(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dict[str, float]]]:
     """Returns of fresh networks that were carried to the end of a path."""
     for text in args.hidden:
-        hidden = tuple(map(int, text.split("-")))
-        start = [Policy.initial(model.task, 1_000_000 + n, hidden) for n in range(args.networks)]
+        start = fresh_networks(model.task, text, args.networks)
         for steps in STEPS:
             better = model.optimize(start, steps=steps)
             returns = tipl.evaluate(better, args.episodes).episodic_return
@@ -138,8 +136,7 @@ def best_wishes(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dic
     if not model.knows_returns:
         return
     mean, std = model.return_scale  # type: ignore[attr-defined]
-    hidden = tuple(map(int, args.hidden[0].split("-")))
-    start = [Policy.initial(model.task, 1_000_000 + n, hidden) for n in range(args.networks)]
+    start = fresh_networks(model.task, args.hidden[0], args.networks)
     asked = [model.optimize(start, wished_return=mean + k * std) for k in WISHES]
     for k, policies in zip(WISHES, asked, strict=True):
         returns = tipl.evaluate(policies, args.episodes).episodic_return

@@ -13,6 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.synchronize import Barrier
 from typing import Any, TypeVar
 
+from tipl.policy import Policy
+from tipl.tasks import TaskSpec
+
 Measured = TypeVar("Measured")
 
 _LIBRARIES = ("tipl", "numpy", "numba", "mujoco", "gymnasium", "torch", "stable-baselines3")
@@ -79,6 +82,14 @@ def command_line(script: str, args: Any) -> str:
             values = value if isinstance(value, tuple) else (value,)
             words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)
+
+
+def fresh_networks(
+    task: TaskSpec, architecture: str, count: int, seed: int = 1_000_000
+) -> list[Policy]:
+    """Random networks that nobody has trained, such as of the architecture "64-64"."""
+    hidden = tuple(map(int, architecture.split("-")))
+    return [Policy.initial(task, seed + n, hidden) for n in range(count)]
 
 
 def versions() -> dict[str, str]:

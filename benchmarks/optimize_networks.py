@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 import tipl
-from measuring import command_line, versions
+from measuring import command_line, fresh_networks, versions
 from tipl import storage
 from tipl.baselines import BestStoredPolicy
 from tipl.behaviour import Elite, best_checkpoint
@@ -105,15 +105,17 @@ def architecture_rows(
 ) -> dict[str, dict[str, Any]]:
     """The results of all methods for networks of one architecture."""
     ends = training.params()[:, -1]
+    same = start[0].layout == training.layout
+    spacing = end_spacing(ends) if same else 0.0
     rows = {}
     for name, forecaster in methods.items():
         policies = moved(forecaster, start, training.num_checkpoints - 1)
         if policies is None:
             continue
         rows[name] = summary(tipl.evaluate(policies, episodes).episodic_return)
-        if start[0].layout == training.layout:
+        if same:
             params = np.stack([policy.params for policy in policies])
-            away = nearest_distances(params, ends) / end_spacing(ends)
+            away = nearest_distances(params, ends) / spacing
             rows[name]["distance_from_training_ends"] = float(np.median(away))
         print(
             f"  {name}: {rows[name]['mean']:,.1f}, lowest {rows[name]['lowest']:,.1f}", flush=True
@@ -127,9 +129,8 @@ def end_spacing(ends: np.ndarray) -> float:
     return float(np.median(rows))
 
 
-def call_ms(model: TrainedForecaster, hidden: tuple[int, ...], repetitions: int = 50) -> float:
+def call_ms(model: TrainedForecaster, policy: Policy, repetitions: int = 50) -> float:
     """Milliseconds of `optimize` for one network, on one core: the median."""
-    policy = Policy.initial(model.task, seed=0, hidden=hidden)
     model.optimize(policy)
     times = []
     for _ in range(repetitions):
@@ -167,14 +168,13 @@ def main(args: Args) -> None:
     }
     methods = {rival.name: rival for rival in rivals([model], training)} | dict(ours(model))
     for index, text in enumerate(args.hidden):
-        hidden = tuple(int(width) for width in text.split("-"))
         print(text, flush=True)
-        seeds = range(args.seed, args.seed + (args.others if index else args.networks))
-        start = [Policy.initial(model.task, seed, hidden) for seed in seeds]
+        count = args.others if index else args.networks
+        start = fresh_networks(model.task, text, count, args.seed)
         rows = architecture_rows(methods, start, training, args.episodes)
         results["architectures"][text] = rows
         results["call_ms"][text] = {
-            target: call_ms(model.with_options(target=target), hidden) for target in model.targets
+            target: call_ms(model.with_options(target=target), start[0]) for target in model.targets
         }
         if args.json:
             storage.write_json(args.json, results)

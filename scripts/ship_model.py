@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from update_collection_docs import table
+from update_pretrained_docs import units
 
 from tipl import storage
 from tipl.atomic import write_bytes_atomically
@@ -25,15 +27,14 @@ LIMIT_MB = 10
 """Of all models that ship with tipl, together."""
 
 
-def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def returns_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown rows of one architecture."""
-    lines = ["| | mean return [95%] | lowest | policies |", "|---|---:|---:|---:|"]
+    body = []
     for name, row in rows.items():
         bounds = "" if row["low"] is None else f" [{row['low']:,.0f}, {row['high']:,.0f}]"
-        lines.append(
-            f"| {name} | {row['mean']:,.0f}{bounds} | {row['lowest']:,.0f} | {row['policies']} |"
-        )
-    return "\n".join(lines)
+        mean = f"{row['mean']:,.0f}{bounds}"
+        body.append([name, mean, f"{row['lowest']:,.0f}", str(row["policies"])])
+    return table(["", "mean return [95%]", "lowest", "policies"], body)
 
 
 def card(model: TrainedForecaster, results: Mapping[str, Any], recipe: Path) -> str:
@@ -41,7 +42,7 @@ def card(model: TrainedForecaster, results: Mapping[str, Any], recipe: Path) -> 
     env_id, settings = model.task.env_id, model.settings
     trials = sum(map(len, model.training_trials.values()))
     first = "-".join(map(str, model.hidden_sizes))
-    others = sorted(results["architectures"].keys() - {first}, key=_units)
+    others = sorted(results["architectures"].keys() - {first}, key=units)
     names = " and ".join(f"`{target}`" for target in model.targets)
     methods = [model.with_options(target=target).name for target in model.targets]
     widths = {
@@ -78,15 +79,15 @@ It learned from {trials} trials of PPO, each {model.num_checkpoints} checkpoints
 
 Hidden layers {first}, none of the networks seen in training:
 
-{table(results["architectures"][first])}
+{returns_table(results["architectures"][first])}
 
 Other hidden layers:
 
-{table(other_rows)}
+{returns_table(other_rows)}
 
 PPO and the best of its policies on the training trials:
 
-{table(results["ppo"])}
+{returns_table(results["ppo"])}
 
 Measured by `{results["command"]}`.
 
@@ -101,11 +102,6 @@ known behaviour; where the architecture is the training paths' own, copying that
 {recipe.read_text(encoding="utf-8").strip()}
 ```
 """
-
-
-def _units(text: str) -> tuple[int, ...]:
-    """Hidden layers, such as "64-64", as numbers."""
-    return tuple(map(int, text.split("-")))
 
 
 def main(model: Path, results: Path, recipe: Path, /) -> None:

@@ -55,8 +55,8 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module", autouse=True)
 def short_rollouts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(elite, "NUM_ROLLOUTS", 8)
-        patch.setattr(elite, "STEPS_OF_ROLLOUT", 50)
+        patch.setattr(behaviour, "NUM_ROLLOUTS", 8)
+        patch.setattr(behaviour, "STEPS_OF_ROLLOUT", 50)
         patch.setattr(elite, "VISIT_EVERY", 25)
         patch.setattr(own, "STEPS_OF_ANCHOR", 32)
         patch.setattr(own, "STATES_OF_ANCHOR", 16)
@@ -276,7 +276,8 @@ def test_the_best_policy_of_all_datasets_is_the_elite(
         return visited(params, *args, **options)
 
     monkeypatch.setattr(neuron_transformer, "best_checkpoint", best_checkpoint)
-    monkeypatch.setattr(elite, "visited_observations", spy)
+    for module in (behaviour, elite):
+        monkeypatch.setattr(module, "visited_observations", spy)
     settings = learn(paths, others, targets=("elite",), num_steps=1, seed=4).settings
     assert settings["elite"] == {
         "dataset": wanted.metadata.digest, "trial": 1, "checkpoint": 2,
@@ -837,7 +838,8 @@ def test_what_networks_see_depends_on_the_seed_of_the_training(
         seeds.append(seed)
         return visited(*args, seed=seed, **options)
 
-    monkeypatch.setattr(elite, "visited_observations", spy)
+    for module in (behaviour, elite):
+        monkeypatch.setattr(module, "visited_observations", spy)
     monkeypatch.setattr(elite, "VISIT_EVERY", 1)
     monkeypatch.setattr(elite, "VISITING_STEPS", 2)
     runs = []

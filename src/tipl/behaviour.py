@@ -18,12 +18,25 @@ from tipl.paths import PathDataset
 from tipl.policy import ParamLayout, Policy, normalise_observations, stacked_mlp
 from tipl.tasks import TaskSpec
 
-__all__ = ["Elite", "action_unit", "best_checkpoint", "visited_observations"]
+__all__ = [
+    "Elite",
+    "action_unit",
+    "best_checkpoint",
+    "observations_around",
+    "visited_observations",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 NUM_CANDIDATES = 24
 """Stored checkpoints, by their training return, among which the best one is looked for."""
+
+NUM_ROLLOUTS = 64
+"""Rollouts of one policy, with action noise from none to `MAX_NOISE`."""
+
+STEPS_OF_ROLLOUT = 300
+MAX_NOISE = 0.4
+"""In units of half the action range."""
 
 NUM_ENVS = 256
 """Environments that are stepped together."""
@@ -109,6 +122,26 @@ def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Eli
         mean_return=float(again.returns.mean()),
         episodes=episodes,
         env_steps=int(found.lengths.sum() + again.lengths.sum()),
+    )
+
+
+def observations_around(policy: Policy, seed: int) -> Float32[np.ndarray, "M S O"]:
+    """Normalised observations where a policy goes, by itself and pushed off by action noise.
+
+    Args:
+        policy: with the frozen normaliser of its task.
+        seed: of the environments and the noise.
+
+    Returns:
+        `NUM_ROLLOUTS` rollouts of `STEPS_OF_ROLLOUT` environment steps each.
+    """
+    return visited_observations(
+        np.repeat(policy.params[None], NUM_ROLLOUTS, axis=0),
+        policy.layout,
+        policy.task,
+        STEPS_OF_ROLLOUT,
+        noise=np.linspace(0, MAX_NOISE, NUM_ROLLOUTS),
+        seed=seed,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from tipl.baselines import (
@@ -16,7 +15,7 @@ from tipl.baselines import (
     NearestPath,
     StandingStill,
 )
-from tipl.behaviour import Elite, best_checkpoint, visited_observations
+from tipl.behaviour import Elite, best_checkpoint, observations_around
 from tipl.forecast import FittedOutputLayer, Forecaster, TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.policy import stacked_mlp
@@ -24,12 +23,9 @@ from tipl.training.action_error import ActionError
 
 __all__ = ["fitted_output_layer", "rivals", "training_paths"]
 
-NUM_ROLLOUTS = 64
-STEPS_OF_ROLLOUT = 300
-"""Of the best stored policy, to fit output layers to what it does."""
-
 STRIDE = 9
-"""Steps between two that count: about 2,000 observations, as many as a model remembers."""
+"""Steps between two to whose actions output layers are fitted: about 2,000 observations, as many as
+a model remembers."""
 
 
 def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> PathDataset | None:
@@ -65,18 +61,11 @@ def fitted_output_layer(elite: Elite, seed: int = 0) -> FittedOutputLayer:
 
     Args:
         elite: the policy.
-        seed: of its rollouts, which have action noise from none to 0.4 of half the action range.
+        seed: of its rollouts.
     """
     policy, task = elite.policy, elite.policy.task
-    repeated = np.repeat(policy.params[None], NUM_ROLLOUTS, axis=0)
-    seen = visited_observations(
-        repeated,
-        policy.layout,
-        task,
-        STEPS_OF_ROLLOUT,
-        noise=np.linspace(0, 0.4, NUM_ROLLOUTS),
-        seed=seed,
-    )[:, ::STRIDE].reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]
+    seen = observations_around(policy, seed)[:, ::STRIDE]
+    seen = seen.reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]
     actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
     outputs = ActionError(task).fitting(torch.as_tensor(actor.forward(seen[None])[0]))
     return FittedOutputLayer(task, seen, outputs.numpy())

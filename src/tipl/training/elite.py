@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tipl.behaviour import Elite, visited_observations
+from tipl.behaviour import Elite, observations_around, visited_observations
 from tipl.models.network import Network
 from tipl.models.neuron_transformer import Conditions, NeuronTransformer
 from tipl.policy import actor_layout, layer_sizes
@@ -24,13 +24,6 @@ from tipl.training.config import TrainConfig
 from tipl.training.own import LearningPaths, batch_count, draw_dataset
 
 __all__ = ["EliteLoss", "fresh_networks"]
-
-NUM_ROLLOUTS = 64
-"""Rollouts of the elite policy, with action noise from none to `MAX_NOISE`."""
-
-STEPS_OF_ROLLOUT = 300
-MAX_NOISE = 0.4
-"""In units of half the action range."""
 
 STATES = 96
 """Observations on which each network is compared with the elite."""
@@ -96,14 +89,11 @@ class EliteLoss:
         self.datasets, self.config, self.action_error = datasets, config, action_error
         self.num_checkpoints, self.task = num_checkpoints, elite.policy.task
         self.has_log_std = not self.task.discrete
-        hidden_sizes = elite.policy.layout.hidden_sizes
-        sizes = layer_sizes(self.task, hidden_sizes)
+        sizes = layer_sizes(self.task, elite.policy.layout.hidden_sizes)
         params = elite.policy.params
         self.elite = Network.from_flat(torch.as_tensor(params)[None, None], sizes, self.has_log_std)
         self.env_steps = self.num_batches = 0
-        noise = np.linspace(0, MAX_NOISE, NUM_ROLLOUTS)
-        repeated = np.repeat(params[None], NUM_ROLLOUTS, axis=0)
-        self.observations = self._visited(repeated, hidden_sizes, STEPS_OF_ROLLOUT, noise)
+        self.observations = self._counted(observations_around(elite.policy, self._rollout_seed()))
         self.visited = self.observations[:0]
         self.last_carried: Network | None = None
 
@@ -192,23 +182,22 @@ class EliteLoss:
             return
         params = self.last_carried.flat()[:VISITING_NETWORKS, 0].numpy()
         hidden_sizes = [bias.shape[-1] for bias in self.last_carried.biases[:-1]]
-        seen = self._visited(params, hidden_sizes, VISITING_STEPS, 0.05)
-        self.visited = torch.cat([self.visited, seen])[-MAX_VISITED:]
+        layout, seed = actor_layout(self.task, hidden_sizes), self._rollout_seed()
+        seen = visited_observations(
+            params, layout, self.task, VISITING_STEPS, noise=0.05, seed=seed
+        )
+        self.visited = torch.cat([self.visited, self._counted(seen)])[-MAX_VISITED:]
 
-    def _visited(
-        self,
-        params: Float[np.ndarray, "M P"],
-        hidden_sizes: Sequence[int],
-        num_steps: int,
-        noise: Float[np.ndarray, " M"] | float,
-    ) -> Float[Tensor, "X O"]:
-        layout = actor_layout(self.task, hidden_sizes)
+    def _rollout_seed(self) -> int:
+        """Another one for each training seed and each visit."""
         entropy = np.random.SeedSequence((self.config.seed, self.num_batches))
-        seed = int(entropy.generate_state(1)[0])
-        seen = visited_observations(params, layout, self.task, num_steps, noise=noise, seed=seed)
-        self.env_steps += len(params) * num_steps
-        # [M, S, O] -> [M * S, O]
-        return torch.as_tensor(seen).flatten(0, 1)
+        return int(entropy.generate_state(1)[0])
+
+    def _counted(self, seen: Float[np.ndarray, "M S O"]) -> Float[Tensor, "X O"]:
+        """All observations of rollouts, whose steps are counted."""
+        rows = torch.as_tensor(seen).flatten(0, 1)  # [M, S, O] -> [M * S, O]
+        self.env_steps += len(rows)
+        return rows
 
 
 def _drawn(rows: Tensor, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:

@@ -26,7 +26,6 @@ import tipl
 from measuring import command_line, fresh_networks, versions
 from tipl import storage
 from tipl.baselines import BestStoredPolicy
-from tipl.behaviour import Elite, best_checkpoint
 from tipl.forecast import Forecaster, TrainedForecaster
 from tipl.forecast_sets import nearest_distances
 from tipl.paths import PathDataset
@@ -140,10 +139,13 @@ def call_ms(model: TrainedForecaster, policy: Policy, repetitions: int = 50) -> 
     return statistics.median(times)
 
 
-def ppo_rows(training: PathDataset, elite: Elite, episodes: int) -> dict[str, dict[str, Any]]:
+def ppo_rows(
+    training: PathDataset, methods: Mapping[str, Forecaster], episodes: int
+) -> dict[str, dict[str, Any]]:
     """PPO's own policies at the end of the training paths, and the best of all checkpoints."""
+    copied = next(one for one in methods.values() if isinstance(one, BestStoredPolicy))
     ends = [training.policy(n, training.num_checkpoints - 1) for n in range(training.num_trials)]
-    best = tipl.evaluate([elite.policy], 20, seed=1).episodic_return
+    best = tipl.evaluate([ends[0].with_params(copied.params)], 20, seed=1).episodic_return
     return {
         "PPO, end of the training paths": summary(tipl.evaluate(ends, episodes).episodic_return),
         "best stored policy": summary(best),
@@ -156,17 +158,17 @@ def main(args: Args) -> None:
     training = training_paths([model], PathDataset.open(args.paths))
     if training is None:
         raise tipl.TiplError(f"{args.model} did not learn from {args.paths}; give its dataset")
+    methods = {rival.name: rival for rival in rivals([model], training)} | dict(ours(model))
     results: dict[str, Any] = {
         "command": command_line("optimize_networks.py", args),
         "env_id": model.task.env_id,
         "training_trials": sum(map(len, model.training_trials.values())),
         "train": model.settings["train"],
-        "ppo": ppo_rows(training, best_checkpoint(training), args.episodes),
+        "ppo": ppo_rows(training, methods, args.episodes),
         "architectures": {},
         "call_ms": {},
         "versions": versions(),
     }
-    methods = {rival.name: rival for rival in rivals([model], training)} | dict(ours(model))
     for index, text in enumerate(args.hidden):
         print(text, flush=True)
         count = args.others if index else args.networks

@@ -23,7 +23,17 @@ __all__ = [
     "MeanDisplacement",
     "NearestPath",
     "StandingStill",
+    "squared_distances",
 ]
+
+
+def squared_distances(
+    params: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]
+) -> Float[np.ndarray, "N M"]:
+    """Squared Euclidean distance of each network from each of others."""
+    one, many = params.astype(np.float64), others.astype(np.float64)
+    squares = (one**2).sum(axis=1)[:, None] - 2 * one @ many.T + (many**2).sum(axis=1)
+    return np.asarray(np.maximum(squares, 0))  # rounding may leave less than none
 
 
 class StandingStill(Forecaster):
@@ -169,11 +179,8 @@ class NearestPath(_TrainingPaths):
 
     def nearest(self, checkpoint: int, params: Float[np.ndarray, "B P"]) -> Int[np.ndarray, " B"]:
         """For each network, the training path that is nearest to it at a checkpoint."""
-        theirs = self.params[:, min(checkpoint, self.params.shape[1] - 1)].astype(np.float64)
-        ours = params.astype(np.float64)
-        # |a - b|^2 without |a|^2, which is the same for all b
-        distances = (theirs**2).sum(axis=1) - 2 * ours @ theirs.T  # [B, N]
-        return np.asarray(distances.argmin(axis=1))
+        theirs = self.params[:, min(checkpoint, self.params.shape[1] - 1)]
+        return np.asarray(squared_distances(params, theirs).argmin(axis=1))
 
     def _move(
         self, params: Float[np.ndarray, "B P"], start: int, horizon: int

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from tipl import storage
+from tipl.baselines import squared_distances
 from tipl.errors import TiplError
 from tipl.evaluation import evaluate_stack
 from tipl.forecast import Forecaster, TrainedForecaster
@@ -340,9 +341,7 @@ def nearest_distances(
     params: Float32[np.ndarray, "N P"], others: Float32[np.ndarray, "M P"]
 ) -> Float64[np.ndarray, " N"]:
     """The Euclidean distance of each network from the nearest of others."""
-    one, many = params.astype(np.float64), others.astype(np.float64)
-    squares = (one**2).sum(axis=1)[:, None] - 2 * one @ many.T + (many**2).sum(axis=1)
-    return np.asarray(np.sqrt(np.maximum(squares, 0).min(axis=1)))
+    return np.asarray(np.sqrt(squared_distances(params, others).min(axis=1)))
 
 
 def evaluate_command(directory: str | Path, episodes: int, seed: int) -> str:

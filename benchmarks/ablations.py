@@ -31,12 +31,13 @@ COMMON: dict[str, dict[str, Any]] = {
     "base": {},
     "another seed": {"seed": 1},
     "1 round": {"rounds": 1},
-    "2 rounds": {"rounds": 2},
+    "3 rounds": {"rounds": 3},
     "5 rounds": {"rounds": 5},
     "width 32": {"width": 32},
     "width 96": {"width": 96},
     "half the training steps": {"steps": 0.5},
     "twice the training steps": {"steps": 2},
+    "twice the learning rate": {"learning_rate": 4e-3},
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "own": COMMON
@@ -44,9 +45,13 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "32 trials": {"trials": 32},
         "64 trials": {"trials": 64},
         "128 trials": {"trials": 128},
-        "no error of actions": {"behaviour_weight": 0.0},
-        "error of actions x 4": {"behaviour_weight": 2.0},
+        "128 trials, shared initial network": {"trials": 128, "shared": True},
+        "error of actions weighs 0.02": {"behaviour_weight": 0.02},
+        "error of actions weighs 0.1": {"behaviour_weight": 0.1},
+        "error of actions weighs 0.5": {"behaviour_weight": 0.5},
+        "error of actions weighs 2": {"behaviour_weight": 2.0},
         "context 1": {"context": 1},
+        "context 4": {"context": 4},
         "context 8": {"context": 8},
         "told returns": {"condition_on_return": True},
     },
@@ -59,7 +64,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "32 trials": {"trials": 32},
     },
 }
-"""What each variant changes: fields of `TrainConfig`, `steps` (a factor) and `trials`."""
+"""What each variant changes: fields of `TrainConfig`, `steps` (a factor), `trials`, `shared`."""
 
 PLACES = ((0.1, 10), (0.25, 5), (0.5, 10))
 """Ends of histories, as shares of a path, and checkpoints ahead; at most to the path's end."""
@@ -77,6 +82,8 @@ class Args:
 
     paths: Path
     """dataset to learn from"""
+    shared: Path | None = None
+    """the same with a shared initial network, for the variants that learn from one"""
     target: Literal["own", "elite"] = "own"
     """what to learn"""
     variants: tuple[str, ...] = ()
@@ -99,15 +106,23 @@ class Args:
 
 def trained(args: Args, changes: dict[str, Any]) -> tuple[TrainedForecaster, PathDataset, float]:
     """The model of a variant, the held-out trials, and the seconds that its training took."""
-    split = PathDataset.open(args.paths).split(args.held_out)
     changes = dict(changes)
+    split = PathDataset.open(args.paths).split(args.held_out)
     steps = round(args.num_steps * changes.pop("steps", 1))
     training = split.train
+    if changes.pop("shared", False):
+        training = PathDataset.open(_shared(args)).split(args.held_out).train
     training = training.select(training.trials[: changes.pop("trials", training.num_trials)])
     config = TrainConfig(model="neuron", targets=(args.target,), num_steps=steps, **changes)
     start = time.monotonic()
     model = train(training, config=config, threads=args.threads, progress=False)
     return model, split.held_out, time.monotonic() - start
+
+
+def _shared(args: Args) -> Path:
+    if args.shared is None:
+        raise tipl.TiplError("no --shared paths were given, which this variant learns from")
+    return args.shared
 
 
 def row(returns: np.ndarray) -> dict[str, float]:
@@ -135,7 +150,7 @@ def best_wishes(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dic
     """Fresh networks with a return wished for, and the best of all wishes by one episode each."""
     if not model.knows_returns:
         return
-    mean, std = model.return_scale  # type: ignore[attr-defined]
+    mean, std = model.return_scale
     start = fresh_networks(model.task, args.hidden[0], args.networks)
     asked = [model.optimize(start, wished_return=mean + k * std) for k in WISHES]
     for k, policies in zip(WISHES, asked, strict=True):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +71,6 @@ def summary(returns: np.ndarray) -> dict[str, float | int | None]:
         "highest": float(means.max()),
         "share_950": float((means >= 950).mean()),
     }
-
-
-def ours(model: TrainedForecaster) -> Iterator[tuple[str, TrainedForecaster]]:
-    """The model as it is asked for each target, and, if it knows returns, for a high one."""
-    for target in model.targets:
-        asked = model.with_options(target=target)
-        yield asked.name, asked
-        if asked.knows_returns:
-            mean, std = model.return_scale  # type: ignore[attr-defined]
-            wish = round(mean + std, 1)
-            yield (
-                f"{asked.name}, return of {wish:,.0f} wished for",
-                asked.with_options(wished_return=wish),
-            )
 
 
 def moved(forecaster: Forecaster, start: list[Policy], horizon: int) -> list[Policy] | None:
@@ -158,7 +144,9 @@ def main(args: Args) -> None:
     training = training_paths([model], PathDataset.open(args.paths))
     if training is None:
         raise tipl.TiplError(f"{args.model} did not learn from {args.paths}; give its dataset")
-    methods = {rival.name: rival for rival in rivals([model], training)} | dict(ours(model))
+    methods = {rival.name: rival for rival in rivals([model], training)} | {
+        asked.name: asked for asked in model.all_ways()
+    }
     results: dict[str, Any] = {
         "command": command_line("optimize_networks.py", args),
         "env_id": model.task.env_id,

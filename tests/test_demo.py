@@ -188,7 +188,8 @@ def test_the_stages_are_recorded_in_their_order(first: Made) -> None:
         f"--out {directory / 'models' / 'joint'}"
     )
     assert commands[3] == (
-        f"tipl train {directory / 'paths'} --held-out 0.25 --model neuron --num-steps 1 --seed 0 "
+        f"tipl train {directory / 'paths'} --held-out 0.25 --model neuron --condition-on-return "
+        "--num-steps 1 --seed 0 "
         f"--out {directory / 'models' / 'neuron'}"
     )
     assert commands[4].startswith(f"tipl optimize {directory / 'models' / 'neuron'} --seed 1")

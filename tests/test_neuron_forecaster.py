@@ -281,11 +281,7 @@ def test_histories_in_blocks_are_forecast_as_together(
 def test_long_jumps_are_several_by_default() -> None:
     model, history = make_forecaster(), random_paths(3)
     cases: list[tuple[Target, list[list[int]], list[int]]] = [
-        (
-            "own",
-            [[0, 1, 2], [0, 1, 2, 4], [0, 2, 4, 6], [0, 4, 6, 7], [0, 6, 7, 9]],
-            [2, 2, 1, 2, 2],
-        ),
+        ("own", [[0, 1, 2], [0, 1, 2, 5], [0, 2, 5, 8]], [3, 3, 3]),
         ("elite", [[0], [0]], [T - 1] * 2),
     ]
     for target, read, jumps in cases:
@@ -459,6 +455,34 @@ def test_the_elite_is_not_told_a_return_that_was_wished_of_the_own_future() -> N
     wishing = model.with_options("own", wished_return=90.0).with_options("elite")
     expected = model.optimize(policy, target="elite")
     np.testing.assert_array_equal(wishing.optimize(policy).params, expected.params)
+    assert (wishing.name, wishing.wished_return) == ("NeuronTransformer (elite)", None)
+
+
+@pytest.mark.parametrize(
+    ("returns", "highest", "wishes"),
+    [(True, None, [None, None, 70.0]), (True, 60.0, [None, None, 60.0]), (False, 60.0, [None] * 2)],
+    ids=["one deviation above the mean", "no more than was seen", "no returns known"],
+)
+def test_all_ways_are_the_targets_and_a_high_return(
+    returns: bool, highest: float | None, wishes: list[float | None]
+) -> None:
+    model = make_forecaster(returns=returns)
+    if highest is not None:
+        model.settings["highest_return"] = highest
+    ways = model.all_ways()
+    assert [asked.target for asked in ways] == ["elite", "own", "own"][: len(wishes)]
+    assert [asked.wished_return for asked in ways] == wishes
+    assert len({asked.name for asked in ways}) == len(ways)
+    assert model.wished_return is None
+
+
+def test_a_forecaster_is_called_by_its_target_and_its_wish() -> None:
+    model = make_forecaster()
+    assert model.name == "NeuronTransformer (elite)"
+    own = model.with_options("own")
+    assert own.name == "NeuronTransformer (own)"
+    wishing = own.with_options(wished_return=1234.5)
+    assert wishing.name == "NeuronTransformer (own), return of 1,234.5 wished for"
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ T = 11  # checkpoints
 SMALL: dict[str, Any] = {
     "model": "neuron", "width": 16, "heads": 2, "rounds": 1, "batch_size": 8, "num_steps": 3,
     "fresh_widths": (8,), "fresh_depths": (1, 2), "learning_rate": 1e-2, "memory": 64,
-    "threads": 1, "progress": False,
+    "context": 4, "behaviour_weight": 0.5, "threads": 1, "progress": False,
 }  # fmt: skip
 
 
@@ -205,7 +205,9 @@ def test_a_model_remembers_how_it_was_trained(
     options = {name: SMALL[name] for name in SMALL if name not in ("threads", "progress")}
     config = TrainConfig(**options | {"num_steps": 60})
     assert settings["train"] == dataclasses.asdict(config)
-    assert settings.keys() == {"curves", "env_steps", "elite", "train", "datasets"}
+    assert settings.keys() == {
+        "curves", "env_steps", "elite", "train", "datasets", "highest_return",
+    }  # fmt: skip
     assert (model.task, model.num_checkpoints, model.targets) == (TASK, T, ("elite", "own"))
     assert [m.config.context for m in model.models.values()] == [1, 4]
     assert [m.config.memory for m in model.models.values()] == [64, 0]
@@ -666,6 +668,20 @@ def test_what_is_learned_from_is_all_that_the_trials_did(paths: PathDataset) -> 
         noise=0.2, seed=0,
     )  # fmt: skip
     np.testing.assert_array_equal(data.observations.flatten(0, 1), by_itself[:, ::2])
+
+
+def test_no_policy_is_run_where_actions_do_not_count(
+    paths: PathDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def visited_observations(*_: Any, **__: Any) -> None:
+        pytest.fail("policies were run")
+
+    monkeypatch.setattr(own, "visited_observations", visited_observations)
+    small = SMALL | {"targets": ("own",), "behaviour_weight": 0.0}
+    model = train(paths.select([0, 1]), held_out=paths.select([2]), **small)
+    assert model.settings["env_steps"] == 0
+    with pytest.raises(pytest.fail.Exception):
+        train(paths.select([0, 1]), **small | {"behaviour_weight": 0.1})
 
 
 def straight_paths() -> tuple[LearningPaths, Tensor]:

@@ -43,7 +43,7 @@ HELD_OUT = 0.25
 MODELS: dict[str, dict[str, Any]] = {
     "path": {"basis": "path"},
     "joint": {"basis": "joint"},
-    "neuron": {"model": "neuron"},
+    "neuron": {"model": "neuron", "condition_on_return": True},
 }
 """The models that are trained, by the name of their directory, with their options: one
 PathTransformer for each basis of the temporal SVD, and the NeuronTransformer."""
@@ -192,6 +192,12 @@ def _prepare(directory: Path, fresh: bool) -> None:
         storage.write_json(stages, {"stages": []})
 
 
+def _flag(option: str, value: Any) -> str:
+    """An option of `tipl train` on the command line."""
+    flag = f"--{option.replace('_', '-')}"
+    return flag if value is True else f"{flag} {value}"
+
+
 class _Job:
     """The stages with their commands; each method is one stage."""
 
@@ -230,7 +236,7 @@ class _Job:
         steps = self.config.neuron_steps if name == "neuron" else self.config.train_steps
         training = TrainConfig(**options, num_steps=steps, seed=self.config.seed)
         self.depends[f"train {name}"] = dataclasses.asdict(training)
-        flags = " ".join(f"--{option} {value}" for option, value in options.items())
+        flags = " ".join(_flag(option, value) for option, value in options.items())
 
         def work() -> Path:
             split = paths.split(HELD_OUT)

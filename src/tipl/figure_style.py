@@ -65,7 +65,7 @@ METHOD_COLOURS = {
     "least-squares line": GREEN,
     "best stored policy": PURPLE,
     "nearest training path": PURPLE,
-    "mean displacement": GOLD,
+    "mean displacement": GREEN,
 }
 """One colour a method, the same in all figures; our own models have the accent."""
 

@@ -314,13 +314,13 @@ def make_forecasts(
 ) -> ForecastSet:
     """Forecasts of the trials that no model was trained on, by the models and their rivals.
 
-    A model takes part once for each target that it was trained for.
+    A model takes part in all ways that it can be asked: `TrainedForecaster.all_ways`.
 
     Raises:
         TiplError: as `held_out_trials` and `forecast_held_out`.
     """
     held_out = held_out_trials(paths, models)
-    ours = [model.with_options(target=target) for model in models for target in model.targets]
+    ours = [asked for model in models for asked in model.all_ways()]
     forecasts = forecast_held_out([*rivals(models, paths), *ours], held_out, starts, horizons)
     training = training_paths(models, paths)
     if training is None:

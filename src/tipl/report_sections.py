@@ -136,9 +136,9 @@ def path_coordinates(run: Run) -> FigureSection:
 LOSSES = {
     ("PathTransformer", "own"): "Mean squared error of the next token, in units of a mean squared "
     "one-step change: the dashed line is what standing still would have on the held-out paths.",
-    ("NeuronTransformer", "own"): "Error of the forecast weights, and of the actions of the "
-    "forecast policies, each in units of standing still's on average: the dashed line is what "
-    "standing still has on the held-out paths.",
+    ("NeuronTransformer", "own"): "Mean squared error of the forecast weights, and of the "
+    "forecast policies' actions if the training weighs them, in units of standing still's: the "
+    "dashed line is what standing still has on the held-out paths.",
     ("NeuronTransformer", "elite"): "Mean squared difference of the actions of carried networks "
     "from those of the best stored policy; held out are random networks that were never trained "
     "on, and the dashed line is what they do where they stand.",

@@ -131,14 +131,16 @@ def _lead(run: Run) -> list[str]:
         )
     horizon = paths.num_checkpoints - 1
     setting = f"{history_label(0, paths.num_checkpoints)}, horizon {horizon}"
-    for name in [m.with_options(target=t).name for m in run.models for t in m.targets]:
+    made = []
+    for name in [asked.name for model in run.models for asked in model.all_ways()]:
         reached = _value(run, method=name, metric="episodic_return", setting=setting)
         if reached is not None:
-            sentences.append(
-                f"From their untrained networks, in one call and with no step in the environment, "
-                f"the {name} makes policies that return {reached.value:,.0f}"
-                f"{_interval(reached, ',.0f')}."
-            )
+            made.append(f"{name} {reached.value:,.0f}{_interval(reached, ',.0f')}")
+    if made:
+        sentences.append(
+            "From their untrained networks, in one call and with no step in the environment, come "
+            f"policies that return: {'; '.join(made)}."
+        )
     return sentences
 
 

@@ -194,6 +194,7 @@ class TrainedForecaster(Forecaster):
         targets: where its forecasts can lead, see `Target`.
         target: where they do lead.
         wished_return: the return that they are asked for, if any.
+        return_scale: mean and std of the returns that it was told in training.
     """
 
     kind: ClassVar[str]
@@ -204,6 +205,7 @@ class TrainedForecaster(Forecaster):
     targets: tuple[Target, ...]
     target: Target
     wished_return: float | None = None
+    return_scale: tuple[float, float] = (0.0, 1.0)
 
     _classes: ClassVar[dict[str, type[TrainedForecaster]]] = {}
 
@@ -217,6 +219,18 @@ class TrainedForecaster(Forecaster):
         """A trained model of this kind: see `Forecaster.from_pretrained`."""
         # which refuses models of another kind, but has no way to tell the type checker
         return cast(TrainedT, super().from_pretrained(source))
+
+    @property
+    def label(self) -> str:
+        """What it is called, whatever return it is asked for: by default its kind."""
+        return self.kind
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What tables and pictures call it: never two targets, or two wishes, in one row."""
+        if self.wished_return is None:
+            return self.label
+        return f"{self.label}, return of {self.wished_return:,.6g} wished for"
 
     @property
     def training_trials(self) -> dict[str, list[int]]:
@@ -250,7 +264,25 @@ class TrainedForecaster(Forecaster):
             )
         if wished_return is not None:
             other.wished_return = wished_return
+        if not other.knows_returns:  # nor can it be asked for one that was wished for before
+            other.wished_return = None
         return other
+
+    def all_ways(self: TrainedT) -> list[TrainedT]:
+        """The forecaster as it can be asked: for each target and, if it can, for a high return.
+
+        That is one standard deviation above the mean of the returns that it was told, and none
+        that it was never told of.
+        """
+        ways = []
+        for target in self.targets:
+            asked = self.with_options(target=target)
+            ways.append(asked)
+            if asked.knows_returns:
+                high = sum(self.return_scale)
+                highest = self.settings.get("highest_return", high)
+                ways.append(asked.with_options(wished_return=round(min(high, highest), 1)))
+        return ways
 
     @property
     @abc.abstractmethod
@@ -278,7 +310,7 @@ class TrainedForecaster(Forecaster):
                 of which those of one architecture share the work.
             horizon: checkpoints to jump ahead; by default to the end of the training paths.
             steps: jumps that follow one another. Of the target `own` they share the horizon, and
-                each reads the forecasts before it (5 by default); of `elite` each starts where the
+                each reads the forecasts before it (3 by default); of `elite` each starts where the
                 last one led (2 by default).
             **options: `target` and `wished_return`, see `with_options`.
 

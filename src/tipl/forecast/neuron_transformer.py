@@ -27,7 +27,7 @@ __all__ = ["NeuronTransformerForecaster", "context_checkpoints"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-JUMPS: dict[Target, int] = {"elite": 2, "own": 5}
+JUMPS: dict[Target, int] = {"elite": 2, "own": 3}
 """Jumps that follow one another by default. To the elite each is a whole one, and the second
 corrects what the first one missed; to the own future they share the horizon."""
 
@@ -85,8 +85,8 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
         self.target = self.targets[0]
 
     @property
-    def name(self) -> str:  # type: ignore[override]
-        """What tables and pictures call it: never both targets in one row."""
+    def label(self) -> str:
+        """The kind of the model and the target."""
         return f"NeuronTransformer ({self.target})"
 
     @property

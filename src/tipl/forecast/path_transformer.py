@@ -55,7 +55,11 @@ class PathTransformerForecaster(TrainedForecaster, kind="PathTransformer"):
         self.min_history = tokenizer.min_history
         self.targets, self.target = ("own",), "own"
         self.hidden_sizes = layout.hidden_sizes
-        self.name = f"PathTransformer ({self.basis} basis)"
+
+    @property
+    def label(self) -> str:
+        """The kind of the model and its basis."""
+        return f"PathTransformer ({self.basis} basis)"
 
     @property
     def basis(self) -> str:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tipl.errors import TiplError
 from tipl.forecast import TrainedForecaster
 from tipl.options import config_from_options
@@ -70,6 +72,9 @@ def train(
     else:
         other = others[0] if others else None
         forecaster = train_path_transformer(datasets[0], other, config, progress=progress)
+    returns = np.concatenate([dataset.episodic_return().ravel() for dataset in datasets])
+    if np.isfinite(returns).any():
+        forecaster.settings["highest_return"] = float(np.nanmax(returns))
     forecaster.settings["train"] = dataclasses.asdict(config)
     forecaster.settings["datasets"] = {
         dataset.metadata.digest: dataset.trials.tolist() for dataset in datasets

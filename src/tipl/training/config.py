@@ -56,12 +56,13 @@ class TrainConfig:
     targets: tuple[Target, ...] = ("elite", "own")
     """NeuronTransformer: what to learn. elite: carry any network to the best behaviour that the
     paths know; own: what PPO would have made of the network"""
-    rounds: int = 3
+    rounds: int = 2
     """NeuronTransformer: times that messages travel through the network and back"""
-    context: int = 4
+    context: int = 2
     """NeuronTransformer, own: checkpoints that a unit attends to"""
-    behaviour_weight: float = 0.5
-    """NeuronTransformer, own: weight of the error of the forecast policies' actions"""
+    behaviour_weight: float = 0.0
+    """NeuronTransformer, own: weight of the error of the forecast policies' actions, for
+    which policies of the training paths have to be run"""
     memory: int = 2048
     """NeuronTransformer, elite: observations that the model remembers, with what the elite does
     there, to fit output layers by least squares; 0 for a model that forecasts output layers as it

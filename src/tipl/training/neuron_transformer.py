@@ -20,7 +20,13 @@ from tipl.training.config import Target, TrainConfig
 from tipl.training.data import ReturnScale, return_scale, usable
 from tipl.training.elite import EliteLoss, fresh_networks
 from tipl.training.loop import Curve, fit
-from tipl.training.own import LearningPaths, OwnLoss, change_scales, learning_paths
+from tipl.training.own import (
+    NUM_ANCHORS,
+    LearningPaths,
+    OwnLoss,
+    change_scales,
+    learning_paths,
+)
 
 __all__ = ["train_neuron_transformer"]
 
@@ -38,8 +44,9 @@ def train_neuron_transformer(
 ) -> NeuronTransformerForecaster:
     """Trains a model for each target of the configuration.
 
-    The loss of `own` is the error of weights and of actions, each in units of standing still's;
-    that of `elite` is the mean squared difference of the actions from the elite policy's.
+    The loss of `own` is the error of weights and, if it weighs anything, that of actions, each in
+    units of standing still's; that of `elite` is the mean squared difference of the actions from
+    the elite policy's.
 
     Raises:
         TiplError: no trial can be learned from, or the datasets do not go together.
@@ -47,7 +54,10 @@ def train_neuron_transformer(
     _check([*datasets, *held_out])
     first = datasets[0]
     scale = return_scale(usable(first).episodic_return())
-    paths = [learning_paths(dataset, scale, config.seed) for dataset in datasets]
+    paths = [
+        learning_paths(dataset, scale, config.seed, anchors=_anchors(config))
+        for dataset in datasets
+    ]
     job = _Job(datasets, held_out, paths, scale, config, progress)
     models: dict[Target, NeuronTransformer] = {}
     with torch_threads(thread_count(threads)):
@@ -62,6 +72,11 @@ def train_neuron_transformer(
         scale,
         {"curves": job.curves, "env_steps": steps + job.env_steps, **job.record},
     )
+
+
+def _anchors(config: TrainConfig) -> int:
+    """Policies of each path that have to be run: none where actions do not count."""
+    return NUM_ANCHORS if "own" in config.targets and config.behaviour_weight else 0
 
 
 def _check(datasets: Sequence[PathDataset]) -> None:
@@ -110,7 +125,10 @@ class _Job:
         held_out_loss = None
         if self.held_out:
             others = [
-                learning_paths(other, self.return_scale, HELD_OUT_SEED) for other in self.held_out
+                learning_paths(
+                    other, self.return_scale, HELD_OUT_SEED, anchors=_anchors(self.config)
+                )
+                for other in self.held_out
             ]
             self.env_steps += sum(other.env_steps for other in others)
             held_out_loss = OwnLoss(others, config, self.action_error)

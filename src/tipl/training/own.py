@@ -42,7 +42,7 @@ class LearningPaths:
         sizes: units of each layer, from the inputs to the outputs.
         has_log_std: whether the policies are Gaussian.
         returns: scaled return of each checkpoint; NaN is unknown.
-        anchors: checkpoints `[C]` that were run.
+        anchors: checkpoints `[C]` that were run, if any.
         observations: what they saw, normalised, `[N, C, S, O]`.
     """
 
@@ -71,30 +71,49 @@ class LearningPaths:
         return self.observations[trials, distance.argmin(dim=1)]
 
 
-def learning_paths(paths: PathDataset, scale: ReturnScale, seed: int) -> LearningPaths:
-    """Reads a dataset, and runs some of its policies to see the states that they visit."""
+def learning_paths(
+    paths: PathDataset, scale: ReturnScale, seed: int, *, anchors: int = NUM_ANCHORS
+) -> LearningPaths:
+    """Reads a dataset, and runs some of its policies to see the states that they visit.
+
+    Args:
+        paths: the dataset; diverged trials are left out.
+        scale: of the returns.
+        seed: of the episodes.
+        anchors: checkpoints of each path whose policies are run; 0 where no states are needed.
+    """
     params = usable_params(paths)
     task, layout = paths.task, paths.layout
-    N, T, P = params.shape
-    anchors = np.unique(np.linspace(0, T - 1, NUM_ANCHORS + 1).round().astype(int)[1:])
-    seen = visited_observations(
-        params[:, anchors].reshape(-1, P),  # [N, C, P] -> [N * C, P]
-        layout,
-        task,
-        STEPS_OF_ANCHOR,
-        noise=0.2,
-        seed=seed,
-    )
-    kept = seen[:, :: STEPS_OF_ANCHOR // STATES_OF_ANCHOR]
+    observations, places = np.zeros((len(params), 0, 0, task.observation_size)), np.zeros(0, int)
+    if anchors:
+        places = np.linspace(0, params.shape[1] - 1, anchors + 1).round().astype(int)[1:]
+        places = np.unique(places)
+        observations = _observations(params[:, places], paths, seed)
     return LearningPaths(
         torch.as_tensor(params),
         layer_sizes(task, layout.hidden_sizes),
         not task.discrete,
         scale.scaled(usable(paths).episodic_return()),
-        torch.as_tensor(anchors),
-        # [N * C, S, O] -> [N, C, S, O]
-        torch.as_tensor(kept.reshape(N, len(anchors), *kept.shape[1:])),
+        torch.as_tensor(places),
+        torch.as_tensor(observations, dtype=torch.float32),
     )
+
+
+def _observations(
+    params: Float[np.ndarray, "N C P"], paths: PathDataset, seed: int
+) -> Float[np.ndarray, "N C S O"]:
+    """What policies see, normalised."""
+    N, C, P = params.shape
+    seen = visited_observations(
+        params.reshape(-1, P),  # [N, C, P] -> [N * C, P]
+        paths.layout,
+        paths.task,
+        STEPS_OF_ANCHOR,
+        noise=0.2,
+        seed=seed,
+    )
+    kept = seen[:, :: STEPS_OF_ANCHOR // STATES_OF_ANCHOR]
+    return kept.reshape(N, C, *kept.shape[1:])  # [N * C, S, O] -> [N, C, S, O]
 
 
 def change_scales(
@@ -144,7 +163,7 @@ def _mean_square(values: np.ndarray) -> float:
 
 
 class OwnLoss:
-    """The error of forecast weights, and of the actions of the forecast policies.
+    """The error of forecast weights and, if it weighs anything, of the forecast policies' actions.
 
     Both are in units that make standing still about 1 each.
     """
@@ -177,6 +196,8 @@ class OwnLoss:
         change = start - start if still else model(start, conditions)
         missed = (start + change - wanted) / model.scales(start, conditions.horizon)
         weight_error = torch.stack([a.square().mean() for a in missed.arrays()]).mean()
+        if not self.config.behaviour_weight:
+            return weight_error
         seen = data.observations_near(trials, (checkpoints + horizons)[:, -1])
         behaviour = self._behaviour(start, start + change, wanted, seen)
         return weight_error + self.config.behaviour_weight * behaviour

@@ -19,12 +19,11 @@ import numpy as np
 import tyro
 
 import tipl
-from measuring import command_line, fresh_networks, versions
+from measuring import command_line, fresh_networks, return_summary, versions
 from tipl import storage
 from tipl.evaluation import evaluate_stack
 from tipl.forecast import TrainedForecaster
 from tipl.paths import PathDataset
-from tipl.stats import mean_interval
 from tipl.training import TrainConfig, train
 
 COMMON: dict[str, dict[str, Any]] = {
@@ -125,28 +124,17 @@ def _shared(args: Args) -> Path:
     return args.shared
 
 
-def row(returns: np.ndarray) -> dict[str, float]:
-    """Mean over policies of their mean returns `[N, E]`, its interval, and the lowest."""
-    interval = mean_interval(returns)
-    return {
-        "mean": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "lowest": float(returns.mean(axis=1).min()),
-    }
-
-
-def optimized(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dict[str, float]]]:
+def optimized(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dict[str, Any]]]:
     """Returns of fresh networks that were carried to the end of a path."""
     for text in args.hidden:
         start = fresh_networks(model.task, text, args.networks)
         for steps in STEPS:
             better = model.optimize(start, steps=steps)
             returns = tipl.evaluate(better, args.episodes).episodic_return
-            yield f"fresh {text}, {steps} step{'s' * (steps > 1)}", row(returns)
+            yield f"fresh {text}, {steps} step{'s' * (steps > 1)}", return_summary(returns)
 
 
-def best_wishes(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dict[str, float]]]:
+def best_wishes(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dict[str, Any]]]:
     """Fresh networks with a return wished for, and the best of all wishes by one episode each."""
     if not model.knows_returns:
         return
@@ -155,7 +143,7 @@ def best_wishes(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dic
     asked = [model.optimize(start, wished_return=mean + k * std) for k in WISHES]
     for k, policies in zip(WISHES, asked, strict=True):
         returns = tipl.evaluate(policies, args.episodes).episodic_return
-        yield f"fresh {args.hidden[0]}, wished for the mean {k:+d} std", row(returns)
+        yield f"fresh {args.hidden[0]}, wished for the mean {k:+d} std", return_summary(returns)
     tried = [tipl.evaluate(policies, 1, seed=1) for policies in asked]
     best = np.argmax([one.episodic_return[:, 0] for one in tried], axis=0)
     chosen = [asked[k][n] for n, k in enumerate(best)]
@@ -163,7 +151,7 @@ def best_wishes(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dic
     spent = sum(int(one.episode_length.sum()) for one in tried) / len(start)
     yield (
         f"fresh {args.hidden[0]}, best of {len(WISHES)} wishes",
-        row(returns) | {"env_steps_per_network": spent},
+        return_summary(returns) | {"env_steps_per_network": spent},
     )
 
 
@@ -178,7 +166,7 @@ def places(end: int) -> Iterator[tuple[str, int, int]]:
 
 def forecast(
     args: Args, model: TrainedForecaster, held_out: PathDataset
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Returns and weight errors of forecasts from histories of held-out trials."""
     params, layout = held_out.params(), held_out.layout
     for name, start, horizon in places(held_out.num_checkpoints - 1):
@@ -187,15 +175,16 @@ def forecast(
         returns = evaluate_stack(better, layout, model.task, args.episodes).returns
         missed = np.linalg.norm(better - true, axis=1)
         moved = np.linalg.norm(params[:, start] - true, axis=1)
-        yield name, row(returns) | {"weight_error": float((missed / moved).mean())}
+        yield name, return_summary(returns) | {"weight_error": float((missed / moved).mean())}
 
 
-def truth(args: Args, held_out: PathDataset) -> Iterator[tuple[str, dict[str, float]]]:
+def truth(args: Args, held_out: PathDataset) -> Iterator[tuple[str, dict[str, Any]]]:
     """Returns of the true later checkpoints, beside which forecasts stand."""
     params, task = held_out.params(), held_out.task
     for name, start, horizon in places(held_out.num_checkpoints - 1):
         true = np.ascontiguousarray(params[:, start + horizon])
-        yield name, row(evaluate_stack(true, held_out.layout, task, args.episodes).returns)
+        returns = evaluate_stack(true, held_out.layout, task, args.episodes).returns
+        yield name, return_summary(returns)
 
 
 def main(args: Args) -> None:

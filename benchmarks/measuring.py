@@ -13,7 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.synchronize import Barrier
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tipl.policy import Policy
+from tipl.stats import mean_interval
 from tipl.tasks import TaskSpec
 
 Measured = TypeVar("Measured")
@@ -90,6 +93,23 @@ def fresh_networks(
     """Random networks that nobody has trained, such as of the architecture "64-64"."""
     hidden = tuple(map(int, architecture.split("-")))
     return [Policy.initial(task, seed + n, hidden) for n in range(count)]
+
+
+def return_summary(returns: np.ndarray) -> dict[str, float | int | None]:
+    """Mean of policies' mean returns `[N, E]` with its interval, and how they are spread."""
+    means = returns.mean(axis=1)
+    interval = mean_interval(returns)
+    known = len(means) > 1
+    return {
+        "policies": len(means),
+        "mean": float(means.mean()),
+        "low": interval.low if known else None,
+        "high": interval.high if known else None,
+        "lowest": float(means.min()),
+        "median": float(np.median(means)),
+        "highest": float(means.max()),
+        "share_950": float((means >= 950).mean()),
+    }
 
 
 def versions() -> dict[str, str]:

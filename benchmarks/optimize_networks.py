@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 import tipl
-from measuring import command_line, fresh_networks, versions
+from measuring import command_line, fresh_networks, return_summary, versions
 from tipl import storage
 from tipl.baselines import BestStoredPolicy
 from tipl.forecast import Forecaster, TrainedForecaster
@@ -31,7 +31,6 @@ from tipl.forecast_sets import nearest_distances
 from tipl.paths import PathDataset
 from tipl.policy import Policy
 from tipl.rivals import rivals, training_paths
-from tipl.stats import mean_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,23 +53,6 @@ class Args:
     """of the first network; those of the others follow"""
     json: Path | None = None
     """file to write the results to"""
-
-
-def summary(returns: np.ndarray) -> dict[str, float | int | None]:
-    """Mean of policies' mean returns `[N, E]` with its interval, and how they are spread."""
-    means = returns.mean(axis=1)
-    interval = mean_interval(returns)
-    known = len(means) > 1
-    return {
-        "policies": len(means),
-        "mean": float(means.mean()),
-        "low": interval.low if known else None,
-        "high": interval.high if known else None,
-        "lowest": float(means.min()),
-        "median": float(np.median(means)),
-        "highest": float(means.max()),
-        "share_950": float((means >= 950).mean()),
-    }
 
 
 def moved(forecaster: Forecaster, start: list[Policy], horizon: int) -> list[Policy] | None:
@@ -97,7 +79,7 @@ def architecture_rows(
         policies = moved(forecaster, start, training.num_checkpoints - 1)
         if policies is None:
             continue
-        rows[name] = summary(tipl.evaluate(policies, episodes).episodic_return)
+        rows[name] = return_summary(tipl.evaluate(policies, episodes).episodic_return)
         if same:
             params = np.stack([policy.params for policy in policies])
             away = nearest_distances(params, ends) / spacing
@@ -132,9 +114,10 @@ def ppo_rows(
     copied = next(one for one in methods.values() if isinstance(one, BestStoredPolicy))
     ends = [training.policy(n, training.num_checkpoints - 1) for n in range(training.num_trials)]
     best = tipl.evaluate([ends[0].with_params(copied.params)], 20, seed=1).episodic_return
+    reached = tipl.evaluate(ends, episodes).episodic_return
     return {
-        "PPO, end of the training paths": summary(tipl.evaluate(ends, episodes).episodic_return),
-        "best stored policy": summary(best),
+        "PPO, end of the training paths": return_summary(reached),
+        "best stored policy": return_summary(best),
     }
 
 

@@ -35,7 +35,27 @@ def variants(result: Mapping[str, Any]) -> str:
         for name in names
     ]
     truth = [cell(result["truth"].get(column)) for column in columns]
-    return table(["", "seconds", *columns], [["PPO itself", "", *truth], *body])
+    found = table(["", "seconds", *columns], [["PPO itself", "", *truth], *body])
+    return "\n\n".join([found, *wishes(variants)])
+
+
+def wishes(variants: Mapping[str, Any]) -> list[str]:
+    """A table of the variants that were asked for returns, if there are any."""
+    base = variants["base"]["rows"]
+    asked = {
+        name: {column: row for column, row in variant["rows"].items() if column not in base}
+        for name, variant in variants.items()
+    }
+    asked = {name: rows for name, rows in asked.items() if rows}
+    columns = list(dict.fromkeys(column for rows in asked.values() for column in rows))
+    body = [[name, *(wish(rows.get(column)) for column in columns)] for name, rows in asked.items()]
+    return [table(["", *columns], body)] if body else []
+
+
+def wish(row: Mapping[str, Any] | None) -> str:
+    """Mean return with its interval, and the environment steps that the choice took, if any."""
+    steps = (row or {}).get("env_steps_per_network")
+    return cell(row) if steps is None else f"{cell(row)} ({number(steps)} steps a network)"
 
 
 def _target(result: Mapping[str, Any]) -> str:

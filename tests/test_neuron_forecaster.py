@@ -435,6 +435,12 @@ def test_a_target_that_was_not_learned_is_refused(trained: Target, target: Targe
         model.optimize(policies((4,))[0], target=target)
 
 
+def test_a_policy_whose_physics_are_scaled_by_one_is_read() -> None:
+    model, (policy,) = make_forecaster(), policies((4,))
+    same = Policy(policy.params, policy.layout, TASK.with_physics({"gravity": 1.0}))
+    np.testing.assert_array_equal(model.optimize(same).params, model.optimize(policy).params)
+
+
 def test_a_wished_return_is_told_to_the_model() -> None:
     model, (policy,) = make_forecaster("own"), policies((4,))
     asked = spy_on(model.models["own"])

@@ -177,7 +177,7 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
 
     def _check_policy(self, policy: Policy) -> None:
         super()._check_policy(policy)
-        if policy.task.physics != self.task.physics:
+        if any(factor != 1 for _, factor in policy.task.physics):
             raise TiplError(
                 f"a policy for {policy.task.env_id} with varied physics was given, but this model "
                 "was trained without; use a policy of the original physics"

@@ -465,16 +465,16 @@ def test_the_elite_is_not_told_a_return_that_was_wished_of_the_own_future() -> N
 
 
 @pytest.mark.parametrize(
-    ("returns", "highest", "wishes"),
+    ("returns", "high", "wishes"),
     [(True, None, [None, None, 70.0]), (True, 60.0, [None, None, 60.0]), (False, 60.0, [None] * 2)],
-    ids=["one deviation above the mean", "no more than was seen", "no returns known"],
+    ids=["one deviation above the mean", "a high one in training", "no returns known"],
 )
 def test_all_ways_are_the_targets_and_a_high_return(
-    returns: bool, highest: float | None, wishes: list[float | None]
+    returns: bool, high: float | None, wishes: list[float | None]
 ) -> None:
     model = make_forecaster(returns=returns)
-    if highest is not None:
-        model.settings["highest_return"] = highest
+    if high is not None:
+        model.settings["high_return"] = high
     ways = model.all_ways()
     assert [asked.target for asked in ways] == ["elite", "own", "own"][: len(wishes)]
     assert [asked.wished_return for asked in ways] == wishes

@@ -206,7 +206,7 @@ def test_a_model_remembers_how_it_was_trained(
     config = TrainConfig(**options | {"num_steps": 60})
     assert settings["train"] == dataclasses.asdict(config)
     assert settings.keys() == {
-        "curves", "env_steps", "elite", "train", "datasets", "highest_return",
+        "curves", "env_steps", "elite", "train", "datasets", "high_return",
     }  # fmt: skip
     assert (model.task, model.num_checkpoints, model.targets) == (TASK, T, ("elite", "own"))
     assert [m.config.context for m in model.models.values()] == [1, 4]
@@ -214,6 +214,8 @@ def test_a_model_remembers_how_it_was_trained(
     known = paths.episodic_return().astype(np.float64)  # of all checkpoints
     known = known[np.isfinite(known)]
     np.testing.assert_allclose(model.return_scale, (known.mean(), known.std()))
+    both = np.concatenate([d.episodic_return().ravel() for d in (paths, others)])
+    assert settings["high_return"] == np.nanpercentile(both, 99)
     best = {d.metadata.digest: behaviour.best_checkpoint(d) for d in (paths, others)}
     expected = max(best.items(), key=lambda item: item[1].mean_return)
     elite = dataclasses.asdict(expected[1]) | {"dataset": expected[0]}

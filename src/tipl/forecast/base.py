@@ -271,17 +271,16 @@ class TrainedForecaster(Forecaster):
     def all_ways(self: TrainedT) -> list[TrainedT]:
         """The forecaster as it can be asked: for each target and, if it can, for a high return.
 
-        That is one standard deviation above the mean of the returns that it was told, and none
-        that it was never told of.
+        That is the `high_return` of its settings; without one, a standard deviation above the mean
+        of the returns that it was told.
         """
         ways = []
         for target in self.targets:
             asked = self.with_options(target=target)
             ways.append(asked)
             if asked.knows_returns:
-                high = sum(self.return_scale)
-                highest = self.settings.get("highest_return", high)
-                ways.append(asked.with_options(wished_return=round(min(high, highest), 1)))
+                high = self.settings.get("high_return", sum(self.return_scale))
+                ways.append(asked.with_options(wished_return=round(high, 1)))
         return ways
 
     @property

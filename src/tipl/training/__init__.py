@@ -23,6 +23,10 @@ from tipl.training.path_transformer import (
 __all__ = ["Model", "Target", "TokenSequences", "TrainConfig", "token_sequences", "train"]
 
 
+HIGH = 99
+"""Percentile of the training paths' returns that is high, yet known well enough to be asked for."""
+
+
 def train(
     paths: PathDataset | Sequence[PathDataset],
     *,
@@ -74,7 +78,7 @@ def train(
         forecaster = train_path_transformer(datasets[0], other, config, progress=progress)
     returns = np.concatenate([dataset.episodic_return().ravel() for dataset in datasets])
     if np.isfinite(returns).any():
-        forecaster.settings["highest_return"] = float(np.nanmax(returns))
+        forecaster.settings["high_return"] = float(np.nanpercentile(returns, HIGH))
     forecaster.settings["train"] = dataclasses.asdict(config)
     forecaster.settings["datasets"] = {
         dataset.metadata.digest: dataset.trials.tolist() for dataset in datasets

@@ -61,7 +61,7 @@ class DemoConfig:
     """environment steps of each trial"""
     train_steps: int = 800
     """optimiser steps of each PathTransformer"""
-    neuron_steps: int = 300
+    neuron_steps: int = 600
     """optimiser steps of the NeuronTransformer, for each target"""
     episodes: int = 2
     """episodes of each evaluated policy"""

@@ -207,7 +207,8 @@ def panel_grid(
 def legend(figure: Figure, handles: Mapping[str, Line2D | Patch]) -> None:
     """A legend above the panels, where it covers no data, in as many columns as fit."""
     width = figure.get_figwidth()
-    labels = [textwrap.fill(name, int(width * 12)) for name in handles]
+    # a long name breaks, so that there is room for a second column
+    labels = [textwrap.fill(name, min(int(width * 12), 34)) for name in handles]
     widest = max(len(line) for label in labels for line in label.split("\n"))
     columns = max(1, int((width - 0.2) / (0.5 + 0.068 * widest)))  # inches a column
     figure.legend(list(handles.values()), labels, loc="outside upper left", ncols=columns)

@@ -142,7 +142,8 @@ def test_the_results_have_all_columns(first: Made) -> None:
     assert wishing.startswith("NeuronTransformer (own), return of ")
     assert {result.method for result in measured} - {wishing} == {
         "untrained", "PPO", TRUE_CHECKPOINT, "standing still", "last-difference line",
-        "least-squares line", "mean displacement", "nearest training path", "matched noise",
+        "least-squares line", "two-point line", "RELEX", "path trimming and boosting",
+        "mean displacement", "nearest training path", "matched noise",
         "best stored policy, copied", "best stored policy, output layer fitted",
         "PathTransformer (path basis)", "PathTransformer (joint basis)",
         "NeuronTransformer (elite)", "NeuronTransformer (own)",

@@ -211,6 +211,7 @@ def test_make_forecasts_takes_the_rivals_along(dataset: PathDataset) -> None:
     memories += ["best stored policy, copied", "best stored policy, output layer fitted"]
     assert methods[0] == [STILL, *memories, model.name]
     lines = ["last-difference line", "least-squares line"]
+    lines += ["two-point line", "RELEX", "path trimming and boosting"]
     assert methods[3] == [STILL, *lines, *memories, model.name]
     expected = model.forecast(dataset.params()[[2, 4], :4], 1)
     f = case_index(made, model.name, 3, 1)
@@ -221,7 +222,7 @@ def test_no_stored_policy_is_the_best_where_each_trial_has_its_own_physics(tmp_p
     make_dataset(tmp_path / "paths", vary={"gravity": [0.5, 2.0]})
     dataset = PathDataset.open(tmp_path / "paths")
     found = [rival.name for rival in rivals([tiny_model(dataset.select([0, 1]))], dataset)]
-    assert found[3:] == ["mean displacement", "nearest training path", "matched noise"]
+    assert found[6:] == ["mean displacement", "nearest training path", "matched noise"]
 
 
 # --- how far they miss -----------------------------------------------------------------------

@@ -30,6 +30,7 @@ HOUSE = (
     "models",
     "forecast",
     "baselines",
+    "extrapolation",
     "progress",
     "envs",
     "adam",

@@ -16,6 +16,7 @@ from tipl.baselines import (
     NearestPath,
     StandingStill,
 )
+from tipl.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
 from tipl.forecast import (
     FittedOutputLayer,
     PathTransformerForecaster,
@@ -212,12 +213,15 @@ def _panels(run: Run, metric: str, methods: Sequence[str]) -> tuple[Array, dict[
     return np.array(horizons), panels
 
 
-MEMORIES = (
+TABLES_ONLY = (
     BestStoredPolicy.name,
     FittedOutputLayer.name,
     MatchedNoise.name,
     MeanDisplacement.name,
     NearestPath.name,
+    PathTrimmingAndBoosting.name,
+    RELEX.name,
+    TwoPointLine.name,
 )
 """Rivals for which curves over the horizon have no room; the tables have them."""
 
@@ -225,7 +229,7 @@ MEMORIES = (
 def _methods(run: Run) -> list[str]:
     """The methods that curves over the horizon show."""
     methods = dict.fromkeys(case.method for case in run.forecasts.cases)
-    return [method for method in methods if method not in MEMORIES]
+    return [method for method in methods if method not in TABLES_ONLY]
 
 
 def returns_by_horizon(run: Run) -> FigureSection:

@@ -16,6 +16,7 @@ from tipl.baselines import (
     StandingStill,
 )
 from tipl.behaviour import Elite, best_checkpoint, observations_around
+from tipl.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
 from tipl.forecast import FittedOutputLayer, Forecaster, TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.policy import stacked_mlp
@@ -37,7 +38,7 @@ def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> P
 
 
 def rivals(models: Sequence[TrainedForecaster], paths: PathDataset) -> list[Forecaster]:
-    """Standing still, straight lines, and what remembers the trials that the models learned from.
+    """Standing still, what extrapolates a history, and what remembers the training trials.
 
     Args:
         models: the models. Where they were trained on other datasets, nothing is remembered.
@@ -45,6 +46,7 @@ def rivals(models: Sequence[TrainedForecaster], paths: PathDataset) -> list[Fore
             environment.
     """
     found: list[Forecaster] = [StandingStill(), LastDifferenceLine(), LeastSquaresLine()]
+    found += [TwoPointLine(), RELEX(), PathTrimmingAndBoosting()]
     training = training_paths(models, paths)
     if training is None:
         return found

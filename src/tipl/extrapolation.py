@@ -1,0 +1,147 @@
+"""Published rivals that extrapolate a history alone, with no learned model.
+
+Each forecast is a mixture of the history's checkpoints, so it takes nothing but the small matrix of
+their inner products.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from tipl.errors import TiplError
+from tipl.forecast import Forecaster
+from tipl.policy import ParamLayout
+
+__all__ = ["RELEX", "PathTrimmingAndBoosting", "TwoPointLine"]
+
+
+class TwoPointLine(Forecaster):
+    """Goes on along the line from the start: `theta_0 + (t + k) / t (theta_t - theta_0)`.
+
+    Source: arXiv 2601.04537.
+    """
+
+    name = "two-point line"
+    min_history = 2
+
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        last = histories.shape[1] - 1
+        ratio = (last + np.array(horizons)) / last
+        start = histories[:, :1]
+        return np.asarray(start + ratio[:, None] * (histories[:, -1:] - start))
+
+
+class RELEX(Forecaster):
+    """Straight lines in the first directions of the displacements from the start.
+
+    Of each array of weights the displacements are cut to the first singular directions, and the
+    coordinates in these go on along their least-squares lines over time. Without a layout all
+    weights are one array.
+
+    Source: RELEX, arXiv 2605.21468.
+
+    Args:
+        rank: directions of each array; 1 in the paper.
+
+    Raises:
+        TiplError: the rank is below 1.
+    """
+
+    name = "RELEX"
+    min_history = 2
+
+    def __init__(self, rank: int = 1) -> None:
+        if rank < 1:
+            raise TiplError(f"a rank of {rank} was given; expected at least 1")
+        self.rank = rank
+
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        B, T, P = histories.shape
+        start = histories[:, :1].astype(np.float64)
+        displacements = histories - start
+        lines = _line_weights(T, horizons)  # [H, T]
+        ahead = np.empty((B, len(horizons), P))
+        for columns in _arrays(P, layout):
+            rows = displacements[:, :, columns]
+            first = _left_singular_vectors(rows)[:, :, : self.rank]  # [B, T, R]
+            # coordinates are s u and directions u^T D / s: the singular values cancel
+            ahead[:, :, columns] = (lines @ first) @ first.swapaxes(1, 2) @ rows
+        return start + ahead
+
+
+class PathTrimmingAndBoosting(Forecaster):
+    """The last checkpoint in the first directions of its path, further ahead in the first two.
+
+    Of the temporal SVD `U S V^T` of the raw weights, the last row is cut to `rank` directions;
+    coordinates of the first two become `u_n + boost (u_n - u_1)`. The forecast is the same at every
+    horizon. Within PPO the same is done every few iterations.
+
+    Source: PPTB, Tang et al., NeurIPS 2024.
+
+    Args:
+        rank: directions that are kept.
+        boost: step ahead, in units of the whole way so far.
+
+    Raises:
+        TiplError: the rank is below 1 or the boost negative.
+    """
+
+    name = "path trimming and boosting"
+    min_history = 2
+    BOOSTED = 2
+
+    def __init__(self, rank: int = 16, boost: float = 0.1) -> None:
+        if rank < 1 or not boost >= 0:
+            raise TiplError(
+                f"a rank of {rank} and a boost of {boost} were given; expected at least 1 and 0"
+            )
+        self.rank, self.boost = rank, boost
+
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        rows = histories.astype(np.float64)
+        u = _left_singular_vectors(rows)[:, :, : self.rank]  # [B, T, R]
+        last, way = u[:, -1:].copy(), u[:, -1:] - u[:, :1]
+        last[..., : self.BOOSTED] += self.boost * way[..., : self.BOOSTED]
+        ahead = last @ u.swapaxes(1, 2) @ rows  # [B, 1, R] @ [B, R, T] @ [B, T, P]
+        return np.repeat(ahead, len(horizons), axis=1)
+
+
+def _left_singular_vectors(rows: Float[np.ndarray, "B T P"]) -> Float[np.ndarray, "B T T"]:
+    """Columns by falling singular value."""
+    rows = rows.astype(np.float64)
+    _, vectors = np.linalg.eigh(rows @ rows.swapaxes(1, 2))
+    return np.asarray(vectors[:, :, ::-1])
+
+
+def _line_weights(length: int, horizons: list[int]) -> Float[np.ndarray, "H T"]:
+    """What a least-squares line over T times makes of their values, at each horizon."""
+    times = np.arange(length) - (length - 1) / 2
+    ahead = times[-1] + np.array(horizons)
+    return np.asarray(1 / length + ahead[:, None] * times / (times**2).sum())
+
+
+def _arrays(size: int, layout: ParamLayout | None) -> list[slice]:
+    """Where each array of weights lies in the flat parameters."""
+    if layout is None:
+        return [slice(0, size)]
+    ends = np.cumsum([0, *map(math.prod, layout.shapes)]).tolist()
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]

@@ -82,7 +82,8 @@ class Args:
     paths: Path
     """dataset to learn from"""
     shared: Path | None = None
-    """the same with a shared initial network, for the variants that learn from one"""
+    """the same with a shared initial network, for the variants that learn from it; by default they
+    are left out"""
     target: Literal["own", "elite"] = "own"
     """what to learn"""
     variants: tuple[str, ...] = ()
@@ -105,23 +106,17 @@ class Args:
 
 def trained(args: Args, changes: dict[str, Any]) -> tuple[TrainedForecaster, PathDataset, float]:
     """The model of a variant, the held-out trials, and the seconds that its training took."""
-    changes = dict(changes)
     split = PathDataset.open(args.paths).split(args.held_out)
+    changes = dict(changes)
     steps = round(args.num_steps * changes.pop("steps", 1))
     training = split.train
-    if changes.pop("shared", False):
-        training = PathDataset.open(_shared(args)).split(args.held_out).train
+    if changes.pop("shared", False) and args.shared is not None:
+        training = PathDataset.open(args.shared).split(args.held_out).train
     training = training.select(training.trials[: changes.pop("trials", training.num_trials)])
     config = TrainConfig(model="neuron", targets=(args.target,), num_steps=steps, **changes)
     start = time.monotonic()
     model = train(training, config=config, threads=args.threads, progress=False)
     return model, split.held_out, time.monotonic() - start
-
-
-def _shared(args: Args) -> Path:
-    if args.shared is None:
-        raise tipl.TiplError("no --shared paths were given, which this variant learns from")
-    return args.shared
 
 
 def optimized(args: Args, model: TrainedForecaster) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -195,6 +190,8 @@ def main(args: Args) -> None:
     results |= {"command": command_line("ablations.py", args), "versions": versions()}
     for name, changes in VARIANTS[args.target].items():
         if name in results["variants"] or (args.variants and name not in args.variants):
+            continue
+        if changes.get("shared") and args.shared is None:
             continue
         model, held_out, seconds = trained(args, changes)
         rows = dict(optimized(args, model)) | dict(best_wishes(args, model))

@@ -23,6 +23,7 @@ __all__ = [
     "MeanDisplacement",
     "NearestPath",
     "StandingStill",
+    "slope_weights",
     "squared_distances",
 ]
 
@@ -34,6 +35,12 @@ def squared_distances(
     one, many = params.astype(np.float64), others.astype(np.float64)
     squares = (one**2).sum(axis=1)[:, None] - 2 * one @ many.T + (many**2).sum(axis=1)
     return np.asarray(np.maximum(squares, 0))  # rounding may leave less than none
+
+
+def slope_weights(length: int) -> Float[np.ndarray, " T"]:
+    """What values at T times in a row are weighed by to give their least-squares slope."""
+    times = np.arange(length) - (length - 1) / 2
+    return np.asarray(times / (times**2).sum())
 
 
 class StandingStill(Forecaster):
@@ -94,8 +101,7 @@ class LeastSquaresLine(Forecaster):
         layout: ParamLayout | None,
     ) -> Float[np.ndarray, "B H P"]:
         recent = histories[:, -self.context :].astype(np.float64)
-        times = np.arange(recent.shape[1]) - (recent.shape[1] - 1) / 2
-        slope = np.einsum("t,btp->bp", times / (times**2).sum(), recent)
+        slope = np.einsum("t,btp->bp", slope_weights(recent.shape[1]), recent)
         return np.asarray(histories[:, -1:] + np.array(horizons)[:, None] * slope[:, None])
 
 

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from tipl.baselines import slope_weights
 from tipl.errors import TiplError
 from tipl.forecast import Forecaster
 from tipl.policy import ParamLayout
@@ -127,16 +128,14 @@ class PathTrimmingAndBoosting(Forecaster):
 
 def _left_singular_vectors(rows: Float[np.ndarray, "B T P"]) -> Float[np.ndarray, "B T T"]:
     """Columns by falling singular value."""
-    rows = rows.astype(np.float64)
     _, vectors = np.linalg.eigh(rows @ rows.swapaxes(1, 2))
     return np.asarray(vectors[:, :, ::-1])
 
 
 def _line_weights(length: int, horizons: list[int]) -> Float[np.ndarray, "H T"]:
     """What a least-squares line over T times makes of their values, at each horizon."""
-    times = np.arange(length) - (length - 1) / 2
-    ahead = times[-1] + np.array(horizons)
-    return np.asarray(1 / length + ahead[:, None] * times / (times**2).sum())
+    ahead = (length - 1) / 2 + np.array(horizons)  # from the middle, where the mean is
+    return np.asarray(1 / length + ahead[:, None] * slope_weights(length))
 
 
 def _arrays(size: int, layout: ParamLayout | None) -> list[slice]:

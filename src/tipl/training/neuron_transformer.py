@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from tipl.paths import PathDataset
 from tipl.policy import layer_sizes
 from tipl.training.action_error import ActionError
 from tipl.training.config import Target, TrainConfig
-from tipl.training.data import ReturnScale, return_scale, usable
+from tipl.training.data import return_scale, usable
 from tipl.training.elite import EliteLoss, fresh_networks
 from tipl.training.loop import Curve, fit
 from tipl.training.own import (
@@ -54,16 +55,19 @@ def train_neuron_transformer(
     _check([*datasets, *held_out])
     first = datasets[0]
     scale = return_scale(usable(first).episodic_return())
-    paths = [
-        learning_paths(dataset, scale, config.seed, anchors=_anchors(config))
-        for dataset in datasets
-    ]
-    job = _Job(datasets, held_out, paths, scale, config, progress)
+    # policies have to be run where their actions count
+    anchors = NUM_ANCHORS if "own" in config.targets and config.behaviour_weight else 0
+    read = partial(learning_paths, scale=scale, anchors=anchors)
+    paths = [read(dataset, seed=config.seed) for dataset in datasets]
+    others = []
+    if "own" in config.targets:
+        others = [read(dataset, seed=HELD_OUT_SEED) for dataset in held_out]
+    job = _Job(datasets, paths, others, config, progress)
     models: dict[Target, NeuronTransformer] = {}
     with torch_threads(thread_count(threads)):
         for target in dict.fromkeys(config.targets):
             models[target] = job.train_elite() if target == "elite" else job.train_own()
-    steps = sum(data.env_steps for data in paths)
+    steps = sum(data.env_steps for data in [*paths, *others])
     return NeuronTransformerForecaster(
         models,
         first.task,
@@ -72,11 +76,6 @@ def train_neuron_transformer(
         scale,
         {"curves": job.curves, "env_steps": steps + job.env_steps, **job.record},
     )
-
-
-def _anchors(config: TrainConfig) -> int:
-    """Policies of each path that have to be run: none where actions do not count."""
-    return NUM_ANCHORS if "own" in config.targets and config.behaviour_weight else 0
 
 
 def _check(datasets: Sequence[PathDataset]) -> None:
@@ -103,14 +102,13 @@ class _Job:
     def __init__(
         self,
         datasets: Sequence[PathDataset],
-        held_out: Sequence[PathDataset],
         paths: Sequence[LearningPaths],
-        return_scale: ReturnScale,
+        held_out: Sequence[LearningPaths],
         config: TrainConfig,
         progress: bool,
     ) -> None:
-        self.datasets, self.held_out, self.paths = datasets, held_out, paths
-        self.return_scale, self.config, self.progress = return_scale, config, progress
+        self.datasets, self.paths, self.held_out = datasets, paths, held_out
+        self.config, self.progress = config, progress
         self.action_error = ActionError(datasets[0].task)
         self.scales = change_scales(datasets)
         self.curves: dict[str, Curve] = {}
@@ -124,14 +122,7 @@ class _Job:
         loss = OwnLoss(self.paths, config, self.action_error)
         held_out_loss = None
         if self.held_out:
-            others = [
-                learning_paths(
-                    other, self.return_scale, HELD_OUT_SEED, anchors=_anchors(self.config)
-                )
-                for other in self.held_out
-            ]
-            self.env_steps += sum(other.env_steps for other in others)
-            held_out_loss = OwnLoss(others, config, self.action_error)
+            held_out_loss = OwnLoss(self.held_out, config, self.action_error)
 
         @torch.inference_mode()
         def unseen(still: bool = False) -> float:

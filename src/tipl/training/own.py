@@ -82,20 +82,16 @@ def learning_paths(
         seed: of the episodes.
         anchors: checkpoints of each path whose policies are run; 0 where no states are needed.
     """
-    params = usable_params(paths)
-    task, layout = paths.task, paths.layout
-    observations, places = np.zeros((len(params), 0, 0, task.observation_size)), np.zeros(0, int)
-    if anchors:
-        places = np.linspace(0, params.shape[1] - 1, anchors + 1).round().astype(int)[1:]
-        places = np.unique(places)
-        observations = _observations(params[:, places], paths, seed)
+    params, task = usable_params(paths), paths.task
+    last = params.shape[1] - 1
+    places = np.unique(np.linspace(0, last, anchors + 1).round().astype(int)[1:])
     return LearningPaths(
         torch.as_tensor(params),
-        layer_sizes(task, layout.hidden_sizes),
+        layer_sizes(task, paths.layout.hidden_sizes),
         not task.discrete,
         scale.scaled(usable(paths).episodic_return()),
         torch.as_tensor(places),
-        torch.as_tensor(observations, dtype=torch.float32),
+        torch.as_tensor(_observations(params[:, places], paths, seed)),
     )
 
 
@@ -104,6 +100,8 @@ def _observations(
 ) -> Float[np.ndarray, "N C S O"]:
     """What policies see, normalised."""
     N, C, P = params.shape
+    if C == 0:
+        return np.zeros((N, 0, 0, paths.task.observation_size), np.float32)
     seen = visited_observations(
         params.reshape(-1, P),  # [N, C, P] -> [N * C, P]
         paths.layout,

@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import resource
-import shutil
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
-from tipl import storage
-from tipl.atomic import explained
 from tipl.collection import CollectConfig, collect
 from tipl.envs import make_task
 from tipl.errors import TiplError
@@ -31,11 +23,10 @@ from tipl.paths import PathDataset
 from tipl.policy import Policy
 from tipl.results import Result
 from tipl.run_report import print_headline, report_run
+from tipl.stages import Stages, prepare_run
 from tipl.training import TrainConfig, train
 
 __all__ = ["DemoConfig", "demo"]
-
-Made = TypeVar("Made")
 
 HELD_OUT = 0.25
 """Share of the trials that no model sees."""
@@ -88,54 +79,6 @@ class DemoConfig:
             )
 
 
-class _Stages:
-    """Does the stages of a run that are not done yet, and records them in `stages.json`."""
-
-    def __init__(self, directory: Path, console: Console) -> None:
-        self.path, self.console = directory / "stages.json", console
-        record = storage.read_json(self.path, "the record of a demo's stages")
-        self.records: dict[str, dict[str, Any]] = {
-            stage["name"]: stage for stage in record["stages"]
-        }
-
-    def run(
-        self,
-        name: str,
-        command: str,
-        depends: dict[str, Any],
-        output: Path,
-        work: Callable[[], Made],
-        load: Callable[[], Made],
-    ) -> Made:
-        """What a stage makes: loaded if it was made from the same before, or made now.
-
-        Args:
-            name: the stage.
-            command: the command line that does the same.
-            depends: all that the result depends on; each stage's contains those before it.
-            output: a file that is there when the stage is done.
-            work: makes the result.
-            load: reads it.
-        """
-        self.console.print(Text.assemble((name, "bold"), "  ", (command, "dim")))
-        digest = storage.content_digest(depends)
-        if self.records.get(name, {}).get("digest") == digest and output.exists():
-            self.console.print("  already there: reused")
-            return load()
-        start = time.monotonic()
-        made = work()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.records[name] = {
-            "name": name,
-            "command": command,
-            "seconds": round(time.monotonic() - start, 1),
-            "peak_rss_mb": round(peak / (1e6 if sys.platform == "darwin" else 1e3)),
-            "digest": digest,
-        }
-        storage.write_json(self.path, {"stages": list(self.records.values())})
-        return made
-
-
 def demo(
     out: str | Path = "runs/demo",
     config: DemoConfig | None = None,
@@ -163,7 +106,7 @@ def demo(
     config, directory = config or DemoConfig(), Path(out)
     make_task(config.env_id)
     thread_count(threads)  # before the first stage, not after minutes of work
-    _prepare(directory, fresh)
+    prepare_run(directory, fresh, "demo")
     job = _Job(directory, config, threads, progress)
     paths = job.collect()
     models = [job.train(paths, name) for name in MODELS]
@@ -175,21 +118,6 @@ def demo(
         print_headline(results, paths.num_checkpoints, Console())
         Console().print(f"Report: {directory / 'report.html'}", highlight=False)
     return results
-
-
-def _prepare(directory: Path, fresh: bool) -> None:
-    """Makes the run's directory; with `fresh`, removes what an earlier run left in it."""
-    stages = directory / "stages.json"
-    with explained("use", directory):
-        if directory.exists() and any(directory.iterdir()) and not stages.exists():
-            raise TiplError(
-                f"{directory} holds other files than a demo's; choose another --out, or remove it"
-            )
-        if fresh and directory.exists():
-            shutil.rmtree(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-    if not stages.exists():
-        storage.write_json(stages, {"stages": []})
 
 
 def _flag(option: str, value: Any) -> str:
@@ -206,7 +134,7 @@ class _Job:
     ) -> None:
         self.directory, self.config = directory, config
         self.threads, self.progress = threads, progress
-        self.stages = _Stages(directory, Console(stderr=True, quiet=not progress))
+        self.stages = Stages(directory, Console(stderr=True, quiet=not progress))
         # what the result of the stages so far depends on
         self.depends: dict[str, Any] = {"version": importlib.metadata.version("tipl")}
 

@@ -208,6 +208,7 @@ def test_make_forecasts_takes_the_rivals_along(dataset: PathDataset) -> None:
     methods = {start: [case.method for case in made.cases if case.start == start
                        and case.horizon == 1] for start in (0, 3)}  # fmt: skip
     memories = ["mean displacement", "nearest training path", "matched noise"]
+    memories += ["partial least squares on return"]
     memories += ["best stored policy, copied", "best stored policy, output layer fitted"]
     assert methods[0] == [STILL, *memories, model.name]
     lines = ["last-difference line", "least-squares line"]
@@ -222,7 +223,8 @@ def test_no_stored_policy_is_the_best_where_each_trial_has_its_own_physics(tmp_p
     make_dataset(tmp_path / "paths", vary={"gravity": [0.5, 2.0]})
     dataset = PathDataset.open(tmp_path / "paths")
     found = [rival.name for rival in rivals([tiny_model(dataset.select([0, 1]))], dataset)]
-    assert found[6:] == ["mean displacement", "nearest training path", "matched noise"]
+    memories = ["mean displacement", "nearest training path", "matched noise"]
+    assert found[6:] == [*memories, "partial least squares on return"]
 
 
 # --- how far they miss -----------------------------------------------------------------------
@@ -245,6 +247,33 @@ def test_weight_errors_by_hand(forecasts: ForecastSet, paths: PathDataset) -> No
             moved = now - true[:, case.target]
             expected = np.sqrt((missed**2).sum(1)) / np.sqrt((moved**2).sum(1))
             np.testing.assert_allclose(errors[f], expected, rtol=1e-5)
+
+
+def test_action_errors_by_hand(forecasts: ForecastSet, paths: PathDataset) -> None:
+    errors, states = forecasts.action_errors(seed=5), forecasts._visited_states(5)
+    assert len(np.unique(states, axis=0)) > 100
+    limit = paths.task.action_bounds[1][0]
+
+    def actions(params: np.ndarray) -> np.ndarray:
+        """Of a network of three hidden units: 4 x 3 weights, 3 biases, 3 weights, 1 bias."""
+        hidden = np.tanh(states @ params[:12].reshape(3, 4).T + params[12:15])
+        return np.clip(hidden @ params[15:18] + params[18], -limit, limit)
+
+    true = paths.params()
+    for f, case in enumerate(forecasts.cases):
+        for n in range(len(USABLE)):
+            wanted = actions(true[n, case.target])
+            missed = np.square(actions(forecasts.params[f, n]) - wanted).mean()
+            still = np.square(actions(true[n, case.start]) - wanted).mean()
+            assert errors[f, n] == pytest.approx(np.sqrt(missed / still), rel=1e-3, abs=1e-3)
+        if case.method in (STILL, "oracle"):
+            assert (errors[f] == (1 if case.method == STILL else 0)).all()
+
+
+def test_actions_are_not_compared_where_physics_vary(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "paths", vary={"gravity": [0.5, 2.0]})
+    made = make_forecasts([], PathDataset.open(tmp_path / "paths"), (0.5,), (1,))
+    assert made.evaluate(1).action_errors is None
 
 
 # --- what they return ------------------------------------------------------------------------
@@ -385,6 +414,7 @@ def test_results_are_means_over_trials(
     assert len(found) == len(rows)
     settings = {0: "untrained network, horizon {}", 3: "history 50%, horizon {}"}
     errors = forecasts.weight_errors()
+    assert returns.action_errors is not None
     places = {(case.start, case.horizon) for case in forecasts.cases}
     assert places == {(0, 1), (0, 2), (0, 6), (3, 1), (3, 2), (3, 3)}
     expected: dict[tuple[str, str, str], np.ndarray] = {}
@@ -396,12 +426,20 @@ def test_results_are_means_over_trials(
             if (case.start, case.horizon) == (start, horizon):
                 measured[case.method] = returns.forecasts[f]
                 expected[case.method, setting, "weight_error"] = errors[f]
+                expected[case.method, setting, "action_error"] = returns.action_errors[f]
         for method, values in measured.items():
             expected[method, setting, "episodic_return"] = values.mean(axis=1)
             if method != STILL:
                 change = values.mean(axis=1) - still
                 expected[method, setting, "return_minus_standing_still"] = change
-    assert set(found) == set(expected)
+                better = (change > 0) + 0.5 * (change == 0)
+                expected[method, setting, "probability_of_improvement"] = better
+            if method != TRUE_CHECKPOINT:
+                true = returns.checkpoints[:, start + horizon].mean(axis=1)
+                expected[method, setting, "return_minus_true"] = values.mean(axis=1) - true
+    iqms = {key for key in found if key[2] == "episodic_return_iqm"}
+    assert {key[:2] for key in iqms} == {key[:2] for key in found if key[2] == "episodic_return"}
+    assert set(found) - iqms == set(expected)
     for key, values in expected.items():
         row = found[key]
         assert row.value == pytest.approx(values.sum() / len(USABLE))
@@ -410,7 +448,7 @@ def test_results_are_means_over_trials(
         assert row.task == "InvertedPendulum-v4"
         assert row.experiment == ("optimize" if "untrained" in row.setting else "forecast")
         assert row.n_trials == len(USABLE)
-        assert row.n_episodes == (0 if row.metric == "weight_error" else 2)
+        assert row.n_episodes == (0 if row.metric.endswith("_error") else 2)
         assert row.command == "tipl evaluate somewhere"
 
 

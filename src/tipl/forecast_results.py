@@ -10,7 +10,13 @@ import numpy as np
 from tipl.baselines import StandingStill
 from tipl.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
 from tipl.results import Result
-from tipl.stats import Interval, mean_interval, paired_difference_interval
+from tipl.stats import (
+    Interval,
+    iqm_interval,
+    mean_interval,
+    paired_difference_interval,
+    probability_of_improvement,
+)
 
 __all__ = ["TRUE_CHECKPOINT", "forecast_results", "history_label"]
 
@@ -33,9 +39,14 @@ def forecast_results(
     """One row for each case and metric, and for the true checkpoint beside each case.
 
     Histories of checkpoint 0 alone are the experiment `optimize`, longer ones `forecast`. The
-    metrics are `episodic_return`, `return_minus_standing_still` (paired by trial) and
-    `weight_error` (distance from the true checkpoint, in units of standing still's distance) and,
-    to tell learning from remembering, `distance_from_training_ends` (see `ForecastSet`).
+    metrics are:
+
+    - `episodic_return` and `episodic_return_iqm`: mean and interquartile mean over trials;
+    - `return_minus_standing_still` and `return_minus_true`, paired by trial with the return at the
+      history's end and at the true later checkpoint; `probability_of_improvement` over the former;
+    - `weight_error`: distance from the true checkpoint, in units of standing still's distance;
+    - `action_error`: the same of actions, where they were measured (see `ForecastReturns`);
+    - `distance_from_training_ends` (see `ForecastSet`), to tell learning from remembering.
 
     Args:
         forecasts: the cases.
@@ -69,20 +80,35 @@ def forecast_results(
     for place, cases in _by_place(forecasts.cases):
         still = returns.checkpoints[:, place.start]
         true = returns.checkpoints[:, place.target]
-        add(place, TRUE_CHECKPOINT, "episodic_return", mean_interval(true), n_episodes)
-        change = paired_difference_interval(true, still)
-        add(place, TRUE_CHECKPOINT, "return_minus_standing_still", change, n_episodes)
+        for metric, interval in _return_intervals(TRUE_CHECKPOINT, true, still).items():
+            add(place, TRUE_CHECKPOINT, metric, interval, n_episodes)
         for f, case in cases:
-            mean = mean_interval(returns.forecasts[f])
-            add(case, case.method, "episodic_return", mean, n_episodes)
-            if case.method != StandingStill.name:
-                change = paired_difference_interval(returns.forecasts[f], still)
-                add(case, case.method, "return_minus_standing_still", change, n_episodes)
-            add(case, case.method, "weight_error", mean_interval(errors[f]), 0)
-            if forecasts.end_distances is not None:
-                away = mean_interval(forecasts.end_distances[f].astype(np.float64))
-                add(case, case.method, "distance_from_training_ends", away, 0)
+            reached = returns.forecasts[f]
+            measured = _return_intervals(case.method, reached, still)
+            measured["return_minus_true"] = paired_difference_interval(reached, true)
+            for metric, interval in measured.items():
+                add(case, case.method, metric, interval, n_episodes)
+            distances = {
+                "weight_error": errors,
+                "action_error": returns.action_errors,
+                "distance_from_training_ends": forecasts.end_distances,
+            }
+            for metric, known in distances.items():
+                if known is not None:
+                    add(case, case.method, metric, mean_interval(known[f].astype(np.float64)), 0)
     return rows
+
+
+def _return_intervals(method: str, reached: Array, still: Array) -> dict[str, Interval]:
+    """What a method's returns say alone, and beside those of standing still."""
+    found = {
+        "episodic_return": mean_interval(reached),
+        "episodic_return_iqm": iqm_interval(reached),
+    }
+    if method != StandingStill.name:
+        found["return_minus_standing_still"] = paired_difference_interval(reached, still)
+        found["probability_of_improvement"] = probability_of_improvement(reached, still)
+    return found
 
 
 def _by_place(

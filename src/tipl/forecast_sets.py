@@ -16,12 +16,16 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from tipl import storage
+from tipl.actions import best_actions
 from tipl.baselines import squared_distances
+from tipl.behaviour import action_unit, visited_observations
 from tipl.errors import TiplError
 from tipl.evaluation import evaluate_stack
 from tipl.forecast import Forecaster, TrainedForecaster
 from tipl.paths import PathDataset
+from tipl.policy import stacked_mlp
 from tipl.rivals import rivals, training_paths
+from tipl.tasks import TaskSpec
 
 __all__ = [
     "ForecastCase",
@@ -43,6 +47,10 @@ STARTS = (0.0, 0.1, 0.25, 0.5, 0.75)
 HORIZONS = (1, 2, 5, 10, 20, 50)
 """Checkpoints ahead, as far as the path goes; the jump to its end comes on top."""
 
+NUM_ANCHORS, STEPS_OF_ANCHOR, NUM_STATES = 4, 200, 512
+"""Checkpoints of each true path that are run, for so many steps each, to see the states on which
+actions are compared, and how many of these are kept."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ForecastCase:
@@ -63,15 +71,19 @@ class ForecastCase:
 
 @dataclasses.dataclass(frozen=True)
 class ForecastReturns:
-    """What forecasts and true checkpoints returned in the environment.
+    """What forecasts and true checkpoints did in the environment.
 
     Attributes:
         forecasts: episodic returns `[F, N, E]` of each case.
         checkpoints: episodic returns `[N, T, E]` of the true checkpoints.
+        action_errors: how far the actions of each forecast are from those of the true later
+            checkpoint on the same states, in units of standing still's distance; None where
+            physics vary.
     """
 
     forecasts: Float64[np.ndarray, "F N E"]
     checkpoints: Float64[np.ndarray, "N T E"]
+    action_errors: Float64[np.ndarray, "F N"] | None = None
 
     def save(self, directory: str | Path, settings: dict[str, Any]) -> None:
         """Writes `returns.safetensors` into the directory of the forecasts.
@@ -81,6 +93,8 @@ class ForecastReturns:
             settings: how the returns were measured; `load` gives them back.
         """
         tensors = {"forecasts": self.forecasts, "checkpoints": self.checkpoints}
+        if self.action_errors is not None:
+            tensors["action_errors"] = self.action_errors
         storage.write_tensors(Path(directory) / "returns.safetensors", tensors, settings)
 
     @classmethod
@@ -214,7 +228,54 @@ class ForecastSet:
         return ForecastReturns(
             returns[:count].reshape(*self.params.shape[:2], episodes),  # [F * N, E] -> [F, N, E]
             returns[count:].reshape(*true.shape[:2], episodes),  # [N * T, E] -> [N, T, E]
+            None if physics else self.action_errors(seed),
         )
+
+    def action_errors(self, seed: int = 0) -> Float64[np.ndarray, "F N"]:
+        """Distance of each forecast's actions from the true checkpoint's, on the same states.
+
+        The root mean square over states that PPO's own policies visit along the held-out paths, in
+        units of standing still's. Of discrete actions, the share of states with another action.
+
+        Args:
+            seed: of the environments in which the states are visited.
+        """
+        true, task = self.paths.params(), self.paths.task
+        states = self._visited_states(seed)
+        missed = np.empty(self.params.shape[:2])
+        still = np.empty_like(missed)
+        actions: dict[int, Array] = {}
+
+        def acted(params: Array) -> Array:
+            actor = stacked_mlp(self.paths.layout.unflatten(np.ascontiguousarray(params)), "actor")
+            return best_actions(task, actor.forward(np.repeat(states[None], len(params), axis=0)))
+
+        for f, case in enumerate(self.cases):
+            for checkpoint in (case.start, case.target):
+                if checkpoint not in actions:
+                    actions[checkpoint] = acted(true[:, checkpoint])
+            wanted = actions[case.target]
+            missed[f] = _action_distance(task, acted(self.params[f]), wanted)
+            still[f] = _action_distance(task, actions[case.start], wanted)
+        return missed / np.maximum(still, 1e-12)
+
+    def _visited_states(self, seed: int) -> Float32[np.ndarray, "S O"]:
+        """A fixed sample of normalised observations along the true paths."""
+        true, layout = self.paths.params(), self.paths.layout
+        anchors = np.unique(np.linspace(0, true.shape[1] - 1, NUM_ANCHORS + 1).round())[1:]
+        policies = true[:, anchors.astype(int)].reshape(-1, layout.size)  # [N, C, P] -> [N * C, P]
+        seen = visited_observations(policies, layout, self.paths.task, STEPS_OF_ANCHOR, seed=seed)
+        states = seen.reshape(-1, seen.shape[-1])  # [N * C, S, O] -> [N * C * S, O]
+        chosen = np.random.default_rng(seed).permutation(len(states))[:NUM_STATES]
+        return np.ascontiguousarray(states[np.sort(chosen)])
+
+
+def _action_distance(task: TaskSpec, actions: Array, others: Array) -> Float64[np.ndarray, " N"]:
+    """How far actions of N policies on S states are from others."""
+    if task.discrete:
+        return np.asarray((actions != others).mean(axis=1, dtype=np.float64))
+    apart = (actions.astype(np.float64) - others) / action_unit(task)  # [N, S, A]
+    return np.asarray(np.sqrt(np.square(apart).mean(axis=(1, 2))))
 
 
 def held_out_trials(paths: PathDataset, forecasters: Sequence[Forecaster]) -> PathDataset:

@@ -57,6 +57,7 @@ METHOD_COLOURS = {
     "NeuronTransformer": ACCENT,
     "NeuronTransformer (elite)": GOLD,
     "PPO": BLUE,
+    "random walk": GREY,
     "true later checkpoint": BLUE,
     "standing still": GREY,
     "untrained": GREY,

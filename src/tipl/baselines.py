@@ -23,6 +23,7 @@ __all__ = [
     "MeanDisplacement",
     "NearestPath",
     "StandingStill",
+    "TrainingPaths",
     "slope_weights",
     "squared_distances",
 ]
@@ -128,7 +129,7 @@ class BestStoredPolicy(Forecaster):
         return np.tile(self.params, (len(histories), len(horizons), 1))
 
 
-class _TrainingPaths(Forecaster):
+class TrainingPaths(Forecaster):
     """A rival that remembers paths, and moves the last checkpoint by what they did.
 
     Args:
@@ -164,7 +165,7 @@ class _TrainingPaths(Forecaster):
         """How networks that stand at a checkpoint go on, each or all alike."""
 
 
-class MeanDisplacement(_TrainingPaths):
+class MeanDisplacement(TrainingPaths):
     """Adds the mean of what the training paths did from the same checkpoint on."""
 
     name = "mean displacement"
@@ -175,7 +176,7 @@ class MeanDisplacement(_TrainingPaths):
         return np.asarray(self.displacements(start, horizon).mean(axis=0, keepdims=True))
 
 
-class NearestPath(_TrainingPaths):
+class NearestPath(TrainingPaths):
     """Adds what the nearest training path did from the same checkpoint on.
 
     The nearest one is that whose checkpoint has the smallest Euclidean distance.
@@ -194,7 +195,7 @@ class NearestPath(_TrainingPaths):
         return np.asarray(self.displacements(start, horizon)[self.nearest(start, params)])
 
 
-class MatchedNoise(_TrainingPaths):
+class MatchedNoise(TrainingPaths):
     """Goes in a random direction, as far as the training paths went on average.
 
     Each parameter array is moved as far as its own.

@@ -15,6 +15,7 @@ from tipl.paths import PathMetadata
 from tipl.paths.metadata import Initial, Networks, Normaliser, library_versions
 from tipl.policy import ParamLayout, actor_layout, check_hidden_sizes
 from tipl.ppo import PPOConfig
+from tipl.pptb import PPTBConfig
 from tipl.variation import parse_ranges
 
 __all__ = ["CollectConfig"]
@@ -49,6 +50,8 @@ class CollectConfig:
     of the original values, drawn from a range (may be given several times)"""
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     """hyperparameters of PPO"""
+    pptb: PPTBConfig = dataclasses.field(default_factory=PPTBConfig)
+    """policy path trimming and boosting: replace the weights every few PPO iterations"""
 
     @property
     def group_size(self) -> int:
@@ -72,6 +75,7 @@ class CollectConfig:
             raise TiplError(f"the seed is {self.seed}; expected 0 or more")
         parse_ranges(self.vary)
         self._check_ppo()
+        self.pptb.check()
         if self.num_iterations < self.checkpoint_interval:
             raise TiplError(
                 f"total_steps is {self.total_steps}, but one checkpoint takes "
@@ -123,5 +127,6 @@ class CollectConfig:
             seed=self.seed,
             vary={name: list(bounds) for name, bounds in ranges.items()},
             ppo=dataclasses.asdict(self.ppo),
+            pptb={} if self.pptb.rank is None else dataclasses.asdict(self.pptb),
             versions=library_versions(),
         )

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from tipl.baselines import slope_weights
 from tipl.errors import TiplError
 from tipl.forecast import Forecaster
+from tipl.path_trimming import check_rank_and_boost, left_singular_vectors, trimmed_and_boosted
 from tipl.policy import ParamLayout
 
 __all__ = ["RELEX", "PathTrimmingAndBoosting", "TwoPointLine"]
@@ -78,7 +79,7 @@ class RELEX(Forecaster):
         ahead = np.empty((B, len(horizons), P))
         for columns in _arrays(P, layout):
             rows = displacements[:, :, columns]
-            first = _left_singular_vectors(rows)[:, :, : self.rank]  # [B, T, R]
+            first = left_singular_vectors(rows)[:, :, : self.rank]  # [B, T, R]
             # coordinates are s u and directions u^T D / s: the singular values cancel
             ahead[:, :, columns] = (lines @ first) @ first.swapaxes(1, 2) @ rows
         return start + ahead
@@ -87,11 +88,10 @@ class RELEX(Forecaster):
 class PathTrimmingAndBoosting(Forecaster):
     """The last checkpoint in the first directions of its path, further ahead in the first two.
 
-    Of the temporal SVD `U S V^T` of the raw weights, the last row is cut to `rank` directions;
-    coordinates of the first two become `u_n + boost (u_n - u_1)`. The forecast is the same at every
-    horizon. Within PPO the same is done every few iterations.
+    The forecast is the same at every horizon: see `tipl.path_trimming.trimmed_and_boosted`. Within
+    PPO the same is done every few iterations (`tipl.pptb`).
 
-    Source: PPTB, Tang et al., NeurIPS 2024.
+    Source: PPTB, Tang et al., NeurIPS 2024, arXiv 2303.01391.
 
     Args:
         rank: directions that are kept.
@@ -103,13 +103,9 @@ class PathTrimmingAndBoosting(Forecaster):
 
     name = "path trimming and boosting"
     min_history = 2
-    BOOSTED = 2
 
     def __init__(self, rank: int = 16, boost: float = 0.1) -> None:
-        if rank < 1 or not boost >= 0:
-            raise TiplError(
-                f"a rank of {rank} and a boost of {boost} were given; expected at least 1 and 0"
-            )
+        check_rank_and_boost(rank, boost)
         self.rank, self.boost = rank, boost
 
     def _forecast(
@@ -118,18 +114,9 @@ class PathTrimmingAndBoosting(Forecaster):
         horizons: list[int],
         layout: ParamLayout | None,
     ) -> Float[np.ndarray, "B H P"]:
-        rows = histories.astype(np.float64)
-        u = _left_singular_vectors(rows)[:, :, : self.rank]  # [B, T, R]
-        last, way = u[:, -1:].copy(), u[:, -1:] - u[:, :1]
-        last[..., : self.BOOSTED] += self.boost * way[..., : self.BOOSTED]
-        ahead = last @ u.swapaxes(1, 2) @ rows  # [B, 1, R] @ [B, R, T] @ [B, T, P]
-        return np.repeat(ahead, len(horizons), axis=1)
-
-
-def _left_singular_vectors(rows: Float[np.ndarray, "B T P"]) -> Float[np.ndarray, "B T T"]:
-    """Columns by falling singular value."""
-    _, vectors = np.linalg.eigh(rows @ rows.swapaxes(1, 2))
-    return np.asarray(vectors[:, :, ::-1])
+        ahead = trimmed_and_boosted(histories, self.rank, self.boost)
+        # [B, P] -> [B, H, P]
+        return np.repeat(ahead[:, None], len(horizons), axis=1)
 
 
 def _line_weights(length: int, horizons: list[int]) -> Float[np.ndarray, "H T"]:

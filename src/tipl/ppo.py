@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -30,7 +30,7 @@ from tipl.policy import (
 from tipl.rollout import Rollout, advantages_and_returns
 from tipl.tasks import TaskSpec
 
-__all__ = ["PPO", "PPOConfig", "StoppedError"]
+__all__ = ["PPO", "PPOConfig", "PlugIn", "StoppedError"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,12 +49,26 @@ class StoppedError(Exception):
     """What ends `rollout` and `update` half-way when `PPO.stop` is set."""
 
 
+class PlugIn(Protocol):
+    """What changes the trials' weights between iterations, beside PPO itself."""
+
+    def after_update(self, ppo: PPO) -> None:
+        """Is called after each update; may write other weights into `ppo.params`."""
+
+    def state(self) -> dict[str, Array]:
+        """Everything needed to continue, as arrays."""
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Continues from what `state` returned."""
+
+
 class PPO:
     """N independent PPO trials, one environment each.
 
     `rollout()` then `update(rollout)` is one iteration. The actor's parameters come first in
     `params`, then the critic's. Once the event `stop` is set, whatever is under way raises
-    `StoppedError`, after which the trials are good for nothing but `set_state`.
+    `StoppedError`, after which the trials are good for nothing but `set_state`. A `plug_in`, if it
+    is set, is called at the end of every update, and its state is part of the trials'.
 
     Args:
         envs: N environments with same-step autoreset, as `tipl.envs.make_vec` makes them.
@@ -88,6 +102,7 @@ class PPO:
         self.num_iterations, self.seed, self.dtype = num_iterations, seed, dtype
         self.iteration = 0
         self.stop = threading.Event()
+        self.plug_in: PlugIn | None = None
         N, observation_size = len(self.trials), task.observation_size
         self.actor_layout = actor_layout(task, hidden_sizes)
         self.layout = self.actor_layout + ParamLayout.critic(observation_size, hidden_sizes)
@@ -272,6 +287,9 @@ class PPO:
         self.adam.num_steps += config.update_epochs * config.num_minibatches
         self.iteration += 1
         self._hold_diverged()
+        if self.plug_in is not None:
+            self.plug_in.after_update(self)
+            self._hold_diverged()  # against what the plug-in made of the weights
 
     def _hold_diverged(self) -> None:
         """Labels trials with weights that are not finite and holds them at their last finite."""
@@ -299,6 +317,8 @@ class PPO:
         }
         if self.observation_moments is not None:
             parts["observation_moments"] = self.observation_moments.state()
+        if self.plug_in is not None:
+            parts["plug_in"] = self.plug_in.state()
         return {
             f"{part}.{name}": np.array(array)
             for part, arrays in parts.items()
@@ -316,6 +336,8 @@ class PPO:
         self.envs.set_state(parts["envs"])  # type: ignore[attr-defined]
         if self.observation_moments is not None:
             self.observation_moments.set_state(parts["observation_moments"])
+        if self.plug_in is not None:
+            self.plug_in.set_state(parts["plug_in"])
         for name in STATE_ARRAYS:
             getattr(self, name)[...] = parts["ppo"][name]
         self.last_finite[:] = self.params

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from tipl.baselines import (
@@ -20,6 +21,7 @@ from tipl.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
 from tipl.forecast import FittedOutputLayer, Forecaster, TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.policy import stacked_mlp
+from tipl.return_regression import PartialLeastSquares, scikit_learn_is_installed
 from tipl.training.action_error import ActionError
 
 __all__ = ["fitted_output_layer", "rivals", "training_paths"]
@@ -40,6 +42,8 @@ def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> P
 def rivals(models: Sequence[TrainedForecaster], paths: PathDataset) -> list[Forecaster]:
     """Standing still, what extrapolates a history, and what remembers the training trials.
 
+    Partial least squares is among them where scikit-learn is installed and returns are known.
+
     Args:
         models: the models. Where they were trained on other datasets, nothing is remembered.
         paths: the dataset on which all are compared; its best policy is looked for in the
@@ -52,6 +56,9 @@ def rivals(models: Sequence[TrainedForecaster], paths: PathDataset) -> list[Fore
         return found
     params, layout, metadata = training.params(), paths.layout, paths.metadata
     found += [kind(params, layout) for kind in (MeanDisplacement, NearestPath, MatchedNoise)]
+    returns = training.episodic_return()
+    if scikit_learn_is_installed() and np.isfinite(returns).sum() > 1:
+        found.append(PartialLeastSquares(params, layout, returns))
     if metadata.normaliser == "frozen" and metadata.networks == "actor" and not metadata.vary:
         elite = best_checkpoint(training)
         found += [BestStoredPolicy(elite.policy.params, layout), fitted_output_layer(elite)]

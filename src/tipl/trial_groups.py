@@ -18,6 +18,7 @@ from tipl.locks import FileLock
 from tipl.paths import PathMetadata
 from tipl.paths.parts import PartRange, part_ranges, write_part
 from tipl.ppo import PPO, StoppedError
+from tipl.pptb import PathBooster
 from tipl.variation import draw_physics
 
 __all__ = ["TrialGroup", "unfinished_groups"]
@@ -145,6 +146,8 @@ class TrialGroup:
             self.config.seed,
         )
         ppo.stop = self._stop
+        if self.config.pptb.rank is not None:
+            ppo.plug_in = PathBooster(self.config.pptb, ppo)
         return ppo
 
     def _resumed(self) -> tuple[PPO, int, list[dict[str, Array]]] | None:

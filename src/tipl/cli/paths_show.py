@@ -77,8 +77,15 @@ def _rows(summary: PathSummary) -> list[tuple[str, str]]:
             for name, (low, high) in metadata.vary.items()
         ),
         ("seed", str(metadata.seed)),
-        ("PPO", ", ".join(f"{name} {value}" for name, value in metadata.ppo.items())),
-        ("versions", ", ".join(f"{name} {value}" for name, value in metadata.versions.items())),
+        *(
+            (title, ", ".join(f"{name} {value}" for name, value in values.items()))
+            for title, values in (
+                ("PPO", metadata.ppo),
+                ("PPTB", metadata.pptb),
+                ("versions", metadata.versions),
+            )
+            if values
+        ),
         ("parts", parts + (" (run `tipl collect` again to make the rest)" if missing else "")),
         ("size on disk", f"{summary.size_on_disk / 1e6:,.1f} MB"),
     ]

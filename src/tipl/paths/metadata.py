@@ -40,6 +40,10 @@ _COUNTS = (
 )
 
 
+_LEFT_OUT_IF_EMPTY = ("vary", "pptb")
+"""Fields that files of before there was such a thing do not have."""
+
+
 @dataclass(frozen=True)
 class PathMetadata:
     """What all paths of a dataset have in common.
@@ -62,6 +66,7 @@ class PathMetadata:
         ppo: hyperparameters by name.
         vary: lowest and highest factor, by name, of the physics that differ between trials; each
             trial's own factors are stored with it.
+        pptb: settings of policy path trimming and boosting by name; none where PPO was left alone.
         versions: versions of the libraries that made the data, by name.
         format_version: version of the format on disk.
 
@@ -85,6 +90,7 @@ class PathMetadata:
     ppo: dict[str, Any]
     versions: dict[str, str]
     vary: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    pptb: dict[str, Any] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -120,8 +126,9 @@ class PathMetadata:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         # a task read back has floats where its maker may have given integers: hash the floats
         task = TaskSpec.from_json(self.task.to_json()).to_json()
-        if not self.vary:  # left out, as in the files of before anything could vary
-            del plain["vary"]
+        for name in _LEFT_OUT_IF_EMPTY:
+            if not plain[name]:
+                del plain[name]
         return {
             **plain,
             "task": task,
@@ -142,7 +149,7 @@ class PathMetadata:
                 f"the path dataset has format version {version!r}, but this tipl reads version "
                 f"{FORMAT_VERSION}; install the tipl that wrote it, or a newer one"
             )
-        data = {"vary": {}, **data}
+        data = {**{name: {} for name in _LEFT_OUT_IF_EMPTY}, **data}
         missing = [field.name for field in fields(cls) if field.name not in data]
         if missing:
             raise TiplError(

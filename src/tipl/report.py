@@ -7,6 +7,7 @@ wide and for a narrow page, and the style sheet shows the one that fits.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +27,9 @@ from tipl.results import Result, format_bounds, format_number, pivot
 __all__ = [
     "Cell",
     "Drawing",
-    "FigureSection",
+    "Picture",
     "Report",
+    "Section",
     "Stage",
     "Table",
     "pivot_table",
@@ -69,22 +71,66 @@ class Table:
 
 
 @dataclass(frozen=True)
-class FigureSection:
-    """A figure under its title, with a sentence that says what to see and its raw values."""
+class Picture:
+    """A raster picture that is embedded in the page.
+
+    Attributes:
+        data: the file's bytes: PNG or GIF.
+        text: what it shows, for readers who do not see it.
+        still: a PNG of the same, shown instead on paper and to readers who prefer no motion.
+    """
+
+    data: bytes
+    text: str
+    still: bytes | None = None
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI."""
+        return _data_uri(self.data)
+
+    @property
+    def still_source(self) -> str | None:
+        """The still as a data URI, if there is one."""
+        return None if self.still is None else _data_uri(self.still)
+
+
+def _data_uri(data: bytes) -> str:
+    kind = "gif" if data.startswith(b"GIF8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title and a sentence that says what to see; then what there is to see.
+
+    Attributes:
+        title: of the section.
+        sentence: what to see.
+        figure: a drawing.
+        pictures: raster pictures.
+        table: a table that is shown.
+        details: a table that is folded away: the raw values.
+    """
 
     title: str
     sentence: str
-    figure: Drawing
+    figure: Drawing | None = None
     details: Table | None = None
+    table: Table | None = None
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the work that the report is about, and the time that it took."""
+    """A stage of the work that the report is about, and what it took; NaN is not known."""
 
     name: str
     seconds: float
     note: str = ""
+    command: str = ""
+    cpu_seconds: float = math.nan
+    peak_rss_mb: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -94,7 +140,7 @@ class Report:
     title: str
     lead: Sequence[str]  # sentences
     headline: Table
-    sections: Sequence[FigureSection]
+    sections: Sequence[Section]
     results: Sequence[Result] = ()
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -133,8 +179,10 @@ def write_report(report: Report, path: str | Path) -> None:
     write_bytes_atomically(path, render_report(report).encode())
 
 
-def _draw(section: FigureSection, number: int) -> tuple[Markup, Markup]:
+def _draw(section: Section, number: int) -> tuple[Markup, Markup] | None:
     """The wide and the narrow drawing of a figure. Matplotlib has escaped the text in them."""
+    if section.figure is None:
+        return None
     return (
         Markup(figure_svg(section.figure(width=WIDE), prefix=f"f{number}-")),
         Markup(figure_svg(section.figure(width=NARROW), prefix=f"n{number}-")),

@@ -25,7 +25,8 @@ from tipl.forecast import (
 )
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.paths import PolicyPath
-from tipl.report import FigureSection, Table
+from tipl.report import Section, Table
+from tipl.return_regression import PartialLeastSquares
 from tipl.runs import Run
 from tipl.tokenizers import (
     TemporalSVD,
@@ -37,6 +38,7 @@ from tipl.tokenizers import (
 __all__ = [
     "forecast_coordinates",
     "learning_curves",
+    "optimized_by_horizon",
     "optimized_networks",
     "path_coordinates",
     "returns_by_horizon",
@@ -56,12 +58,12 @@ def _displacements(path: PolicyPath) -> Array:
     return np.asarray(path.params - path.params[:1].astype(np.float64))
 
 
-def learning_curves(run: Run) -> FigureSection:
+def learning_curves(run: Run) -> Section:
     """Return of every trial over its training."""
     returns, steps = run.paths.episodic_return(), run.paths.global_step
     seen = np.isfinite(returns)
     mean = np.where(seen, returns, 0).sum(0) / np.maximum(seen.sum(0), 1)
-    return FigureSection(
+    return Section(
         "PPO's learning curves",
         "Each thin line is one trial; the bold line is the median and the band holds the middle "
         "half. These are returns of training episodes, with exploration noise.",
@@ -79,7 +81,7 @@ def learning_curves(run: Run) -> FigureSection:
     )
 
 
-def svd_spectrum(run: Run) -> FigureSection:
+def svd_spectrum(run: Run) -> Section:
     """Information in the first directions of the temporal SVD."""
     spectra: dict[str, Array] = {}
     paths = run.forecasts.paths
@@ -96,7 +98,7 @@ def svd_spectrum(run: Run) -> FigureSection:
         f"{information_dimension(a, 0.9):,} for {name}" for name, a in spectra.items()
     )
     apart = "" if run.shared_network else " Different random networks have few in common."
-    return FigureSection(
+    return Section(
         "Information in the first directions of the temporal SVD",
         f"Directions that hold 90% of the information: {needed}.{apart}",
         partial(plots.svd_spectrum, spectra, note="displacements from each path's start"),
@@ -112,7 +114,7 @@ def svd_spectrum(run: Run) -> FigureSection:
     )
 
 
-def path_coordinates(run: Run) -> FigureSection:
+def path_coordinates(run: Run) -> Section:
     """The held-out paths in their own bases."""
     paths = run.forecasts.paths
     coordinates = np.stack(
@@ -121,7 +123,7 @@ def path_coordinates(run: Run) -> FigureSection:
             for rows in map(_displacements, paths)
         ]
     )
-    return FigureSection(
+    return Section(
         "The paths in their own coordinates",
         "In each held-out path's own basis the first coordinate grows steadily, and the later "
         "ones swing ever faster, as harmonics do: this is the regularity that can be forecast.",
@@ -147,13 +149,13 @@ LOSSES = {
 """What the loss is, by kind of model and target."""
 
 
-def training_curve(model: TrainedForecaster, target: Target) -> FigureSection:
+def training_curve(model: TrainedForecaster, target: Target) -> Section:
     """A model's loss over its training."""
     curve = {
         name: np.array([np.nan if value is None else value for value in values], float)
         for name, values in model.settings["curves"][target].items()
     }
-    return FigureSection(
+    return Section(
         f"Training the {model.with_options(target=target).name}",
         LOSSES[model.kind, target],
         partial(
@@ -168,7 +170,7 @@ def training_curve(model: TrainedForecaster, target: Target) -> FigureSection:
     )
 
 
-def forecast_coordinates(run: Run, model: PathTransformerForecaster) -> FigureSection:
+def forecast_coordinates(run: Run, model: PathTransformerForecaster) -> Section:
     """A held-out path beside its autoregressive forecasts."""
     paths = run.forecasts.paths
     path = paths[0]
@@ -180,7 +182,7 @@ def forecast_coordinates(run: Run, model: PathTransformerForecaster) -> FigureSe
         if start + 1 >= max(model.min_history, 3):
             ahead = model.forecast(path.params[: start + 1], range(1, end - start + 1))
             drawn.append((start, (ahead - path.params[0].astype(float)) @ basis.T))
-    return FigureSection(
+    return Section(
         f"One held-out path and its forecasts by the {model.name}",
         "Solid: the true path in its own coordinates. Dashed: autoregressive forecasts to the end, "
         "each from the history before it. Where they part, the horizon has been passed.",
@@ -194,13 +196,15 @@ def forecast_coordinates(run: Run, model: PathTransformerForecaster) -> FigureSe
     )
 
 
-def _panels(run: Run, metric: str, methods: Sequence[str]) -> tuple[Array, dict[str, Any]]:
+def _panels(
+    run: Run, metric: str, methods: Sequence[str], starts: Sequence[int]
+) -> tuple[Array, dict[str, Any]]:
     """Horizons, and for each history and method the rows `value, low, high` of a metric."""
     cases, length = run.forecasts.cases, run.paths.num_checkpoints
-    horizons = sorted({case.horizon for case in cases if case.start})
+    horizons = sorted({case.horizon for case in cases if case.start in starts})
     found = {(r.method, r.setting): r for r in run.results if r.metric == metric}
     panels: dict[str, dict[str, Array]] = {}
-    for start in sorted({case.start for case in cases if case.start}):
+    for start in starts:
         history = history_label(start, length)
         lines: dict[str, Array] = {}
         for method in methods:
@@ -209,7 +213,7 @@ def _panels(run: Run, metric: str, methods: Sequence[str]) -> tuple[Array, dict[
                 lines[method] = np.array(
                     [(r.value, r.low, r.high) if r else (np.nan,) * 3 for r in rows]
                 )
-        panels[f"{history} of the path"] = lines
+        panels[f"{history} of the path" if start else history] = lines
     return np.array(horizons), panels
 
 
@@ -219,6 +223,7 @@ TABLES_ONLY = (
     MatchedNoise.name,
     MeanDisplacement.name,
     NearestPath.name,
+    PartialLeastSquares.name,
     PathTrimmingAndBoosting.name,
     RELEX.name,
     TwoPointLine.name,
@@ -232,10 +237,37 @@ def _methods(run: Run) -> list[str]:
     return [method for method in methods if method not in TABLES_ONLY]
 
 
-def returns_by_horizon(run: Run) -> FigureSection:
+def _histories(run: Run) -> list[int]:
+    """Where histories end that cover a good part of a path: a tenth of it at least."""
+    end = run.paths.num_checkpoints - 1
+    return sorted({case.start for case in run.forecasts.cases if case.start >= 0.09 * end})
+
+
+def optimized_by_horizon(run: Run) -> Section:
+    """Return along forecasts that start at an untrained or hardly trained network."""
+    end = run.paths.num_checkpoints - 1
+    starts = sorted({case.start for case in run.forecasts.cases if case.start <= 0.11 * end})
+    methods = [TRUE_CHECKPOINT, *_methods(run)]
+    horizons, panels = _panels(run, "episodic_return", methods, starts)
+    return Section(
+        "Optimising by inference: return along the forecast",
+        "Each panel starts from the little that PPO has done by then, and follows the forecast to "
+        "the path's end with no further step in the environment; the blue line is PPO, with all of "
+        "its steps.",
+        partial(
+            plots.return_against_horizon,
+            horizons,
+            panels,
+            note=f"{run.trials_note}, mean and 95% interval",
+        ),
+    )
+
+
+def returns_by_horizon(run: Run) -> Section:
     """Return of the forecast policies against the horizon."""
-    horizons, panels = _panels(run, "episodic_return", [TRUE_CHECKPOINT, *_methods(run)])
-    return FigureSection(
+    methods = [TRUE_CHECKPOINT, *_methods(run)]
+    horizons, panels = _panels(run, "episodic_return", methods, _histories(run))
+    return Section(
         "Return of forecast policies against the horizon",
         "Above the grey line of standing still, a forecast has improved the policy with no step in "
         "the environment; the blue line is where PPO itself went, with all of its steps.",
@@ -248,13 +280,13 @@ def returns_by_horizon(run: Run) -> FigureSection:
     )
 
 
-def weight_errors_by_horizon(run: Run) -> FigureSection:
+def weight_errors_by_horizon(run: Run) -> Section:
     """Weight error of the forecasts against the horizon."""
     # the elite is somewhere else: no forecast of these weights
     left_out = (StandingStill.name, "NeuronTransformer (elite)")
     methods = [name for name in _methods(run) if name not in left_out]
-    horizons, panels = _panels(run, "weight_error", methods)
-    return FigureSection(
+    horizons, panels = _panels(run, "weight_error", methods, _histories(run))
+    return Section(
         "Weight error of forecasts against the horizon",
         "Distance of the forecast from the true later weights, over that of standing still: below "
         "1 the forecast is closer.",
@@ -267,7 +299,7 @@ def weight_errors_by_horizon(run: Run) -> FigureSection:
     )
 
 
-def optimized_networks(run: Run) -> FigureSection:
+def optimized_networks(run: Run) -> Section:
     """Returns of untrained networks, optimised ones and PPO."""
     end = run.paths.num_checkpoints - 1
     groups = {"untrained": run.returns.checkpoints[:, 0].mean(axis=1)}
@@ -285,7 +317,7 @@ def optimized_networks(run: Run) -> FigureSection:
         else "Each dot is a held-out random network, moved to the end of its path by forecasts "
         "from its untrained weights alone"
     )
-    return FigureSection(
+    return Section(
         "Optimising untrained networks by inference",
         f"{dot}, with no step in the environment; below, what PPO made of the networks.",
         partial(

@@ -18,7 +18,7 @@ from tipl.report import Report, pivot_table, write_report
 from tipl.results import Result, results_table, write_results
 from tipl.runs import Run, load_run
 
-__all__ = ["headline_results", "print_headline", "report_run", "run_report"]
+__all__ = ["headline_results", "print_headline", "report_run", "run_report", "shown_versions"]
 
 
 def report_run(directory: str | Path) -> list[Result]:
@@ -97,15 +97,16 @@ def run_report(run: Run) -> Report:
         ],
         results=run.results,
         commands=run.commands,
-        versions={
-            "Python": platform.python_version(),
-            **{
-                name: importlib.metadata.version(name)
-                for name in ("tipl", "torch", "numpy", "mujoco", "gymnasium")
-            },
-        },
+        versions=shown_versions(),
         stages=run.stages,
     )
+
+
+def shown_versions() -> dict[str, str]:
+    """Versions of what a report's numbers depend on, by name."""
+    libraries = ("tipl", "torch", "numpy", "mujoco", "gymnasium")
+    versions = {name: importlib.metadata.version(name) for name in libraries}
+    return {"Python": platform.python_version(), **versions}
 
 
 def _value(run: Run, **wanted: str) -> Result | None:

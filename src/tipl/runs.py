@@ -17,6 +17,7 @@ from tipl.forecast_sets import ForecastReturns, ForecastSet
 from tipl.paths import PathDataset
 from tipl.report import Stage
 from tipl.results import Result
+from tipl.rivals import rivals
 from tipl.stats import Interval, mean_interval
 from tipl.tokenizers import TemporalSVD
 
@@ -32,6 +33,7 @@ class Run:
     Attributes:
         paths: all collected trials.
         models: the trained models.
+        model_names: of their directories.
         forecasts: of the held-out trials.
         returns: of the forecasts and the true checkpoints.
         results: all rows of `results.jsonl`.
@@ -41,6 +43,7 @@ class Run:
 
     paths: PathDataset
     models: Sequence[TrainedForecaster]
+    model_names: Sequence[str]
     forecasts: ForecastSet
     returns: ForecastReturns
     results: Sequence[Result]
@@ -51,6 +54,11 @@ class Run:
     def shared_network(self) -> bool:
         """Whether all trials started from the same network, so that held-out ones did, too."""
         return self.paths.metadata.initial == "shared"
+
+    def forecasters(self) -> list[Forecaster]:
+        """All methods that forecast the held-out trials: the rivals, and the models in all ways."""
+        ways = [asked for model in self.models for asked in model.all_ways()]
+        return [*rivals(self.models, self.paths), *ways]
 
     @property
     def trials_note(self) -> str:
@@ -94,12 +102,20 @@ def load_run(directory: str | Path) -> Run:
     return Run(
         paths,
         models,
+        [config.parent.name for config in saved],
         forecasts,
         returns,
         results,
         list(commands.values()) or [settings["command"]],
         [
-            Stage(stage["name"], stage["seconds"], f"peak memory {stage['peak_rss_mb']:,} MB")
+            Stage(
+                stage["name"],
+                stage["seconds"],
+                f"peak memory {stage['peak_rss_mb']:,} MB",
+                stage["command"],
+                stage.get("cpu_seconds", math.nan),
+                float(stage["peak_rss_mb"]),
+            )
             for stage in record["stages"]
         ],
     )
@@ -167,7 +183,8 @@ def stage_results(stage: dict[str, Any], paths: PathDataset) -> list[Result]:
             paths.task.env_id, "stages", stage["name"], "whole stage", metric,
             float(stage[metric]), math.nan, math.nan, paths.num_trials, 0, stage["command"],
         )
-        for metric in ("seconds", "peak_rss_mb")
+        for metric in ("seconds", "cpu_seconds", "peak_rss_mb")
+        if metric in stage
     ]  # fmt: skip
 
 

@@ -58,8 +58,10 @@ class PathTransformerForecaster(TrainedForecaster, kind="PathTransformer"):
 
     @property
     def label(self) -> str:
-        """The kind of the model and its basis."""
-        return f"PathTransformer ({self.basis} basis)"
+        """The kind of the model, its basis, and what it is a basis of unless displacements."""
+        center = getattr(self.tokenizer, "center_kind", "initial")
+        of = {"initial": "", "none": ", raw weights", "mean": ", weights less their mean"}[center]
+        return f"PathTransformer ({self.basis} basis{of})"
 
     @property
     def basis(self) -> str:

@@ -1,0 +1,71 @@
+"""The benchmark: the paper's claims, all rivals and the ledger, by one command for each task."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+
+from tipl.benchmark.config import BenchmarkConfig, benchmark_config
+from tipl.benchmark.job import BenchmarkJob
+from tipl.benchmark.outcome import Benchmark, load_benchmark
+from tipl.benchmark.report import benchmark_report
+from tipl.envs import make_task
+from tipl.figure_style import WIDE, save_figure
+from tipl.options import thread_count
+from tipl.report import Report, write_report
+from tipl.results import write_results
+from tipl.stages import CommandStages, prepare_run
+
+__all__ = ["Benchmark", "BenchmarkConfig", "benchmark", "benchmark_config"]
+
+
+def benchmark(
+    config: BenchmarkConfig,
+    out: str | Path | None = None,
+    *,
+    fresh: bool = False,
+    threads: int | None = None,
+    progress: bool = True,
+    command: str | None = None,
+) -> Benchmark:
+    """Runs a benchmark, or what is left to do of it, and writes its report.
+
+    Its directory then holds `report.html`, `results.jsonl`, the figures as SVG and PNG in
+    `figures`, and all that its stages left.
+
+    Args:
+        config: what to do; see `benchmark_config`.
+        out: directory; by default `runs/benchmark/` and the task.
+        fresh: remove an earlier run's results from the directory first.
+        threads: of each stage; by default one for each processor.
+        progress: show the stages and their progress bars.
+        command: the command line, for the record; by default one with the task and directory.
+
+    Raises:
+        TiplError: the directory holds something else, an option is impossible, or a stage failed.
+    """
+    make_task(config.env_id)
+    thread_count(threads)  # before the first stage, not after minutes of work
+    directory = Path("runs") / "benchmark" / config.env_id if out is None else Path(out)
+    prepare_run(directory, fresh, "benchmark")
+    stages = CommandStages(directory, Console(stderr=True, quiet=not progress))
+    BenchmarkJob(directory, config, stages, threads).run()
+    command = command or shlex.join(["tipl", "benchmark", config.env_id, "--out", str(directory)])
+    found = load_benchmark(directory, config, command)
+    write_results(directory / "results.jsonl", found.results)
+    report = benchmark_report(found)
+    write_report(report, directory / "report.html")
+    save_figures(report, directory / "figures")
+    return found
+
+
+def save_figures(report: Report, directory: Path) -> None:
+    """Writes every figure of a report as SVG and PNG, named by the titles of their sections."""
+    directory.mkdir(exist_ok=True)
+    for number, section in enumerate(report.sections, 1):
+        if section.figure is not None:
+            words = "".join(c if c.isalnum() else " " for c in section.title.lower()).split()
+            name = f"{number:02d}-{'-'.join(words)}"
+            save_figure(section.figure(width=WIDE), directory, name)

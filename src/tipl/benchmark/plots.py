@@ -1,0 +1,114 @@
+"""Figures of a benchmark that no other report has; see `tipl.plots` for their conventions."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Integer
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter
+
+from tipl.figure_style import (
+    BLUE,
+    GREY,
+    INK,
+    SERIES,
+    WIDE,
+    legend,
+    method_colour,
+    panel_grid,
+    styled,
+)
+
+__all__ = ["paired_learning_curves", "steps_to_reach"]
+
+_SIZES = (4.0, 6.0, 8.0, 10.0)
+"""Of the dots of the shares, the smallest share first."""
+
+
+@styled
+def steps_to_reach(
+    shares: Sequence[float],
+    steps: Mapping[str, Float[np.ndarray, "S 3"]],
+    *,
+    note: str,
+    width: float = WIDE,
+) -> Figure:
+    """Environment steps that each method needs for each share of PPO's improvement.
+
+    Args:
+        shares: parts of the way, rising.
+        steps: by method, a row `value, low, high` a share; infinite where it is not reached.
+        note: printed on the figure.
+        width: in inches.
+    """
+    height = 0.7 + 0.48 * len(steps)
+    figure, (axes,) = panel_grid(
+        1, width, height, "environment steps of one trial", "", note, grid="x"
+    )
+    for row, (name, intervals) in enumerate(steps.items()):
+        colour = method_colour(name)
+        for size, (value, low, high) in zip(_SIZES[-len(shares) :], intervals, strict=True):
+            if np.isfinite(value):
+                known = [bound for bound in (low, high) if np.isfinite(bound)]
+                axes.plot(known, [row] * len(known), color=colour, alpha=0.3, lw=3)
+                axes.plot([value], [row], "o", color=colour, ms=size, alpha=0.6, mew=0)
+        reached = [
+            share
+            for share, (value, *_) in zip(shares, intervals, strict=True)
+            if np.isfinite(value)
+        ]
+        most = f"{max(reached):.0%} reached" if reached else "none reached"
+        label = textwrap.fill(f"{name}: {most}", int(width * 13))
+        axes.text(0, row - 0.22, label, transform=axes.get_yaxis_transform()).set_in_layout(False)
+    axes.set_ylim(len(steps) - 0.5, -0.9)
+    axes.set_yticks([])
+    axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    legend(
+        figure,
+        {
+            f"{share:.0%} of PPO's improvement": Line2D(
+                [], [], color=GREY, marker="o", ls="", ms=size, alpha=0.7, mew=0
+            )
+            for share, size in zip(shares, _SIZES[-len(shares) :], strict=True)
+        },
+    )
+    return figure
+
+
+@styled
+def paired_learning_curves(
+    global_step: Integer[np.ndarray, " C"],
+    curves: Mapping[str, Float[np.ndarray, "C 3"]],
+    *,
+    note: str,
+    width: float = WIDE,
+) -> Figure:
+    """Mean returns of several ways to train over the environment steps, with intervals.
+
+    Args:
+        global_step: environment steps of one trial at each place.
+        curves: by name, a row `value, low, high` a place; the first is PPO's.
+        note: printed on the figure.
+        width: in inches.
+    """
+    figure, (axes,) = panel_grid(1, width, 3.4, "environment steps", "episodic return", note)
+    handles: dict[str, Line2D | Patch] = {}
+    others = [colour for colour in SERIES if colour != BLUE]
+    for n, (name, intervals) in enumerate(curves.items()):
+        colour = BLUE if n == 0 else others[(n - 1) % len(others)]
+        dashes = "-" if n <= len(others) else "--"
+        value, low, high = intervals.T
+        axes.fill_between(global_step, low, high, color=colour, alpha=0.14, lw=0)
+        (line,) = axes.plot(global_step, value, color=colour, ls=dashes, marker="o", ms=4, mew=0)
+        handles[name] = line
+    axes.axhline(0, color=INK, alpha=0.25, lw=0.8)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    handles["95% interval"] = Patch(color=GREY, alpha=0.3, lw=0)
+    legend(figure, handles)
+    return figure

@@ -1,0 +1,200 @@
+"""The sections of a benchmark's report that no other report has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from tipl.benchmark import plots
+from tipl.benchmark.ledger import Cost
+from tipl.benchmark.reach import PPO, SHARES
+from tipl.benchmark.reproduction import Finding
+from tipl.forecast_results import TRUE_CHECKPOINT, history_label
+from tipl.paths import PathDataset
+from tipl.report import Cell, Section, Table, pivot_table
+from tipl.results import Result
+from tipl.runs import Run
+from tipl.stats import Interval, mean_interval, paired_difference_interval
+
+__all__ = [
+    "claim_section",
+    "compared_places",
+    "costs_section",
+    "metric_section",
+    "pay_back_section",
+    "plug_in_section",
+    "reach_section",
+]
+
+
+def claim_section(findings: Sequence[Finding], title: str, sentence: str) -> Section:
+    """What one claim comes to, model by model."""
+    rows: list[list[Cell]] = [
+        [f.model, f.experiment, f.history, f.measured, f.beside, f.verdict] for f in findings
+    ]
+    unit = findings[0].measured.metric.replace("_", " ") if findings else "measured"
+    beside = "PPO itself" if any(f.beside for f in findings) else "beside it"
+    columns = ["model", "initial networks", "history", unit, beside, "verdict"]
+    return Section(title, sentence, table=Table("By model and history", columns, rows))
+
+
+def compared_places(run: Run) -> list[tuple[int, int]]:
+    """Starts and horizons that tables of all rivals show: near, and to the path's end."""
+    end = run.paths.num_checkpoints - 1
+    places = {(case.start, case.horizon) for case in run.forecasts.cases}
+    starts = sorted({start for start, _ in places})
+    wanted = []
+    for fraction in (0.0, 0.1, 0.25, 0.5):
+        start = min(starts, key=lambda s: abs(s - fraction * end))
+        ahead = sorted(h for s, h in places if s == start)
+        near = min(ahead, key=lambda h: abs(h - 5))
+        wanted += [(start, near)] if start else []
+        wanted.append((start, ahead[-1]))
+    return list(dict.fromkeys(wanted))
+
+
+def metric_section(run: Run, metric: str, title: str, sentence: str) -> Section:
+    """A metric of every method at the compared places."""
+    length = run.paths.num_checkpoints
+    settings = [f"{history_label(s, length)}, horizon {h}" for s, h in compared_places(run)]
+    chosen = [r for r in run.results if r.metric == metric and r.setting in settings]
+    chosen.sort(key=lambda result: settings.index(result.setting))
+    order = list(dict.fromkeys(case.method for case in run.forecasts.cases))
+    table = pivot_table(chosen, caption=title)
+    rows = sorted(table.rows, key=lambda row: [TRUE_CHECKPOINT, *order].index(str(row[0])))
+    return Section(title, sentence, table=Table(title, table.columns, rows))
+
+
+def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]], command: str) -> Section:
+    """Environment steps to parts of PPO's improvement."""
+    reached = {
+        name: np.array(intervals, float)
+        for name, intervals in steps.items()
+        if name == PPO or math.isfinite(intervals[0].value)
+    }
+    never = [name for name in steps if name not in reached]
+    sentence = (
+        "How much of a trial PPO has to run before a forecast brings the mean policy so far; 0 is "
+        "an untrained network. For PPO itself, the steps until it is there."
+    )
+    if never:
+        sentence += f" Not half of the way from any history: {', '.join(never)}."
+    return Section(
+        "Environment steps to PPO's return",
+        sentence,
+        partial(
+            plots.steps_to_reach,
+            SHARES,
+            reached,
+            note=f"{run.trials_note}; 95% interval over resampled trials",
+        ),
+        table=Table(
+            "Environment steps of one trial [95% interval], by share of the improvement from the "
+            "untrained networks' return to that of PPO's end; a dash: not from any history tested",
+            ["method", *(f"{share:.0%}" for share in SHARES)],
+            [
+                [name, *(_steps_cell(interval, run, command) for interval in intervals)]
+                for name, intervals in steps.items()
+            ],
+        ),
+    )
+
+
+def _steps_cell(interval: Interval, run: Run, command: str) -> Cell:
+    value, low, high = (x if math.isfinite(x) else math.nan for x in interval)
+    trials, _, episodes = run.returns.checkpoints.shape
+    return Result(
+        run.paths.task.env_id, "ledger", "", "", "env_steps", value, low, high, trials, episodes,
+        command,
+    )  # fmt: skip
+
+
+def costs_section(costs: Sequence[Cost]) -> Section:
+    """What collecting, training and forecasting take."""
+    rows: list[list[Cell]] = [
+        [cost.work, cost.env_steps, cost.cpu_seconds, cost.flops, cost.peak_rss_mb]
+        for cost in costs
+    ]
+    return Section(
+        "What it takes",
+        "Processor seconds are of all threads together and, of a forecast, of one call for one "
+        "network on one thread. Floating-point operations are those of matrix products, without "
+        "the physics; a dash: not counted, as NumPy's are not.",
+        table=Table(
+            "Cost of each piece of work",
+            ["work", "environment steps", "CPU seconds", "FLOPs", "peak memory, MB"],
+            rows,
+        ),
+    )
+
+
+def pay_back_section(uses: Mapping[str, tuple[float, float]], share: float) -> Section:
+    """After how many uses a model has paid for its data and its training."""
+    rows: list[list[Cell]] = [
+        [name, *(None if math.isinf(value) else value for value in values)]
+        for name, values in uses.items()
+    ]
+    return Section(
+        "After how many uses a model has paid for itself",
+        "A use brings one network of this task so far without the steps that PPO would have "
+        "needed. The training paths and all that training ran are charged to each model in full; "
+        "an empty cell: it never pays, since it does not get there or takes longer.",
+        table=Table(
+            f"Uses until data and training are paid, at {share:.0%} of PPO's improvement",
+            ["method", "counted in environment steps", "counted in CPU seconds"],
+            rows,
+        ),
+    )
+
+
+def plug_in_section(paths: PathDataset, boosted: Mapping[str, PathDataset]) -> Section:
+    """PPO with trimming and boosting in its loop, beside the same trials without."""
+    first = next(iter(boosted.values()))
+    plain = paths.select(first.trials)
+    returns = {PPO: plain.deterministic_return()}
+    returns |= {f"PPTB, {name}": other.deterministic_return() for name, other in boosted.items()}
+    seen = np.flatnonzero(np.isfinite(returns[PPO]).all(axis=(0, 2)))
+    usable = ~plain.diverged()
+    for other in boosted.values():
+        usable &= ~other.diverged()
+    returns = {name: values[usable][:, seen].astype(np.float64) for name, values in returns.items()}
+    curves = {
+        name: np.array([mean_interval(values[:, c]) for c in range(len(seen))])
+        for name, values in returns.items()
+    }
+    rows: list[list[Cell]] = []
+    for name, values in returns.items():
+        end = mean_interval(values[:, -1])
+        row: list[Cell] = [name, _text(end)]
+        if name != PPO:
+            row += [
+                _text(paired_difference_interval(values[:, -1], returns[PPO][:, -1])),
+                _text(paired_difference_interval(values.mean(axis=1), returns[PPO].mean(axis=1))),
+            ]
+        rows.append(row if name != PPO else [*row, None, None])
+    trials, _, episodes = returns[PPO].shape
+    return Section(
+        "Path trimming and boosting inside PPO",
+        "The same trials, with and without: every few iterations PPTB cuts the path's minor "
+        "directions and goes further along the first two.",
+        partial(
+            plots.paired_learning_curves,
+            paths.global_step[seen],
+            curves,
+            note=f"{trials} paired trials, {episodes} episodes each by mean actions",
+        ),
+        table=Table(
+            "Mean return [95% interval]: at the end, and its difference from PPO's, paired by "
+            "trial, at the end and on average over the training",
+            ["method", "at the end", "less PPO's, at the end", "less PPO's, over the training"],
+            rows,
+        ),
+    )
+
+
+def _text(interval: Interval) -> str:
+    value, low, high = interval
+    return f"{value:,.0f} [{low:,.0f}, {high:,.0f}]".replace("-", "−")

@@ -1,0 +1,378 @@
+"""The benchmark: its stages, its verdicts, its ledger and its report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+import resource
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from path_data import make_dataset
+from tipl import stages as stages_module
+from tipl import storage
+from tipl.benchmark import Benchmark, BenchmarkConfig, benchmark, benchmark_config
+from tipl.benchmark.ledger import Cost, ppo_flops_per_step, read_costs
+from tipl.benchmark.outcome import pay_back_uses
+from tipl.benchmark.reach import PPO, SHARES, steps_to_reach
+from tipl.benchmark.reproduction import CLAIMS, Finding, findings
+from tipl.cli import main
+from tipl.errors import TiplError
+from tipl.forecast import PathTransformerForecaster
+from tipl.forecast_results import forecast_results
+from tipl.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
+from tipl.models.path_transformer import PathTransformer, PathTransformerConfig
+from tipl.paths import PathDataset
+from tipl.policy import ParamLayout
+from tipl.results import Result, read_results
+from tipl.runs import Run
+from tipl.stats import Interval
+from tipl.tokenizers import PathSVD
+
+CONFIG = BenchmarkConfig(
+    "InvertedPendulum-v4",
+    num_trials=6,
+    held_out=0.34,
+    total_steps=8192,
+    shared_trials=4,
+    path_steps=2,
+    elite_steps=1,
+    own_steps=1,
+    nowcaster_steps=1,
+    starts=(0.0, 0.5),
+    horizons=(1,),
+    episodes=1,
+    pptb_trials=2,
+    pptb=((2, 0.1),),
+)
+STAGES = [
+    "collect", "collect, shared initial network", "paths evaluate",
+    "collect (PPTB, rank 2, boost 0.1)", "paths evaluate (PPTB, rank 2, boost 0.1)",
+    "train (path)", "train (joint)", "train (raw)", "train (elite)", "train (own)", "train (wnn)",
+    "train (nino)", "forecast", "evaluate",
+    "train (path), shared initial network", "train (joint), shared initial network",
+    "train (raw), shared initial network", "forecast, shared initial network",
+    "evaluate, shared initial network",
+]  # fmt: skip
+TRAINED = [
+    "PathTransformer (path basis)", "PathTransformer (joint basis)",
+    "PathTransformer (joint basis, raw weights)", "NeuronTransformer (elite)",
+    "NeuronTransformer (own)", "per-parameter nowcaster (WNN)", "neural-graph nowcaster (NiNo)",
+]  # fmt: skip
+
+
+def in_process(words: Sequence[str], quiet: bool) -> tuple[int, resource.struct_rusage, str]:
+    """A command without a process of its own, so that a test need not wait for imports."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main(words)
+        except SystemExit as end:
+            return int(end.code or 0), resource.getrusage(resource.RUSAGE_SELF), "failed"
+    return 0, resource.getrusage(resource.RUSAGE_SELF), ""
+
+
+@dataclasses.dataclass
+class Made:
+    directory: Path
+    found: Benchmark
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    directory = tmp_path_factory.mktemp("benchmark") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages_module, "_run_tipl", in_process)
+        yield Made(directory, benchmark(CONFIG, directory, progress=False))
+
+
+# --- the whole -------------------------------------------------------------------------------
+
+
+def test_every_stage_is_done_in_order(made: Made) -> None:
+    records = storage.read_json(made.directory / "stages.json")["stages"]
+    assert [record["name"] for record in records] == STAGES
+    assert all(record["command"].startswith("tipl ") for record in records)
+
+
+def test_the_report_is_one_page_with_every_number(made: Made) -> None:
+    html = (made.directory / "report.html").read_text(encoding="utf-8")
+    titles = re.findall(r"<h2>(.*?)</h2>", html)
+    assert [title for title in titles if title.startswith("Claim")] == [
+        "Claim 1: it fits the dynamics",
+        "Claim 2: forecasts do not deteriorate the policy",
+        "Claim 3: it optimises policies by inference",
+    ]
+    for wanted in ("Audit", "What it takes", "Path trimming and boosting inside PPO"):
+        assert any(title.startswith(wanted) for title in titles)
+    assert not re.search(r"\bnan\b", html)
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert f"All {len(made.found.results):d} numbers" in html
+    for method in TRAINED:
+        assert method in html
+
+
+def test_figures_are_saved_as_svg_and_png(made: Made) -> None:
+    names = sorted(path.name for path in (made.directory / "figures").iterdir())
+    assert {name.rpartition(".")[2] for name in names} == {"png", "svg"}
+    assert len(names) == 2 * len({name.rpartition(".")[0] for name in names}) >= 20
+
+
+def test_results_tell_both_experiments_apart(made: Made) -> None:
+    results = read_results(made.directory / "results.jsonl")
+    assert results == list(made.found.results)
+    keys = [(r.experiment, r.method, r.setting, r.metric) for r in results]
+    assert len(set(keys)) == len(keys)
+    experiments = {r.experiment for r in results}
+    assert {"forecast", "optimize", "ledger", "low dimension"} <= experiments
+    assert "optimize, shared initial network" in experiments
+    assert all(r.command for r in results if not r.method.startswith("forecast: "))
+
+
+def test_each_piece_of_work_has_its_cost(made: Made) -> None:
+    costs = {cost.work: cost for cost in made.found.costs}
+    collected = costs["collect 6 trials"]
+    assert collected.env_steps == 6 * 8192
+    products = 2 * (4 * 64 + 64 * 64 + 64)  # of actor and critic, of which 2 x 4 x 64 in the first
+    assert collected.flops == 6 * 8192 * 2 * (products + 10 * (3 * products - 2 * 4 * 64))
+    for name in TRAINED:
+        assert costs[f"train: {name}"].flops > 1e6
+        assert costs[f"train: {name}"].cpu_seconds > 0
+        if name != "neural-graph nowcaster (NiNo)":
+            continue
+        assert costs[f"forecast: {name}"].flops > 1e5
+    assert costs["train: NeuronTransformer (elite)"].env_steps > 1000
+    assert costs["train: NeuronTransformer (own)"].env_steps == 0
+    assert math.isnan(costs["forecast: least-squares line"].flops)
+    assert costs["forecast: least-squares line"].cpu_seconds < 0.1
+
+
+def test_a_second_run_reuses_everything(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a stage was done again")
+
+    monkeypatch.setattr(stages_module, "_run_tipl", never)
+    monkeypatch.setattr("tipl.benchmark.ledger._training_flops", never)
+    again = benchmark(CONFIG, made.directory)
+    assert list(again.results) == list(made.found.results)
+    assert capsys.readouterr().err.count("already there: reused") == len(STAGES)
+
+
+def test_what_is_left_out_is_left_out(made: Made) -> None:
+    config = dataclasses.replace(CONFIG, shared_trials=0, pptb_trials=0)
+    found = benchmark(config, made.directory, progress=False)
+    assert found.shared is None
+    assert not found.boosted
+    assert not any("shared" in result.experiment for result in found.results)
+
+
+# --- the rules of the verdicts ---------------------------------------------------------------
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> PathDataset:
+    """Two usable trials of seven checkpoints, 4,096 steps apart."""
+    make_dataset(tmp_path / "paths")
+    return PathDataset.open(tmp_path / "paths").select([0, 1])
+
+
+def forecast_run(
+    paths: PathDataset, true: Sequence[float], forecasts: dict[ForecastCase, Sequence[float]]
+) -> Run:
+    """A run in which PPO has these returns at its checkpoints, and forecasts these in 2 trials."""
+    checkpoints = np.repeat(np.array(true, float)[None, :, None], 2, axis=0)
+    params = paths.params()[:, [case.target for case in forecasts]].swapaxes(0, 1)  # [F, N, P]
+    made = ForecastSet(paths, list(forecasts), params, {})
+    values = np.array(list(forecasts.values()), float).reshape(-1, 2, 1)  # [F, N, E]
+    returns = ForecastReturns(values, checkpoints)
+    return Run(paths, [], [], made, returns, forecast_results(made, returns, "command"), [], [])
+
+
+TRUE = [0, 10, 20, 40, 60, 80, 100]
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "verdict", "holds"),
+    [
+        ((41, 42), (99, 100), "no harm at any horizon", True),
+        ((36, 36), (36, 36), "no harm at any horizon", True),  # within 5% of 100
+        ((34, 34), (100, 100), "harm from 1 ahead on", False),
+        ((41, 42), (10, 12), "harm from 3 ahead on", False),
+        ((41, 42), (20, 60), "undecided", None),
+    ],
+)
+def test_harm_is_judged_at_the_worst_horizon(
+    near: tuple[float, float],
+    far: tuple[float, float],
+    verdict: str,
+    holds: bool | None,
+    paths: PathDataset,
+) -> None:
+    run = forecast_run(paths, TRUE, {ForecastCase("M", 3, 1): near, ForecastCase("M", 3, 3): far})
+    (found,) = (f for f in findings(run, ["M"]) if f.claim == CLAIMS[1])
+    assert (found.verdict, found.holds) == (verdict, holds)
+    changes = [np.mean(near) - 40, np.mean(far) - 40]
+    assert found.measured.value == pytest.approx(min(changes))
+    assert found.beside is not None
+    assert found.beside.value == (20 if changes[0] <= changes[1] else 60)
+
+
+@pytest.mark.parametrize(
+    ("reached", "verdict", "holds"),
+    [
+        ((99, 104), "as good as PPO's end", True),
+        ((50, 52), "better than it was, below PPO's end", None),
+        ((-3, 4), "no better than it was", False),
+    ],
+)
+def test_optimising_is_judged_beside_ppos_end(
+    reached: tuple[float, float], verdict: str, holds: bool | None, paths: PathDataset
+) -> None:
+    run = forecast_run(paths, TRUE, {ForecastCase("M", 0, 6): reached})
+    (found,) = (f for f in findings(run, ["M"]) if f.claim == CLAIMS[2])
+    assert (found.verdict, found.holds) == (verdict, holds)
+    assert found.history == "untrained network"
+    assert found.beside is not None
+    assert (found.measured.value, found.beside.value) == (np.mean(reached), 100)
+
+
+def test_a_perfect_forecast_fits_the_dynamics(paths: PathDataset) -> None:
+    run = forecast_run(paths, TRUE, {ForecastCase("M", 3, 1): (60, 60)})
+    found = findings(run, ["M"])
+    assert [f.claim for f in found] == list(CLAIMS[:2])
+    assert (found[0].holds, found[0].measured.value) == (True, 0)
+    still = ForecastSet(
+        paths, run.forecasts.cases, paths.params()[None, :, 3], run.forecasts.settings
+    )
+    results = forecast_results(still, run.returns, "command")
+    assert findings(dataclasses.replace(run, results=results), ["M"])[0].holds is False
+
+
+# --- the ledger ------------------------------------------------------------------------------
+
+
+def test_steps_to_reach_by_hand(paths: PathDataset) -> None:
+    run = forecast_run(
+        paths,
+        TRUE,
+        {
+            ForecastCase("good", 0, 1): (20, 20),
+            ForecastCase("good", 0, 6): (78, 78),  # the best horizon counts
+            ForecastCase("good", 3, 3): (95, 95),
+            ForecastCase("bad", 3, 3): (30, 30),
+            ForecastCase("standing still", 3, 3): (40, 40),
+        },
+    )
+    found = steps_to_reach(run.forecasts, run.returns)
+    assert list(found) == [PPO, "good", "bad"]
+    assert SHARES == (0.5, 0.75, 0.9, 1.0)
+    values = {name: [interval.value for interval in rows] for name, rows in found.items()}
+    assert values == {
+        PPO: [4 * 4096, 5 * 4096, 6 * 4096, 6 * 4096],
+        "good": [0, 0, 3 * 4096, math.inf],
+        "bad": [math.inf] * 4,
+    }
+    assert all(i.low == i.value == i.high for rows in found.values() for i in rows)
+
+
+def test_steps_to_reach_vary_with_the_trials_that_are_drawn(paths: PathDataset) -> None:
+    # one trial of two gets there at once, the other only later; their mean later, too
+    run = forecast_run(
+        paths,
+        TRUE,
+        {ForecastCase("M", 0, 6): (100, 0), ForecastCase("M", 3, 3): (100, 100)},
+    )
+    interval = steps_to_reach(run.forecasts, run.returns)["M"][2]
+    assert (interval.value, interval.low, interval.high) == (3 * 4096, 0, 3 * 4096)
+
+
+def test_flops_of_ppo_by_hand() -> None:
+    # actor 2 -> 3 -> 1 and critic 2 -> 3 -> 1: 2 x (6 + 3) products, of which 2 x 6 in first layers
+    layout = ParamLayout.actor(2, 1, (3,)) + ParamLayout.critic(2, (3,))
+    assert ppo_flops_per_step(layout, 10) == 2 * (18 + 10 * (18 + 18 + 6))
+
+
+def test_uses_until_a_model_has_paid(paths: PathDataset) -> None:
+    def interval(steps: float) -> list[Interval]:
+        return [Interval(steps, steps, steps)] * len(SHARES)
+
+    model = object.__new__(PathTransformerForecaster)
+    model.tokenizer, model.targets, model.target = PathSVD(1), ("own",), "own"
+    model.settings = {"datasets": {"digest": [0]}, "train": {}}
+    model.model = PathTransformer(PathTransformerConfig(1, 2, 4, 1, 1))
+    run = dataclasses.replace(forecast_run(paths, TRUE, {}), models=[model])
+    name = model.name
+    costs = [
+        Cost("collect 2 trials", 20_000.0, 40.0, 1.0, 1.0, ""),
+        Cost(f"train: {name}", 500.0, 7.0, 1.0, 1.0, ""),
+        Cost(f"forecast: {name}", 0.0, 0.5, 1.0, 1.0, ""),
+    ]
+    # a use saves 3,000 steps, which are 6 seconds, less half a second for the forecast
+    uses = pay_back_uses(run, costs, {PPO: interval(4000.0), name: interval(1000.0)})
+    assert uses == {name: (math.ceil(10_500 / 3000), math.ceil(27 / 5.5))}
+    never = pay_back_uses(run, costs, {PPO: interval(4000.0), name: interval(math.inf)})
+    assert never == {name: (math.inf, math.inf)}
+
+
+def test_damaged_costs_are_noticed(tmp_path: Path) -> None:
+    with pytest.raises(TiplError, match=r"there is no .*costs of a benchmark"):
+        read_costs(tmp_path / "costs.json")
+
+
+# --- what it is told -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("task", "least"), [("InvertedPendulum-v4", 32), ("HalfCheetah-v4", 16)])
+def test_enough_trials_are_held_out(task: str, least: int) -> None:
+    config = benchmark_config(task)
+    assert round(config.held_out * config.num_trials) >= least
+    assert config.shared_trials / 2 >= least
+    assert config.pptb_trials >= 16
+    assert 0.0 in config.starts
+
+
+def test_options_beat_the_task_and_quick() -> None:
+    config = benchmark_config("HalfCheetah-v4", quick=True, num_trials=9, episodes=None)
+    assert (config.num_trials, config.episodes) == (9, 1)
+    assert config.own_behaviour_weight == 1
+    assert benchmark_config("Hopper-v4").num_trials == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_trials": 3}, "num_trials is 3; expected at least 4"),
+        ({"episodes": 0}, "episodes is 0"),
+        ({"shared_trials": 1}, "shared_trials is 1; expected 0, or at least 2"),
+        ({"pptb_trials": 7}, "pptb_trials is 7, but there are 6 trials"),
+        ({"total_steps": 2048}, "total_steps is 2048; expected at least 4096"),
+        ({"seed": -1}, "the seed is -1"),
+    ],
+)
+def test_impossible_options(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TiplError, match=message):
+        dataclasses.replace(CONFIG, **changes)
+
+
+def test_unknown_tasks_write_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TiplError, match="unknown environment id"):
+        benchmark(benchmark_config("Pendulm-v1"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_findings_speak_of_results(made: Made) -> None:
+    assert {finding.claim for finding in made.found.findings} == set(CLAIMS)
+    rows: set[Result] = set(made.found.run.results)
+    if made.found.shared is not None:
+        rows |= set(made.found.shared.results)
+    for finding in made.found.findings:
+        assert isinstance(finding, Finding)
+        assert finding.measured in rows or math.isnan(finding.measured.low)

@@ -31,6 +31,7 @@ from tipl.forecast_sets import ForecastReturns, ForecastSet, forecast_held_out
 from tipl.paths import PathDataset
 from tipl.policy import Policy
 from tipl.ppo import PPO, PPOConfig
+from tipl.pptb import PPTBConfig
 from tipl.results import read_results
 from tipl.training import TrainConfig, train
 
@@ -271,8 +272,14 @@ ARGUMENTS = {
     "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
     "optimize": ["directory of a trained model", "out", "policy", "seed", "horizon"],
     "evaluate": ["directory of a policy", "episodes", "seed", "threads"],
+    "film": ["directories of policies", "out", "labels", "seed"],
     "report": ["the run's directory"],
+    "benchmark": ["a Gymnasium id", "out", "quick", "fresh", "threads", "num_trials", "episodes"],
 }
+
+
+GROUPS = {"ppo": PPOConfig, "pptb": PPTBConfig}
+"""Options whose names start with the name of an argument."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -285,13 +292,13 @@ def test_help_explains_every_argument(command: str) -> None:
         name = argument if isinstance(argument, str) else argument.name
         if " " in name:
             assert name in words
-        elif name == "ppo":
-            for field in dataclasses.fields(PPOConfig):
-                assert f" --ppo.{field.name.replace('_', '-')}" in words
+        elif name in GROUPS:
+            for field in dataclasses.fields(GROUPS[name]):
+                assert f" --{name}.{field.name.replace('_', '-')}" in words
         else:
             assert f" --{name.replace('_', '-')}" in words
     for field in ARGUMENTS[command]:
-        if not isinstance(field, str) and field.name != "ppo":
+        if not isinstance(field, str) and field.name not in GROUPS:
             default = f"{field.default}".strip("()").replace(", ", " ")
             assert default.replace("'", "") in words
 
@@ -347,6 +354,8 @@ BAD_INPUT = {
     f"{COLLECT} --threads -1": "-1 threads",
     f"{COLLECT} --ppo.num-steps 0": "num_steps is 0",
     f"{COLLECT} --ppo.learning-rate nan": "learning_rate is nan",
+    f"{COLLECT} --pptb.rank 0": "a rank of 0",
+    f"{COLLECT} --pptb.boost 0.5": "given boost but no rank",
     f"{COLLECT} --out a-file": "a-file",
     f"{COLLECT} --out a-file/new": "a-file/new",
     f"{COLLECT} --out empty/../models": "holds joint but no metadata.json",
@@ -398,6 +407,11 @@ BAD_INPUT = {
     "evaluate policies/better --threads 0": "0 threads",
     "evaluate forecasts --episodes 0": "0 episodes were given",
     "evaluate running-forecasts": "normaliser='running'",
+    "film policies/better --out film.png": "expected a name that ends in .gif",
+    "film --out film.gif": "0 policies and 0 labels were given",
+    "film policies/better --out film.gif --labels a b": "1 policies and 2 labels were given",
+    "film missing --out film.gif": "there is no missing/policy.json",
+    "film policies/better --out film.gif --seed -1": "seed -1 was given",
     "report missing": "there is no missing/forecasts/forecasts.json",
     "report a-file": "there is no a-file/forecasts/forecasts.json",
     "demo --out paths": "paths holds other files",

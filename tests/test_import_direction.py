@@ -27,10 +27,13 @@ HOUSE = (
     "policy",
     "paths",
     "tokenizers",
+    "path_dimension",
+    "path_trimming",
     "models",
     "forecast",
     "baselines",
     "extrapolation",
+    "return_regression",
     "progress",
     "envs",
     "adam",
@@ -38,6 +41,7 @@ HOUSE = (
     "rollout",
     "learner",
     "ppo",
+    "pptb",
     "variation",
     "stats",
     "evaluation",
@@ -50,14 +54,20 @@ HOUSE = (
     "rivals",
     "forecast_sets",
     "results",
+    "path_dimension_results",
     "forecast_results",
     "figure_style",
+    "film",
     "plots",
+    "path_dimension_plots",
     "report",
+    "path_dimension_sections",
     "runs",
     "report_sections",
     "run_report",
+    "stages",
     "demo",
+    "benchmark",
     "cli",
 )
 RANK = {name: rank for rank, name in enumerate(HOUSE)}
@@ -66,7 +76,7 @@ RANK = {name: rank for rank, name in enumerate(HOUSE)}
 PHYSICS = {"gymnasium", "mujoco"}
 PHYSICS_FREE = HOUSE[: RANK["envs"]]
 # Torch takes seconds to import, and only a Transformer needs it.
-TORCH_USERS = {"models", "forecast", "training", "rivals"}
+TORCH_USERS = {"models", "forecast", "training", "rivals", "benchmark"}
 
 
 def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:

@@ -22,7 +22,7 @@ from tipl.progress import progress_bar
 from tipl.stats import Interval, mean_interval
 from tipl.tasks import TaskSpec
 
-__all__ = ["Episodes", "Evaluation", "evaluate", "evaluate_stack"]
+__all__ = ["Episodes", "Evaluation", "episode_seed", "evaluate", "evaluate_stack"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -168,6 +168,11 @@ def _evaluate_group(
         threads=threads,
         progress=progress,
     )
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """The seed that the environment of an episode is reset with, for every policy."""
+    return int(np.random.SeedSequence((seed, episode)).generate_state(1)[0])
 
 
 def evaluate_stack(
@@ -316,7 +321,7 @@ class _Worker:
                 policy, episode = pair
                 self.slot_params[slot] = self.params[policy]
                 self.mean[slot], self.std[slot] = self.all_means[policy], self.all_stds[policy]
-                seeds[slot] = int(np.random.SeedSequence((self.seed, episode)).generate_state(1)[0])
+                seeds[slot] = episode_seed(self.seed, episode)
         self._set_physics(free)
         observations, _ = self.envs.reset(
             seed=seeds,  # type: ignore[arg-type]

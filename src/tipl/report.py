@@ -78,21 +78,27 @@ class Picture:
         data: the file's bytes: PNG or GIF.
         text: what it shows, for readers who do not see it.
         still: a PNG of the same, shown instead on paper and to readers who prefer no motion.
+        narrow: the same for a narrow page.
     """
 
     data: bytes
     text: str
     still: bytes | None = None
+    narrow: bytes | None = None
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """What is shown instead of the picture, as data URIs, by the media that ask for it."""
+        by_media = {
+            "print, (prefers-reduced-motion: reduce)": self.still,
+            "(max-width: 36rem)": self.narrow,
+        }
+        return [(media, _data_uri(data)) for media, data in by_media.items() if data is not None]
 
     @property
     def source(self) -> str:
         """The picture as a data URI."""
         return _data_uri(self.data)
-
-    @property
-    def still_source(self) -> str | None:
-        """The still as a data URI, if there is one."""
-        return None if self.still is None else _data_uri(self.still)
 
 
 def _data_uri(data: bytes) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipl.benchmark.config import BenchmarkConfig
+from tipl.benchmark.films import film_section
 from tipl.benchmark.job import pptb_directory, pptb_name
 from tipl.benchmark.ledger import Cost, measure_costs
 from tipl.benchmark.reach import PPO, SHARES, steps_to_reach
@@ -102,6 +103,7 @@ def load_benchmark(directory: Path, config: BenchmarkConfig, command: str) -> Be
         results,
         command,
         low_dimension_sections(run.paths, dimensions),
+        [film_section(run, directory / "figures")],
     )
 
 

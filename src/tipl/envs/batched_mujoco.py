@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -22,7 +21,6 @@ from tipl.errors import TiplError
 
 __all__ = ["BatchedMujocoEnv"]
 
-_ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 _WORD = 2**64
 
 
@@ -73,7 +71,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 raise TiplError(f"{name} is {number}: expected 1 or more; give a positive number")
         task = MUJOCO_TASKS[env_id]
         with silent_mujoco():  # half_cheetah.xml has a deprecated attribute
-            model = mujoco.MjModel.from_xml_path(str(_ASSETS / task.xml_file))
+            model = mujoco.MjModel.from_xml_path(str(task.xml_path))
         # Only a persistent batch can show the contacts that contact forces are computed from.
         persistent = "cfrc_ext" in task.derived
         batch = mujoco_batch.Batch(model, num_envs, nthread=num_threads, persistent=persistent)

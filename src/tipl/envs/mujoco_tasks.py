@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+import gymnasium
 import numpy as np
 from jaxtyping import Bool, Float64
 
@@ -50,6 +52,11 @@ class MujocoTask:
     ]
     position: Callable[[Fields], Float64[np.ndarray, "E ..."]] = f.first_joint
     derived: tuple[str, ...] = ()
+
+    @property
+    def xml_path(self) -> Path:
+        """The file of the model."""
+        return Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / self.xml_file
 
 
 _PENDULUM = MujocoTask(

@@ -1,0 +1,279 @@
+"""Pictures of the MuJoCo tasks, rendered offscreen: a bright stage on which the body stands out.
+
+MuJoCo draws with OpenGL, through EGL, OSMesa, GLFW or CGL. Which of them works on a machine shows
+only when it is tried, and what does not work may print or crash: it is tried in another process.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import mujoco  # type: ignore[import-untyped]
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from tipl.envs.mujoco_tasks import MUJOCO_TASKS
+from tipl.envs.mujoco_warnings import silent_mujoco
+from tipl.errors import TiplError
+
+__all__ = ["SKY", "VIEWS", "MujocoPictures", "View", "missing_renderer"]
+
+SKY = (242, 245, 249)
+"""Colour of what lies behind everything, RGB."""
+
+_SKY = tuple(value / 255 for value in SKY)
+_FLOOR = ((0.93, 0.94, 0.96), (0.80, 0.83, 0.87))  # the two colours of its squares, RGB
+_OFF = ("disable", "disabled", "off", "false", "0")  # what MuJoCo takes MUJOCO_GL to deny
+_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 16, 16) as renderer:
+    renderer.update_scene(data)
+    if not renderer.render().any():
+        raise RuntimeError("the picture is black")
+"""
+_ADVICE = (
+    "install Debian's libegl1 and libgl1-mesa-dri, or libosmesa6 (other systems have the same "
+    "under similar names), and set MUJOCO_GL to egl or osmesa, or leave it unset"
+)
+
+
+class View(NamedTuple):
+    """Where the camera of a task stands: to the side, and it turns with nothing."""
+
+    height: float
+    """of the point that it looks at, in metres"""
+    distance: float
+    """from that point, in metres"""
+    elevation: float = -8.0
+    """in degrees; -90 looks straight down"""
+    follows: str | None = None
+    """the body beside whose centre of mass, with all that hangs on it, the camera moves"""
+
+
+VIEWS: Mapping[str, View] = {
+    "InvertedPendulum": View(0.25, 1.9),
+    "InvertedDoublePendulum": View(0.5, 3.0),
+    "HalfCheetah": View(0.5, 2.3, follows="torso"),
+    "Hopper": View(0.7, 3.0, follows="torso"),
+    "Walker2d": View(0.75, 3.2, follows="torso"),
+    "Swimmer": View(0.0, 3.6, -40, follows="torso"),
+    "Reacher": View(0.0, 0.8, -60),
+    "Ant": View(0.4, 5.0, -25, follows="torso"),
+}
+"""The view of each task, by its Gymnasium id without the version."""
+
+
+def missing_renderer() -> str | None:
+    """Says why the MuJoCo tasks cannot be drawn here, and what to do; None if they can be.
+
+    The answer is found in a process of its own, in a second or two, and kept. ``MUJOCO_GL`` is
+    honoured; without it EGL, OSMesa and, where there is a display, GLFW are tried in this order.
+    """
+    return _find_renderer(_setting()).complaint
+
+
+class MujocoPictures:
+    """Draws the states of a MuJoCo task.
+
+    Use it as a context manager: what it holds on the graphics side is freed at the end. Only the
+    thread that made it may draw.
+
+    Args:
+        env_id: A key of :data:`tipl.envs.mujoco_tasks.MUJOCO_TASKS`.
+        width: Of a picture, in pixels.
+        height: Of a picture, in pixels.
+
+    Attributes:
+        step_seconds: How long a step of the environment takes, in the simulation's time.
+
+    Raises:
+        TiplError: No renderer works here.
+    """
+
+    def __init__(self, env_id: str, width: int, height: int) -> None:
+        backend, complaint = _find_renderer(_setting())
+        if complaint:
+            raise TiplError(complaint)
+        self._view = _view(env_id)
+        with silent_mujoco():
+            self._model = _staged_model(env_id, width, height)
+        self.step_seconds = self._model.opt.timestep * MUJOCO_TASKS[env_id].frame_skip
+        self._data = mujoco.MjData(self._model)
+        self._scene = mujoco.MjvScene(self._model, maxgeom=1_000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = True
+        self._camera = mujoco.MjvCamera()
+        self._camera.azimuth, self._camera.elevation = 90, self._view.elevation
+        self._camera.distance = self._view.distance
+        self._gl = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._size = (width, height)
+
+    def __enter__(self) -> MujocoPictures:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+
+    def draw(self, state: Float64[np.ndarray, " S"]) -> UInt8[np.ndarray, "H W 3"]:
+        """Return the picture of a simulation.
+
+        Args:
+            state: MuJoCo's integration state, a row of ``BatchedMujocoEnv.state()["simulation"]``.
+        """
+        with silent_mujoco():
+            mujoco.mj_setState(self._model, self._data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+            mujoco.mj_forward(self._model, self._data)
+        x, y = self._followed()
+        self._camera.lookat[:] = x, y, self._view.height
+        mujoco.mjv_updateScene(
+            self._model,
+            self._data,
+            mujoco.MjvOption(),
+            None,
+            self._camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self._scene,
+        )
+        width, height = self._size
+        picture = np.empty((height, width, 3), np.uint8)
+        area = mujoco.MjrRect(0, 0, width, height)
+        self._gl.make_current()
+        mujoco.mjr_render(area, self._scene, self._context)
+        mujoco.mjr_readPixels(picture, None, area, self._context)
+        return picture[::-1].copy()  # OpenGL has its first row at the bottom
+
+    def _followed(self) -> tuple[float, float]:
+        """Where the camera looks at, from above."""
+        if self._view.follows is None:
+            return 0.0, 0.0
+        x, y, _ = self._data.body(self._view.follows).subtree_com
+        return float(x), float(y)
+
+
+def _view(env_id: str) -> View:
+    return VIEWS[env_id.rpartition("-v")[0]]
+
+
+def _staged_model(env_id: str, width: int, height: int) -> Any:
+    """The model of a task with its bodies as they are, on a bright stage."""
+    view = _view(env_id)
+    spec = mujoco.MjSpec.from_file(str(MUJOCO_TASKS[env_id].xml_path))
+    spec.compiler.settotalmass = -1  # deprecated, so the compiler would warn; nothing moves here
+    spec.stat.extent = view.distance  # what reaches of shadows and of haze are measured by
+    visual = spec.visual
+    visual.global_.offwidth, visual.global_.offheight = width, height
+    visual.quality.shadowsize = 2048
+    visual.rgba.haze[:] = *_SKY, 1.0
+    visual.map.zfar, visual.map.haze = 7, 0.7  # squares far away would only flicker
+    visual.headlight.ambient[:], visual.headlight.diffuse[:] = 0.6, 0.1
+    for part in (*spec.lights, *spec.textures):
+        if part in spec.lights or part.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
+            spec.delete(part)
+    _paint(spec)
+    _light(spec, view)
+    return spec.compile()
+
+
+def _paint(spec: Any) -> None:
+    """Gives a model the sky and the floor of the stage."""
+    kinds, builtin = mujoco.mjtTexture, mujoco.mjtBuiltin
+    sky = spec.add_texture(name="stage sky", type=kinds.mjTEXTURE_SKYBOX, width=8, height=48)
+    sky.builtin = builtin.mjBUILTIN_FLAT
+    sky.rgb1[:] = sky.rgb2[:] = _SKY
+    squares = spec.add_texture(name="stage squares", type=kinds.mjTEXTURE_2D, width=64, height=64)
+    squares.builtin = builtin.mjBUILTIN_CHECKER
+    squares.rgb1[:], squares.rgb2[:] = _FLOOR
+    floor = spec.add_material(name="stage floor", texuniform=True, texrepeat=(0.45, 0.45))
+    floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = squares.name
+    floor.specular = 0.0
+    for geom in spec.geoms:
+        if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
+            geom.material, geom.rgba[:], geom.size[:2] = floor.name, 1.0, 0.0  # 0: without end
+
+
+def _light(spec: Any, view: View) -> None:
+    """Puts a lamp above what the camera looks at."""
+    body = spec.body(view.follows) if view.follows else spec.worldbody
+    lamp = body.add_light(name="stage lamp", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    if view.follows:
+        lamp.mode = mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM
+    lamp.pos[:], lamp.dir[:] = (0, -0.5, 2), (0, 0.2, -1)
+    lamp.diffuse[:], lamp.specular[:], lamp.castshadow = 0.4, 0.1, True
+
+
+class _Renderer(NamedTuple):
+    """A module of mujoco that makes OpenGL contexts, or why there is none."""
+
+    backend: str
+    complaint: str | None
+
+
+def _setting() -> str:
+    return os.environ.get("MUJOCO_GL", "").lower().strip()
+
+
+@functools.cache
+def _find_renderer(setting: str) -> _Renderer:
+    """The first backend that works, of those that a value of MUJOCO_GL allows."""
+    if setting in _OFF:
+        return _Renderer("", f"MUJOCO_GL is {setting!r}, which turns rendering off; unset it")
+    failures = []
+    for backend in _backends(setting):
+        failure = _try_backend(backend)
+        if failure is None:
+            return _Renderer(backend, None)
+        failures.append(f"{backend}: {failure}")
+    return _Renderer("", f"no offscreen renderer works here ({'; '.join(failures)}); {_ADVICE}")
+
+
+def _backends(setting: str) -> tuple[str, ...]:
+    """The backends to try, in order."""
+    if setting in ("egl", "osmesa", "glfw", "cgl"):
+        return (setting,)
+    if sys.platform != "linux":
+        return ("cgl", "glfw") if sys.platform == "darwin" else ("glfw",)
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return ("egl", "osmesa", "glfw") if display else ("egl", "osmesa")
+
+
+def _try_backend(backend: str) -> str | None:
+    """Draws a ball in another process; says what went wrong, None if nothing did."""
+    try:
+        with tempfile.TemporaryDirectory() as directory:  # MuJoCo logs errors where it runs
+            done = subprocess.run(
+                [sys.executable, "-c", _PROBE],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                cwd=directory,
+                env=os.environ | {"MUJOCO_GL": backend},
+                timeout=60,
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return None
+    lines = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()
+    errors = [line for line in lines if re.match(r"[\w.]+Error: ", line)]
+    return (errors or lines[-1:])[0][:200]  # the first error is the cause of those that follow

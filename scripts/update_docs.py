@@ -15,7 +15,7 @@ from tyro.conf import Positional
 
 from tipl import report_sections
 from tipl.plots import save_figure
-from tipl.report import FigureSection
+from tipl.report import Section
 from tipl.results import format_result, pivot
 from tipl.run_report import headline_results
 from tipl.runs import Run, load_run
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 MARKS = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.DOTALL)
 
 
-def figures(run: Run) -> dict[str, FigureSection]:
+def figures(run: Run) -> dict[str, Section]:
     """The figures of the documentation by file name."""
     return {
         "learning_curves": report_sections.learning_curves(run),

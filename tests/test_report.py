@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from tipl import figure_style, plots
 from tipl.errors import TiplError
 from tipl.report import (
-    FigureSection,
     Report,
+    Section,
     Stage,
     Table,
     pivot_table,
@@ -76,7 +76,7 @@ def example_report(text: str = "A report") -> Report:
         lead=[text, "And another sentence."],
         headline=pivot_table([RESULT, hostile], caption=text),
         sections=[
-            FigureSection(f"{text} {name}", text, partial(draw, note=text), DETAILS)
+            Section(f"{text} {name}", text, partial(draw, note=text), DETAILS)
             for name, draw in DRAWINGS.items()
         ],
         results=[RESULT, hostile],

@@ -26,7 +26,7 @@ from tipl.path_dimension import (
 )
 from tipl.path_dimension_results import REPORTED_SHARES, mean_of_known
 from tipl.paths import PathDataset
-from tipl.report import FigureSection, Table
+from tipl.report import Section, Table
 from tipl.results import format_number
 from tipl.stats import paired_difference_interval
 
@@ -45,7 +45,7 @@ Parts = dict[str, dict[str, PathDimension]]
 
 def low_dimension_sections(
     paths: PathDataset, measured: Sequence[PathDimension] | None = None
-) -> list[FigureSection]:
+) -> list[Section]:
     """All four sections; `measured` is what `measure_dataset(paths)` gave, if it is at hand.
 
     Raises:
@@ -60,13 +60,13 @@ def low_dimension_sections(
     ]
 
 
-def information_section(measured: Sequence[PathDimension]) -> FigureSection:
+def information_section(measured: Sequence[PathDimension]) -> Section:
     """Information of the first directions of each part, beside a random walk's."""
     parts = _parts(measured, least=2)
     whole = parts[WHOLE_ACTOR]
     mean = {name: f"{_dimension(part).mean():.1f}" for name, part in whole.items()}
     lower = [part for part, methods in parts.items() if _is_lower(methods)]
-    return FigureSection(
+    return Section(
         "How many directions a path needs",
         f"90% of the information in a path's displacements lies in {mean[PPO_PATH]} directions "
         f"(mean over trials); a random walk with steps of the same lengths needs "
@@ -95,12 +95,12 @@ def information_section(measured: Sequence[PathDimension]) -> FigureSection:
     )
 
 
-def coordinates_section(paths: PathDataset, measured: Sequence[PathDimension]) -> FigureSection:
+def coordinates_section(paths: PathDataset, measured: Sequence[PathDimension]) -> Section:
     """The whole actor's first coordinates over time: monotone, then harmonic, as a walk's are."""
     methods = _parts(measured)[WHOLE_ACTOR]
     ppo, walk = (methods[name].spectra["initial"] for name in (PPO_PATH, RANDOM_WALK))
     count = int(np.isfinite(ppo.half_waves).all(axis=0).sum())  # coordinates that all trials have
-    return FigureSection(
+    return Section(
         "Monotone first, harmonic after: the coordinates over time",
         "The rank correlation of the first coordinate with time is "
         f"{ppo.monotonicity[:, 0].mean():.3f} (random walk: {walk.monotonicity[:, 0].mean():.3f}). "
@@ -137,14 +137,14 @@ def coordinates_section(paths: PathDataset, measured: Sequence[PathDimension]) -
     )
 
 
-def detour_section(measured: Sequence[PathDimension]) -> FigureSection:
+def detour_section(measured: Sequence[PathDimension]) -> Section:
     """How much longer paths are than the distance of their ends, by part."""
     parts = _parts(measured)
     whole = {name: _detour(part) for name, part in parts[WHOLE_ACTOR].items()}
     layers = {name: _detour(methods[PPO_PATH]) for name, methods in parts.items()}
     del layers[WHOLE_ACTOR]
     straightest, most = min(layers, key=layers.__getitem__), max(layers, key=layers.__getitem__)
-    return FigureSection(
+    return Section(
         "Detours",
         f"A path is {format_number(whole[PPO_PATH])} times as long as the distance of its ends "
         f"(median over trials; a random walk with steps of the same lengths: "
@@ -174,14 +174,14 @@ def detour_section(measured: Sequence[PathDimension]) -> FigureSection:
     )
 
 
-def activity_section(measured: Sequence[PathDimension]) -> FigureSection:
+def activity_section(measured: Sequence[PathDimension]) -> Section:
     """How unevenly the parameters move."""
     parts = _parts(measured, least=2)
     moved = {
         name: f"{mean_of_known(part.activity_of(0.1)):.0%}"
         for name, part in parts[WHOLE_ACTOR].items()
     }
-    return FigureSection(
+    return Section(
         "How unevenly the parameters move",
         f"The most active tenth of the actor's parameters makes {moved[PPO_PATH]} of all movement "
         f"(mean over trials; a random walk's makes {moved[RANDOM_WALK]}, and 10% would be even).",

@@ -27,7 +27,7 @@ from measuring import command_line, fresh_networks, return_summary, versions
 from tipl import storage
 from tipl.baselines import BestStoredPolicy
 from tipl.forecast import Forecaster, TrainedForecaster
-from tipl.forecast_sets import nearest_distances
+from tipl.held_out_forecasts import nearest_distances
 from tipl.paths import PathDataset
 from tipl.policy import Policy
 from tipl.rivals import rivals, training_paths

@@ -21,7 +21,7 @@ from tipl.benchmark import benchmark_config
 from tipl.benchmark.outcome import Benchmark, load_benchmark
 from tipl.benchmark.report import benchmark_report, headline
 from tipl.plots import save_figure
-from tipl.report import Cell, Section, Table
+from tipl.report import Cell, Judged, Section, Table
 from tipl.results import Result, format_result, write_results
 
 WIDTH = 7.2
@@ -50,6 +50,8 @@ def cell(content: Cell) -> str:
     """A cell of a table in Markdown."""
     if content is None:
         return ""
+    if isinstance(content, Judged):
+        return f"{content.mark} {format_result(content.result)}"
     if isinstance(content, Result):
         return format_result(content)
     if isinstance(content, str):

@@ -27,7 +27,8 @@ from tipl.collection import CollectConfig, collect
 from tipl.demo import DemoConfig
 from tipl.evaluation import evaluate
 from tipl.forecast import Forecaster, shipped
-from tipl.forecast_sets import ForecastReturns, ForecastSet, forecast_held_out
+from tipl.forecast_sets import ForecastReturns, ForecastSet
+from tipl.held_out_forecasts import forecast_held_out
 from tipl.paths import PathDataset
 from tipl.policy import Policy
 from tipl.ppo import PPO, PPOConfig

@@ -21,10 +21,8 @@ from tipl.forecast_sets import (
     ForecastReturns,
     ForecastSet,
     evaluate_forecasts,
-    forecast_held_out,
-    held_out_trials,
-    make_forecasts,
 )
+from tipl.held_out_forecasts import forecast_held_out, held_out_trials, make_forecasts
 from tipl.paths import PathDataset
 from tipl.policy import ParamLayout
 from tipl.rivals import rivals

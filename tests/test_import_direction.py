@@ -53,6 +53,7 @@ HOUSE = (
     "collection",
     "rivals",
     "forecast_sets",
+    "held_out_forecasts",
     "results",
     "path_dimension_results",
     "forecast_results",

@@ -17,7 +17,8 @@ from tipl.collection import CollectConfig, collect
 from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.forecast import Forecaster
-from tipl.forecast_sets import ForecastReturns, ForecastSet, evaluate_forecasts, make_forecasts
+from tipl.forecast_sets import ForecastReturns, ForecastSet, evaluate_forecasts
+from tipl.held_out_forecasts import make_forecasts
 from tipl.options import thread_count
 from tipl.paths import PathDataset
 from tipl.policy import Policy

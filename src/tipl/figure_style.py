@@ -48,12 +48,15 @@ more in CIELAB) to eyes without red, green or blue cones."""
 SERIES = (ACCENT, BLUE, GREEN, PURPLE, GOLD)
 """For lines that are no method."""
 
+ROOM = 3
+"""Lines of a legend for which figures have room."""
+
 MODELS = ("PathTransformer", "NeuronTransformer")
 """How the names of the models that tipl trains begin."""
 
 METHOD_COLOURS = {
     "PathTransformer": ACCENT,
-    "PathTransformer (joint basis)": PURPLE,
+    "PathTransformer (joint basis": PURPLE,
     "NeuronTransformer": ACCENT,
     "NeuronTransformer (elite)": GOLD,
     "PPO": BLUE,
@@ -67,6 +70,8 @@ METHOD_COLOURS = {
     "best stored policy": PURPLE,
     "nearest training path": PURPLE,
     "mean displacement": GREEN,
+    "per-parameter nowcaster": GOLD,
+    "neural-graph nowcaster": GOLD,
 }
 """One colour a method, the same in all figures; our own models have the accent."""
 
@@ -212,6 +217,9 @@ def legend(figure: Figure, handles: Mapping[str, Line2D | Patch]) -> None:
     labels = [textwrap.fill(name, min(int(width * 12), 34)) for name in handles]
     widest = max(len(line) for label in labels for line in label.split("\n"))
     columns = max(1, int((width - 0.2) / (0.5 + 0.068 * widest)))  # inches a column
+    lines = sum(1 + label.count("\n") for label in labels) / columns
+    if lines > ROOM:  # the panels keep their height
+        figure.set_figheight(figure.get_figheight() + 0.17 * (lines - ROOM))
     figure.legend(list(handles.values()), labels, loc="outside upper left", ncols=columns)
 
 

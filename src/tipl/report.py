@@ -27,6 +27,7 @@ from tipl.results import Result, format_bounds, format_number, pivot
 __all__ = [
     "Cell",
     "Drawing",
+    "Judged",
     "Picture",
     "Report",
     "Section",
@@ -37,9 +38,36 @@ __all__ = [
     "write_report",
 ]
 
+
+@dataclass(frozen=True)
+class Judged:
+    """A result with what it means for a statement.
+
+    Attributes:
+        result: the number.
+        holds: whether the statement holds there; None is undecided.
+        verdict: what it comes to, in words.
+    """
+
+    result: Result
+    holds: bool | None
+    verdict: str
+
+    @property
+    def mark(self) -> str:
+        """The verdict as a sign."""
+        return {True: "✓", False: "✗", None: "~"}[self.holds]
+
+    @property
+    def kind(self) -> str:
+        """The verdict as a class of the style sheet."""
+        return {True: "holds", False: "fails", None: "undecided"}[self.holds]
+
+
 Number = int | float | np.number[Any]
-Cell = str | Number | Result | None
-"""What a table holds: a `Result` is shown as "value [low, high]", None as an empty cell."""
+Cell = str | Number | Result | Judged | None
+"""What a table holds: a `Result` is shown as "value [low, high]", with a sign before it if it is
+judged; None is an empty cell."""
 
 Drawing = Callable[..., Figure]
 """Draws a figure `width` inches wide: called as `drawing(width=...)`, for a page and for a phone.
@@ -224,9 +252,14 @@ def _is_result(cell: Cell) -> bool:
     return isinstance(cell, Result)
 
 
+def _is_judged(cell: Cell) -> bool:
+    return isinstance(cell, Judged)
+
+
 def _is_numeric(table: Table, column: int) -> bool:
     return column > 0 and any(
-        _is_number(row[column]) or _is_result(row[column]) for row in table.rows
+        _is_number(row[column]) or _is_result(row[column]) or _is_judged(row[column])
+        for row in table.rows
     )
 
 
@@ -251,6 +284,7 @@ def _environment() -> jinja2.Environment:
     environment.tests |= {
         "a_number": _is_number,
         "a_result": _is_result,
+        "judged": _is_judged,
         "numeric_in": _is_numeric,
         "ours": _is_ours,
     }

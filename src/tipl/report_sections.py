@@ -145,6 +145,11 @@ LOSSES = {
     ("NeuronTransformer", "elite"): "Mean squared difference of the actions of carried networks "
     "from those of the best stored policy; held out are random networks that were never trained "
     "on, and the dashed line is what they do where they stand.",
+    **dict.fromkeys(
+        [("WNN", "own"), ("NiNo", "own")],
+        "Mean squared error of the forecast weights, in units of standing still's: the dashed line "
+        "is what standing still has on the held-out paths.",
+    ),
 }
 """What the loss is, by kind of model and target."""
 

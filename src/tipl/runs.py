@@ -64,7 +64,7 @@ class Run:
     def trials_note(self) -> str:
         """How many held-out trials and episodes a figure of returns rests on."""
         trials, _, episodes = self.returns.checkpoints.shape
-        return f"{trials} held-out trials, {episodes} episodes each"
+        return f"{trials} held-out trials, {episodes} episode{'s' * (episodes > 1)} each"
 
 
 def load_run(directory: str | Path) -> Run:

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from tipl import storage
 from tipl.forecast import Forecaster, TrainedForecaster
@@ -167,15 +168,40 @@ def _training_flops(paths: PathDataset, model: TrainedForecaster) -> float:
     counts = []
     for steps in (SHORT, LONG):
         short = dataclasses.replace(config, num_steps=steps)
-        counts.append(_flops(partial(train, few, config=short, progress=False)))
+        counts.append(_flops(partial(train, few, config=short, threads=1, progress=False)))
     return (counts[1] - counts[0]) / (LONG - SHORT) * config.steps
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Adds up what torch's own formulas say of every operation.
+
+    `FlopCounterMode` does that by module, and cannot where modules take lists of tensors.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """An operation, counted; one that is made of others is counted as those."""
+        named = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:
+                parts = func.decompose(*args, **named)
+            if parts is not NotImplemented:
+                return parts
+        made = func(*args, **named)
+        if formula is not None:
+            self.flops += formula(*args, **named, out_val=made)
+        return made
 
 
 def _flops(work: Callable[[], Any]) -> float:
     """Floating-point operations that torch does for a call."""
-    with FlopCounterMode(display=False) as counter:
+    with _FlopCounter() as counter:
         work()
-    return float(counter.get_total_flops())
+    return float(counter.flops)
 
 
 def _forecast_costs(run: Run) -> list[Cost]:

@@ -11,11 +11,10 @@ import numpy as np
 from tipl.benchmark import plots
 from tipl.benchmark.ledger import Cost
 from tipl.benchmark.reach import PPO, SHARES
-from tipl.benchmark.reproduction import Finding
+from tipl.benchmark.reproduction import INDEPENDENT, Finding
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.paths import PathDataset
-from tipl.report import Cell, Section, Table, pivot_table
-from tipl.results import Result
+from tipl.report import Cell, Judged, Section, Table, pivot_table
 from tipl.runs import Run
 from tipl.stats import Interval, mean_interval, paired_difference_interval
 
@@ -23,6 +22,7 @@ __all__ = [
     "claim_section",
     "compared_places",
     "costs_section",
+    "forecast_costs_section",
     "metric_section",
     "pay_back_section",
     "plug_in_section",
@@ -30,15 +30,26 @@ __all__ = [
 ]
 
 
+FORECAST = "forecast: "
+"""How the costs of forecasts begin."""
+
+
 def claim_section(findings: Sequence[Finding], title: str, sentence: str) -> Section:
-    """What one claim comes to, model by model."""
-    rows: list[list[Cell]] = [
-        [f.model, f.experiment, f.history, f.measured, f.beside, f.verdict] for f in findings
-    ]
-    unit = findings[0].measured.metric.replace("_", " ") if findings else "measured"
-    beside = "PPO itself" if any(f.beside for f in findings) else "beside it"
-    columns = ["model", "initial networks", "history", unit, beside, "verdict"]
-    return Section(title, sentence, table=Table("By model and history", columns, rows))
+    """What one claim comes to: a row a model and experiment, a column a history."""
+    histories = list(dict.fromkeys(finding.history for finding in findings))
+    rows: dict[str, list[Cell]] = {}
+    for finding in findings:
+        name = finding.model
+        if finding.experiment != INDEPENDENT:
+            name += f", {finding.experiment}"
+        row = rows.setdefault(name, [name, *[None] * len(histories)])
+        judged = Judged(finding.measured, finding.holds, finding.verdict)
+        row[1 + histories.index(finding.history)] = judged
+    unit = findings[0].measured.metric.replace("_", " ") if findings else "nothing measured"
+    caption = f"{unit[0].upper()}{unit[1:]} [95% interval]: ✓ holds, ✗ fails, ~ undecided"
+    return Section(
+        title, sentence, table=Table(caption, ["model", *histories], list(rows.values()))
+    )
 
 
 def compared_places(run: Run) -> list[tuple[int, int]]:
@@ -68,7 +79,7 @@ def metric_section(run: Run, metric: str, title: str, sentence: str) -> Section:
     return Section(title, sentence, table=Table(title, table.columns, rows))
 
 
-def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]], command: str) -> Section:
+def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]]) -> Section:
     """Environment steps to parts of PPO's improvement."""
     reached = {
         name: np.array(intervals, float)
@@ -95,40 +106,60 @@ def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]], command: st
             "Environment steps of one trial [95% interval], by share of the improvement from the "
             "untrained networks' return to that of PPO's end; a dash: not from any history tested",
             ["method", *(f"{share:.0%}" for share in SHARES)],
-            [
-                [name, *(_steps_cell(interval, run, command) for interval in intervals)]
-                for name, intervals in steps.items()
-            ],
+            [[name, *map(_text, intervals)] for name, intervals in steps.items()],
         ),
     )
-
-
-def _steps_cell(interval: Interval, run: Run, command: str) -> Cell:
-    value, low, high = (x if math.isfinite(x) else math.nan for x in interval)
-    trials, _, episodes = run.returns.checkpoints.shape
-    return Result(
-        run.paths.task.env_id, "ledger", "", "", "env_steps", value, low, high, trials, episodes,
-        command,
-    )  # fmt: skip
 
 
 def costs_section(costs: Sequence[Cost]) -> Section:
-    """What collecting, training and forecasting take."""
+    """What collecting and training take."""
     rows: list[list[Cell]] = [
-        [cost.work, cost.env_steps, cost.cpu_seconds, cost.flops, cost.peak_rss_mb]
+        [
+            cost.work,
+            int(cost.env_steps),
+            _number(cost.cpu_seconds),
+            _number(cost.flops / 1e12),
+            _number(cost.peak_rss_mb),
+        ]
         for cost in costs
+        if not cost.work.startswith(FORECAST)
     ]
     return Section(
         "What it takes",
-        "Processor seconds are of all threads together and, of a forecast, of one call for one "
-        "network on one thread. Floating-point operations are those of matrix products, without "
-        "the physics; a dash: not counted, as NumPy's are not.",
+        "Processor seconds are of all threads together. Floating-point operations are those of "
+        "matrix products, without the physics.",
         table=Table(
             "Cost of each piece of work",
-            ["work", "environment steps", "CPU seconds", "FLOPs", "peak memory, MB"],
+            ["work", "environment steps", "CPU seconds", "teraFLOP", "peak memory, MB"],
             rows,
         ),
     )
+
+
+def forecast_costs_section(costs: Sequence[Cost]) -> Section:
+    """What one forecast takes."""
+    rows: list[list[Cell]] = [
+        [
+            cost.work.removeprefix(FORECAST),
+            _number(1000 * cost.cpu_seconds),
+            _number(cost.flops / 1e6),
+        ]
+        for cost in costs
+        if cost.work.startswith(FORECAST)
+    ]
+    return Section(
+        "What one forecast takes",
+        "One call for one network on one thread, from a quarter of its path to the end; the "
+        "median of five. A dash: not counted, as NumPy's operations are not.",
+        table=Table("Cost of a forecast", ["method", "CPU milliseconds", "megaFLOP"], rows),
+    )
+
+
+def _number(value: float) -> Cell:
+    """A number with three digits, at least."""
+    if not math.isfinite(value):
+        return value
+    return round(value) if abs(value) >= 100 else float(f"{value:.3g}")
 
 
 def pay_back_section(uses: Mapping[str, tuple[float, float]], share: float) -> Section:
@@ -196,5 +227,10 @@ def plug_in_section(paths: PathDataset, boosted: Mapping[str, PathDataset]) -> S
 
 
 def _text(interval: Interval) -> str:
-    value, low, high = interval
-    return f"{value:,.0f} [{low:,.0f}, {high:,.0f}]".replace("-", "−")
+    """Whole numbers with their interval; a dash is infinite."""
+    value, low, high = (
+        f"{x:,.0f}".replace("-", "−") if math.isfinite(x) else "–" for x in interval
+    )
+    if value == low == high:
+        return value
+    return f"{value} [{low}, {high}]"

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from tipl.atomic import check_replaceable
 from tipl.errors import TiplError
 from tipl.forecast import Forecaster
-from tipl.forecast_sets import HORIZONS, STARTS, make_forecasts
+from tipl.held_out_forecasts import HORIZONS, STARTS, make_forecasts
 from tipl.paths import PathDataset
 
 __all__ = ["forecast"]

@@ -22,7 +22,7 @@ def train(
     held_out: float = 0.25,
     threads: int | None = None,
 ) -> None:
-    """Train a model of how weights change: a PathTransformer or a NeuronTransformer.
+    """Train a model of how weights change: a PathTransformer, a NeuronTransformer or a rival.
 
     Args:
         paths: the dataset of paths; a NeuronTransformer learns from several of one task at once

@@ -4,6 +4,7 @@
 from tipl.forecast.base import Forecaster, Target, TrainedForecaster, torch_threads
 from tipl.forecast.fitted_output_layer import FittedOutputLayer
 from tipl.forecast.neuron_transformer import NeuronTransformerForecaster, context_checkpoints
+from tipl.forecast.nowcasters import NiNoForecaster, WNNForecaster
 from tipl.forecast.path_transformer import PathTransformerForecaster
 from tipl.forecast.shipped import shipped_models
 
@@ -11,9 +12,11 @@ __all__ = [
     "FittedOutputLayer",
     "Forecaster",
     "NeuronTransformerForecaster",
+    "NiNoForecaster",
     "PathTransformerForecaster",
     "Target",
     "TrainedForecaster",
+    "WNNForecaster",
     "context_checkpoints",
     "shipped_models",
     "torch_threads",

@@ -209,10 +209,11 @@ class TrainedForecaster(Forecaster):
 
     _classes: ClassVar[dict[str, type[TrainedForecaster]]] = {}
 
-    def __init_subclass__(cls, *, kind: str, **options: Any) -> None:
+    def __init_subclass__(cls, *, kind: str | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.kind = kind
-        TrainedForecaster._classes[kind] = cls
+        if kind is not None:  # else it is what several kinds share
+            cls.kind = kind
+            TrainedForecaster._classes[kind] = cls
 
     @classmethod
     def from_pretrained(cls: type[TrainedT], source: str | Path) -> TrainedT:

@@ -16,7 +16,7 @@ import dataclasses
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,7 +24,7 @@ from tipl.errors import TiplError
 from tipl.models.network import Network
 from tipl.models.readout import LeastSquaresReadout
 
-__all__ = ["Conditions", "NeuronTransformer", "NeuronTransformerConfig"]
+__all__ = ["Conditions", "NeuronTransformer", "NeuronTransformerConfig", "typical_changes"]
 
 MAX_HIDDEN_LAYERS = 3
 """Hidden layers that a network may have."""
@@ -295,17 +295,7 @@ class NeuronTransformer(nn.Module):
     def scales(self, network: Network, horizon: Float[Tensor, "B L"]) -> Network:
         """Typical sizes of the changes of networks of this shape, to be broadcast against them."""
         steps = horizon.long().clamp(max=self.config.num_checkpoints - 1)
-        table = self.change_scale[steps]  # [B, L, 3, 2]
-        weights, biases = [], []
-        last = len(network.weights) - 1
-        for layer, weight in enumerate(network.weights):
-            group = table[:, :, 0 if layer == 0 else 2 if layer == last else 1, :, None]
-            # a sum over more units needs less of each
-            shrink = REFERENCE_WIDTH / weight.shape[-1] if layer else 1.0
-            weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
-            biases.append(group[:, :, 1])  # [B, L, 1]
-        log_std = None if network.log_std is None else self.log_std_scale[steps][..., None]
-        return Network(weights, biases, log_std)
+        return typical_changes(network, steps, self.change_scale, self.log_std_scale)
 
     def _change(
         self, network: Network, edges: list[Tensor], states: list[Tensor], horizon: Tensor
@@ -341,6 +331,34 @@ class NeuronTransformer(nn.Module):
             match = torch.einsum("blud,bmud->bulm", query, key) / math.sqrt(state.shape[-1])
             mixtures.append(self.line_gain * match * ratio[:, None])
         return network.mixed_displacements(mixtures)
+
+
+def typical_changes(
+    network: Network,
+    horizon: Int[Tensor, "B L"],
+    change_scale: Float[Tensor, "T 3 2"],
+    log_std_scale: Float[Tensor, " T"],
+) -> Network:
+    """Typical sizes of the changes of networks of a shape, to be broadcast against them.
+
+    Args:
+        network: of the shape.
+        horizon: over which they change, below T.
+        change_scale: typical size by horizon, layer (the first, those between, the last) and kind
+            (weight, bias), in networks of `REFERENCE_WIDTH`.
+        log_std_scale: typical size of a change of `log_std` by horizon.
+    """
+    table = change_scale[horizon]  # [B, L, 3, 2]
+    weights, biases = [], []
+    last = len(network.weights) - 1
+    for layer, weight in enumerate(network.weights):
+        group = table[:, :, 0 if layer == 0 else 2 if layer == last else 1, :, None]
+        # a sum over more units needs less of each
+        shrink = REFERENCE_WIDTH / weight.shape[-1] if layer else 1.0
+        weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
+        biases.append(group[:, :, 1])  # [B, L, 1]
+    log_std = None if network.log_std is None else log_std_scale[horizon][..., None]
+    return Network(weights, biases, log_std)
 
 
 def _unit_statistics(network: Network, edges: list[Tensor], layer: int) -> Float[Tensor, "B L U F"]:

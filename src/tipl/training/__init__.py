@@ -14,6 +14,7 @@ from tipl.options import config_from_options
 from tipl.paths import PathDataset
 from tipl.training.config import Model, Target, TrainConfig
 from tipl.training.neuron_transformer import train_neuron_transformer
+from tipl.training.nowcasters import train_nowcaster
 from tipl.training.path_transformer import (
     TokenSequences,
     token_sequences,
@@ -22,6 +23,9 @@ from tipl.training.path_transformer import (
 
 __all__ = ["Model", "Target", "TokenSequences", "TrainConfig", "token_sequences", "train"]
 
+
+LEARNS_FROM_ONE = {"path": "PathTransformer", "wnn": "WNN", "nino": "NiNo"}
+"""The models that learn from one dataset, by their names in `TrainConfig.model`."""
 
 HIGH = 99
 """Percentile of the training paths' returns that is high, yet known well enough to be asked for."""
@@ -36,15 +40,15 @@ def train(
     progress: bool = True,
     **options: Any,
 ) -> TrainedForecaster:
-    """Trains a PathTransformer or a NeuronTransformer.
+    """Trains a PathTransformer, a NeuronTransformer, or a nowcaster as a rival of theirs.
 
     Args:
         paths: the training paths; diverged trials are left out. A NeuronTransformer learns from
             several datasets of one task at once, such as of networks of different widths.
         held_out: other trials, whose loss is recorded but never learned from.
         config: how to train, as an alternative to `options`.
-        threads: of a NeuronTransformer's training; by default one for each processor. A
-            PathTransformer is too small to gain from more than one.
+        threads: of a NeuronTransformer's training; by default one for each processor. The
+            others are too small to gain from more than one.
         progress: show a progress bar.
         **options: fields of `TrainConfig`, such as `model="neuron"` or `num_steps=2000`.
 
@@ -63,19 +67,11 @@ def train(
         forecaster: TrainedForecaster = train_neuron_transformer(
             datasets, others, config, threads=threads, progress=progress
         )
-    elif len(datasets) > 1:
-        raise TiplError(
-            f"{len(datasets)} datasets were given, but a PathTransformer learns from one: give "
-            "one, or train with model='neuron'"
-        )
-    elif len(others) > 1:
-        raise TiplError(
-            f"{len(others)} held-out datasets were given, but a PathTransformer is tested on one: "
-            "give one, or train with model='neuron'"
-        )
     else:
+        _check_alone(datasets, others, LEARNS_FROM_ONE[config.model])
+        train_one = train_path_transformer if config.model == "path" else train_nowcaster
         other = others[0] if others else None
-        forecaster = train_path_transformer(datasets[0], other, config, progress=progress)
+        forecaster = train_one(datasets[0], other, config, progress=progress)
     returns = np.concatenate([dataset.episodic_return().ravel() for dataset in datasets])
     if np.isfinite(returns).any():
         forecaster.settings["high_return"] = float(np.nanpercentile(returns, HIGH))
@@ -84,6 +80,21 @@ def train(
         dataset.metadata.digest: dataset.trials.tolist() for dataset in datasets
     }
     return forecaster
+
+
+def _check_alone(
+    datasets: Sequence[PathDataset], held_out: Sequence[PathDataset], name: str
+) -> None:
+    if len(datasets) > 1:
+        raise TiplError(
+            f"{len(datasets)} datasets were given, but a {name} learns from one: give "
+            "one, or train with model='neuron'"
+        )
+    if len(held_out) > 1:
+        raise TiplError(
+            f"{len(held_out)} held-out datasets were given, but a {name} is tested on one: "
+            "give one, or train with model='neuron'"
+        )
 
 
 def _check_datasets(datasets: Sequence[PathDataset], held_out: Sequence[PathDataset]) -> None:

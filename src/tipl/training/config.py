@@ -13,7 +13,7 @@ from tipl.tokenizers import Basis, Center
 
 __all__ = ["Model", "Target", "TrainConfig"]
 
-Model = Literal["path", "neuron"]
+Model = Literal["path", "neuron", "wnn", "nino"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +21,17 @@ class TrainConfig:
     """How a model is trained. Equal seeds and data give equal models."""
 
     model: Model = "path"
-    """a Transformer over tokens of whole checkpoints, or over the neurons of the networks"""
+    """a Transformer over tokens of whole checkpoints (path), or over the neurons of the networks
+    (neuron); or a rival of theirs: a nowcaster of each parameter (wnn) or of the network as a graph
+    (nino)"""
     num_steps: int | None = None
     """optimiser steps (default: 800 of a PathTransformer; 2000 for each target of a
-    NeuronTransformer)"""
+    NeuronTransformer; 1000 of a nowcaster)"""
     batch_size: int = 32
-    """paths in each step; networks of 64 units a layer in each step of a NeuronTransformer"""
+    """paths in each step; networks of 64 units a layer in each step of a NeuronTransformer;
+    forecasts in each step of a nowcaster, eight of them from one history"""
     learning_rate: float | None = None
-    """peak of the one-cycle schedule (default: 1e-3 of a PathTransformer, 2e-3 of a
-    NeuronTransformer)"""
+    """peak of the one-cycle schedule (default: 1e-3 of a PathTransformer, 2e-3 of the others)"""
     weight_decay: float = 0.01
     """decoupled weight decay (AdamW)"""
     width: int = 64
@@ -109,12 +111,14 @@ class TrainConfig:
     @property
     def steps(self) -> int:
         """Optimiser steps of each model."""
-        return self.num_steps or {"path": 800, "neuron": 2000}[self.model]
+        return (
+            self.num_steps or {"path": 800, "neuron": 2000, "wnn": 1000, "nino": 1000}[self.model]
+        )
 
     @property
     def peak_learning_rate(self) -> float:
         """Peak of the one-cycle schedule."""
-        return self.learning_rate or {"path": 1e-3, "neuron": 2e-3}[self.model]
+        return self.learning_rate or (1e-3 if self.model == "path" else 2e-3)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

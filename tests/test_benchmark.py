@@ -17,13 +17,23 @@ import pytest
 
 from path_data import make_dataset
 from tipl import stages as stages_module
-from tipl import storage
-from tipl.benchmark import Benchmark, BenchmarkConfig, benchmark, benchmark_config
+from tipl import stats, storage
+from tipl.benchmark import (
+    Benchmark,
+    BenchmarkConfig,
+    benchmark,
+    benchmark_config,
+    ledger,
+    outcome,
+    reach,
+)
+from tipl.benchmark.films import film_section
 from tipl.benchmark.ledger import Cost, ppo_flops_per_step, read_costs
 from tipl.benchmark.outcome import pay_back_uses
 from tipl.benchmark.reach import PPO, SHARES, steps_to_reach
 from tipl.benchmark.reproduction import CLAIMS, Finding, findings
 from tipl.cli import main
+from tipl.envs.pictures import missing_renderer
 from tipl.errors import TiplError
 from tipl.forecast import PathTransformerForecaster
 from tipl.forecast_results import forecast_results
@@ -31,6 +41,7 @@ from tipl.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
 from tipl.models.path_transformer import PathTransformer, PathTransformerConfig
 from tipl.paths import PathDataset
 from tipl.policy import ParamLayout
+from tipl.report import Section
 from tipl.results import Result, read_results
 from tipl.runs import Run
 from tipl.stats import Interval
@@ -89,7 +100,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     directory = tmp_path_factory.mktemp("benchmark") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages_module, "_run_tipl", in_process)
+        patch.setattr(ledger, "LONG", ledger.SHORT + 1)
+        patch.setattr(stats, "RESAMPLES", 100)
+        patch.setattr(reach, "RESAMPLES", 100)
+        patch.setattr(outcome, "film_section", lambda run, figures: Section("Films", "left out"))
         yield Made(directory, benchmark(CONFIG, directory, progress=False))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are not drawn again."""
+    monkeypatch.setattr("tipl.benchmark.write_report", lambda report, path: None)
+    monkeypatch.setattr("tipl.benchmark.save_figures", lambda report, directory: None)
 
 
 # --- the whole -------------------------------------------------------------------------------
@@ -154,7 +176,7 @@ def test_each_piece_of_work_has_its_cost(made: Made) -> None:
 
 
 def test_a_second_run_reuses_everything(
-    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Made, undrawn: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a stage was done again")
@@ -166,7 +188,7 @@ def test_a_second_run_reuses_everything(
     assert capsys.readouterr().err.count("already there: reused") == len(STAGES)
 
 
-def test_what_is_left_out_is_left_out(made: Made) -> None:
+def test_what_is_left_out_is_left_out(made: Made, undrawn: None) -> None:
     config = dataclasses.replace(CONFIG, shared_trials=0, pptb_trials=0)
     found = benchmark(config, made.directory, progress=False)
     assert found.shared is None
@@ -366,6 +388,31 @@ def test_unknown_tasks_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(TiplError, match="unknown environment id"):
         benchmark(benchmark_config("Pendulm-v1"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_films_show_the_median_network_three_times(made: Made, tmp_path: Path) -> None:
+    section = film_section(made.found.run, tmp_path / "figures")
+    missing = missing_renderer()
+    if missing is not None:
+        assert missing in section.sentence
+        assert not section.pictures
+        return
+    assert re.search(r"untrained: .*PPO, 8,192 steps: .*after inference, 0 steps", section.sentence)
+    (picture,) = section.pictures
+    assert picture.data.startswith(b"GIF8")
+    assert picture.still is not None
+    assert picture.narrow is not None
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["film.gif", "film.png"]
+
+
+def test_without_a_renderer_the_report_says_so(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tipl.benchmark.films.missing_renderer", lambda: "install one")
+    section = film_section(made.found.run, tmp_path / "figures")
+    assert section.sentence.endswith("nothing can be drawn here: install one")
+    assert not (tmp_path / "figures").exists()
 
 
 def test_findings_speak_of_results(made: Made) -> None:

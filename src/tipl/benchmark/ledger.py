@@ -208,7 +208,8 @@ def _forecast_costs(run: Run) -> list[Cost]:
     """Of one forecast, from the history nearest to a quarter of the path to its end."""
     paths = run.forecasts.paths
     end = paths.num_checkpoints - 1
-    start = min({case.start for case in run.forecasts.cases}, key=lambda s: abs(s - end / 4))
+    starts = {case.start for case in run.forecasts.cases}
+    start = min(starts, key=lambda s: (abs(s - end / 4), -s))
     history = paths.params(slice(0, start + 1))[0]
     costs = []
     for forecaster in run.forecasters():

@@ -27,7 +27,7 @@ COMMANDS = {
     "paths show": "say what is in a dataset of paths",
     "paths verify": "check every byte of a dataset of paths",
     "paths evaluate": "run the checkpoints of a dataset of paths in their environment",
-    "train": "train a PathTransformer on a dataset of paths",
+    "train": "train a model on a dataset of paths",
     "forecast": "forecast the weights of held-out trials",
     "optimize": "make a better policy from an untrained one, by inference",
     "evaluate": "run a policy, or a set of forecasts, in its environment",

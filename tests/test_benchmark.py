@@ -397,7 +397,7 @@ def test_films_show_the_median_network_three_times(made: Made, tmp_path: Path) -
         assert missing in section.sentence
         assert not section.pictures
         return
-    assert re.search(r"untrained: .*PPO, 8,192 steps: .*after inference, 0 steps", section.sentence)
+    assert re.search(r"untrained: .*; PPO, 8,192 steps: .*; after inference, 0 steps", section.sentence)
     (picture,) = section.pictures
     assert picture.data.startswith(b"GIF8")
     assert picture.still is not None

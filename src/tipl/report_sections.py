@@ -25,7 +25,7 @@ from tipl.forecast import (
 )
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.paths import PolicyPath
-from tipl.report import Section, Table
+from tipl.report import Section, Table, pivot_table
 from tipl.return_regression import PartialLeastSquares
 from tipl.runs import Run
 from tipl.tokenizers import (
@@ -222,6 +222,23 @@ def _panels(
     return np.array(horizons), panels
 
 
+def _panel_values(run: Run, metric: str, methods: Sequence[str], starts: Sequence[int]) -> Table:
+    """The values of such panels, a row a method and a column a history and horizon."""
+    length = run.paths.num_checkpoints
+    settings = [
+        f"{history_label(start, length)}, horizon {horizon}"
+        for start in starts
+        for horizon in sorted({c.horizon for c in run.forecasts.cases if c.start == start})
+    ]
+    chosen = [
+        r
+        for r in run.results
+        if r.metric == metric and r.setting in settings and r.method in methods
+    ]
+    chosen.sort(key=lambda result: settings.index(result.setting))
+    return pivot_table(chosen, caption="Mean and 95% interval")
+
+
 TABLES_ONLY = (
     BestStoredPolicy.name,
     FittedOutputLayer.name,
@@ -254,6 +271,7 @@ def optimized_by_horizon(run: Run) -> Section:
     starts = sorted({case.start for case in run.forecasts.cases if case.start <= 0.11 * end})
     methods = [TRUE_CHECKPOINT, *_methods(run)]
     horizons, panels = _panels(run, "episodic_return", methods, starts)
+    values = _panel_values(run, "episodic_return", methods, starts)
     return Section(
         "Optimising by inference: return along the forecast",
         "Each panel starts from the little that PPO has done by then, and follows the forecast to "
@@ -265,6 +283,7 @@ def optimized_by_horizon(run: Run) -> Section:
             panels,
             note=f"{run.trials_note}, mean and 95% interval",
         ),
+        values,
     )
 
 
@@ -272,6 +291,7 @@ def returns_by_horizon(run: Run) -> Section:
     """Return of the forecast policies against the horizon."""
     methods = [TRUE_CHECKPOINT, *_methods(run)]
     horizons, panels = _panels(run, "episodic_return", methods, _histories(run))
+    values = _panel_values(run, "episodic_return", methods, _histories(run))
     return Section(
         "Return of forecast policies against the horizon",
         "Above the grey line of standing still, a forecast has improved the policy with no step in "
@@ -282,6 +302,7 @@ def returns_by_horizon(run: Run) -> Section:
             panels,
             note=f"{run.trials_note}, mean and 95% interval",
         ),
+        values,
     )
 
 
@@ -291,6 +312,7 @@ def weight_errors_by_horizon(run: Run) -> Section:
     left_out = (StandingStill.name, "NeuronTransformer (elite)")
     methods = [name for name in _methods(run) if name not in left_out]
     horizons, panels = _panels(run, "weight_error", methods, _histories(run))
+    values = _panel_values(run, "weight_error", methods, _histories(run))
     return Section(
         "Weight error of forecasts against the horizon",
         "Distance of the forecast from the true later weights, over that of standing still: below "
@@ -301,6 +323,7 @@ def weight_errors_by_horizon(run: Run) -> Section:
             panels,
             note=f"{run.forecasts.paths.num_trials} held-out trials, mean and 95% interval",
         ),
+        values,
     )
 
 

@@ -44,8 +44,9 @@ def film_section(run: Run, figures: Path) -> Section:
     labels = list(policies)
     figures.mkdir(exist_ok=True)
     save_filmstrip(figures / "film.gif", films, labels)
-    returns = ", ".join(
-        f"{label}: {one.episodic_return:,.0f}" for label, one in zip(labels, films, strict=True)
+    returns = "; ".join(
+        f"{label}: {one.episodic_return:,.0f}".replace("-", "−")
+        for label, one in zip(labels, films, strict=True)
     )
     picture = Picture(
         animation(films, labels),

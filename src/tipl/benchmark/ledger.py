@@ -34,6 +34,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SHORT, LONG = 2, 12
 """Optimiser steps of two short trainings: what they differ by is the cost of a step."""
 
+WHOLE_STAGES = {
+    "forecast": "all forecasts of the held-out trials, rivals included",
+    "evaluate": "running them in the environment",
+}
+"""Stages whose parts are not told apart, and what they do."""
+
 CALLS = 5
 """Calls of which the median is taken."""
 
@@ -149,6 +155,8 @@ def _stage_costs(run: Run) -> list[Cost]:
             work, model = f"train: {models[trained].label}", models[trained]
             env_steps = float(model.settings.get("env_steps", 0))
             flops = _training_flops(paths, model)
+        elif stage.name in WHOLE_STAGES:
+            work, env_steps, flops = WHOLE_STAGES[stage.name], math.nan, math.nan
         else:
             continue
         costs.append(

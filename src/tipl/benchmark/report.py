@@ -103,7 +103,9 @@ def _reproduction(benchmark: Benchmark) -> Iterator[Section]:
         by_claim[CLAIMS[0]],
         "Claim 1: it fits the dynamics",
         "Weight error one checkpoint ahead, in units of standing still's: the claim holds where "
-        "the whole interval is below 1.",
+        "the whole interval is below 1. The raw values are those of the tokens that the "
+        "PathTransformers predict.",
+        sections.token_error_table([one for one in (run, benchmark.shared) if one]),
     )
     yield run_sections.weight_errors_by_horizon(run)
     yield sections.claim_section(

@@ -12,6 +12,7 @@ from tipl.benchmark import plots
 from tipl.benchmark.ledger import Cost
 from tipl.benchmark.reach import PPO, SHARES
 from tipl.benchmark.reproduction import INDEPENDENT, Finding
+from tipl.forecast import PathTransformerForecaster
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.paths import PathDataset
 from tipl.report import Cell, Judged, Section, Table, pivot_table
@@ -27,6 +28,7 @@ __all__ = [
     "pay_back_section",
     "plug_in_section",
     "reach_section",
+    "token_error_table",
 ]
 
 
@@ -34,7 +36,9 @@ FORECAST = "forecast: "
 """How the costs of forecasts begin."""
 
 
-def claim_section(findings: Sequence[Finding], title: str, sentence: str) -> Section:
+def claim_section(
+    findings: Sequence[Finding], title: str, sentence: str, details: Table | None = None
+) -> Section:
     """What one claim comes to: a row a model and experiment, a column a history."""
     histories = list(dict.fromkeys(finding.history for finding in findings))
     rows: dict[str, list[Cell]] = {}
@@ -47,8 +51,27 @@ def claim_section(findings: Sequence[Finding], title: str, sentence: str) -> Sec
         row[1 + histories.index(finding.history)] = judged
     unit = findings[0].measured.metric.replace("_", " ") if findings else "nothing measured"
     caption = f"{unit[0].upper()}{unit[1:]} [95% interval]: ✓ holds, ✗ fails, ~ undecided"
-    return Section(
-        title, sentence, table=Table(caption, ["model", *histories], list(rows.values()))
+    table = Table(caption, ["model", *histories], list(rows.values()))
+    return Section(title, sentence, details=details, table=table)
+
+
+def token_error_table(runs: Sequence[Run]) -> Table:
+    """The error of the next token, which PathTransformers are trained for, on held-out paths."""
+    rows: list[list[Cell]] = []
+    for run in runs:
+        label = ", shared initial network" if run.shared_network else ""
+        losses = {(r.method, r.metric): r for r in run.results if r.experiment == "train"}
+        for model in run.models:
+            if isinstance(model, PathTransformerForecaster):
+                found = [
+                    losses[model.name, f"{name}_loss"] for name in ("held_out", "standing_still")
+                ]
+                values = [result.value for result in found]
+                rows.append([f"{model.name}{label}", *values, values[0] / values[1]])
+    return Table(
+        "Mean squared error of the next token on held-out paths: what the model is trained for",
+        ["model", "error", "standing still's", "ratio"],
+        rows,
     )
 
 
@@ -116,7 +139,7 @@ def costs_section(costs: Sequence[Cost]) -> Section:
     rows: list[list[Cell]] = [
         [
             cost.work,
-            int(cost.env_steps),
+            _number(cost.env_steps),
             _number(cost.cpu_seconds),
             _number(cost.flops / 1e12),
             _number(cost.peak_rss_mb),
@@ -127,7 +150,7 @@ def costs_section(costs: Sequence[Cost]) -> Section:
     return Section(
         "What it takes",
         "Processor seconds are of all threads together. Floating-point operations are those of "
-        "matrix products, without the physics.",
+        "matrix products, without the physics; a dash: not counted.",
         table=Table(
             "Cost of each piece of work",
             ["work", "environment steps", "CPU seconds", "teraFLOP", "peak memory, MB"],

@@ -8,6 +8,8 @@ between the `benchmark` marks of both pages. The first task is the one that the 
 
 from __future__ import annotations
 
+import json
+import math
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -17,12 +19,13 @@ import tyro
 from tyro.conf import Positional
 from update_collection_docs import RESULTS, ROOT, replace_between
 
+from tipl.atomic import write_bytes_atomically
 from tipl.benchmark import benchmark_config
 from tipl.benchmark.outcome import Benchmark, load_benchmark
 from tipl.benchmark.report import benchmark_report, headline
 from tipl.plots import save_figure
 from tipl.report import Cell, Judged, Section, Table
-from tipl.results import Result, format_result, write_results
+from tipl.results import Result, format_result
 
 WIDTH = 7.2
 README_FIGURE = "Environment steps to PPO's return"
@@ -89,6 +92,21 @@ def page(found: Benchmark, sections: Sequence[Section], folder: Path) -> str:
     return "\n".join(parts)
 
 
+COLUMNS = ("experiment", "method", "setting", "metric", "value", "low", "high", "n_trials")
+
+
+def write_numbers(found: Benchmark, path: Path) -> None:
+    """Every number on a line of its own, to six digits, below a line that names the columns."""
+    head = {"task": found.run.paths.task.env_id, "command": found.command, "columns": COLUMNS}
+    lines = [json.dumps(head)]
+    for result in found.results:
+        row = [getattr(result, column) for column in COLUMNS]
+        values = [float(f"{x:.6g}") if isinstance(x, float) else x for x in row]
+        known = [None if isinstance(x, float) and math.isnan(x) else x for x in values]
+        lines.append(json.dumps(known, ensure_ascii=False, separators=(",", ":")))
+    write_bytes_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
 def main(runs: Positional[tuple[Path, ...]], /) -> None:
     """Makes the figures and tables.
 
@@ -103,7 +121,7 @@ def main(runs: Positional[tuple[Path, ...]], /) -> None:
         folder = RESULTS / f"benchmark-{run.name}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_results(RESULTS / f"benchmark-{run.name}.jsonl", found.results)
+        write_numbers(found, RESULTS / f"benchmark-{run.name}.jsonl")
         wanted = [s for s in report.sections if s.title in SHOWN or s in found.dimension]
         pages.append(page(found, wanted, folder))
         if number == 0:

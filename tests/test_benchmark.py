@@ -294,13 +294,14 @@ def test_steps_to_reach_by_hand(paths: PathDataset) -> None:
         },
     )
     found = steps_to_reach(run.forecasts, run.returns)
-    assert list(found) == [PPO, "good", "bad"]
+    assert list(found) == [PPO, "good", "bad", "standing still"]
     assert SHARES == (0.5, 0.75, 0.9, 1.0)
     values = {name: [interval.value for interval in rows] for name, rows in found.items()}
     assert values == {
         PPO: [4 * 4096, 5 * 4096, 6 * 4096, 6 * 4096],
         "good": [0, 0, 3 * 4096, math.inf],
         "bad": [math.inf] * 4,
+        "standing still": [math.inf] * 4,
     }
     assert all(i.low == i.value == i.high for rows in found.values() for i in rows)
 
@@ -397,7 +398,8 @@ def test_films_show_the_median_network_three_times(made: Made, tmp_path: Path) -
         assert missing in section.sentence
         assert not section.pictures
         return
-    assert re.search(r"untrained: .*; PPO, 8,192 steps: .*; after inference, 0 steps", section.sentence)
+    returns = r"untrained: .*; PPO, 8,192 steps: .*; after inference, 0 steps: "
+    assert re.search(returns, section.sentence)
     (picture,) = section.pictures
     assert picture.data.startswith(b"GIF8")
     assert picture.still is not None

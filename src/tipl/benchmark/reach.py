@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from tipl.baselines import StandingStill
 from tipl.forecast_sets import ForecastReturns, ForecastSet
 from tipl.stats import CONFIDENCE, RESAMPLES, Interval
 
@@ -28,7 +27,8 @@ def steps_to_reach(
 
     PPO has reached a share at its first checkpoint with that mean return over trials. A method has
     reached it at the first history from which its forecasts do, at the best of the horizons that
-    were made: what it then costs is the history. Infinite: no history was long enough.
+    were made: what it then costs is the history. Infinite: no history was long enough. Standing
+    still is PPO itself where histories end: what a forecast must beat to be worth anything.
 
     Args:
         forecasts: of the held-out trials.
@@ -44,8 +44,6 @@ def steps_to_reach(
     goals = first + np.array(SHARES) * (final - first)  # [R, S]
     found = {PPO: _first_reached(true, steps, goals)}
     for method in dict.fromkeys(case.method for case in forecasts.cases):
-        if method == StandingStill.name:
-            continue
         by_start: dict[int, list[Array]] = {}
         for f, case in enumerate(forecasts.cases):
             if case.method == method:

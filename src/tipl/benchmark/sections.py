@@ -112,7 +112,9 @@ def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]]) -> Section:
     never = [name for name in steps if name not in reached]
     sentence = (
         "How much of a trial PPO has to run before a forecast brings the mean policy so far; 0 is "
-        "an untrained network. For PPO itself, the steps until it is there."
+        "an untrained network. For PPO itself, the steps until it is there. Forecasts start from "
+        f"a few histories only, so what they need is rounded up: {_listed_starts(run)} steps; "
+        "standing still is PPO at those."
     )
     if never:
         sentence += f" Not half of the way from any history: {', '.join(never)}."
@@ -132,6 +134,13 @@ def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]]) -> Section:
             [[name, *map(_text, intervals)] for name, intervals in steps.items()],
         ),
     )
+
+
+def _listed_starts(run: Run) -> str:
+    """Environment steps of the histories from which forecasts start."""
+    steps = run.paths.global_step
+    *first, last = [f"{steps[start]:,}" for start in sorted({c.start for c in run.forecasts.cases})]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def costs_section(costs: Sequence[Cost]) -> Section:

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 from tyro.conf import Positional
 
-from tipl import report_sections
+from tipl import horizon_sections, report_sections
 from tipl.plots import save_figure
 from tipl.report import Section
 from tipl.runs import Run, load_run
@@ -25,8 +25,8 @@ def figures(run: Run) -> dict[str, Section]:
     return {
         "learning_curves": report_sections.learning_curves(run),
         "path_coordinates": report_sections.path_coordinates(run),
-        "return_by_horizon": report_sections.returns_by_horizon(run),
-        "weight_error_by_horizon": report_sections.weight_errors_by_horizon(run),
+        "return_by_horizon": horizon_sections.returns_by_horizon(run),
+        "weight_error_by_horizon": horizon_sections.weight_errors_by_horizon(run),
     }
 
 

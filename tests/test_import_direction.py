@@ -65,6 +65,7 @@ HOUSE = (
     "path_dimension_sections",
     "runs",
     "report_sections",
+    "horizon_sections",
     "run_report",
     "stages",
     "demo",

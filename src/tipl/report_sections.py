@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,23 +9,15 @@ import numpy as np
 
 from tipl import plots
 from tipl.baselines import (
-    BestStoredPolicy,
-    MatchedNoise,
-    MeanDisplacement,
-    NearestPath,
     StandingStill,
 )
-from tipl.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
 from tipl.forecast import (
-    FittedOutputLayer,
     PathTransformerForecaster,
     Target,
     TrainedForecaster,
 )
-from tipl.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.paths import PolicyPath
-from tipl.report import Section, Table, pivot_table
-from tipl.return_regression import PartialLeastSquares
+from tipl.report import Section, Table
 from tipl.runs import Run
 from tipl.tokenizers import (
     TemporalSVD,
@@ -38,13 +29,10 @@ from tipl.tokenizers import (
 __all__ = [
     "forecast_coordinates",
     "learning_curves",
-    "optimized_by_horizon",
     "optimized_networks",
     "path_coordinates",
-    "returns_by_horizon",
     "svd_spectrum",
     "training_curve",
-    "weight_errors_by_horizon",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -198,132 +186,6 @@ def forecast_coordinates(run: Run, model: PathTransformerForecaster) -> Section:
             drawn,
             note=f"trial {path.trial}",
         ),
-    )
-
-
-def _panels(
-    run: Run, metric: str, methods: Sequence[str], starts: Sequence[int]
-) -> tuple[Array, dict[str, Any]]:
-    """Horizons, and for each history and method the rows `value, low, high` of a metric."""
-    cases, length = run.forecasts.cases, run.paths.num_checkpoints
-    horizons = sorted({case.horizon for case in cases if case.start in starts})
-    found = {(r.method, r.setting): r for r in run.results if r.metric == metric}
-    panels: dict[str, dict[str, Array]] = {}
-    for start in starts:
-        history = history_label(start, length)
-        lines: dict[str, Array] = {}
-        for method in methods:
-            rows = [found.get((method, f"{history}, horizon {h}")) for h in horizons]
-            if any(rows):
-                lines[method] = np.array(
-                    [(r.value, r.low, r.high) if r else (np.nan,) * 3 for r in rows]
-                )
-        panels[f"{history} of the path" if start else history] = lines
-    return np.array(horizons), panels
-
-
-def _panel_values(run: Run, metric: str, methods: Sequence[str], starts: Sequence[int]) -> Table:
-    """The values of such panels, a row a method and a column a history and horizon."""
-    length = run.paths.num_checkpoints
-    settings = [
-        f"{history_label(start, length)}, horizon {horizon}"
-        for start in starts
-        for horizon in sorted({c.horizon for c in run.forecasts.cases if c.start == start})
-    ]
-    chosen = [
-        r
-        for r in run.results
-        if r.metric == metric and r.setting in settings and r.method in methods
-    ]
-    chosen.sort(key=lambda result: settings.index(result.setting))
-    return pivot_table(chosen, caption="Mean and 95% interval")
-
-
-TABLES_ONLY = (
-    BestStoredPolicy.name,
-    FittedOutputLayer.name,
-    MatchedNoise.name,
-    MeanDisplacement.name,
-    NearestPath.name,
-    PartialLeastSquares.name,
-    PathTrimmingAndBoosting.name,
-    RELEX.name,
-    TwoPointLine.name,
-)
-"""Rivals for which curves over the horizon have no room; the tables have them."""
-
-
-def _methods(run: Run) -> list[str]:
-    """The methods that curves over the horizon show."""
-    methods = dict.fromkeys(case.method for case in run.forecasts.cases)
-    return [method for method in methods if method not in TABLES_ONLY]
-
-
-def _histories(run: Run) -> list[int]:
-    """Where histories end that cover a good part of a path: a tenth of it at least."""
-    end = run.paths.num_checkpoints - 1
-    return sorted({case.start for case in run.forecasts.cases if case.start >= 0.09 * end})
-
-
-def optimized_by_horizon(run: Run) -> Section:
-    """Return along forecasts that start at an untrained or hardly trained network."""
-    end = run.paths.num_checkpoints - 1
-    starts = sorted({case.start for case in run.forecasts.cases if case.start <= 0.11 * end})
-    methods = [TRUE_CHECKPOINT, *_methods(run)]
-    horizons, panels = _panels(run, "episodic_return", methods, starts)
-    values = _panel_values(run, "episodic_return", methods, starts)
-    return Section(
-        "Optimising by inference: return along the forecast",
-        "Each panel starts from the little that PPO has done by then, and follows the forecast to "
-        "the path's end with no further step in the environment; the blue line is PPO, with all of "
-        "its steps.",
-        partial(
-            plots.return_against_horizon,
-            horizons,
-            panels,
-            note=f"{run.trials_note}, mean and 95% interval",
-        ),
-        values,
-    )
-
-
-def returns_by_horizon(run: Run) -> Section:
-    """Return of the forecast policies against the horizon."""
-    methods = [TRUE_CHECKPOINT, *_methods(run)]
-    horizons, panels = _panels(run, "episodic_return", methods, _histories(run))
-    values = _panel_values(run, "episodic_return", methods, _histories(run))
-    return Section(
-        "Return of forecast policies against the horizon",
-        "Above the grey line of standing still, a forecast has improved the policy with no step in "
-        "the environment; the blue line is where PPO itself went, with all of its steps.",
-        partial(
-            plots.return_against_horizon,
-            horizons,
-            panels,
-            note=f"{run.trials_note}, mean and 95% interval",
-        ),
-        values,
-    )
-
-
-def weight_errors_by_horizon(run: Run) -> Section:
-    """Weight error of the forecasts against the horizon."""
-    # the elite is somewhere else: no forecast of these weights
-    left_out = (StandingStill.name, "NeuronTransformer (elite)")
-    methods = [name for name in _methods(run) if name not in left_out]
-    horizons, panels = _panels(run, "weight_error", methods, _histories(run))
-    values = _panel_values(run, "weight_error", methods, _histories(run))
-    return Section(
-        "Weight error of forecasts against the horizon",
-        "Distance of the forecast from the true later weights, over that of standing still: below "
-        "1 the forecast is closer.",
-        partial(
-            plots.forecast_error_against_horizon,
-            horizons,
-            panels,
-            note=f"{run.forecasts.paths.num_trials} held-out trials, mean and 95% interval",
-        ),
-        values,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tipl import horizon_sections
 from tipl import report_sections as sections
 from tipl.errors import TiplError
 from tipl.forecast import PathTransformerForecaster
@@ -91,8 +92,8 @@ def run_report(run: Run) -> Report:
                 for model in run.models
                 if isinstance(model, PathTransformerForecaster) and model.basis == "path"
             ),
-            sections.returns_by_horizon(run),
-            sections.weight_errors_by_horizon(run),
+            horizon_sections.returns_by_horizon(run),
+            horizon_sections.weight_errors_by_horizon(run),
             sections.optimized_networks(run),
         ],
         results=run.results,

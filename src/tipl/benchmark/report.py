@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tipl import horizon_sections
 from tipl import report_sections as run_sections
 from tipl.benchmark import sections
 from tipl.benchmark.outcome import PAY_BACK_SHARE, Benchmark
@@ -107,7 +108,7 @@ def _reproduction(benchmark: Benchmark) -> Iterator[Section]:
         "PathTransformers predict.",
         sections.token_error_table([one for one in (run, benchmark.shared) if one]),
     )
-    yield run_sections.weight_errors_by_horizon(run)
+    yield horizon_sections.weight_errors_by_horizon(run)
     yield sections.claim_section(
         by_claim[CLAIMS[1]],
         "Claim 2: forecasts do not deteriorate the policy",
@@ -115,7 +116,7 @@ def _reproduction(benchmark: Benchmark) -> Iterator[Section]:
         f"where no interval reaches further down than {MARGIN:.0%} of PPO's "
         "whole improvement.",
     )
-    yield run_sections.returns_by_horizon(run)
+    yield horizon_sections.returns_by_horizon(run)
     yield sections.claim_section(
         by_claim[CLAIMS[2]],
         "Claim 3: it optimises policies by inference",
@@ -123,7 +124,7 @@ def _reproduction(benchmark: Benchmark) -> Iterator[Section]:
         f"end: the paired difference is no lower than {MARGIN:.0%} of PPO's whole improvement, "
         "interval included. Undecided: better than it was, but below PPO's end.",
     )
-    yield run_sections.optimized_by_horizon(run)
+    yield horizon_sections.optimized_by_horizon(run)
 
 
 METRICS = {

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 
 from tipl.errors import TiplError
-from tipl.forecast.base import Target, TrainedForecaster, torch_threads
+from tipl.forecast.any_architecture import AnyArchitectureForecaster
+from tipl.forecast.base import Target, torch_threads
 from tipl.models.network import Network
 from tipl.models.neuron_transformer import (
     MAX_HIDDEN_LAYERS,
@@ -53,7 +54,7 @@ def context_checkpoints(times: Sequence[int], context: int) -> list[int]:
     return sorted(list(dict.fromkeys(candidates))[:context])
 
 
-class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
+class NeuronTransformerForecaster(AnyArchitectureForecaster, kind="NeuronTransformer"):
     """Trained NeuronTransformers, one for each target: see `Target`.
 
     It reads networks of any hidden sizes, with 1 to 3 hidden layers.
@@ -194,26 +195,12 @@ class NeuronTransformerForecaster(TrainedForecaster, kind="NeuronTransformer"):
             )
 
     def _check_layout(self, layout: ParamLayout) -> None:
+        super()._check_layout(layout)
         depth = len(layout.hidden_sizes)
-        expected = actor_layout(self.task, layout.hidden_sizes)
-        if layout != expected:
-            raise TiplError(
-                f"weights laid out as {layout} were given, but {self.name} reads the actors of "
-                f"{self.task.env_id} alone: {expected}; give policies of this task, without a "
-                "critic"
-            )
         if not 1 <= depth <= MAX_HIDDEN_LAYERS:
             raise TiplError(
                 f"a network with {depth} hidden layers was given, but {self.name} reads 1 to "
                 f"{MAX_HIDDEN_LAYERS}; use a network of so many"
-            )
-
-    def _check_size(self, size: int, layout: ParamLayout | None) -> None:
-        layout = layout or actor_layout(self.task, self.hidden_sizes)
-        if size != layout.size:
-            raise TiplError(
-                f"a history of {size} parameters was given, but networks with hidden layers of "
-                f"{layout.hidden_sizes} units have {layout.size}; give the layout of the weights"
             )
 
     def _config(self) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 
 from tipl.errors import TiplError
-from tipl.forecast.base import TrainedForecaster, torch_threads
+from tipl.forecast.any_architecture import AnyArchitectureForecaster
+from tipl.forecast.base import torch_threads
 from tipl.models.network import Network
 from tipl.models.nowcasters import CONTEXT, WNN, NiNo, Nowcaster
 from tipl.policy import ParamLayout, actor_layout, layer_sizes
@@ -27,7 +28,7 @@ MAX_PARAMS_AT_ONCE = 100_000
 """Weights that are forecast in one pass of the model: bounds its memory."""
 
 
-class NowcasterForecaster(TrainedForecaster):
+class NowcasterForecaster(AnyArchitectureForecaster):
     """A trained nowcaster: what all kinds of them share.
 
     It forecasts from two checkpoints on, so that it cannot start from an untrained network alone,
@@ -98,23 +99,6 @@ class NowcasterForecaster(TrainedForecaster):
             change = self.model(network, asked).flat()  # [B, H, P]
             blocks.append((block[:, -1:] + change).numpy())
         return np.concatenate(blocks)
-
-    def _check_layout(self, layout: ParamLayout) -> None:
-        expected = actor_layout(self.task, layout.hidden_sizes)
-        if layout != expected:
-            raise TiplError(
-                f"weights laid out as {layout} were given, but {self.name} reads the actors of "
-                f"{self.task.env_id} alone: {expected}; give policies of this task, without a "
-                "critic"
-            )
-
-    def _check_size(self, size: int, layout: ParamLayout | None) -> None:
-        layout = layout or actor_layout(self.task, self.hidden_sizes)
-        if size != layout.size:
-            raise TiplError(
-                f"a history of {size} parameters was given, but networks with hidden layers of "
-                f"{layout.hidden_sizes} units have {layout.size}; give the layout of the weights"
-            )
 
     def _config(self) -> dict[str, Any]:
         return {

@@ -46,10 +46,11 @@ def steps_to_reach(
         note: printed on the figure.
         width: in inches.
     """
-    height = 0.7 + 0.48 * len(steps)
-    figure, (axes,) = panel_grid(
-        1, width, height, "environment steps of one trial", "", note, grid="x"
-    )
+    labels = [_reach_label(shares, name, rows, width) for name, rows in steps.items()]
+    lines = max(1 + label.count("\n") for label in labels)
+    height = 0.7 + (0.32 + 0.16 * lines) * len(steps)
+    x_label = "environment steps of one trial"
+    figure, (axes,) = panel_grid(1, width, height, x_label, "", note, grid="x")
     for row, (name, intervals) in enumerate(steps.items()):
         colour = method_colour(name)
         for size, (value, low, high) in zip(_SIZES[-len(shares) :], intervals, strict=True):
@@ -57,14 +58,8 @@ def steps_to_reach(
                 known = [bound for bound in (low, high) if np.isfinite(bound)]
                 axes.plot(known, [row] * len(known), color=colour, alpha=0.3, lw=3)
                 axes.plot([value], [row], "o", color=colour, ms=size, alpha=0.6, mew=0)
-        reached = [
-            share
-            for share, (value, *_) in zip(shares, intervals, strict=True)
-            if np.isfinite(value)
-        ]
-        most = f"{max(reached):.0%} reached" if reached else "none reached"
-        label = textwrap.fill(f"{name}: {most}", int(width * 13))
-        axes.text(0, row - 0.22, label, transform=axes.get_yaxis_transform()).set_in_layout(False)
+        text = axes.text(0, row - 0.22, labels[row], transform=axes.get_yaxis_transform())
+        text.set_in_layout(False)  # it may be wider than the panel's data
     axes.set_ylim(len(steps) - 0.5, -0.9)
     axes.set_yticks([])
     axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
@@ -79,6 +74,14 @@ def steps_to_reach(
         },
     )
     return figure
+
+
+def _reach_label(
+    shares: Sequence[float], name: str, intervals: Float[np.ndarray, "S 3"], width: float
+) -> str:
+    reached = [share for share, row in zip(shares, intervals, strict=True) if np.isfinite(row[0])]
+    most = f"{max(reached):.0%} reached" if reached else "none reached"
+    return textwrap.fill(f"{name}: {most}", int(width * 13))
 
 
 @styled

@@ -143,6 +143,7 @@ def test_the_results_have_all_columns(first: Made) -> None:
     assert {result.method for result in measured} - {wishing} == {
         "untrained", "PPO", TRUE_CHECKPOINT, "standing still", "last-difference line",
         "least-squares line", "two-point line", "RELEX", "path trimming and boosting",
+        "dynamic mode decomposition",
         "mean displacement", "nearest training path", "matched noise",
         "partial least squares on return",
         "best stored policy, copied", "best stored policy, output layer fitted",

@@ -211,6 +211,7 @@ def test_make_forecasts_takes_the_rivals_along(dataset: PathDataset) -> None:
     assert methods[0] == [STILL, *memories, model.name]
     lines = ["last-difference line", "least-squares line"]
     lines += ["two-point line", "RELEX", "path trimming and boosting"]
+    lines += ["dynamic mode decomposition"]
     assert methods[3] == [STILL, *lines, *memories, model.name]
     expected = model.forecast(dataset.params()[[2, 4], :4], 1)
     f = case_index(made, model.name, 3, 1)
@@ -222,7 +223,7 @@ def test_no_stored_policy_is_the_best_where_each_trial_has_its_own_physics(tmp_p
     dataset = PathDataset.open(tmp_path / "paths")
     found = [rival.name for rival in rivals([tiny_model(dataset.select([0, 1]))], dataset)]
     memories = ["mean displacement", "nearest training path", "matched noise"]
-    assert found[6:] == [*memories, "partial least squares on return"]
+    assert found[7:] == [*memories, "partial least squares on return"]
 
 
 # --- how far they miss -----------------------------------------------------------------------

@@ -33,6 +33,7 @@ HOUSE = (
     "forecast",
     "baselines",
     "extrapolation",
+    "dynamic_modes",
     "return_regression",
     "progress",
     "envs",

@@ -16,6 +16,7 @@ from tipl.baselines import (
     NearestPath,
     StandingStill,
 )
+from tipl.dynamic_modes import DynamicModeDecomposition
 from tipl.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
 from tipl.forecast import FittedOutputLayer
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
@@ -68,6 +69,7 @@ def _panel_values(run: Run, metric: str, methods: Sequence[str], starts: Sequenc
 
 TABLES_ONLY = (
     BestStoredPolicy.name,
+    DynamicModeDecomposition.name,
     FittedOutputLayer.name,
     MatchedNoise.name,
     MeanDisplacement.name,

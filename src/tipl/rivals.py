@@ -17,6 +17,7 @@ from tipl.baselines import (
     StandingStill,
 )
 from tipl.behaviour import Elite, best_checkpoint, observations_around
+from tipl.dynamic_modes import DynamicModeDecomposition, pydmd_is_installed
 from tipl.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
 from tipl.forecast import FittedOutputLayer, Forecaster, TrainedForecaster
 from tipl.paths import PathDataset
@@ -51,6 +52,8 @@ def rivals(models: Sequence[TrainedForecaster], paths: PathDataset) -> list[Fore
     """
     found: list[Forecaster] = [StandingStill(), LastDifferenceLine(), LeastSquaresLine()]
     found += [TwoPointLine(), RELEX(), PathTrimmingAndBoosting()]
+    if pydmd_is_installed():
+        found.append(DynamicModeDecomposition())
     training = training_paths(models, paths)
     if training is None:
         return found

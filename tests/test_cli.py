@@ -29,6 +29,7 @@ from tipl.evaluation import evaluate
 from tipl.forecast import Forecaster, shipped
 from tipl.forecast_sets import ForecastReturns, ForecastSet
 from tipl.held_out_forecasts import forecast_held_out
+from tipl.jump_config import JumpConfig
 from tipl.paths import PathDataset
 from tipl.policy import Policy
 from tipl.ppo import PPO, PPOConfig
@@ -279,7 +280,7 @@ ARGUMENTS = {
 }
 
 
-GROUPS = {"ppo": PPOConfig, "pptb": PPTBConfig}
+GROUPS = {"ppo": PPOConfig, "pptb": PPTBConfig, "jumps": JumpConfig}
 """Options whose names start with the name of an argument."""
 
 

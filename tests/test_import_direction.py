@@ -46,6 +46,8 @@ HOUSE = (
     "variation",
     "stats",
     "evaluation",
+    "jump_config",
+    "jumps",
     "behaviour",
     "training",
     "path_evaluation",
@@ -71,6 +73,7 @@ HOUSE = (
     "stages",
     "demo",
     "benchmark",
+    "acceleration",
     "cli",
 )
 RANK = {name: rank for rank, name in enumerate(HOUSE)}

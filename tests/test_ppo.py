@@ -47,8 +47,13 @@ def probe_ppo(
 
 def rollout_bytes(rollout: Rollout, trials: Sequence[int]) -> list[bytes]:
     """All that some of the trials saw."""
-    return [array[..., trials, :].tobytes() if array.ndim == 3 else array[..., trials].tobytes()
-            for array in vars(rollout).values()]  # fmt: skip
+    steps, whose, observations = rollout.final_observations
+    theirs = np.isin(whose, trials)
+    seen = [rollout.next_observation[trials], observations[theirs], steps[theirs]]
+    for name, array in vars(rollout).items():
+        if name not in ("next_observation", "final_observations"):
+            seen.append(array[trials] if array.ndim == 1 else array[:, trials])
+    return [np.ascontiguousarray(array).tobytes() for array in seen]
 
 
 # --- advantages ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from tipl.paths import PathDataset, verify
 from tipl.paths.metadata import PathMetadata
 from tipl.ppo import PPO, PPOConfig
 from tipl.pptb import PathBooster, PPTBConfig
+from tipl.rollout import Rollout
 from tipl.tasks import get_task
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,21 +41,22 @@ def learning(trials: Sequence[int], pptb: PPTBConfig | None = PPTB) -> PPO:
         make_vec(PENDULUM, len(trials)), get_task(PENDULUM), trials, ITERATIONS, FAST_PPO, (8, 6)
     )
     if pptb is not None:
-        ppo.plug_in = PathBooster(pptb, ppo)
+        ppo.plug_in = PathBooster(pptb)
+        ppo.start()
     return ppo
 
 
 class Recorder(PathBooster):
     """Knows the weights of before and after each call."""
 
-    def __init__(self, config: PPTBConfig, ppo: PPO) -> None:
-        super().__init__(config, ppo)
+    def start(self, ppo: PPO) -> None:
+        super().start(ppo)
         self.before: list[Array] = []
         self.after = [ppo.params.copy()]
 
-    def after_update(self, ppo: PPO) -> None:
+    def after_update(self, ppo: PPO, rollout: Rollout) -> None:
         self.before.append(ppo.params.copy())
-        super().after_update(ppo)
+        super().after_update(ppo, rollout)
         self.after.append(ppo.params.copy())
 
 
@@ -93,8 +95,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> PathDataset:
 
 def test_actors_become_what_the_paper_makes_of_their_recent_paths() -> None:
     ppo = learning([0, 4])
-    recorder = Recorder(PPTB, ppo)
+    recorder = Recorder(PPTB)
     ppo.plug_in = recorder
+    ppo.start()
     for _ in range(ITERATIONS):
         ppo.update(ppo.rollout())
     P = ppo.actor_layout.size
@@ -161,11 +164,12 @@ def test_a_diverged_trial_stays_where_it_is() -> None:
 
 def test_a_plug_in_that_breaks_weights_makes_a_trial_diverge() -> None:
     class Breaking(PathBooster):
-        def after_update(self, ppo: PPO) -> None:
+        def after_update(self, ppo: PPO, rollout: Rollout) -> None:
             ppo.params[1] = np.nan
 
     ppo = learning([0, 1])
-    ppo.plug_in = Breaking(PPTB, ppo)
+    ppo.plug_in = Breaking(PPTB)
+    ppo.start()
     ppo.update(ppo.rollout())
     assert ppo.diverged.tolist() == [False, True]
     assert np.isfinite(ppo.params).all()
@@ -249,14 +253,13 @@ def test_a_stopped_collection_ends_in_the_same_bytes(
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    ppo = learning([0], None)
     with pytest.raises(TiplError, match=message):
-        PathBooster(PPTBConfig(**settings), ppo)
+        PathBooster(PPTBConfig(**settings))
     with pytest.raises(TiplError, match=message):
         CollectConfig(pptb=PPTBConfig(**settings))
 
 
 def test_a_booster_needs_a_rank() -> None:
     with pytest.raises(TiplError, match="no rank"):
-        PathBooster(PPTBConfig(), learning([0], None))
+        PathBooster(PPTBConfig())
     assert CollectConfig().pptb.rank is None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from tipl.kernels import adam_step
 
@@ -25,6 +24,9 @@ class StackedAdam:
         gradients: `[N, P]`, read by `step`.
         eps: added to the root of the second moment.
         max_grad_norm: each trial's gradient is scaled down to at most this Euclidean norm.
+
+    Attributes:
+        num_steps: steps `[N]` that each trial has taken since its moments were last empty.
     """
 
     def __init__(
@@ -39,23 +41,29 @@ class StackedAdam:
         # The moments are stored without their factors (1 - beta): `step` folds those in.
         self.first_moment = np.zeros_like(params)
         self.second_moment = np.zeros_like(params)
-        self.num_steps = 0
+        self.num_steps = np.zeros(len(params), np.int64)
 
     def step(self, learning_rate: float) -> None:
         """Moves the parameters by one step."""
         self.num_steps += 1
-        correction = math.sqrt((1 - BETA2**self.num_steps) / (1 - BETA2))
+        correction = np.sqrt((1 - BETA2**self.num_steps) / (1 - BETA2))
         step_size = learning_rate * (1 - BETA1) / (1 - BETA1**self.num_steps) * correction
-        scalar = self.params.dtype.type  # a float64 would make all of float32's arithmetic float64
+        dtype = self.params.dtype  # a float64 would make all of float32's arithmetic float64
         adam_step(
             self.params,
             self.gradients,
             (self.first_moment, self.second_moment),
-            (scalar(BETA1), scalar(BETA2)),
-            scalar(self.max_grad_norm),
-            scalar(step_size),
-            scalar(self.eps * correction),
+            (dtype.type(BETA1), dtype.type(BETA2)),
+            dtype.type(self.max_grad_norm),
+            step_size.astype(dtype),
+            (self.eps * correction).astype(dtype),
         )
+
+    def reset(self, trials: Bool[np.ndarray, " N"] | Int[np.ndarray, " n"]) -> None:
+        """Forgets the moments of some trials, whose next step is like a first one."""
+        self.first_moment[trials] = 0
+        self.second_moment[trials] = 0
+        self.num_steps[trials] = 0
 
     def view(self, trials: slice) -> StackedAdam:
         """The optimiser of some of the trials: it shares their arrays and counts its own steps."""
@@ -64,7 +72,7 @@ class StackedAdam:
         )
         view.first_moment = self.first_moment[trials]
         view.second_moment = self.second_moment[trials]
-        view.num_steps = self.num_steps
+        view.num_steps = self.num_steps[trials].copy()
         return view
 
     def state(self) -> dict[str, Array]:
@@ -72,11 +80,11 @@ class StackedAdam:
         return {
             "first_moment": self.first_moment,
             "second_moment": self.second_moment,
-            "num_steps": np.array(self.num_steps),
+            "num_steps": self.num_steps,
         }
 
     def set_state(self, state: dict[str, Array]) -> None:
         """Continues from what `state` returned."""
         self.first_moment[:] = state["first_moment"]
         self.second_moment[:] = state["second_moment"]
-        self.num_steps = int(state["num_steps"])
+        self.num_steps[:] = state["num_steps"]

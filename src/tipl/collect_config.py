@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from tyro.conf import UseAppendAction
 
 from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
+from tipl.jump_config import JumpConfig
 from tipl.paths import PathMetadata
 from tipl.paths.metadata import Initial, Networks, Normaliser, library_versions
-from tipl.policy import ParamLayout, actor_layout, check_hidden_sizes
+from tipl.policy import ParamLayout, Policy, actor_layout, check_hidden_sizes
 from tipl.ppo import PPOConfig
 from tipl.pptb import PPTBConfig
+from tipl.tasks import TaskSpec
 from tipl.variation import parse_ranges
 
 __all__ = ["CollectConfig"]
@@ -52,6 +54,8 @@ class CollectConfig:
     """hyperparameters of PPO"""
     pptb: PPTBConfig = dataclasses.field(default_factory=PPTBConfig)
     """policy path trimming and boosting: replace the weights every few PPO iterations"""
+    jumps: JumpConfig = dataclasses.field(default_factory=JumpConfig)
+    """jump to forecasts of the weights where these are better"""
 
     @property
     def group_size(self) -> int:
@@ -76,6 +80,16 @@ class CollectConfig:
         parse_ranges(self.vary)
         self._check_ppo()
         self.pptb.check()
+        self.jumps.check()
+        if self.pptb.rank is not None and self.jumps.forecaster is not None:
+            raise TiplError(
+                "both PPTB and jumps were given, and both replace weights; give one of them"
+            )
+        if self.normaliser == "running" and self.jumps.forecaster is not None:
+            raise TiplError(
+                "jumps were given with normaliser='running', under which no two policies see the "
+                "same observations; collect with normaliser='frozen'"
+            )
         if self.num_iterations < self.checkpoint_interval:
             raise TiplError(
                 f"total_steps is {self.total_steps}, but one checkpoint takes "
@@ -102,12 +116,21 @@ class CollectConfig:
                 "expected at least 2 steps in each, whose advantages can be normalised"
             )
 
+    def _check_jumps(self, task: TaskSpec) -> None:
+        """Raises a TiplError unless the forecaster of jumps fits trials of the task."""
+        if self.jumps.forecaster is not None:
+            from tipl.jumps import check_fits, jump_forecaster  # import torch, which PPO does not
+
+            forecaster = jump_forecaster(self.jumps.forecaster, self.jumps.target)
+            check_fits(forecaster, Policy.initial(task, hidden=self.hidden_sizes))
+
     def metadata(self, env_id: str) -> PathMetadata:
         """What the dataset of this collection says of itself."""
         task = make_task(env_id)
         ranges = parse_ranges(self.vary)
         if ranges:  # says now what cannot vary, before anything is written
             make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
+        self._check_jumps(task.with_physics({name: low for name, (low, _) in ranges.items()}))
         layout = actor_layout(task, self.hidden_sizes)
         if self.networks == "actor+critic":
             layout += ParamLayout.critic(task.observation_size, self.hidden_sizes)
@@ -128,5 +151,11 @@ class CollectConfig:
             vary={name: list(bounds) for name, bounds in ranges.items()},
             ppo=dataclasses.asdict(self.ppo),
             pptb={} if self.pptb.rank is None else dataclasses.asdict(self.pptb),
+            jumps={} if self.jumps.forecaster is None else _plain(self.jumps),
             versions=library_versions(),
         )
+
+
+def _plain(config: JumpConfig) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+    return {**dataclasses.asdict(config), "horizons": list(config.horizons)}

@@ -295,8 +295,8 @@ def adam_step(params, gradients, moments, betas, max_norm, step_size, eps):
         moments: the first and the second `[N, P]`, without their factors (1 - beta); changed.
         betas: decay of both moments.
         max_norm: largest Euclidean norm of a trial's gradient.
-        step_size: learning rate with all corrections.
-        eps: added to the root of the second moment.
+        step_size: learning rate with all corrections `[N]`.
+        eps: added to the root of the second moment `[N]`.
     """
     first, second = moments
     beta1, beta2 = betas
@@ -313,4 +313,4 @@ def adam_step(params, gradients, moments, betas, max_norm, step_size, eps):
             gradient = gradients[n, p] * scale
             first[n, p] = first[n, p] * beta1 + gradient
             second[n, p] = second[n, p] * beta2 + gradient * gradient
-            params[n, p] -= step_size * first[n, p] / (np.sqrt(second[n, p]) + eps)
+            params[n, p] -= step_size[n] * first[n, p] / (np.sqrt(second[n, p]) + eps[n])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -27,7 +27,7 @@ from tipl.policy import (
     normalise_observations,
     stacked_mlp,
 )
-from tipl.rollout import Rollout, advantages_and_returns
+from tipl.rollout import FinalObservations, Rollout, advantages_and_returns
 from tipl.tasks import TaskSpec
 
 __all__ = ["PPO", "PPOConfig", "PlugIn", "StoppedError"]
@@ -49,17 +49,31 @@ class StoppedError(Exception):
     """What ends `rollout` and `update` half-way when `PPO.stop` is set."""
 
 
-class PlugIn(Protocol):
-    """What changes the trials' weights between iterations, beside PPO itself."""
+class PlugIn:
+    """What changes the trials' weights between iterations, beside PPO itself.
 
-    def after_update(self, ppo: PPO) -> None:
+    A subclass overrides what it needs.
+    """
+
+    def start(self, ppo: PPO) -> None:
+        """Is called once, before the first rollout; may write other weights into `ppo.params`."""
+
+    def before_update(self, ppo: PPO, rollout: Rollout) -> None:
+        """Is called before each update; may change what the update is told of the rollout."""
+
+    def after_update(self, ppo: PPO, rollout: Rollout) -> None:
         """Is called after each update; may write other weights into `ppo.params`."""
+
+    def checkpoint(self) -> dict[str, Array]:
+        """What a checkpoint tells of the plug-in's work so far: arrays `[N]` by name."""
+        return {}
 
     def state(self) -> dict[str, Array]:
         """Everything needed to continue, as arrays."""
+        return {}
 
-    def set_state(self, state: dict[str, Array]) -> None:
-        """Continues from what `state` returned."""
+    def set_state(self, ppo: PPO, state: dict[str, Array]) -> None:
+        """Continues, with fresh trials, from what `state` returned; instead of `start`."""
 
 
 class PPO:
@@ -67,8 +81,9 @@ class PPO:
 
     `rollout()` then `update(rollout)` is one iteration. The actor's parameters come first in
     `params`, then the critic's. Once the event `stop` is set, whatever is under way raises
-    `StoppedError`, after which the trials are good for nothing but `set_state`. A `plug_in`, if it
-    is set, is called at the end of every update, and its state is part of the trials'.
+    `StoppedError`, after which the trials are good for nothing but `set_state`. A
+    `plug_in`, if it is set, is called by `start()`, which then comes first, and before and after
+    every update; its state is part of the trials'.
 
     Args:
         envs: N environments with same-step autoreset, as `tipl.envs.make_vec` makes them.
@@ -150,6 +165,12 @@ class PPO:
             for start in range(0, len(self.trials), TRIALS_PER_LEARNER)
         ]
 
+    def start(self) -> None:
+        """Lets the plug-in, if there is one, begin before the first rollout."""
+        if self.plug_in is not None:
+            self.plug_in.start(self)
+            self._hold_diverged()
+
     # --- rollout ---------------------------------------------------------------------------
 
     def observation_statistics(self) -> tuple[Array, Array]:
@@ -199,20 +220,25 @@ class PPO:
                 bootstrapped = np.flatnonzero(truncated & ~terminated[t])
                 final_observations += [(t, int(n), info["final_obs"][n]) for n in bootstrapped]
             self.observation = self._receive(received)
-        values, next_values = self._values(observations, terminated, final_observations)
-        return Rollout(
+        empty = np.empty((T, N), self.dtype)
+        rollout = Rollout(
             observations=observations,
             actions=actions,
             log_probs=log_probs,
             rewards=rewards.astype(self.dtype),
-            values=values,
-            next_values=next_values,
+            values=empty,
+            next_values=empty,
             dones=dones,
+            terminated=terminated,
+            next_observation=self.observation,
+            final_observations=self._final_observations(final_observations),
             episodic_return=np.where(
                 num_episodes, return_sum / np.maximum(num_episodes, 1), np.nan
             ),
             num_episodes=num_episodes,
         )
+        rollout.values, rollout.next_values = self.values_of(rollout)
+        return rollout
 
     def _action_noise(self) -> Array:
         """What actions are drawn with, `[T, N, A]`, each trial's from its own generator."""
@@ -225,29 +251,33 @@ class PPO:
         ]
         return np.stack(noise, axis=1).astype(self.dtype)
 
-    def _values(
-        self,
-        observations: Array,
-        terminated: Array,
-        final_observations: list[tuple[int, int, Array]],
-    ) -> tuple[Array, Array]:
-        """Values of the observations `[T, N]` and of those that followed them `[T, N]`."""
+    def _final_observations(self, seen: list[tuple[int, int, Array]]) -> FinalObservations:
+        """The step, trial and observation of each truncated episode, normalised."""
+        steps = np.array([t for t, _, _ in seen], np.int64)
+        trials = np.array([n for _, n, _ in seen], np.int64)
+        size = self.task.observation_size
+        raw = np.array([observation for _, _, observation in seen]).reshape(-1, size)  # [K, O]
+        mean, std = self.observation_statistics()
+        normalised = normalise_observations(raw, mean[trials], std[trials], self.dtype)
+        return FinalObservations(steps, trials, normalised)
+
+    @np.errstate(all="ignore")  # as in `rollout`
+    def values_of(self, rollout: Rollout) -> tuple[Array, Array]:
+        """What the present critics make of a rollout's observations, and of those that followed.
+
+        Returns:
+            `Rollout.values` and `Rollout.next_values`, `[T, N]` each.
+        """
         # [T + 1, N, O] -> [N, T + 1, O]
-        inputs = np.concatenate([observations, self.observation[None]]).swapaxes(0, 1)
-        values = self._critic_values(inputs).T
-        next_values = np.where(terminated, self.dtype(0), values[1:])
-        if final_observations:
+        inputs = np.concatenate([rollout.observations, rollout.next_observation[None]])
+        values = self._critic_values(inputs.swapaxes(0, 1)).T
+        next_values = np.where(rollout.terminated, self.dtype(0), values[1:])
+        steps, trials, observations = rollout.final_observations
+        if len(steps):
             # column k of the padded [N, K, O] holds each trial's k-th truncated episode
-            steps, trials = np.array([(t, n) for t, n, _ in final_observations]).T
             columns = [np.count_nonzero(trials[:i] == n) for i, n in enumerate(trials)]
-            mean, std = self.observation_statistics()
             final = np.zeros((len(self.trials), max(columns) + 1, inputs.shape[2]), self.dtype)
-            final[trials, columns] = normalise_observations(
-                np.stack([raw for _, _, raw in final_observations]),
-                mean[trials],
-                std[trials],
-                self.dtype,
-            )
+            final[trials, columns] = observations
             next_values[steps, trials] = self._critic_values(final)[trials, columns]
         return values[:-1], next_values
 
@@ -268,6 +298,8 @@ class PPO:
         marked in `diverged`.
         """
         config = self.config
+        if self.plug_in is not None:
+            self.plug_in.before_update(self, rollout)
         advantages, returns = advantages_and_returns(
             rollout.rewards,
             rollout.values,
@@ -288,7 +320,7 @@ class PPO:
         self.iteration += 1
         self._hold_diverged()
         if self.plug_in is not None:
-            self.plug_in.after_update(self)
+            self.plug_in.after_update(self, rollout)
             self._hold_diverged()  # against what the plug-in made of the weights
 
     def _hold_diverged(self) -> None:
@@ -296,8 +328,7 @@ class PPO:
         self.diverged |= ~np.isfinite(self.params).all(axis=1)
         held = self.diverged
         self.params[held] = self.last_finite[held]
-        self.adam.first_moment[held] = 0.0
-        self.adam.second_moment[held] = 0.0
+        self.adam.reset(held)
         self.last_finite[:] = self.params
 
     # --- stopping and resuming -------------------------------------------------------------
@@ -337,7 +368,7 @@ class PPO:
         if self.observation_moments is not None:
             self.observation_moments.set_state(parts["observation_moments"])
         if self.plug_in is not None:
-            self.plug_in.set_state(parts["plug_in"])
+            self.plug_in.set_state(self, parts.get("plug_in", {}))
         for name in STATE_ARRAYS:
             getattr(self, name)[...] = parts["ppo"][name]
         self.last_finite[:] = self.params

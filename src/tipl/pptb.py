@@ -10,7 +10,8 @@ import numpy as np
 
 from tipl.errors import TiplError
 from tipl.path_trimming import check_rank_and_boost, trimmed_and_boosted
-from tipl.ppo import PPO
+from tipl.ppo import PPO, PlugIn
+from tipl.rollout import Rollout
 
 __all__ = ["PPTBConfig", "PathBooster"]
 
@@ -48,7 +49,7 @@ class PPTBConfig:
             raise TiplError(f"a window of {self.window} was given; a path has at least 2 weights")
 
 
-class PathBooster:
+class PathBooster(PlugIn):
     """Replaces each trial's actor by a trimmed and boosted one every few iterations.
 
     A trial is replaced by what its own recent path makes of it; where that is not finite, it keeps
@@ -59,21 +60,24 @@ class PathBooster:
 
     Args:
         config: what to do, with a rank.
-        ppo: the trials before their first update, with which their paths begin.
 
     Raises:
         TiplError: the configuration has no rank, or a setting is not possible.
     """
 
-    def __init__(self, config: PPTBConfig, ppo: PPO) -> None:
+    def __init__(self, config: PPTBConfig) -> None:
         config.check()
         if config.rank is None:
             raise TiplError("PPTB was given no rank; give one, such as 16, or leave PPTB out")
         self.config, self.rank = config, config.rank
         # arrays [N, P], the oldest of which falls out once there are as many as the window takes
-        self.recent: deque[Array] = deque([_actors(ppo).copy()], maxlen=config.window)
+        self.recent: deque[Array] = deque(maxlen=config.window)
 
-    def after_update(self, ppo: PPO) -> None:
+    def start(self, ppo: PPO) -> None:
+        """Remembers the actors' weights before their first update."""
+        self.recent.append(_actors(ppo).copy())
+
+    def after_update(self, ppo: PPO, rollout: Rollout) -> None:
         """Remembers the actors' weights, and replaces them when it is time."""
         actors = _actors(ppo)
         self.recent.append(actors.copy())
@@ -92,7 +96,7 @@ class PathBooster:
         """Everything needed to continue, as arrays: the recent weights `[N, T, P]`."""
         return {"recent": np.stack(self.recent, axis=1)}
 
-    def set_state(self, state: dict[str, Array]) -> None:
+    def set_state(self, ppo: PPO, state: dict[str, Array]) -> None:
         """Continues from what `state` returned."""
         self.recent.clear()
         self.recent.extend(state["recent"].swapaxes(0, 1).copy())  # [N, T, P] -> T of [N, P]

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["Rollout", "advantages_and_returns"]
+__all__ = ["FinalObservations", "Rollout", "advantages_and_returns"]
+
+
+class FinalObservations(NamedTuple):
+    """The last observations of K episodes that were truncated, not terminated.
+
+    Attributes:
+        steps: the step with which each episode ended, `[K]`.
+        trials: whose episode it was, `[K]`.
+        observations: normalised, `[K, O]`.
+    """
+
+    steps: Int[np.ndarray, " K"]
+    trials: Int[np.ndarray, " K"]
+    observations: Float[np.ndarray, "K O"]
 
 
 @dataclasses.dataclass
@@ -23,6 +38,9 @@ class Rollout:
         next_values: of the observations that followed, `[T, N]`; 0 after a termination, the value
             of the final observation after a truncation.
         dones: whether the episode ended with this step, `[T, N]`.
+        terminated: whether it ended by termination, `[T, N]`.
+        next_observation: what followed the last step, normalised, `[N, O]`.
+        final_observations: of the episodes that were truncated.
         episodic_return: mean undiscounted return of the episodes that ended, `[N]`; NaN if none.
         num_episodes: episodes that ended, `[N]`.
     """
@@ -34,6 +52,9 @@ class Rollout:
     values: Float[np.ndarray, "T N"]
     next_values: Float[np.ndarray, "T N"]
     dones: Bool[np.ndarray, "T N"]
+    terminated: Bool[np.ndarray, "T N"]
+    next_observation: Float[np.ndarray, "N O"]
+    final_observations: FinalObservations
     episodic_return: Float[np.ndarray, " N"]
     num_episodes: Int[np.ndarray, " N"]
 

@@ -17,7 +17,7 @@ from tipl.errors import TiplError
 from tipl.locks import FileLock
 from tipl.paths import PathMetadata
 from tipl.paths.parts import PartRange, part_ranges, write_part
-from tipl.ppo import PPO, StoppedError
+from tipl.ppo import PPO, PlugIn, StoppedError
 from tipl.pptb import PathBooster
 from tipl.variation import draw_physics
 
@@ -112,7 +112,11 @@ class TrialGroup:
             self._lock.release()
 
     def _learn(self) -> None:
-        ppo, finished, growing = self._resumed() or (self._untrained(), 0, [])
+        resumed = self._resumed()
+        if resumed is None:
+            resumed = self._untrained(), 0, []
+            resumed[0].start()
+        ppo, finished, growing = resumed
         self.report(self._steps(ppo.iteration), self.trials[0], fresh=False)
         last = self.config.num_iterations
         while True:
@@ -146,9 +150,18 @@ class TrialGroup:
             self.config.seed,
         )
         ppo.stop = self._stop
-        if self.config.pptb.rank is not None:
-            ppo.plug_in = PathBooster(self.config.pptb, ppo)
+        ppo.plug_in = self._plug_in()
         return ppo
+
+    def _plug_in(self) -> PlugIn | None:
+        """What changes the trials' weights beside PPO, if anything does."""
+        if self.config.pptb.rank is not None:
+            return PathBooster(self.config.pptb)
+        if self.config.jumps.forecaster is not None:
+            from tipl.jumps import ForecastJumps  # imports torch, which plain PPO does without
+
+            return ForecastJumps(self.config.jumps, self._physics)
+        return None
 
     def _resumed(self) -> tuple[PPO, int, list[dict[str, Array]]] | None:
         """The trials as `_save` left them; None if there is nothing to go on from.
@@ -226,6 +239,8 @@ class TrialGroup:
         if self.config.normaliser == "running":
             mean, std = ppo.observation_statistics()
             checkpoint |= {"observation_mean": mean.copy(), "observation_std": std.copy()}
+        if ppo.plug_in is not None:
+            checkpoint |= ppo.plug_in.checkpoint()
         if self._physics:
             checkpoint["physics"] = np.stack(list(self._physics.values()), axis=1)  # [n, V]
         return checkpoint

@@ -27,6 +27,7 @@ COMMANDS = {
     "paths show": "say what is in a dataset of paths",
     "paths verify": "check every byte of a dataset of paths",
     "paths evaluate": "run the checkpoints of a dataset of paths in their environment",
+    "paths best": "find the best policy in a dataset of paths, and save it",
     "train": "train a model on a dataset of paths",
     "forecast": "forecast the weights of held-out trials",
     "optimize": "make a better policy from an untrained one, by inference",
@@ -34,6 +35,7 @@ COMMANDS = {
     "film": "film policies side by side, as an animated GIF and as stills",
     "report": "write the report of a run",
     "benchmark": "test the paper's claims on a task, beside all rivals",
+    "accelerate": "train by PPO with jumps to forecasts, beside PPO alone and rivals",
 }
 """What each command does; `paths show` is the function `paths_show` in `tipl.cli.paths_show`."""
 

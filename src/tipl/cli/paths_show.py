@@ -82,6 +82,7 @@ def _rows(summary: PathSummary) -> list[tuple[str, str]]:
             for title, values in (
                 ("PPO", metadata.ppo),
                 ("PPTB", metadata.pptb),
+                ("jumps", metadata.jumps),
                 ("versions", metadata.versions),
             )
             if values

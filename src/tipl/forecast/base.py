@@ -238,6 +238,12 @@ class TrainedForecaster(Forecaster):
         """The trials that it learned from, by the digest of their dataset, as its settings say."""
         return dict(self.settings.get("datasets", {}))
 
+    @property
+    def steps_per_checkpoint(self) -> int | None:
+        """Environment steps between the checkpoints that it learned from, if its settings say."""
+        steps: int | None = self.settings.get("steps_per_checkpoint")
+        return steps
+
     def with_options(
         self: TrainedT, target: Target | None = None, wished_return: float | None = None
     ) -> TrainedT:
@@ -324,7 +330,7 @@ class TrainedForecaster(Forecaster):
         forecaster = self.with_options(**options)
         policies = [policy] if isinstance(policy, Policy) else list(policy)
         for one in policies:
-            forecaster._check_policy(one)
+            forecaster.check_policy(one)
         horizon = self.num_checkpoints - 1 if horizon is None else horizon
         _check_horizon(horizon)
         if steps is not None and not 1 <= steps <= horizon:
@@ -353,8 +359,8 @@ class TrainedForecaster(Forecaster):
     ) -> Float[np.ndarray, "B P"]:
         """The weights to use instead of those of checked policies."""
 
-    def _check_policy(self, policy: Policy) -> None:
-        """Raises a TiplError unless the policy is one that can be optimised."""
+    def check_policy(self, policy: Policy) -> None:
+        """Raises a TiplError unless the policy is one that it can read."""
         if policy.task.env_id != self.task.env_id:
             raise TiplError(
                 f"a policy for {policy.task.env_id} was given, but this model was trained on "

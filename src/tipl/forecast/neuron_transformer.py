@@ -176,8 +176,9 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster, kind="NeuronTransfo
         mean, std = self.return_scale
         return (self.wished_return - mean) / std
 
-    def _check_policy(self, policy: Policy) -> None:
-        super()._check_policy(policy)
+    def check_policy(self, policy: Policy) -> None:
+        """Raises a TiplError unless the policy is one that it can read."""
+        super().check_policy(policy)
         if any(factor != 1 for _, factor in policy.task.physics):
             raise TiplError(
                 f"a policy for {policy.task.env_id} with varied physics was given, but this model "

@@ -175,6 +175,21 @@ class PathDataset:
         factors = self._read("physics", slice(0, 1))[:, 0]  # [N, 1, V] -> [N, V]
         return dict(zip(sorted(self.metadata.vary), factors.T, strict=True))
 
+    def jump_counts(self) -> dict[str, Int64[np.ndarray, "N T"]]:
+        """What forecasts have done to each trial before each checkpoint: arrays `[N, T]` by name.
+
+        `jump_steps` are the environment steps that tests of forecasts have taken, `jumps` the
+        number of jumps, and `rollbacks` those that were undone; empty if trials make no jumps.
+        """
+        if not self.metadata.jumps:
+            return {}
+        return {name: self._read(name) for name in ("jump_steps", "jumps", "rollbacks")}
+
+    def env_steps(self) -> Int64[np.ndarray, "N T"]:
+        """Environment steps `[N, T]` of each trial before each checkpoint, tests included."""
+        own = np.tile(self.global_step, (self.num_trials, 1))
+        return own + self.jump_counts().get("jump_steps", 0)
+
     def diverged(self) -> Bool[np.ndarray, " N"]:
         """Whether each trial became NaN at any checkpoint, `[N]`."""
         return np.asarray(self._read("diverged").any(axis=1))

@@ -40,7 +40,7 @@ _COUNTS = (
 )
 
 
-_LEFT_OUT_IF_EMPTY = ("vary", "pptb")
+_LEFT_OUT_IF_EMPTY = ("vary", "pptb", "jumps")
 """Fields that files of before there was such a thing do not have."""
 
 
@@ -67,6 +67,7 @@ class PathMetadata:
         vary: lowest and highest factor, by name, of the physics that differ between trials; each
             trial's own factors are stored with it.
         pptb: settings of policy path trimming and boosting by name; none where PPO was left alone.
+        jumps: settings of jumps to forecasts by name; none where trials made none.
         versions: versions of the libraries that made the data, by name.
         format_version: version of the format on disk.
 
@@ -91,6 +92,7 @@ class PathMetadata:
     versions: dict[str, str]
     vary: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     pptb: dict[str, Any] = dataclasses.field(default_factory=dict)
+    jumps: dict[str, Any] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:

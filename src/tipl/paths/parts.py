@@ -23,6 +23,10 @@ trials, t checkpoints, P parameters and O observed values, the arrays of a part 
 `observation_std`      `[n, t, O]` f64     likewise
 `physics`              `[n, t, V]` f64     factors of the V names in `vary`, sorted; the same at all
                                            checkpoints of a trial (only if the physics vary)
+`jump_steps`           `[n, t]` i64        environment steps that tests of forecasts have taken
+                                           before the checkpoint (only if trials jump)
+`jumps`                `[n, t]` i64        jumps to forecasts so far, likewise
+`rollbacks`            `[n, t]` i64        jumps that were undone so far, likewise
 =====================  ==================  =======================================================
 """
 
@@ -122,6 +126,8 @@ def part_arrays(metadata: PathMetadata, part: PartRange) -> ArraySpecs:
         arrays |= {"observation_mean": statistics, "observation_std": statistics}
     if metadata.vary:
         arrays["physics"] = ("float64", (n, t, len(metadata.vary)))
+    if metadata.jumps:
+        arrays |= dict.fromkeys(("jump_steps", "jumps", "rollbacks"), ("int64", (n, t)))
     return arrays
 
 

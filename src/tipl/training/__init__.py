@@ -75,6 +75,7 @@ def train(
     returns = np.concatenate([dataset.episodic_return().ravel() for dataset in datasets])
     if np.isfinite(returns).any():
         forecaster.settings["high_return"] = float(np.nanpercentile(returns, HIGH))
+    forecaster.settings["steps_per_checkpoint"] = datasets[0].metadata.steps_per_checkpoint
     forecaster.settings["train"] = dataclasses.asdict(config)
     forecaster.settings["datasets"] = {
         dataset.metadata.digest: dataset.trials.tolist() for dataset in datasets

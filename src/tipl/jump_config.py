@@ -1,0 +1,83 @@
+"""When a training run's weights are replaced by forecasts: settings, without the models."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+from tipl.errors import TiplError
+
+__all__ = ["JumpConfig", "Moments"]
+
+Moments = Literal["reset", "keep"]
+"""What becomes of Adam's moments at a jump."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JumpConfig:
+    """When a run jumps to a forecast of its weights, and what the forecast has to show for it.
+
+    The environment steps of all tests count as steps of the run.
+    """
+
+    forecaster: str | None = None
+    """what forecasts: a model that ships with tipl or its directory, the directory of a policy to
+    be copied, or relex, line, two-point or pptb; by default PPO is left alone"""
+    target: Literal["elite", "own"] | None = None
+    """of a model that was trained for both: elite or own (default: elite)"""
+    every: int = 8
+    """rollouts between two tries; after each try in vain twice as many as before"""
+    horizons: tuple[int, ...] = ()
+    """checkpoints ahead that are tried (default: as the forecaster suggests); the first one alone
+    without the gate"""
+    spacing: int | None = None
+    """rollouts between the checkpoints of a history (default: as the model was trained, or 1)"""
+    max_jumps: int | None = None
+    """jumps of a run that are not undone, at most (default: 1 where all forecasts lead to one
+    behaviour, as those of elite and of a copied policy do)"""
+    gate: bool = True
+    """run each forecast for some episodes, and jump only if one is better than staying"""
+    episodes: int = 2
+    """episodes of the present policy and of each forecast in a test"""
+    margin: float = 1.0
+    """standard errors by which a forecast has to be better"""
+    budget: float = 0.05
+    """share of a run's steps that its tests may take; the first test is free of it"""
+    rollback: bool = True
+    """undo a jump after which the next rollout returns less than the one before it"""
+    moments: Moments = "reset"
+    """what becomes of Adam's moments at a jump"""
+    critic_epochs: int = 30
+    """passes over the first rollout after a jump that refit the critic before the actor moves"""
+    min_log_std: float = -3.0
+    """a jump brings the logarithm of the action noise no lower, and never raises it"""
+
+    def check(self) -> None:
+        """Raises a TiplError unless the settings are possible, together and each."""
+        if self.forecaster is None:
+            fields = dataclasses.fields(self)
+            given = [field.name for field in fields if getattr(self, field.name) != field.default]
+            if given:
+                raise TiplError(
+                    f"jumps were given {' and '.join(given)} but no forecaster, so weights would "
+                    "stay as PPO makes them; give a forecaster, such as HalfCheetah-v4 or relex"
+                )
+        least = {"every": 1, "episodes": 1, "critic_epochs": 0, "spacing": 1, "max_jumps": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise TiplError(f"{name} of the jumps is {value}; expected at least {lowest}")
+        for name in ("margin", "budget"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise TiplError(f"{name} of the jumps is {value}; expected 0 or more")
+        if not math.isfinite(self.min_log_std):
+            raise TiplError(f"min_log_std of the jumps is {self.min_log_std}; expected a number")
+        if min(self.horizons, default=1) < 1:
+            raise TiplError(f"horizons of {self.horizons} checkpoints were given; expected above 0")
+        if not self.gate and len(self.horizons) > 1:
+            raise TiplError(
+                f"horizons of {self.horizons} checkpoints were given without the gate that would "
+                "choose among them; give one, or leave the gate in"
+            )

@@ -1,0 +1,80 @@
+"""Critics after a jump: they knew another policy, so they are refitted before the actor moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from tipl import kernels
+from tipl.adam import StackedAdam
+from tipl.policy import ParamLayout, stacked_mlp
+from tipl.ppo import PPO
+from tipl.rollout import Rollout, advantages_and_returns
+
+__all__ = ["refit_critics"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+EPOCHS_OF_TARGETS = 10
+"""Passes over the rollout with the same targets, which then follow the better critic."""
+
+LEARNING_RATE = 1e-3
+
+
+def refit_critics(
+    ppo: PPO, rollout: Rollout, trials: Int[np.ndarray, " n"], epochs: int, seed: int
+) -> None:
+    """Fits some trials' critics to a rollout, and tells the rollout what they say now.
+
+    The targets are the critics' own lambda-returns, made anew every few passes. Of the trials,
+    `rollout.values` and `rollout.next_values` are those of the new critics; their actors and
+    Adam's moments stay as they are.
+
+    Args:
+        ppo: the trials; weights of the critics are changed.
+        rollout: what all trials saw; changed.
+        trials: indices of those whose critics are fitted.
+        epochs: passes over the rollout.
+        seed: of the minibatches.
+    """
+    config, start = ppo.config, ppo.actor_layout.size
+    layout = ParamLayout.critic(ppo.task.observation_size, ppo.layout.hidden_sizes)
+    params = ppo.params[trials, start:]
+    adam = StackedAdam(params, np.zeros_like(params), config.adam_eps, config.max_grad_norm)
+    # [T, N, O] -> [n, T, O]
+    observations = np.ascontiguousarray(rollout.observations[:, trials].swapaxes(0, 1))
+    for first in range(0, epochs, EPOCHS_OF_TARGETS):
+        _, returns = advantages_and_returns(
+            rollout.rewards,
+            rollout.values,
+            rollout.next_values,
+            rollout.dones,
+            config.gamma,
+            config.gae_lambda,
+        )
+        targets = np.ascontiguousarray(returns[:, trials].T)  # [T, N] -> [n, T]
+        for epoch in range(first, min(first + EPOCHS_OF_TARGETS, epochs)):
+            order = np.random.default_rng((seed, epoch)).permutation(config.num_steps)
+            for indices in np.array_split(order, config.num_minibatches):
+                _write_gradient(adam, layout, observations, targets, indices)
+                adam.step(LEARNING_RATE)
+        ppo.params[trials, start:] = params
+        values, next_values = ppo.values_of(rollout)
+        rollout.values[:, trials] = values[:, trials]
+        rollout.next_values[:, trials] = next_values[:, trials]
+
+
+@np.errstate(all="ignore")  # a trial about to diverge may overflow; PPO labels it
+def _write_gradient(
+    adam: StackedAdam, layout: ParamLayout, observations: Array, targets: Array, indices: Array
+) -> None:
+    """Writes the gradient of half the mean squared error on a minibatch."""
+    critic = stacked_mlp(layout.unflatten(adam.params), "critic")
+    gradients = stacked_mlp(layout.unflatten(adam.gradients), "critic")
+    values = critic.forward(observations[:, indices])
+    d_values = np.empty_like(values)
+    scalar = values.dtype.type
+    kernels.value_gradient(values, indices, targets, targets, scalar(np.inf), scalar(1.0), d_values)
+    critic.backward(d_values, gradients.weights, gradients.biases)

@@ -1,0 +1,139 @@
+"""What forecasts for jumps: models, stored policies, and the rivals that need no training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from tipl.baselines import BestStoredPolicy, LeastSquaresLine
+from tipl.errors import TiplError
+from tipl.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
+from tipl.forecast import Forecaster, Target, TrainedForecaster, shipped_models
+from tipl.jump_config import JumpConfig
+from tipl.policy import Policy
+
+__all__ = [
+    "FALLBACK",
+    "check_fits",
+    "default_horizons",
+    "fitting_forecaster",
+    "jump_forecaster",
+    "leads_to_one_behaviour",
+]
+
+UNTRAINED: dict[str, Callable[[], Forecaster]] = {
+    "relex": RELEX,
+    "line": LeastSquaresLine,
+    "two-point": TwoPointLine,
+    "pptb": PathTrimmingAndBoosting,
+}
+"""Forecasters that extrapolate a run's own history, of any task and architecture."""
+
+FALLBACK = "relex"
+"""What forecasts where no model fits."""
+
+LINE_HORIZONS = (5, 10, 20)
+"""Checkpoints ahead that are tried with a forecaster that was not trained."""
+
+
+def jump_forecaster(source: str | Path, target: str | None = None) -> Forecaster:
+    """The forecaster that a name or a directory stands for.
+
+    Args:
+        source: a model that ships with tipl, the directory of a model or of a policy (which is
+            then copied), or a key of `UNTRAINED`.
+        target: where a trained model's forecasts lead, see `tipl.forecast.Target`.
+
+    Raises:
+        TiplError: there is no such forecaster, it was not trained for the target, or a file is
+            damaged.
+    """
+    if str(source) in UNTRAINED:
+        return UNTRAINED[str(source)]()
+    if (Path(source) / "policy.json").exists():
+        policy = Policy.load(source)
+        return BestStoredPolicy(policy.params, policy.layout)
+    try:
+        model = Forecaster.from_pretrained(source)
+    except TiplError as error:
+        known = ", ".join([*shipped_models(), *UNTRAINED])
+        raise TiplError(
+            f"{error}; jumps take a model, the directory of a policy, or one of {known}"
+        ) from error
+    return model.with_options(target=cast("Target | None", target))
+
+
+def fitting_forecaster(
+    config: JumpConfig, policy: Policy | None, env_id: str | None = None
+) -> tuple[Forecaster, str | None]:
+    """The forecaster for a run, and why it is not the one that was asked for, if it is not.
+
+    Args:
+        config: names the forecaster; without a name, a model that ships with tipl for the task.
+        policy: of the run, under its task's frozen observation normaliser; None if it is none
+            that tipl can read.
+        env_id: the run's environment, if it is known.
+
+    Returns:
+        The forecaster, and None or a sentence that says why `FALLBACK` takes its place.
+
+    Raises:
+        TiplError: there is no such forecaster.
+    """
+    source = config.forecaster
+    if source is None:
+        if env_id not in shipped_models():
+            reason = f"no model for {env_id or 'this environment'} ships with tipl"
+            return jump_forecaster(FALLBACK), reason
+        source = env_id
+    forecaster = jump_forecaster(source, config.target)
+    try:
+        check_fits(forecaster, policy)
+    except TiplError as error:
+        return jump_forecaster(FALLBACK), str(error)
+    return forecaster, None
+
+
+def check_fits(forecaster: Forecaster, policy: Policy | None) -> None:
+    """Raises a TiplError unless a forecaster can forecast a run's weights.
+
+    Args:
+        forecaster: of a model, or a rival.
+        policy: as for `fitting_forecaster`.
+    """
+    if policy is None:
+        if isinstance(forecaster, TrainedForecaster) or forecaster.layout is not None:
+            raise TiplError(
+                f"{forecaster.name} reads multi-layer perceptrons of tanh units that share nothing "
+                "with the critic, in a known environment, and the run's policy is none"
+            )
+    elif isinstance(forecaster, TrainedForecaster):
+        forecaster.check_policy(policy)
+    elif forecaster.layout not in (None, policy.layout):
+        raise TiplError(
+            f"{forecaster.name} fits hidden layers of {forecaster.layout.hidden_sizes} units, and "
+            f"the run's policy has {policy.layout.hidden_sizes}"
+        )
+
+
+def leads_to_one_behaviour(forecaster: Forecaster) -> bool:
+    """Whether forecasts behave alike, whatever they start from: a second jump brings nothing."""
+    if isinstance(forecaster, TrainedForecaster):
+        return forecaster.target == "elite"
+    return isinstance(forecaster, BestStoredPolicy)
+
+
+def default_horizons(forecaster: Forecaster, elapsed: int) -> list[int]:
+    """Checkpoints ahead to try, for a history that has gone on for some.
+
+    One where forecasts lead to one behaviour. Of a model of a run's own future an eighth of the
+    training paths, half of them, and what is left of them.
+    """
+    if not isinstance(forecaster, TrainedForecaster):
+        return [1] if leads_to_one_behaviour(forecaster) else list(LINE_HORIZONS)
+    whole = forecaster.num_checkpoints - 1
+    if leads_to_one_behaviour(forecaster):
+        return [whole]
+    left = max(whole - elapsed, 1)
+    return sorted({min(left, part) for part in (max(whole // 8, 1), max(whole // 2, 1), whole)})

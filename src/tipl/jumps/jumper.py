@@ -1,0 +1,292 @@
+"""When N runs jump, and where to: forecasts of their weights that earn their place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from tipl.evaluation import Episodes
+from tipl.forecast import Forecaster, TrainedForecaster
+from tipl.jump_config import JumpConfig
+from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
+from tipl.jumps.gate import best_choice
+from tipl.policy import ParamLayout
+
+__all__ = ["JumpTry", "Jumper", "Jumps"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MAX_HISTORY = 64
+"""Checkpoints of a run that are remembered; the oldest ones are forgotten first."""
+
+LEAST_FOR_A_LINE = 4
+"""Checkpoints before a forecaster that extrapolates a history is tried: two are mostly noise."""
+
+COUNTERS = ("jump_steps", "jumps", "rollbacks")
+"""What is counted of each run: environment steps of tests, jumps, and those that were undone."""
+
+
+class JumpTry(NamedTuple):
+    """One try of one run.
+
+    Attributes:
+        run: which of the N runs.
+        horizon: checkpoints that it jumps ahead; 0 if it stays.
+        accepted: whether it jumps.
+        return_before: mean return of the present policy in the test; NaN without one.
+        return_after: likewise of the best forecast.
+        steps_spent: environment steps of the test.
+    """
+
+    run: int
+    horizon: int
+    accepted: bool
+    return_before: float
+    return_after: float
+    steps_spent: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Jumps:
+    """What N runs do before a rollout.
+
+    Attributes:
+        params: their weights from now on, `[N, P]`: forecasts of those that jump.
+        jumped: which of them jump, `[N]`.
+        tries: of those that tried, in order.
+    """
+
+    params: Float32[np.ndarray, "N P"]
+    jumped: Bool[np.ndarray, " N"]
+    tries: list[JumpTry]
+
+
+class Jumper:
+    """Remembers the paths of N runs, tries forecasts now and then, and judges what came of them.
+
+    Before each rollout `before_rollout` is told the runs' weights; after it, `judge` is told the
+    returns. After a jump a run's path begins anew.
+
+    Args:
+        config: when to try, and what a forecast has to show.
+        forecaster: of the runs' weights.
+        num_runs: N.
+        layout: of the weights; None where the forecaster does not ask for it.
+        evaluate: runs policies for E episodes each, given their weights `[M, P]`, the runs
+            `[M]` that they belong to, and a number that all tests at one time share; NaN where
+            something went wrong.
+        rollout_steps: environment steps of a run in one rollout.
+    """
+
+    def __init__(
+        self,
+        config: JumpConfig,
+        forecaster: Forecaster,
+        num_runs: int,
+        layout: ParamLayout | None,
+        evaluate: Callable[[Array, Array, int], Episodes],
+        rollout_steps: int,
+    ) -> None:
+        self.config, self.forecaster, self.layout = config, forecaster, layout
+        self.evaluate = evaluate
+        self.spacing = config.spacing or _trained_spacing(forecaster, rollout_steps)
+        trained = isinstance(forecaster, TrainedForecaster)
+        enough = LEAST_FOR_A_LINE if forecaster.min_history > 1 and not trained else 1
+        self.min_history = max(forecaster.min_history, enough)
+        one = 1 if leads_to_one_behaviour(forecaster) else None
+        self.max_jumps = config.max_jumps or one
+        N = num_runs
+        self.rollouts = 0
+        self.history = np.zeros((N, 0, 0), np.float32)  # [N, H, P], the newest last
+        self.arrays = {
+            "length": np.zeros(N, np.int64),  # checkpoints of each run's path, the last of H
+            "elapsed": np.zeros(N, np.int64),  # checkpoints since its path began
+            "patience": np.full(N, config.every, np.int64),  # rollouts between tries
+            "next_try": np.zeros(N, np.int64),  # the first rollout that may be tried before
+            "reference": np.full(N, np.nan),  # what the next rollout has to return
+            "pending": np.zeros(N, bool),  # whether the last jump is still to be judged
+            "test_steps": np.zeros(N, np.int64),  # of the last test: what the next one may take
+            **{name: np.zeros(N, np.int64) for name in COUNTERS},
+        }
+
+    # --- before a rollout --------------------------------------------------------------------
+
+    def before_rollout(
+        self,
+        params: Float32[np.ndarray, "N P"],
+        env_steps: Int[np.ndarray, " N"],
+        last_return: Float[np.ndarray, " N"],
+        alive: Bool[np.ndarray, " N"] | None = None,
+    ) -> Jumps:
+        """What each run does next.
+
+        Args:
+            params: the runs' weights.
+            env_steps: environment steps that each has taken, tests included.
+            last_return: mean return of each one's last rollout; NaN if no episode ended.
+            alive: runs that may be tried; by default all.
+        """
+        due = np.zeros(len(params), bool)
+        if self.rollouts % self.spacing == 0:  # forecasts are of checkpoints
+            self._remember(params)
+            due = self._due(env_steps)
+        if alive is not None:
+            due &= alive
+        new, tries = params.copy(), []
+        for run, try_, weights in self._try(np.flatnonzero(due), params):
+            tries.append(try_)
+            self.arrays["jump_steps"][run] += try_.steps_spent
+            self.arrays["test_steps"][run] = try_.steps_spent
+            if try_.accepted:
+                new[run] = weights
+                self._begin_anew(run, weights)
+                self.arrays["jumps"][run] += 1
+                known = np.isfinite(last_return[run])
+                self.arrays["reference"][run] = last_return[run] if known else try_.return_before
+                self.arrays["pending"][run] = self.config.rollback
+            self._wait(run, in_vain=not try_.accepted)
+        self.rollouts += 1
+        jumped = np.zeros(len(params), bool)
+        jumped[[try_.run for try_ in tries if try_.accepted]] = True
+        return Jumps(new, jumped, tries)
+
+    def _remember(self, params: Array) -> None:
+        """Adds a checkpoint to every run's path."""
+        if self.history.shape[1] == 0:
+            self.history = params[:, None].astype(np.float32)
+        else:
+            kept = self.history[:, -(MAX_HISTORY - 1) :]
+            self.history = np.concatenate([kept, params[:, None].astype(np.float32)], axis=1)
+        length, elapsed = self.arrays["length"], self.arrays["elapsed"]
+        length[:] = np.minimum(length + 1, MAX_HISTORY)
+        elapsed += 1
+
+    def _begin_anew(self, run: int, params: Array) -> None:
+        """Lets a run's path begin with these weights."""
+        self.history[run, -1] = params
+        self.arrays["length"][run] = self.arrays["elapsed"][run] = 1
+
+    def _due(self, env_steps: Array) -> Bool[np.ndarray, " N"]:
+        """Runs for which it is time for a try."""
+        arrays, config = self.arrays, self.config
+        due = (self.rollouts >= arrays["next_try"]) & (arrays["length"] >= self.min_history)
+        due &= ~arrays["pending"]  # a jump is judged before the next one
+        spent = arrays["jump_steps"] + arrays["test_steps"]
+        due &= (spent <= config.budget * env_steps) | (spent == 0)
+        if self.max_jumps is not None:
+            due &= arrays["jumps"] - arrays["rollbacks"] < self.max_jumps
+        return np.asarray(due)
+
+    def _wait(self, run: int, in_vain: bool) -> None:
+        """Lets time pass before a run's next try."""
+        patience = self.arrays["patience"]
+        patience[run] = 2 * patience[run] if in_vain else self.config.every
+        self.arrays["next_try"][run] = self.rollouts + patience[run]
+
+    def _try(self, runs: Array, params: Array) -> list[tuple[int, JumpTry, Array]]:
+        """The tries of some runs, each with the weights that it would go on with."""
+        candidates = [self._candidates(int(run), params[run]) for run in runs]
+        if not self.config.gate:
+            return [
+                (int(run), JumpTry(int(run), horizons[0], True, np.nan, np.nan, 0), weights[1])
+                for run, (horizons, weights) in zip(runs, candidates, strict=True)
+                if np.isfinite(weights[1]).all()
+            ]
+        tested = self._test(runs, [weights for _, weights in candidates])
+        found = []
+        for run, (horizons, weights), (returns, steps) in zip(
+            runs, candidates, tested, strict=True
+        ):
+            choice = best_choice(returns, self.config.margin)
+            means = returns.mean(axis=1)
+            after = float(means[1:].max()) if np.isfinite(means[1:]).any() else np.nan
+            horizon = 0 if choice == 0 else horizons[choice - 1]
+            try_ = JumpTry(int(run), horizon, choice > 0, float(means[0]), after, steps)
+            found.append((int(run), try_, weights[choice]))
+        return found
+
+    def _candidates(self, run: int, params: Array) -> tuple[list[int], Array]:
+        """Horizons `[C - 1]`, and weights `[C, P]`: the present ones and a forecast for each."""
+        length, elapsed = self.arrays["length"][run], self.arrays["elapsed"][run]
+        horizons = list(self.config.horizons) or default_horizons(self.forecaster, elapsed - 1)
+        if not self.config.gate:
+            horizons = horizons[-1:]
+        path = self.history[run, -length:]
+        ahead = self.forecaster.forecast(path, horizons, layout=self.layout)
+        return horizons, np.concatenate([params[None], self._guarded(ahead, params)])
+
+    def _guarded(self, ahead: Array, params: Array) -> Array:
+        """Forecasts `[H, P]` whose action noise is neither gone nor more than it was."""
+        if self.layout is not None and "log_std" in self.layout.names:
+            at = self.layout.slices["log_std"]
+            highest = np.maximum(params[at], self.config.min_log_std)
+            ahead[:, at] = np.clip(ahead[:, at], self.config.min_log_std, highest)
+        return ahead
+
+    def _test(self, runs: Array, candidates: list[Array]) -> list[tuple[Array, int]]:
+        """Returns `[C, E]` of each run's candidates, NaN of unusable ones, and the steps spent."""
+        if not candidates:
+            return []
+        weights = np.concatenate(candidates)
+        owners = np.repeat(runs, [len(own) for own in candidates])
+        usable = np.isfinite(weights).all(axis=1)
+        returns = np.full((len(weights), self.config.episodes), np.nan)
+        lengths = np.zeros(returns.shape, np.int64)
+        returns[usable], lengths[usable] = self.evaluate(
+            weights[usable], owners[usable], self.rollouts
+        )
+        ends = np.cumsum([len(own) for own in candidates])[:-1]
+        return [
+            (own, int(steps.sum()))
+            for own, steps in zip(np.split(returns, ends), np.split(lengths, ends), strict=True)
+        ]
+
+    # --- after a rollout ---------------------------------------------------------------------
+
+    def judge(self, last_return: Float[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
+        """Runs whose jump has to be undone: their first rollout after it returned less.
+
+        Args:
+            last_return: mean return of each run's last rollout; of a NaN the next one decides.
+        """
+        arrays = self.arrays
+        known = arrays["pending"] & (np.isfinite(last_return) | np.isnan(arrays["reference"]))
+        worse = known & (last_return < arrays["reference"])
+        arrays["pending"][known] = False
+        arrays["rollbacks"][worse] += 1
+        for run in np.flatnonzero(worse):
+            self._wait(int(run), in_vain=True)
+            arrays["length"][run] = arrays["elapsed"][run] = 0  # the next checkpoint is the first
+        return np.asarray(worse)
+
+    # --- resuming ----------------------------------------------------------------------------
+
+    @property
+    def counters(self) -> dict[str, Int[np.ndarray, " N"]]:
+        """Of each run: steps of tests, jumps, and jumps that were undone, by name."""
+        return {name: self.arrays[name].copy() for name in COUNTERS}
+
+    def state(self) -> dict[str, Array]:
+        """Everything needed to continue, as arrays."""
+        return {
+            **self.arrays,
+            "rollouts": np.array(self.rollouts),
+            "history": self.history,
+        }
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Continues from what `state` returned."""
+        for name, array in self.arrays.items():
+            array[:] = state[name]
+        self.rollouts = int(state["rollouts"])
+        self.history = state["history"].copy()
+
+
+def _trained_spacing(forecaster: Forecaster, rollout_steps: int) -> int:
+    """Rollouts between two checkpoints of the paths that a forecaster was trained on; or 1."""
+    steps = forecaster.steps_per_checkpoint if isinstance(forecaster, TrainedForecaster) else None
+    return 1 if steps is None else max(1, round(steps / rollout_steps))

@@ -1,0 +1,151 @@
+"""Jumps inside tipl's own PPO, for all trials of a batched loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tipl.errors import TiplError
+from tipl.evaluation import Episodes, evaluate_stack
+from tipl.forecast import Forecaster
+from tipl.jump_config import JumpConfig
+from tipl.jumps.critics import refit_critics
+from tipl.jumps.forecasters import jump_forecaster
+from tipl.jumps.jumper import Jumper, Jumps
+from tipl.ppo import PPO, PlugIn
+from tipl.rollout import Rollout
+
+__all__ = ["ForecastJumps"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+TESTS = 5
+"""What episodes of tests are seeded by beside the collection's seed, after PPO's own purposes."""
+
+
+class ForecastJumps(PlugIn):
+    """Lets trials jump to forecasts of their weights, and go on as correct PPO.
+
+    After a jump Adam's moments are reset (unless `moments="keep"`), and the critic is refitted to
+    the first rollout before the actor moves. A jump that does worse is undone with all of that;
+    what was learned since is lost.
+
+    Args:
+        config: when trials jump.
+        physics: each trial's factors of the original physics `[N]` by name, for the tests.
+        forecaster: of the weights; by default the one that the configuration names.
+
+    Raises:
+        TiplError: the configuration names no forecaster, or one that cannot be found.
+    """
+
+    def __init__(
+        self,
+        config: JumpConfig,
+        physics: dict[str, Array] | None = None,
+        forecaster: Forecaster | None = None,
+    ) -> None:
+        config.check()
+        if forecaster is None and config.forecaster is None:
+            raise TiplError("jumps were given no forecaster; give one, such as relex")
+        self.config, self.physics = config, physics or {}
+        self.forecaster = forecaster or jump_forecaster(config.forecaster or "", config.target)
+
+    def start(self, ppo: PPO) -> None:
+        """Lets the untrained trials jump, where the forecaster needs no more history.
+
+        Raises:
+            TiplError: there is no such forecaster, or it does not fit the trials' networks.
+        """
+        self._prepare(ppo)
+        nothing = np.full(len(ppo.trials), np.nan)
+        self._apply(ppo, self._next(ppo, nothing))
+
+    def _prepare(self, ppo: PPO) -> None:
+        """Makes what `start` and `set_state` go on from."""
+        self.jumper = Jumper(
+            self.config,
+            self.forecaster,
+            len(ppo.trials),
+            ppo.actor_layout,
+            lambda params, trials, when: self._evaluate(ppo, params, trials, when),
+            ppo.config.num_steps,
+        )
+        self.fresh = np.zeros(len(ppo.trials), bool)  # jumped, and the critic not refitted yet
+        # what an undone jump goes back to: rows of trials whose jump is still to be judged
+        self.before = {name: array.copy() for name, array in _undoable(ppo).items()}
+
+    def before_update(self, ppo: PPO, rollout: Rollout) -> None:
+        """Refits the critics of the trials that have just jumped."""
+        jumped = np.flatnonzero(self.fresh & ~ppo.diverged)
+        if len(jumped) and self.config.critic_epochs:
+            refit_critics(ppo, rollout, jumped, self.config.critic_epochs, ppo.seed)
+        self.fresh[:] = False
+
+    def after_update(self, ppo: PPO, rollout: Rollout) -> None:
+        """Undoes the jumps that did worse, and lets trials jump whose time it is."""
+        undone = self.jumper.judge(rollout.episodic_return)
+        for name, array in _undoable(ppo).items():
+            array[undone] = self.before[name][undone]
+        if ppo.iteration < ppo.num_iterations:  # nothing would come of a jump of the last weights
+            self._apply(ppo, self._next(ppo, rollout.episodic_return))
+
+    def _next(self, ppo: PPO, last_return: Array) -> Jumps:
+        steps = ppo.iteration * ppo.config.num_steps + self.jumper.counters["jump_steps"]
+        actors = ppo.params[:, : ppo.actor_layout.size].astype(np.float32)
+        return self.jumper.before_rollout(actors, steps, last_return, ~ppo.diverged)
+
+    def _apply(self, ppo: PPO, jumps: Jumps) -> None:
+        """Gives the trials that jump their new weights, and remembers the old ones."""
+        jumped = jumps.jumped
+        for name, array in _undoable(ppo).items():
+            self.before[name][jumped] = array[jumped]
+        ppo.params[jumped, : ppo.actor_layout.size] = jumps.params[jumped]
+        if self.config.moments == "reset":
+            ppo.adam.reset(jumped)
+        self.fresh |= jumped
+
+    def _evaluate(self, ppo: PPO, params: Array, trials: Array, when: int) -> Episodes:
+        """Episodes of policies of some trials, in each one's physics."""
+        seed = int(np.random.SeedSequence((ppo.seed, TESTS, when)).generate_state(1)[0])
+        return evaluate_stack(
+            np.ascontiguousarray(params, np.float32),
+            ppo.actor_layout,
+            ppo.task,
+            self.config.episodes,
+            physics={name: factors[trials] for name, factors in self.physics.items()},
+            seed=seed,
+            threads=1,  # other groups of trials have their own
+        )
+
+    def checkpoint(self) -> dict[str, Array]:
+        """Of each trial: steps of tests, jumps, and jumps that were undone, so far."""
+        return self.jumper.counters
+
+    def state(self) -> dict[str, Array]:
+        """Everything needed to continue, as arrays."""
+        state = self.jumper.state() | {"fresh": self.fresh}
+        if self.jumper.arrays["pending"].any():
+            state |= {f"before_{name}": array for name, array in self.before.items()}
+        return state
+
+    def set_state(self, ppo: PPO, state: dict[str, Array]) -> None:
+        """Continues, with fresh trials, from what `state` returned."""
+        self._prepare(ppo)
+        self.jumper.set_state(state)
+        self.fresh[:] = state["fresh"]
+        for name, array in self.before.items():
+            if f"before_{name}" in state:
+                array[:] = state[f"before_{name}"]
+
+
+def _undoable(ppo: PPO) -> dict[str, Array]:
+    """What a jump changes and an undone one restores, shared with the trials, by name."""
+    adam = ppo.adam
+    return {
+        "params": ppo.params,
+        "first_moment": adam.first_moment,
+        "second_moment": adam.second_moment,
+        "num_steps": adam.num_steps,
+    }

@@ -1,0 +1,343 @@
+"""When runs jump: the gate, the schedule, the budget, what is undone, and which forecaster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tipl import Policy, TiplError
+from tipl.baselines import BestStoredPolicy
+from tipl.evaluation import Episodes
+from tipl.forecast import Forecaster
+from tipl.jumps import JumpConfig, Jumper, Jumps, check_fits, fitting_forecaster, jump_forecaster
+from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
+from tipl.jumps.gate import best_choice
+from tipl.policy import ParamLayout
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+PENDULUM = "InvertedPendulum-v4"
+LAYOUT = ParamLayout.actor(2, 1, (3,))
+P = LAYOUT.size
+STEPS = 100  # of a rollout
+EPISODE = 10  # steps of an episode in a test
+
+
+class Adds(Forecaster):
+    """Forecasts that every weight grows by the horizon."""
+
+    name = "adds"
+
+    def _forecast(self, histories: Array, horizons: list[int], layout: ParamLayout | None) -> Array:
+        self.seen = histories.copy()
+        return histories[:, -1:] + np.array(horizons, np.float32)[:, None]
+
+
+class Breaks(Adds):
+    """Forecasts weights that are not finite."""
+
+    def _forecast(self, histories: Array, horizons: list[int], layout: ParamLayout | None) -> Array:
+        return super()._forecast(histories, horizons, layout) * np.nan
+
+
+class Scores:
+    """Episodes whose return is a policy's first weight, times a sign, and what was asked."""
+
+    def __init__(self, sign: float = 1.0) -> None:
+        self.sign = sign
+        self.asked: list[tuple[int, list[int]]] = []
+
+    def __call__(self, params: Array, runs: Array, when: int) -> Episodes:
+        self.asked.append((when, runs.tolist()))
+        returns = np.repeat(self.sign * params[:, :1].astype(np.float64), 2, axis=1)
+        return Episodes(returns, np.full(returns.shape, EPISODE))
+
+
+def jumper(
+    tests: Scores, num_runs: int = 1, forecaster: Forecaster | None = None, **options: Any
+) -> Jumper:
+    config = JumpConfig(forecaster="adds", horizons=(5,), budget=1.0, **options)
+    return Jumper(config, forecaster or Adds(), num_runs, LAYOUT, tests, STEPS)
+
+
+def rollouts(
+    one: Jumper, count: int, returns: list[float] | None = None, num_runs: int = 1
+) -> list[Jumps]:
+    """What runs whose weights nothing else changes do before so many rollouts."""
+    params, done, last = np.zeros((num_runs, P), np.float32), [], np.full(num_runs, np.nan)
+    for i in range(count):
+        steps = np.full(num_runs, one.rollouts * STEPS) + one.counters["jump_steps"]
+        jumps = one.before_rollout(params, steps, last)
+        done.append(jumps)
+        last = np.full(num_runs, returns[i] if returns else np.nan)
+        undone = one.judge(last)
+        params = np.where(undone[:, None], params, jumps.params)
+    return done
+
+
+def tried(done: list[Jumps]) -> list[int]:
+    return [i for i, jumps in enumerate(done) if jumps.tries]
+
+
+# --- the gate --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("returns", "margin", "choice"),
+    [
+        ([[1.0, 3.0], [4.0, 6.0], [2.0, 4.0]], 1.0, 1),  # pooled variance 2: a gain of 3 > 1.41
+        ([[1.0, 3.0], [4.0, 6.0], [2.0, 4.0]], 2.5, 0),  # ... but not more than 3.54
+        ([[1.0, 3.0], [1.0, 3.0]], 0.0, 0),  # equal is not better
+        ([[1.0, 3.0], [0.0, 1.0]], 0.0, 0),
+        ([[1.0], [1.5]], 9.0, 1),  # of one episode no variance is known
+        ([[1.0, 1.0], [np.nan, np.nan], [2.0, 2.0]], 1.0, 2),
+        ([[1.0, 1.0], [np.nan, np.nan]], 0.0, 0),
+        ([[np.nan, 1.0], [2.0, 2.0]], 1.0, 1),  # the present policy cannot even act
+    ],
+)
+def test_a_forecast_has_to_be_better_by_the_margin(
+    returns: list[list[float]], margin: float, choice: int
+) -> None:
+    assert best_choice(np.array(returns), margin) == choice
+
+
+def test_the_better_forecast_is_jumped_to() -> None:
+    one = Jumper(
+        JumpConfig(forecaster="adds", horizons=(2, 7, 4)), Adds(), 1, LAYOUT, Scores(), STEPS
+    )
+    jumps = one.before_rollout(np.ones((1, P), np.float32), np.array([0]), np.array([np.nan]))
+    assert jumps.jumped.tolist() == [True]
+    (try_,) = jumps.tries
+    assert (try_.horizon, try_.return_before, try_.return_after) == (7, 1.0, 8.0)
+    assert try_.steps_spent == 4 * 2 * EPISODE  # the present policy and three forecasts
+    np.testing.assert_array_equal(np.delete(jumps.params, LAYOUT.slices["log_std"], 1), 8.0)
+
+
+def test_a_worse_forecast_changes_nothing_but_the_steps_spent() -> None:
+    one = jumper(Scores(sign=-1))
+    (jumps,) = rollouts(one, 1)
+    assert not jumps.jumped.any()
+    assert not jumps.params.any()
+    assert jumps.tries[0].horizon == 0
+    counts = {name: count.tolist() for name, count in one.counters.items()}
+    assert counts == {"jump_steps": [2 * 2 * EPISODE], "jumps": [0], "rollbacks": [0]}
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_weights_that_are_not_finite_are_never_jumped_to(gate: bool) -> None:
+    (jumps,) = rollouts(jumper(Scores(), forecaster=Breaks(), gate=gate), 1)
+    assert not jumps.jumped.any()
+    assert np.isfinite(jumps.params).all()
+
+
+def test_without_the_gate_nothing_is_run() -> None:
+    tests = Scores(sign=-1)
+    one = jumper(tests, gate=False)
+    (jumps,) = rollouts(one, 1)
+    assert jumps.jumped.all()
+    assert tests.asked == []
+    assert one.counters["jump_steps"].tolist() == [0]
+
+
+def test_a_jump_keeps_action_noise_between_its_bounds() -> None:
+    at = LAYOUT.slices["log_std"]
+    for growth, before, after in ((5.0, -0.5, -0.5), (-5.0, -0.5, -2.0), (-1.0, -0.5, -1.5)):
+        one = jumper(Scores(sign=np.sign(growth)), min_log_std=-2.0, gate=False)
+        one.forecaster._forecast = (  # type: ignore[method-assign]
+            lambda histories, horizons, layout, growth=growth: histories[:, -1:] + growth
+        )
+        params = np.full((1, P), before, np.float32)
+        jumps = one.before_rollout(params, np.array([0]), np.array([np.nan]))
+        assert jumps.params[0, at].tolist() == [after]
+
+
+# --- when ------------------------------------------------------------------------------------
+
+
+def test_tries_in_vain_become_rarer() -> None:
+    assert tried(rollouts(jumper(Scores(sign=-1), every=2), 40)) == [0, 4, 12, 28]
+
+
+def test_tries_go_on_as_often_after_a_jump() -> None:
+    assert tried(rollouts(jumper(Scores(), every=3, rollback=False), 10)) == [0, 3, 6, 9]
+
+
+def test_tests_stay_within_their_budget() -> None:
+    one = Jumper(
+        JumpConfig(forecaster="adds", horizons=(5,), every=1, budget=0.1, rollback=False),
+        *(Adds(), 1, LAYOUT, Scores(), STEPS),
+    )
+    cost = 2 * 2 * EPISODE
+    expected, spent = [], 0
+    for rollout in range(60):
+        if spent == 0 or spent + cost <= 0.1 * (rollout * STEPS + spent):  # the first one is free
+            expected.append(rollout)
+            spent += cost
+    assert tried(rollouts(one, 60)) == expected
+    assert one.counters["jump_steps"].tolist() == [spent]
+    assert spent / (60 * STEPS + spent) <= 0.1
+
+
+def test_no_more_than_so_many_jumps_are_made() -> None:
+    done = rollouts(jumper(Scores(), every=1, max_jumps=2, rollback=False), 6)
+    assert [bool(jumps.jumped.any()) for jumps in done] == [True, True, False, False, False, False]
+
+
+def test_a_copied_policy_is_jumped_to_once_unless_it_is_undone() -> None:
+    copy = BestStoredPolicy(np.ones(P, np.float32), LAYOUT)
+    once = rollouts(jumper(Scores(), forecaster=copy, every=1, rollback=False), 6)
+    assert [bool(jumps.jumped.any()) for jumps in once] == [True] + [False] * 5
+    again = jumper(Scores(), forecaster=copy, every=1)
+    done = rollouts(again, 6, returns=[-1.0] * 6)  # each rollout returns less than the 0 before
+    assert sum(bool(jumps.jumped.any()) for jumps in done) > 1
+
+
+def test_forecasters_of_lines_wait_for_a_history() -> None:
+    line = jump_forecaster("line")
+    assert tried(rollouts(jumper(Scores(), forecaster=line, every=1, rollback=False), 6))[0] == 3
+
+
+def test_histories_are_as_far_apart_as_the_model_learned() -> None:
+    forecaster = Adds()
+    one = jumper(Scores(), forecaster=forecaster, every=4, spacing=4, gate=False, rollback=False)
+    params = np.zeros((1, P), np.float32)
+    for i in range(9):
+        one.before_rollout(params + i, np.array([0]), np.array([np.nan]))
+    # a path begins anew with each jump: the checkpoint before, plus 5, is the first one
+    assert forecaster.seen[0, :, 0].tolist() == [9.0, 8.0]
+
+
+def test_a_path_begins_anew_after_a_jump() -> None:
+    forecaster = Adds()
+    one = jumper(Scores(), forecaster=forecaster, every=3, rollback=False)
+    rollouts(one, 4)
+    assert forecaster.seen[0, :, 0].tolist() == [5.0, 5.0, 5.0, 5.0]
+
+
+def test_runs_that_are_out_are_not_tried() -> None:
+    tests = Scores()
+    one = jumper(tests, num_runs=3)
+    zeros = np.zeros((3, P), np.float32)
+    jumps = one.before_rollout(
+        zeros, np.zeros(3, int), np.full(3, np.nan), np.array([True, False, True])
+    )
+    assert jumps.jumped.tolist() == [True, False, True]
+    assert tests.asked == [(0, [0, 0, 2, 2])]
+
+
+# --- undoing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "undone"),
+    [(3.0, 2.0, True), (3.0, 3.0, False), (3.0, 4.0, False)],
+)
+def test_a_jump_that_returns_less_is_undone(before: float, after: float, undone: bool) -> None:
+    one = jumper(Scores())
+    one.before_rollout(np.zeros((1, P), np.float32), np.array([0]), np.array([before]))
+    assert one.judge(np.array([np.nan])).tolist() == [False]  # no episode ended: wait
+    assert one.judge(np.array([after])).tolist() == [undone]
+    assert one.judge(np.array([-9.0])).tolist() == [False]  # it is judged once
+    assert one.counters["rollbacks"].tolist() == [int(undone)]
+
+
+def test_an_untrained_run_is_judged_by_the_test() -> None:
+    one = jumper(Scores())
+    one.before_rollout(np.ones((1, P), np.float32), np.array([0]), np.array([np.nan]))
+    assert one.judge(np.array([0.5])).tolist() == [True]  # the present policy had returned 1
+
+
+def test_without_rollback_no_jump_is_undone() -> None:
+    one = jumper(Scores(), rollback=False)
+    one.before_rollout(np.zeros((1, P), np.float32), np.array([0]), np.array([3.0]))
+    assert one.judge(np.array([-9.0])).tolist() == [False]
+
+
+def test_goes_on_from_its_state() -> None:
+    def continued(interrupted: bool) -> list[list[Any]]:
+        one = jumper(Scores(), num_runs=2, every=2)
+        rng = np.random.default_rng(0)
+        found = []
+        for i in range(12):
+            params = rng.standard_normal((2, P), np.float32)
+            if interrupted and i % 5 == 4:
+                state = {name: array.copy() for name, array in one.state().items()}
+                one = jumper(Scores(), num_runs=2, every=2)
+                one.set_state(state)
+            jumps = one.before_rollout(params, np.full(2, i * STEPS), np.full(2, float(i)))
+            found.append([jumps.params.tobytes(), jumps.jumped.tolist(), str(jumps.tries)])
+            found[-1].append(one.judge(rng.uniform(0, 12, 2)).tolist())
+        return found
+
+    assert continued(True) == continued(False)
+
+
+# --- forecasters -----------------------------------------------------------------------------
+
+
+def test_a_forecaster_is_found_by_name_or_directory(tmp_path: Path) -> None:
+    Policy.initial(PENDULUM, seed=3).save(tmp_path / "policy")
+    copy = jump_forecaster(tmp_path / "policy")
+    assert isinstance(copy, BestStoredPolicy)
+    np.testing.assert_array_equal(copy.params, Policy.initial(PENDULUM, seed=3).params)
+    assert jump_forecaster("relex").name == "RELEX"
+    assert jump_forecaster(PENDULUM).name == "NeuronTransformer (elite)"
+    assert jump_forecaster(PENDULUM, "own").name == "NeuronTransformer (own)"
+    with pytest.raises(TiplError, match="jumps take a model, the directory of a policy, or one of"):
+        jump_forecaster("no-such-thing")
+
+
+def test_another_one_takes_its_place_where_a_model_does_not_fit() -> None:
+    config = JumpConfig(forecaster=PENDULUM)
+    model, why_not = fitting_forecaster(config, Policy.initial(PENDULUM, hidden=(20, 20)))
+    assert (model.name, why_not) == ("NeuronTransformer (elite)", None)
+    other, why_not = fitting_forecaster(config, Policy.initial("HalfCheetah-v4"))
+    assert other.name == "RELEX"
+    assert why_not is not None
+    assert "this model was trained on InvertedPendulum-v4" in why_not
+    other, why_not = fitting_forecaster(config, None)
+    assert other.name == "RELEX"
+    other, why_not = fitting_forecaster(JumpConfig(), None, "Swimmer-v4")
+    assert (other.name, why_not) == ("RELEX", "no model for Swimmer-v4 ships with tipl")
+    shipped, why_not = fitting_forecaster(JumpConfig(), Policy.initial(PENDULUM), PENDULUM)
+    assert (shipped.name, why_not) == ("NeuronTransformer (elite)", None)
+
+
+def test_a_copied_policy_fits_its_own_architecture_alone() -> None:
+    policy = Policy.initial(PENDULUM)
+    copy = BestStoredPolicy(policy.params, policy.layout)
+    check_fits(copy, policy)
+    with pytest.raises(TiplError, match=r"\(64, 64\) units, and the run's policy has \(8, 8\)"):
+        check_fits(copy, Policy.initial(PENDULUM, hidden=(8, 8)))
+
+
+def test_what_is_tried_by_default() -> None:
+    own, elite = jump_forecaster(PENDULUM, "own"), jump_forecaster(PENDULUM)  # 31 checkpoints
+    assert default_horizons(own, 0) == [3, 15, 30]
+    assert default_horizons(own, 20) == [3, 10]
+    assert default_horizons(own, 99) == [1]
+    assert default_horizons(elite, 0) == [30]
+    assert default_horizons(jump_forecaster("line"), 7) == [5, 10, 20]
+    assert leads_to_one_behaviour(elite)
+    assert not leads_to_one_behaviour(own)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"every": 3}, "jumps were given every but no forecaster"),
+        ({"forecaster": "relex", "every": 0}, "every of the jumps is 0; expected at least 1"),
+        ({"forecaster": "relex", "episodes": 0}, "episodes of the jumps is 0"),
+        ({"forecaster": "relex", "margin": -1.0}, "margin of the jumps is -1.0; expected 0"),
+        ({"forecaster": "relex", "budget": float("nan")}, "budget of the jumps is nan"),
+        ({"forecaster": "relex", "horizons": (0, 3)}, "horizons of .0, 3. checkpoints"),
+        ({"forecaster": "relex", "horizons": (1, 3), "gate": False}, "without the gate"),
+        ({"forecaster": "relex", "min_log_std": float("-inf")}, "min_log_std of the jumps is -inf"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TiplError, match=message):
+        JumpConfig(**settings).check()

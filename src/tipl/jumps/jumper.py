@@ -211,7 +211,7 @@ class Jumper:
 
     def _candidates(self, run: int, params: Array) -> tuple[list[int], Array]:
         """Horizons `[C - 1]`, and weights `[C, P]`: the present ones and a forecast for each."""
-        length, elapsed = self.arrays["length"][run], self.arrays["elapsed"][run]
+        length, elapsed = (int(self.arrays[name][run]) for name in ("length", "elapsed"))
         horizons = list(self.config.horizons) or default_horizons(self.forecaster, elapsed - 1)
         if not self.config.gate:
             horizons = horizons[-1:]

@@ -1,0 +1,1 @@
+"""tipl in other people's training loops: stable-baselines3 and scripts of CleanRL's style."""

@@ -1,0 +1,203 @@
+"""Faster PPO in a single-file script of CleanRL's style: a hook of two calls."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tipl.envs import make_task
+from tipl.errors import TiplError
+from tipl.integrations.run_normaliser import RunNormaliser, wrappers
+from tipl.integrations.torch_agent import agent_of_cleanrl
+from tipl.integrations.torch_jumps import JumpReport, TorchJumps
+from tipl.jump_config import JumpConfig
+from tipl.options import config_from_options
+from tipl.tasks import TaskSpec
+
+__all__ = ["ForecastHook"]
+
+
+class ForecastHook:
+    """Lets the PPO of a script jump to forecasts of its weights where these are better.
+
+    ::
+
+        hook = ForecastHook(envs, "HalfCheetah-v4")
+        for iteration in range(1, args.num_iterations + 1):
+            global_step = hook.before_rollout(agent, optimizer, global_step)
+            ...  # the rollout, as ever
+            hook.after_rollout(obs, rewards, dones, values, next_obs, next_done)
+            ...  # advantages and update, as ever
+
+    What a jump is, and what happens around it, is told at `tipl.integrations.sb3.ForecastCallback`.
+
+    Args:
+        envs: the script's vector of environments. Observations may be normalised by one
+            `NormalizeObservation` for all of them.
+        model: as of `ForecastCallback`.
+        eval_env: environment for the tests, with raw observations; by default another one of the
+            same Gymnasium spec without wrappers.
+        gamma: discount factor of the script.
+        gae_lambda: lambda of its advantages.
+        seed: of the tests' episodes.
+        config: when to jump, as an alternative to `options`.
+        **options: fields of `tipl.jumps.JumpConfig`.
+
+    Attributes:
+        report: what happened before the last rollout.
+
+    Raises:
+        TiplError: an option is impossible, or each environment normalises observations by itself.
+    """
+
+    def __init__(
+        self,
+        envs: gym.vector.VectorEnv[Any, Any, Any],
+        model: str | Path | None = None,
+        *,
+        eval_env: gym.Env[Any, Any] | None = None,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        seed: int = 0,
+        config: JumpConfig | None = None,
+        **options: Any,
+    ) -> None:
+        if model is not None:
+            options = {**options, "forecaster": str(model)}
+        self.config = config_from_options(JumpConfig, config, options, "ForecastHook")
+        self.envs, self.gamma, self.gae_lambda, self.seed = envs, gamma, gae_lambda, seed
+        self.task = self._task()
+        self.test_env = eval_env if eval_env is not None else self._test_env()
+        self.jumps: TorchJumps | None = None
+        self.report: JumpReport | None = None
+        self.episodes_seen = 0
+        _check_one_normaliser(envs)
+
+    def before_rollout(
+        self, agent: nn.Module, optimizer: torch.optim.Optimizer, global_step: int
+    ) -> int:
+        """Undoes the last jump if it did worse, and jumps if it is time and worth it.
+
+        Args:
+            agent: with `actor_mean`, `actor_logstd` and `critic` as in CleanRL's
+                `ppo_continuous_action.py`, or `actor` and `critic` as in its `ppo.py`.
+            optimizer: of all its parameters.
+            global_step: environment steps so far.
+
+        Returns:
+            Environment steps so far, with those of this call's tests.
+        """
+        if self.jumps is None:
+            size = int(np.prod(self.test_env.observation_space.shape or ()))
+            self.jumps = TorchJumps(
+                self.config,
+                agent_of_cleanrl(agent, optimizer),
+                RunNormaliser(self.envs, size),
+                self.task,
+                self.test_env,
+                1,  # a rollout's steps are not known here: a rollout is a checkpoint
+                self.seed,
+            )
+            if self.jumps.fallback is not None:
+                warnings.warn(
+                    f"{self.jumps.fallback}: {self.jumps.name} forecasts instead", stacklevel=2
+                )
+        self.report = self.jumps.before_rollout(global_step, self._last_return())
+        return global_step + self.report.steps
+
+    def after_rollout(
+        self,
+        obs: Float[Tensor, "T E ..."],
+        rewards: Float[Tensor, "T E"],
+        dones: Float[Tensor, "T E"],
+        values: Float[Tensor, "T E"],
+        next_obs: Float[Tensor, "E ..."],
+        next_done: Float[Tensor, " E"],
+    ) -> None:
+        """After a jump, refits the critic to the rollout; otherwise does nothing.
+
+        Args:
+            obs: observations of the rollout, as the agent saw them.
+            rewards: of its steps.
+            dones: 1 where an observation is the first of an episode.
+            values: of the observations; after a jump rewritten as the refitted critic says.
+            next_obs: what followed the last step.
+            next_done: whether that is the first of an episode.
+        """
+        if self.jumps is None or not self.jumps.fresh:
+            return
+        agent = self.jumps.agent
+        flat = obs.reshape(-1, *obs.shape[2:])  # [T, E, O] -> [T * E, O]
+
+        def targets() -> Tensor:
+            """Writes what the critic says now into `values`; returns what it should say."""
+            with torch.no_grad():
+                values[:] = agent.value(flat).reshape(values.shape)  # [T * E] -> [T, E]
+                following, alive = agent.value(next_obs), 1.0 - next_done
+                returns, advantage = torch.empty_like(values), torch.zeros_like(next_done)
+                for t in reversed(range(len(values))):
+                    delta = rewards[t] + self.gamma * following * alive - values[t]
+                    advantage = delta + self.gamma * self.gae_lambda * alive * advantage
+                    returns[t] = advantage + values[t]
+                    following, alive = values[t], 1.0 - dones[t]
+            return returns.reshape(-1)  # [T, E] -> [T * E]
+
+        self.jumps.refit_critic(flat, targets)
+
+    # --- the run -----------------------------------------------------------------------------
+
+    def _last_return(self) -> float:
+        """Mean return of the episodes that ended since the last call; NaN if it is not known."""
+        counters = [
+            wrapper for wrapper in _all_wrappers(self.envs) if hasattr(wrapper, "return_queue")
+        ]
+        count = sum(int(counter.episode_count) for counter in counters)
+        new, self.episodes_seen = count - self.episodes_seen, count
+        if new == 0 or new < len(counters):
+            return np.nan
+        each = max(1, new // len(counters))
+        return float(np.mean([r for c in counters for r in list(c.return_queue)[-each:]]))
+
+    def _spec(self) -> Any:
+        spec = next((w.spec for w in wrappers(self.envs) if getattr(w, "spec", None)), None)
+        if spec is None:
+            raise TiplError(
+                "the script's environments have no Gymnasium spec by which another one could be "
+                "made for tests; give ForecastHook an eval_env like them"
+            )
+        return spec
+
+    def _task(self) -> TaskSpec | None:
+        """What the script trains on; None if it is nothing that tipl's models could know."""
+        try:
+            return make_task(self._spec().id)
+        except TiplError:
+            return None
+
+    def _test_env(self) -> gym.Env[Any, Any]:
+        return gym.make(self._spec().id, **self._spec().kwargs)
+
+
+def _all_wrappers(envs: Any) -> list[Any]:
+    """All wrappers of a vector and of each of its members."""
+    found = list(wrappers(envs))
+    members = [member for wrapper in found for member in getattr(wrapper, "envs", [])[1:]]
+    return found + [wrapper for member in members for wrapper in wrappers(member)]
+
+
+def _check_one_normaliser(envs: Any) -> None:
+    """Raises a TiplError unless at most one thing normalises observations."""
+    count = sum(hasattr(wrapper, "obs_rms") for wrapper in _all_wrappers(envs))
+    if count > 1:
+        raise TiplError(
+            f"{count} wrappers were found that each normalise observations by statistics of their "
+            "own, so that no weights fit all environments; use one environment, or "
+            "gymnasium.wrappers.vector.NormalizeObservation around the vector"
+        )

@@ -1,0 +1,38 @@
+"""The same network under another normaliser of its observations."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from tipl.policy import ParamLayout
+
+__all__ = ["refolded"]
+
+Statistics = tuple[Float[np.ndarray, " O"], Float[np.ndarray, " O"]]
+"""Mean and standard deviation `[O]` of a normaliser."""
+
+
+def refolded(
+    params: Float[np.ndarray, "*batch P"], layout: ParamLayout, old: Statistics, new: Statistics
+) -> Float[np.ndarray, "*batch P"]:
+    """Weights that do under one normaliser of observations what others do under another.
+
+    The difference is folded into the first layer: exactly, but where a normaliser clips.
+
+    Args:
+        params: flat weights.
+        layout: of the weights, with a layer `actor.0`.
+        old: what the observations that `params` are fed are normalised by.
+        new: what the observations are normalised by that the returned weights are fed.
+
+    Returns:
+        Weights in the shape of `params`, float32.
+    """
+    (old_mean, old_std), (new_mean, new_std) = old, new
+    folded = params.astype(np.float64)
+    arrays = layout.unflatten(folded)  # views
+    weight, bias = arrays["actor.0.weight"], arrays["actor.0.bias"]
+    bias += weight @ ((new_mean - old_mean) / old_std)
+    weight *= new_std / old_std
+    return np.asarray(folded, np.float32)

@@ -64,6 +64,7 @@ HOUSE = (
     "film",
     "plots",
     "path_dimension_plots",
+    "curve_plots",
     "report",
     "path_dimension_sections",
     "runs",
@@ -74,6 +75,7 @@ HOUSE = (
     "demo",
     "benchmark",
     "acceleration",
+    "integrations",
     "cli",
 )
 RANK = {name: rank for rank, name in enumerate(HOUSE)}
@@ -82,7 +84,7 @@ RANK = {name: rank for rank, name in enumerate(HOUSE)}
 PHYSICS = {"gymnasium", "mujoco"}
 PHYSICS_FREE = HOUSE[: RANK["envs"]]
 # Torch takes seconds to import, and only a Transformer needs it.
-TORCH_USERS = {"models", "forecast", "training", "rivals", "benchmark"}
+TORCH_USERS = {"integrations", "models", "forecast", "training", "rivals", "benchmark"}
 
 
 def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:

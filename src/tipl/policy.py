@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -282,6 +283,16 @@ class Policy:
         layout = actor_layout(spec, hidden)
         return cls(initial_params(layout, seed), layout, spec)
 
+    @classmethod
+    def from_sb3(cls, model: Any, task: TaskSpec | None = None) -> Policy:
+        """The policy of a stable-baselines3 model: see `tipl.integrations.sb3_policies`."""
+        policy: Policy = _sb3_policies().policy_from_sb3(model, task)
+        return policy
+
+    def to_sb3(self, model: Any) -> None:
+        """Gives a stable-baselines3 model these weights: see `tipl.integrations.sb3_policies`."""
+        _sb3_policies().policy_to_sb3(self, model)
+
     def with_params(self, params: Float[np.ndarray, " P"]) -> Policy:
         """The same policy with other weights."""
         return Policy(params, self.layout, self.task, self.observation_mean, self.observation_std)
@@ -371,6 +382,11 @@ class Policy:
 
     def __repr__(self) -> str:
         return f"Policy({self.task.env_id}, {self.layout.size} parameters)"
+
+
+def _sb3_policies() -> Any:
+    """What knows of stable-baselines3, which policies do without until it is asked for."""
+    return importlib.import_module("tipl.integrations.sb3_policies")
 
 
 def check_hidden_sizes(hidden_sizes: Sequence[int]) -> None:

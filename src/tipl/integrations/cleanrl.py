@@ -16,7 +16,7 @@ from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.integrations.run_normaliser import RunNormaliser, wrappers
 from tipl.integrations.torch_agent import agent_of_cleanrl
-from tipl.integrations.torch_jumps import JumpReport, TorchJumps
+from tipl.integrations.torch_jumps import JumpReport, TorchJumps, another_environment
 from tipl.jump_config import JumpConfig
 from tipl.options import config_from_options
 from tipl.tasks import TaskSpec
@@ -182,7 +182,7 @@ class ForecastHook:
             return None
 
     def _test_env(self) -> gym.Env[Any, Any]:
-        return gym.make(self._spec().id, **self._spec().kwargs)
+        return another_environment(self._spec().id, **self._spec().kwargs)
 
 
 def _all_wrappers(envs: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.integrations.run_normaliser import RunNormaliser
 from tipl.integrations.torch_agent import agent_of_sb3
-from tipl.integrations.torch_jumps import JumpReport, TorchJumps
+from tipl.integrations.torch_jumps import JumpReport, TorchJumps, another_environment
 from tipl.jump_config import JumpConfig
 from tipl.options import config_from_options
 from tipl.tasks import TaskSpec
@@ -234,7 +234,7 @@ class ForecastCallback(BaseCallback):
                     f"the wrappers {', '.join(lost)} of the run's environment cannot be made "
                     "again from its spec; give ForecastCallback an eval_env with them"
                 )
-            env = gym.make(spec)
+            env = another_environment(spec)
         else:
             env = self.eval_env
         seen = self.model.observation_space

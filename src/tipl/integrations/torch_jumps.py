@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from tipl.baselines import BestStoredPolicy
+from tipl.envs.mujoco_warnings import silent_mujoco
 from tipl.errors import TiplError
 from tipl.evaluation import Episodes, episode_seed
 from tipl.forecast import TrainedForecaster
@@ -22,7 +24,7 @@ from tipl.jumps import Jumper, fitting_forecaster
 from tipl.policy import Policy
 from tipl.tasks import TaskSpec
 
-__all__ = ["JumpReport", "TorchJumps"]
+__all__ = ["JumpReport", "TorchJumps", "another_environment"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -56,6 +58,14 @@ class JumpReport:
     return_after: float
     steps: int
     steps_spent: int
+
+
+def another_environment(spec: Any, **arguments: Any) -> gym.Env[Any, Any]:
+    """An environment for tests, of a Gymnasium spec or id that a run has already."""
+    with warnings.catch_warnings(), silent_mujoco():
+        # whoever trains on an old version has been told so
+        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
+        return gym.make(spec, **arguments)
 
 
 class TorchJumps:

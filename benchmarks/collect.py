@@ -7,7 +7,7 @@ One run measures, one after the other and then all over again:
 - raw: `mujoco.batch` stepping as many simulations as there are trials, and nothing else;
 - the collector: `tipl.collect`, files included;
 - SB3: stable-baselines3's PPO in one single-threaded process for each thread, their rates added up
-  (`pip install -e ".[benchmark]"`; without it these rows are left out);
+  (`pip install -e ".[sb3]"`; without it these rows are left out);
 - a single trial: `benchmarks/single_trial_ppo.py`, one process with one thread.
 
 All have the same hyperparameters: two hidden layers of 64, 2,048 steps, minibatches of 64, 10
@@ -154,7 +154,7 @@ def main(args: Args) -> None:
     if not with_sb3:
         print(
             "stable-baselines3 is not installed, so its rows are left out; "
-            'install it with: pip install -e ".[benchmark]"',
+            'install it with: pip install -e ".[sb3]"',
             file=sys.stderr,
         )
     with progress_bar() as bar:

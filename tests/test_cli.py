@@ -266,10 +266,11 @@ def test_report_and_demo_pass_their_arguments_on(
 
 ARGUMENTS = {
     "demo": [*dataclasses.fields(DemoConfig), "out", "fresh", "threads"],
-    "collect": [*dataclasses.fields(CollectConfig), "a Gymnasium id", "out", "threads"],
+    "collect": [*dataclasses.fields(CollectConfig), "a Gymnasium id", "out", "from_sb3"],
     "paths show": ["the dataset"],
     "paths verify": ["the dataset"],
     "paths evaluate": ["the dataset", "episodes", "every", "seed", "threads"],
+    "paths best": ["the dataset", "out", "held_out", "episodes"],
     "train": [*dataclasses.fields(TrainConfig), "the dataset of paths", "out", "held_out"],
     "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
     "optimize": ["directory of a trained model", "out", "policy", "seed", "horizon"],
@@ -277,6 +278,7 @@ ARGUMENTS = {
     "film": ["directories of policies", "out", "labels", "seed"],
     "report": ["the run's directory"],
     "benchmark": ["a Gymnasium id", "out", "quick", "fresh", "threads", "num_trials", "episodes"],
+    "accelerate": ["a Gymnasium id", "out", "quick", "threads", "widths", "model", "nino", "paths"],
 }
 
 
@@ -358,6 +360,12 @@ BAD_INPUT = {
     f"{COLLECT} --ppo.learning-rate nan": "learning_rate is nan",
     f"{COLLECT} --pptb.rank 0": "a rank of 0",
     f"{COLLECT} --pptb.boost 0.5": "given boost but no rank",
+    f"{COLLECT} --jumps.every 3": "given every but no forecaster",
+    f"{COLLECT} --jumps.forecaster nothing --out new": "jumps take a model, the directory of a",
+    f"{COLLECT} --jumps.forecaster HalfCheetah-v4 --out new": "was trained on HalfCheetah-v4",
+    "paths best nowhere --out new": "nowhere",
+    "accelerate NoSuch-v0": "NoSuch",
+    "accelerate InvertedPendulum-v4 --widths 64 64": "expected each one once",
     f"{COLLECT} --out a-file": "a-file",
     f"{COLLECT} --out a-file/new": "a-file/new",
     f"{COLLECT} --out empty/../models": "holds joint but no metadata.json",

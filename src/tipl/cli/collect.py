@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from tipl import collection
 from tipl.cli.paths_show import print_summary
+from tipl.path_evaluation import evaluate_paths
 
 __all__ = ["collect"]
 
@@ -21,6 +22,7 @@ def collect(
     threads: int | None = None,
     evaluation_episodes: int = 0,
     evaluate_every: int = 1,
+    from_sb3: bool = False,
 ) -> None:
     """Run independent PPO trials and store the path that each policy's weights take.
 
@@ -34,7 +36,16 @@ def collect(
         evaluation_episodes: episodes for which each checkpoint then acts by its mean, as
             `tipl paths evaluate` does (default: none)
         evaluate_every: the distance of the checkpoints that do
+        from_sb3: run the PPO of stable-baselines3 instead, one trial after the other
     """
+    if from_sb3:
+        from tipl.integrations.sb3_collection import collect_with_sb3
+
+        directory = collect_with_sb3(env_id, config, out).directory
+        if evaluation_episodes:
+            evaluate_paths(directory, evaluation_episodes, every=evaluate_every, threads=threads)
+        print_summary(directory)
+        return
     paths = collection.collect(
         env_id,
         out=out,

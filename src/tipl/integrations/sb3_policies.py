@@ -14,7 +14,7 @@ from tipl.integrations.torch_agent import TorchAgent, agent_of_sb3
 from tipl.policy import Policy
 from tipl.tasks import TaskSpec
 
-__all__ = ["policy_from_sb3", "policy_to_sb3"]
+__all__ = ["policy_from_sb3", "policy_to_sb3", "readable_agent", "task_of"]
 
 
 def policy_from_sb3(model: Any, task: TaskSpec | None = None) -> Policy:
@@ -31,8 +31,8 @@ def policy_from_sb3(model: Any, task: TaskSpec | None = None) -> Policy:
         TiplError: the model's networks are of another kind or of another task's sizes, or its
             environment is not known.
     """
-    agent = _readable_agent(model)
-    spec = _task_of(model) if task is None else task
+    agent = readable_agent(model)
+    spec = task_of(model) if task is None else task
     normaliser = RunNormaliser(model.get_env(), spec.observation_size)
     assert agent.layout is not None
     if agent.layout.shapes[0][1] != spec.observation_size:
@@ -57,7 +57,7 @@ def policy_to_sb3(policy: Policy, model: Any) -> None:
     Raises:
         TiplError: the model's networks are of another kind or another architecture.
     """
-    agent = _readable_agent(model)
+    agent = readable_agent(model)
     if agent.layout != policy.layout:
         raise TiplError(
             f"a policy laid out as {policy.layout} was given to a model whose policy is "
@@ -69,7 +69,7 @@ def policy_to_sb3(policy: Policy, model: Any) -> None:
     agent.set_params(refolded(policy.params, policy.layout, old, normaliser.statistics))
 
 
-def _readable_agent(model: Any) -> TorchAgent:
+def readable_agent(model: Any) -> TorchAgent:
     """The model's agent, with a layout."""
     agent = agent_of_sb3(model)
     if agent.layout is None:
@@ -80,7 +80,7 @@ def _readable_agent(model: Any) -> TorchAgent:
     return agent
 
 
-def _task_of(model: Any) -> TaskSpec:
+def task_of(model: Any) -> TaskSpec:
     """The task of a model's environment."""
     env = model.get_env()
     spec = None if env is None else env.get_attr("spec")[0]

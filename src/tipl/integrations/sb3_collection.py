@@ -1,0 +1,140 @@
+"""Collecting paths with stable-baselines3's PPO instead of tipl's, one trial after the other."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from tipl.collect_config import CollectConfig
+from tipl.collection import default_directory
+from tipl.errors import TiplError
+from tipl.integrations.sb3_recording import PathRecorder
+from tipl.paths import PathDataset, read_metadata
+from tipl.paths.parts import part_ranges
+from tipl.progress import CollectionProgress
+
+try:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.monitor import Monitor
+    from stable_baselines3.common.vec_env import DummyVecEnv
+except ImportError as error:
+    raise TiplError(
+        "collecting with stable-baselines3 needs it, and it is not installed; "
+        "`pip install 'tipl[sb3]'` brings it"
+    ) from error
+
+__all__ = ["collect_with_sb3"]
+
+OURS_ALONE = ("initial", "normaliser", "networks", "trials_per_group", "vary", "pptb", "jumps")
+"""Options that stable-baselines3's PPO knows nothing of."""
+
+
+def collect_with_sb3(
+    env_id: str, config: CollectConfig, out: str | Path | None = None, progress: bool = True
+) -> PathDataset:
+    """Runs trials of stable-baselines3's PPO and stores the path of each policy's weights.
+
+    Trials that are complete are left as they are; others run from their start.
+
+    Args:
+        env_id: a Gymnasium id.
+        config: what to collect. The learning rate is annealed, and values and ratios are clipped,
+            as it says; rewards and observations are not normalised, but the stored weights are
+            those under the task's frozen observation normaliser.
+        out: the dataset's directory; by default as `tipl.collect` names it, with `-sb3`.
+        progress: show a progress bar.
+
+    Raises:
+        TiplError: the environment is unknown, or an option is impossible here.
+    """
+    _check(config)
+    directory = Path(f"{default_directory(env_id, config)}-sb3") if out is None else Path(out)
+    steps = config.num_iterations * config.ppo.num_steps
+    with CollectionProgress(config.num_trials, steps * config.num_trials, progress) as bar:
+        for trial in range(config.num_trials):
+            recorder = _Recorder(
+                directory,
+                every=config.checkpoint_interval,
+                trial=trial,
+                num_trials=config.num_trials,
+            )
+            recorder.report = bar.advance
+            if _is_complete(directory, trial):
+                bar.advance(steps, trial, fresh=False)
+            else:
+                _model(env_id, config, trial).learn(steps, callback=recorder)
+    return PathDataset.open(directory)
+
+
+class _Recorder(PathRecorder):
+    """Tells a progress bar of each rollout."""
+
+    report: Callable[..., None]
+
+    def _on_rollout_end(self) -> None:
+        super()._on_rollout_end()
+        returns = np.array([np.mean(self.returns)]) if self.returns else None
+        self.report(self.metadata.steps_per_checkpoint // self.every, self.trial, returns)
+
+
+def _check(config: CollectConfig) -> None:
+    """Raises a TiplError unless stable-baselines3 can do what the configuration says."""
+    defaults = CollectConfig()
+    changed = [n for n in OURS_ALONE if getattr(config, n) != getattr(defaults, n)]
+    if changed:
+        raise TiplError(
+            f"{', '.join(changed)} was given together with stable-baselines3, which has no such "
+            "thing; leave it out, or collect with tipl's own PPO"
+        )
+
+
+def _is_complete(directory: Path, trial: int) -> bool:
+    """Whether all parts of a trial are there."""
+    if not (directory / "metadata.json").exists():
+        return False
+    parts = [part for part in part_ranges(read_metadata(directory)) if part.first_trial == trial]
+    return bool(parts) and all(part.path(directory).exists() for part in parts)
+
+
+def _model(env_id: str, config: CollectConfig, trial: int) -> PPO:
+    """An untrained model with a trial's own seed."""
+    ppo = config.ppo
+
+    def learning_rate(left: float | int) -> float:
+        return ppo.learning_rate * (left if ppo.anneal_lr else 1.0)
+
+    def environment() -> gym.Env[Any, Any]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
+            return Monitor(gym.make(env_id))
+
+    seed = int(np.random.SeedSequence((config.seed, trial)).generate_state(1)[0])
+    return PPO(
+        "MlpPolicy",
+        DummyVecEnv([environment]),
+        n_steps=ppo.num_steps,
+        batch_size=ppo.num_steps // ppo.num_minibatches,
+        n_epochs=ppo.update_epochs,
+        learning_rate=learning_rate,
+        gamma=ppo.gamma,
+        gae_lambda=ppo.gae_lambda,
+        clip_range=ppo.clip_coef,
+        clip_range_vf=ppo.clip_coef if ppo.clip_vloss else None,
+        normalize_advantage=ppo.norm_adv,
+        ent_coef=ppo.ent_coef,
+        vf_coef=ppo.vf_coef,
+        max_grad_norm=ppo.max_grad_norm,
+        policy_kwargs={
+            "net_arch": list(config.hidden_sizes),
+            "activation_fn": torch.nn.Tanh,
+            "optimizer_kwargs": {"eps": ppo.adam_eps},
+        },
+        seed=seed % 2**31,
+        device="cpu",
+    )

@@ -1,0 +1,179 @@
+"""Paths of stable-baselines3's runs: what is recorded is what acted, as a dataset like any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from tipl import CollectConfig, PathDataset, Policy, PPOConfig, TiplError, train
+from tipl.cli import main
+from tipl.integrations.sb3_collection import collect_with_sb3
+from tipl.integrations.sb3_recording import PathRecorder
+from tipl.paths import verify
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+PENDULUM = "InvertedPendulum-v4"
+STEPS = 64
+ROLLOUTS = 9
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model(seed: int, normalise: bool = False, **options: Any) -> PPO:
+    envs: Any = DummyVecEnv([lambda: Monitor(gym.make(PENDULUM))])
+    if normalise:
+        envs = VecNormalize(envs)
+    network = {"net_arch": [8, 6]} | options
+    return PPO(
+        "MlpPolicy",
+        envs,
+        n_steps=STEPS,
+        batch_size=32,
+        n_epochs=2,
+        seed=seed,
+        device="cpu",
+        policy_kwargs=network,
+    )
+
+
+class Witness(BaseCallback):
+    """Knows what acts in each rollout, and what it returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.policies: list[Policy] = []
+        self.statistics: list[Array] = []
+        self.returns: list[list[float]] = []
+
+    def _on_rollout_start(self) -> None:
+        self.policies.append(Policy.from_sb3(self.model))
+        envs = self.training_env
+        if isinstance(envs, VecNormalize):
+            self.statistics.append(envs.obs_rms.mean.copy())
+        self.returns.append([])
+
+    def _on_step(self) -> bool:
+        infos = self.locals["infos"]
+        self.returns[-1] += [info["episode"]["r"] for info in infos if "episode" in info]
+        return True
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_what_is_recorded_is_what_acted(tmp_path: Path, every: int) -> None:
+    witnesses = []
+    for trial in (1, 0):  # in any order
+        witness, run = Witness(), model(trial)
+        recorder = PathRecorder(tmp_path / "paths", every=every, trial=trial, num_trials=2)
+        run.learn(ROLLOUTS * STEPS, callback=[recorder, witness])
+        witnesses.insert(0, witness)
+        witness.policies.append(Policy.from_sb3(run))
+    paths = PathDataset.open(tmp_path / "paths")
+    assert verify(paths.directory) == []
+    assert (paths.num_trials, paths.num_checkpoints) == (2, ROLLOUTS // every + 1)
+    for trial, witness in enumerate(witnesses):
+        acted = np.stack([policy.params for policy in witness.policies[::every]])
+        np.testing.assert_array_equal(paths.params()[trial], acted)
+        ended = witness.returns[::every] + [[]] * (ROLLOUTS % every == 0)
+        expected = [np.mean(returns) if returns else np.nan for returns in ended]
+        np.testing.assert_allclose(paths.episodic_return()[trial], expected, rtol=1e-6)
+        assert paths.num_episodes()[trial].tolist() == [len(returns) for returns in ended]
+    assert paths.global_step.tolist() == [i * every * STEPS for i in range(len(paths.global_step))]
+    assert paths.metadata.ppo["update_epochs"] == 2
+    assert not paths.diverged().any()
+
+
+def test_statistics_of_a_run_that_normalises_are_stored(tmp_path: Path) -> None:
+    witness, run = Witness(), model(3, normalise=True)
+    run.learn(4 * STEPS, callback=[PathRecorder(tmp_path / "paths"), witness])
+    paths = PathDataset.open(tmp_path / "paths")
+    assert paths.metadata.normaliser == "running"
+    mean, _ = paths.observation_statistics()
+    np.testing.assert_allclose(mean[0, :4], np.stack(witness.statistics))
+    recorded = paths.policy(0, 4)
+    env = run.get_vec_normalize_env()
+    assert isinstance(env, VecNormalize)
+    observations = np.random.default_rng(0).normal(0, 0.05, (9, 4))
+    np.testing.assert_allclose(
+        recorded.act(observations),
+        run.predict(env.normalize_obs(observations), deterministic=True)[0],
+        atol=1e-5,
+    )
+
+
+def test_a_model_learns_from_recorded_paths(tmp_path: Path) -> None:
+    for trial in range(3):
+        recorder = PathRecorder(tmp_path / "paths", trial=trial, num_trials=3)
+        model(trial).learn(3 * STEPS, callback=recorder)
+    paths = PathDataset.open(tmp_path / "paths")
+    forecaster = train(paths, num_steps=2, progress=False)
+    assert forecaster.forecast(paths.params()[0, :2], 1).shape == (paths.layout.size,)
+    assert forecaster.steps_per_checkpoint == STEPS
+
+
+def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TiplError, match="trial 2 of 2; expected"):
+        PathRecorder(tmp_path / "paths", trial=2, num_trials=2)
+    relu = model(0, activation_fn=torch.nn.ReLU)
+    with pytest.raises(TiplError, match="no multi-layer perceptron of tanh units"):
+        relu.learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
+    assert not (tmp_path / "paths").exists()
+    run = model(0)
+    run.learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
+    with pytest.raises(TiplError, match="has done 64 steps already"):
+        run.learn(STEPS, callback=PathRecorder(tmp_path / "more"), reset_num_timesteps=False)
+    with pytest.raises(TiplError, match="already holds another dataset: its num_checkpoints is 2"):
+        model(0).learn(3 * STEPS, callback=PathRecorder(tmp_path / "paths"))
+
+
+CONFIG = CollectConfig(
+    num_trials=2,
+    total_steps=4 * STEPS,
+    hidden_sizes=(8, 6),
+    checkpoint_interval=2,
+    ppo=PPOConfig(num_steps=STEPS, num_minibatches=2, update_epochs=1),
+)
+
+
+def test_trials_are_collected_and_complete_ones_left_alone(tmp_path: Path) -> None:
+    paths = collect_with_sb3(PENDULUM, CONFIG, tmp_path / "paths", progress=False)
+    assert (paths.num_trials, paths.num_checkpoints) == (2, 3)
+    assert verify(paths.directory) == []
+    first, second = sorted((paths.directory / "parts").iterdir())
+    assert first.read_bytes() != second.read_bytes()
+    kept, lost = first.stat().st_mtime_ns, second.read_bytes()
+    second.unlink()
+    collect_with_sb3(PENDULUM, CONFIG, tmp_path / "paths", progress=False)
+    assert first.stat().st_mtime_ns == kept
+    assert second.read_bytes() == lost
+
+
+def test_the_command_line_collects_with_stable_baselines3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = f"collect {PENDULUM} --from-sb3 --num-trials 1 --total-steps 128 --out {tmp_path}/a"
+    small = "--ppo.num-steps 64 --ppo.num-minibatches 2 --hidden-sizes 8 6"
+    main(f"{command} {small} --evaluation-episodes 1".split())
+    assert PathDataset.open(tmp_path / "a").deterministic_return().shape == (1, 3, 1)
+    with pytest.raises(SystemExit) as ended:
+        main(f"{command} {small} --pptb.rank 2".split())
+    assert ended.value.code == 2
+    assert "pptb was given together with stable-baselines3" in capsys.readouterr().err

@@ -140,6 +140,7 @@ def _run_all(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
             pytest.fail(f"README.md:{block.line}: no way is known to execute {block.language!r}")
 
 
+@pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")  # v4, by choice
 def test_every_code_block_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -302,6 +302,20 @@ def test_a_run_that_goes_on_knows_what_was_tried(tmp_path: Path) -> None:
     assert new.jumps.jumper.rollouts == 1
 
 
+def test_a_callback_that_is_given_again_goes_on() -> None:
+    model, callback = ppo(), ForecastCallback(PENDULUM)
+    model.learn(2500, callback=callback)
+    jumps, before = callback.jumps, model.num_timesteps
+    assert jumps is not None
+    model.learn(2 * STEPS, callback=callback, reset_num_timesteps=False)
+    assert callback.jumps is jumps
+    assert model.num_timesteps <= before + 3 * STEPS  # no test was paid for again
+    other = ppo()
+    other.learn(10, callback=callback)  # another run has jumps of its own
+    assert callback.jumps is not jumps
+    assert other.num_timesteps > 1900
+
+
 # --- other runs ------------------------------------------------------------------------------
 
 

@@ -87,6 +87,7 @@ class ForecastCallback(BaseCallback):
         self.eval_env, self.seed = eval_env, seed
         self.state_file = None if state_file is None else Path(state_file)
         self.jumps: TorchJumps | None = None
+        self.trained: object = None  # the model whose jumps they are
         self.last_returns: list[float] = []  # of the episodes that ended in this rollout
         self.truncated: list[tuple[int, int, torch.Tensor, float]] = []
         self.step = 0
@@ -97,6 +98,9 @@ class ForecastCallback(BaseCallback):
                 f"a ForecastCallback was given to {type(self.model).__name__}; expected an "
                 "algorithm that learns from rollouts, such as stable_baselines3.PPO"
             )
+        if self.jumps is not None and self.trained is self.model and self.num_timesteps:
+            return  # the same run goes on
+        self.jumps, self.trained = None, self.model
         try:
             test_env, task = self._test_env(), self._task()
         except TiplError as error:
@@ -170,10 +174,6 @@ class ForecastCallback(BaseCallback):
             return torch.as_tensor(buffer.returns.reshape(-1))  # [T, E] -> [T * E]
 
         self.jumps.refit_critic(observations, targets)
-
-    def _on_training_end(self) -> None:
-        if self.jumps is not None and self.eval_env is None:
-            self.jumps.test_env.close()
 
     # --- the run -----------------------------------------------------------------------------
 

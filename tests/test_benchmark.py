@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import math
 import re
-import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from in_process import run_tipl
 from path_data import make_dataset
 from tipl import stages as stages_module
 from tipl import stats, storage
@@ -25,14 +23,12 @@ from tipl.benchmark import (
     benchmark_config,
     ledger,
     outcome,
-    reach,
 )
 from tipl.benchmark.films import film_section
 from tipl.benchmark.ledger import Cost, ppo_flops_per_step, read_costs
 from tipl.benchmark.outcome import pay_back_uses
 from tipl.benchmark.reach import PPO, SHARES, steps_to_reach
 from tipl.benchmark.reproduction import CLAIMS, Finding, findings
-from tipl.cli import main
 from tipl.envs.pictures import missing_renderer
 from tipl.errors import TiplError
 from tipl.forecast import PathTransformerForecaster
@@ -79,16 +75,6 @@ TRAINED = [
 ]  # fmt: skip
 
 
-def in_process(words: Sequence[str], quiet: bool) -> tuple[int, resource.struct_rusage, str]:
-    """A command without a process of its own, so that a test need not wait for imports."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            main(words)
-        except SystemExit as end:
-            return int(end.code or 0), resource.getrusage(resource.RUSAGE_SELF), "failed"
-    return 0, resource.getrusage(resource.RUSAGE_SELF), ""
-
-
 @dataclasses.dataclass
 class Made:
     directory: Path
@@ -99,10 +85,9 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     directory = tmp_path_factory.mktemp("benchmark") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages_module, "_run_tipl", in_process)
+        patch.setattr(stages_module, "_run_tipl", run_tipl)
         patch.setattr(ledger, "LONG", ledger.SHORT + 1)
         patch.setattr(stats, "RESAMPLES", 100)
-        patch.setattr(reach, "RESAMPLES", 100)
         patch.setattr(outcome, "film_section", lambda run, figures: Section("Films", "left out"))
         yield Made(directory, benchmark(CONFIG, directory, progress=False))
 

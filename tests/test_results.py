@@ -115,12 +115,15 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         (5.0, 5.0, 5.0, "5.00 [5.00, 5.00]"),
         (0.123456, math.nan, math.nan, "0.123"),
         (math.nan, math.nan, math.nan, "–"),
+        (12345.6, 11000.0, math.inf, "12,346 [11,000, –]"),
+        (math.inf, 0.25, math.inf, "– [0.250, –]"),
+        (math.inf, math.inf, math.inf, "–"),
     ],
 )
 def test_digits_follow_the_interval(value: float, low: float, high: float, text: str) -> None:
     result = replace(RESULT, value=value, low=low, high=high)
     assert format_result(result) == text
-    assert text.endswith(format_bounds(result)) or math.isnan(low)
+    assert text.endswith(format_bounds(result)) or not math.isfinite(low)
 
 
 def test_a_lone_number_has_three_digits() -> None:

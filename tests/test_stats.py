@@ -12,10 +12,14 @@ import scipy.stats
 from tipl.errors import TiplError
 from tipl.stats import (
     Interval,
+    first_reached,
     iqm_interval,
     mean_interval,
     paired_difference_interval,
     probability_of_improvement,
+    ratio_interval,
+    reach_interval,
+    resampling_weights,
 )
 
 RNG = np.random.default_rng(0)
@@ -125,3 +129,48 @@ def test_bad_values_are_refused() -> None:
         mean_interval(np.array([1.0, np.nan, 2.0]))
     with pytest.raises(TiplError, match="3 trials were given against 2"):
         paired_difference_interval(np.zeros(3), np.zeros(2))
+
+
+def test_resampled_means_are_those_of_the_bootstrap() -> None:
+    values = RNG.normal(size=9)
+    weights = resampling_weights(9)
+    means = weights @ values
+    assert weights.sum(axis=1) == pytest.approx(1)
+    assert np.allclose(weights * 9, np.round(weights * 9))  # trials are drawn whole
+    low, high = np.quantile(means[1:], [0.025, 0.975])
+    assert mean_interval(values) == pytest.approx((means[0], low, high))
+
+
+def test_a_ratio_is_of_means_and_paired() -> None:
+    b = np.array([1.0, 5.0, 3.0])
+    assert ratio_interval(2 * b, b) == pytest.approx((2, 2, 2))  # whatever trials are drawn
+    value, low, high = ratio_interval(np.array([4.0, 0.0]), np.array([1.0, 3.0]))
+    assert value == 1  # not the mean of 4 and 0
+    assert (low, high) == (0, 4)  # one trial alone, or the other
+
+
+@pytest.mark.parametrize(
+    ("b", "value"), [([-1.0, -3.0], math.nan), ([4.0, -2.0], 5.0), ([0.0, 0.0], math.nan)]
+)
+def test_a_ratio_to_nothing_or_less_says_nothing(b: list[float], value: float) -> None:
+    found = ratio_interval(np.array([4.0, 6.0]), np.array(b))
+    assert found == pytest.approx((value, math.nan, math.nan), nan_ok=True)
+
+
+def test_a_ratio_of_one_trial_has_no_interval() -> None:
+    found = ratio_interval(np.array([4.0]), np.array([2.0]))
+    assert found == pytest.approx((2, math.nan, math.nan), nan_ok=True)
+
+
+def test_the_first_place_that_is_high_enough_counts() -> None:
+    reached = np.array([[0.0, 5.0, 4.0, 9.0], [9.0, 0.0, 0.0, 0.0]])
+    goals = np.array([[5.0, 5.5, 10.0], [9.0 + 1e-12, 0.0, 10.0]])
+    found = first_reached(reached, np.array([0.0, 10.0, 20.0, 30.0]), goals)
+    assert found.tolist() == [[10, 30, math.inf], [0, 0, math.inf]]
+
+
+def test_an_interval_of_steps_has_infinite_bounds_where_goals_are_missed() -> None:
+    steps = np.array([20.0, *[10.0] * 50, *[20.0] * 40, *[math.inf] * 10])
+    assert reach_interval(steps) == (20, 10, math.inf)
+    assert reach_interval(np.full(5, math.inf)) == (math.inf,) * 3
+    assert reach_interval(np.full(5, 7.0)) == (7, 7, 7)

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from tipl.atomic import write_bytes_atomically
 from tipl.errors import TiplError
-from tipl.figure_style import ACCENT, MODELS, NARROW, WIDE, figure_svg
+from tipl.figure_style import ACCENT, MODELS, NARROW, WIDE, figure_svg, save_figure
 from tipl.results import Result, format_bounds, format_number, pivot
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Table",
     "pivot_table",
     "render_report",
+    "save_figures",
     "write_report",
 ]
 
@@ -211,6 +212,16 @@ def write_report(report: Report, path: str | Path) -> None:
         TiplError: the file cannot be written.
     """
     write_bytes_atomically(path, render_report(report).encode())
+
+
+def save_figures(report: Report, directory: Path) -> None:
+    """Writes every figure of a report as SVG and PNG, named by the titles of their sections."""
+    directory.mkdir(exist_ok=True)
+    for number, section in enumerate(report.sections, 1):
+        if section.figure is not None:
+            words = "".join(c if c.isalnum() else " " for c in section.title.lower()).split()
+            name = f"{number:02d}-{'-'.join(words)}"
+            save_figure(section.figure(width=WIDE), directory, name)
 
 
 def _draw(section: Section, number: int) -> tuple[Markup, Markup] | None:

@@ -77,8 +77,9 @@ def read_results(path: str | Path) -> list[Result]:
 
 def format_result(result: Result) -> str:
     """Returns `value [low, high]` with as many digits as the interval supports."""
-    value = format_number(result.value, result.high - result.low)
-    if math.isnan(result.low) or math.isnan(result.high):
+    width = result.high - result.low
+    value = format_number(result.value, width)
+    if math.isnan(width):  # no interval, or all of it infinite
         return value
     return f"{value} {format_bounds(result)}"
 
@@ -90,11 +91,14 @@ def format_bounds(result: Result) -> str:
 
 
 def format_number(value: float, width: float = math.nan) -> str:
-    """Writes a number with two digits of the width of its interval, and five digits at most."""
+    """Writes a number with two digits of the width of its interval, and five digits at most.
+
+    A dash stands for what is infinite or NaN.
+    """
     if not math.isfinite(value):
         return "–"
     leading = math.floor(math.log10(abs(value))) if value else 0
-    shown = 2 - leading if not width > 0 else 1 - math.floor(math.log10(width))
+    shown = 1 - math.floor(math.log10(width)) if 0 < width < math.inf else 2 - leading
     text = f"{value:,.{max(0, min(shown, 4 - leading))}f}"
     return text.replace("-", "−")
 

@@ -21,7 +21,14 @@ from tipl.rivals import rivals
 from tipl.stats import Interval, mean_interval
 from tipl.tokenizers import TemporalSVD
 
-__all__ = ["Run", "load_run", "model_results", "path_results", "stage_results"]
+__all__ = [
+    "Run",
+    "load_run",
+    "model_results",
+    "path_results",
+    "recorded_stages",
+    "stage_results",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -107,18 +114,29 @@ def load_run(directory: str | Path) -> Run:
         returns,
         results,
         list(commands.values()) or [settings["command"]],
-        [
-            Stage(
-                stage["name"],
-                stage["seconds"],
-                f"peak memory {stage['peak_rss_mb']:,} MB",
-                stage["command"],
-                stage.get("cpu_seconds", math.nan),
-                float(stage["peak_rss_mb"]),
-            )
-            for stage in record["stages"]
-        ],
+        recorded_stages(directory),
     )
+
+
+def recorded_stages(directory: Path) -> list[Stage]:
+    """What the stages of a run or a comparison took, in order; none if it has no `stages.json`.
+
+    Raises:
+        TiplError: the file is damaged.
+    """
+    if not (directory / "stages.json").exists():
+        return []
+    return [
+        Stage(
+            stage["name"],
+            stage["seconds"],
+            f"peak memory {stage['peak_rss_mb']:,} MB",
+            stage["command"],
+            stage.get("cpu_seconds", math.nan),
+            float(stage["peak_rss_mb"]),
+        )
+        for stage in storage.read_json(directory / "stages.json")["stages"]
+    ]
 
 
 def path_results(forecasts: ForecastSet, returns: ForecastReturns, command: str) -> list[Result]:

@@ -14,6 +14,7 @@ trials: its interval has NaN bounds rather than a width of zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,14 +27,19 @@ from tipl.errors import TiplError
 
 __all__ = [
     "Interval",
+    "first_reached",
     "iqm_interval",
     "mean_interval",
     "paired_difference_interval",
     "probability_of_improvement",
+    "ratio_interval",
+    "reach_interval",
+    "resampling_weights",
 ]
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+_TAIL = (1 - CONFIDENCE) / 2
 
 # the underscores leave the comparison of two arguments' trials to the error of `_pair`
 TrialValues = Float[np.ndarray, " _N"] | Float[np.ndarray, "_N _E"]
@@ -109,14 +115,86 @@ def probability_of_improvement(a: TrialValues, b: TrialValues, *, seed: int = 0)
     return _bootstrap((first > second) + 0.5 * (first == second), _mean, seed)
 
 
+def ratio_interval(a: TrialValues, b: TrialValues, *, seed: int = 0) -> Interval:
+    """Returns the mean of `a` in units of the mean of `b`, where row `n` of both is the same trial.
+
+    It says nothing where the mean of `b` is not above 0: there it is NaN, and so are both bounds if
+    that is so of any resample.
+
+    Args:
+        a: values of the first method, `[N]` or `[N, E]`.
+        b: values of the second method for the same trials in the same order.
+        seed: seed of the resampling.
+
+    Raises:
+        TiplError: the numbers of trials differ or are zero, or a value is not finite.
+    """
+    first, second = _pair(a, b)
+    weights = resampling_weights(len(first), seed=seed)
+    above, below = weights @ first, weights @ second  # [R + 1], the trials themselves first
+    ratios = above / np.where(below > 0, below, np.nan)
+    if len(first) == 1 or np.isnan(ratios).any():
+        return Interval(float(ratios[0]), math.nan, math.nan)
+    low, high = np.quantile(ratios[1:], [_TAIL, 1 - _TAIL])
+    return Interval(float(ratios[0]), float(low), float(high))
+
+
+def resampling_weights(num_trials: int, *, seed: int = 0) -> Float[np.ndarray, "R N"]:
+    """Weights of means over trials: a row that weighs all alike, then one for each resample.
+
+    `resampling_weights(N) @ values` are the mean of `values` `[N]` over the trials themselves, and
+    its means over trials that are drawn with replacement.
+
+    Args:
+        num_trials: N.
+        seed: of the draws.
+    """
+    drawn = np.random.default_rng(seed).integers(num_trials, size=(RESAMPLES, num_trials))
+    rows = np.repeat(np.arange(RESAMPLES), num_trials)
+    counts = np.zeros((RESAMPLES, num_trials))
+    np.add.at(counts, (rows, drawn.ravel()), 1.0)
+    return np.concatenate([np.ones((1, num_trials)), counts]) / num_trials
+
+
+def first_reached(
+    reached: Float[np.ndarray, "R C"],
+    steps: Float[np.ndarray, " C"],
+    goals: Float[np.ndarray, "R S"],
+) -> Float[np.ndarray, "R S"]:
+    """The steps of the first of C places whose return is as high as each goal; infinite: none's.
+
+    Args:
+        reached: mean return at each place, for each resample of the trials.
+        steps: environment steps of each place, rising.
+        goals: of each resample.
+    """
+    # means of equal returns may differ in the last digits
+    enough = reached[:, :, None] >= goals[:, None] - 1e-9 * np.abs(goals[:, None])  # [R, C, S]
+    first = steps[enough.argmax(axis=1)]
+    return np.where(enough.any(axis=1), first, np.inf)
+
+
+def reach_interval(values: Float[np.ndarray, " R"]) -> Interval:
+    """The first value, of the trials themselves, in the interval of the resampled ones after it.
+
+    Args:
+        values: numbers of steps, which may be infinite, as `first_reached` finds them for the rows
+            of `resampling_weights`.
+    """
+    if np.ptp(np.nan_to_num(values, posinf=-1.0)) == 0:
+        return Interval(*[float(values[0])] * 3)
+    # no means between a number of steps and infinitely many
+    low, high = np.quantile(values[1:], [_TAIL, 1 - _TAIL], method="inverted_cdf")
+    return Interval(float(values[0]), float(low), float(high))
+
+
 def _bootstrap(values: npt.NDArray[np.float64], statistic: _Statistic, seed: int) -> Interval:
     value = float(statistic(values))
     if len(values) == 1:
         return Interval(value, float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(values), size=(RESAMPLES, len(values)))  # [R, N] trial indices
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(statistic(values[drawn]), [tail, 1 - tail])
+    low, high = np.quantile(statistic(values[drawn]), [_TAIL, 1 - _TAIL])
     return Interval(value, float(low), float(high))
 
 

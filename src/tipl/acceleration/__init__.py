@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
 
+from tipl.acceleration.amortised import model_cost
 from tipl.acceleration.config import AccelerationConfig, acceleration_config
 from tipl.acceleration.job import AccelerationJob
+from tipl.acceleration.outcome import Comparison, load_comparison
+from tipl.acceleration.report import comparison_report
+from tipl.acceleration.tables import headline_results
+from tipl.acceleration.trials import Record, write_record
 from tipl.envs import make_task
 from tipl.options import thread_count
+from tipl.report import save_figures, write_report
+from tipl.results import results_table, write_results
 from tipl.stages import CommandStages, prepare_run
 
-__all__ = ["AccelerationConfig", "accelerate", "acceleration_config"]
+__all__ = [
+    "AccelerationConfig",
+    "Comparison",
+    "accelerate",
+    "acceleration_config",
+    "print_headline",
+]
 
 
 def accelerate(
@@ -23,11 +37,43 @@ def accelerate(
     threads: int | None = None,
     progress: bool = True,
     command: str | None = None,
-) -> None:
-    """Runs a comparison, or what is left to do of it, and writes its report."""
+) -> Comparison:
+    """Runs a comparison, or what is left to do of it, and writes its report.
+
+    Its directory then holds `report.html`, `results.jsonl`, the figures as SVG and PNG in
+    `figures`, and the datasets of all methods.
+
+    Args:
+        config: what to compare; see `acceleration_config`.
+        out: directory; by default `runs/accelerate/` and the task.
+        fresh: remove an earlier comparison's results from the directory first.
+        threads: of each stage; by default one for each processor.
+        progress: show the stages and their progress bars.
+        command: the command line, for the record; by default one with the task and directory.
+
+    Raises:
+        TiplError: the directory holds something else, an option is impossible, a stage failed, or
+            fewer than two trials diverged under no method.
+    """
     make_task(config.env_id)
     thread_count(threads)  # before the first stage, not after minutes of work
     directory = Path("runs") / "accelerate" / config.env_id if out is None else Path(out)
     prepare_run(directory, fresh, "comparison")
     stages = CommandStages(directory, Console(stderr=True, quiet=not progress))
     AccelerationJob(directory, config, stages, threads).run()
+    command = command or shlex.join(["tipl", "accelerate", config.env_id, "--out", str(directory)])
+    write_record(directory, Record(config, command, model_cost(config)))
+    found = load_comparison(directory)
+    write_results(directory / "results.jsonl", found.results)
+    report = comparison_report(found)
+    write_report(report, directory / "report.html")
+    save_figures(report, directory / "figures")
+    return found
+
+
+def print_headline(found: Comparison, console: Console) -> None:
+    """Prints the headline, a table for each architecture."""
+    for architecture in found.architectures:
+        title = f"{found.config.env_id}, layers of {architecture.name}, {architecture.num_trials} "
+        title += "trials: environment steps to PPO's final mean return; return at equal steps"
+        console.print(results_table(headline_results(found, architecture), title=title))

@@ -12,9 +12,8 @@ from tipl.benchmark.job import BenchmarkJob
 from tipl.benchmark.outcome import Benchmark, load_benchmark
 from tipl.benchmark.report import benchmark_report
 from tipl.envs import make_task
-from tipl.figure_style import WIDE, save_figure
 from tipl.options import thread_count
-from tipl.report import Report, write_report
+from tipl.report import save_figures, write_report
 from tipl.results import write_results
 from tipl.stages import CommandStages, prepare_run
 
@@ -59,13 +58,3 @@ def benchmark(
     write_report(report, directory / "report.html")
     save_figures(report, directory / "figures")
     return found
-
-
-def save_figures(report: Report, directory: Path) -> None:
-    """Writes every figure of a report as SVG and PNG, named by the titles of their sections."""
-    directory.mkdir(exist_ok=True)
-    for number, section in enumerate(report.sections, 1):
-        if section.figure is not None:
-            words = "".join(c if c.isalnum() else " " for c in section.title.lower()).split()
-            name = f"{number:02d}-{'-'.join(words)}"
-            save_figure(section.figure(width=WIDE), directory, name)

@@ -27,7 +27,7 @@ from tipl.policy import ParamLayout
 from tipl.runs import Run
 from tipl.training import TrainConfig, train
 
-__all__ = ["Cost", "measure_costs", "ppo_flops_per_step", "read_costs"]
+__all__ = ["Cost", "measure_costs", "ppo_flops_per_step", "read_costs", "uses_until_paid"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -130,6 +130,11 @@ def read_costs(file: Path) -> tuple[str, list[Cost]]:
     """
     record = storage.read_json(file, "the costs of a benchmark (made by `tipl benchmark`)")
     return record["digest"], [_read_cost(cost) for cost in record["costs"]]
+
+
+def uses_until_paid(cost: float, saved: float) -> float:
+    """Uses that save as much as something has cost; infinite if a use saves nothing."""
+    return float(math.ceil(cost / saved)) if saved > 0 else math.inf
 
 
 def _read_cost(values: dict[str, Any]) -> Cost:

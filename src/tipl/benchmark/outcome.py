@@ -11,7 +11,7 @@ from pathlib import Path
 from tipl.benchmark.config import BenchmarkConfig
 from tipl.benchmark.films import film_section
 from tipl.benchmark.job import pptb_directory, pptb_name
-from tipl.benchmark.ledger import Cost, measure_costs
+from tipl.benchmark.ledger import Cost, measure_costs, uses_until_paid
 from tipl.benchmark.reach import PPO, SHARES, steps_to_reach
 from tipl.benchmark.reproduction import Finding, findings
 from tipl.figure_style import MODELS
@@ -150,14 +150,10 @@ def pay_back_uses(
             forecast = by_work.get(f"forecast: {asked.name}")
             saved_seconds = saved * seconds_of_step - (forecast.cpu_seconds if forecast else 0.0)
             uses[asked.name] = (
-                _uses(data * collected.env_steps + trained.env_steps, saved),
-                _uses(data * collected.cpu_seconds + trained.cpu_seconds, saved_seconds),
+                uses_until_paid(data * collected.env_steps + trained.env_steps, saved),
+                uses_until_paid(data * collected.cpu_seconds + trained.cpu_seconds, saved_seconds),
             )
     return uses
-
-
-def _uses(cost: float, saved: float) -> float:
-    return float(math.ceil(cost / saved)) if saved > 0 else math.inf
 
 
 def _ledger_results(

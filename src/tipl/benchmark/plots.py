@@ -6,25 +6,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 
-from tipl.figure_style import (
-    BLUE,
-    GREY,
-    INK,
-    SERIES,
-    WIDE,
-    legend,
-    method_colour,
-    panel_grid,
-    styled,
-)
+from tipl.figure_style import GREY, WIDE, legend, method_colour, panel_grid, styled
 
-__all__ = ["paired_learning_curves", "steps_to_reach"]
+__all__ = ["steps_to_reach"]
 
 _SIZES = (4.0, 6.0, 8.0, 10.0)
 """Of the dots of the shares, the smallest share first."""
@@ -82,36 +71,3 @@ def _reach_label(
     reached = [share for share, row in zip(shares, intervals, strict=True) if np.isfinite(row[0])]
     most = f"{max(reached):.0%} reached" if reached else "none reached"
     return textwrap.fill(f"{name}: {most}", int(width * 13))
-
-
-@styled
-def paired_learning_curves(
-    global_step: Integer[np.ndarray, " C"],
-    curves: Mapping[str, Float[np.ndarray, "C 3"]],
-    *,
-    note: str,
-    width: float = WIDE,
-) -> Figure:
-    """Mean returns of several ways to train over the environment steps, with intervals.
-
-    Args:
-        global_step: environment steps of one trial at each place.
-        curves: by name, a row `value, low, high` a place; the first is PPO's.
-        note: printed on the figure.
-        width: in inches.
-    """
-    figure, (axes,) = panel_grid(1, width, 3.4, "environment steps", "episodic return", note)
-    handles: dict[str, Line2D | Patch] = {}
-    others = [colour for colour in SERIES if colour != BLUE]
-    for n, (name, intervals) in enumerate(curves.items()):
-        colour = BLUE if n == 0 else others[(n - 1) % len(others)]
-        dashes = "-" if n <= len(others) else "--"
-        value, low, high = intervals.T
-        axes.fill_between(global_step, low, high, color=colour, alpha=0.14, lw=0)
-        (line,) = axes.plot(global_step, value, color=colour, ls=dashes, marker="o", ms=4, mew=0)
-        handles[name] = line
-    axes.axhline(0, color=INK, alpha=0.25, lw=0.8)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    handles["95% interval"] = Patch(color=GREY, alpha=0.3, lw=0)
-    legend(figure, handles)
-    return figure

@@ -12,6 +12,7 @@ from tipl.benchmark import plots
 from tipl.benchmark.ledger import Cost
 from tipl.benchmark.reach import PPO, SHARES
 from tipl.benchmark.reproduction import INDEPENDENT, Finding
+from tipl.curve_plots import Curve, paired_learning_curves
 from tipl.forecast import PathTransformerForecaster
 from tipl.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.paths import PathDataset
@@ -225,7 +226,10 @@ def plug_in_section(paths: PathDataset, boosted: Mapping[str, PathDataset]) -> S
         usable &= ~other.diverged()
     returns = {name: values[usable][:, seen].astype(np.float64) for name, values in returns.items()}
     curves = {
-        name: np.array([mean_interval(values[:, c]) for c in range(len(seen))])
+        name: Curve(
+            paths.global_step[seen],
+            np.array([mean_interval(values[:, c]) for c in range(len(seen))]),
+        )
         for name, values in returns.items()
     }
     rows: list[list[Cell]] = []
@@ -244,9 +248,8 @@ def plug_in_section(paths: PathDataset, boosted: Mapping[str, PathDataset]) -> S
         "The same trials, with and without: every few iterations PPTB cuts the path's minor "
         "directions and goes further along the first two.",
         partial(
-            plots.paired_learning_curves,
-            paths.global_step[seen],
-            curves,
+            paired_learning_curves,
+            {"": curves},
             note=f"{trials} paired trials, {episodes} episodes each by mean actions",
         ),
         table=Table(

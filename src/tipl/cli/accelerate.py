@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from rich.console import Console
 from tyro.conf import Positional
 
 from tipl import acceleration
@@ -63,6 +64,7 @@ def accelerate(
         paths=paths,
     )
     command = shlex.join(["tipl", *sys.argv[1:]])
-    acceleration.accelerate(config, out, fresh=fresh, threads=threads, command=command)
+    found = acceleration.accelerate(config, out, fresh=fresh, threads=threads, command=command)
+    acceleration.print_headline(found, Console())
     directory = out or Path("runs") / "accelerate" / env_id
-    print(f"{directory / 'report.html'}: the report")
+    print(f"{directory / 'report.html'}: the report; {len(found.results)} numbers beside it")

@@ -1,0 +1,693 @@
+"""The comparison of PPO with and without jumps: step functions, numbers, costs and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import resource
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.lines import Line2D
+from rich.console import Console
+
+from in_process import run_tipl
+from path_data import make_arrays, make_dataset, make_metadata, write_parts
+from tipl import stages as stages_module
+from tipl import stats, storage
+from tipl.acceleration import (
+    AccelerationConfig,
+    Comparison,
+    accelerate,
+    acceleration_config,
+    print_headline,
+)
+from tipl.acceleration.amortised import ModelCost, model_cost, uses_label
+from tipl.acceleration.curves import MOST_PLACES, ReturnCurves, mean_curve, steps_to_shares
+from tipl.acceleration.job import collect_stage, paths_of
+from tipl.acceleration.outcome import load_comparison
+from tipl.acceleration.report import comparison_report, lead
+from tipl.acceleration.sections import WHAT
+from tipl.acceleration.trials import Record, load_record, write_record
+from tipl.benchmark.ledger import Cost
+from tipl.cli import main
+from tipl.curve_plots import Curve, paired_learning_curves
+from tipl.errors import TiplError
+from tipl.paths import create_dataset, part_ranges
+from tipl.paths.returns import EvaluationMetadata, settings_path, write_part_returns
+from tipl.results import read_results
+
+PENDULUM = "InvertedPendulum-v4"
+STEPS = 100  # of PPO between two checkpoints of a made-up comparison
+
+# --- step functions --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def curves() -> ReturnCurves:
+    """Two trials: the first is tested for 5 steps before its first rollout, the second is not."""
+    return ReturnCurves(
+        np.array([[5, 15, 40], [0, 20, 30]]),
+        np.array([[10.0, 20.0, 30.0], [1.0, 2.0, 3.0]]),
+        np.array([-1.0, -2.0]),
+    )
+
+
+def test_a_return_holds_until_the_next_checkpoint(curves: ReturnCurves) -> None:
+    places = np.array([0.0, 4.9, 5.0, 15.0, 29.0, 30.0, 99.0])
+    assert curves.at(places).tolist() == [
+        [-1, -1, 10, 20, 20, 20, 30],
+        [1, 1, 1, 1, 2, 3, 3],
+    ]
+
+
+@pytest.mark.parametrize("end", [3, 5, 17, 40, 100])
+def test_the_area_is_the_sum_over_all_steps(curves: ReturnCurves, end: int) -> None:
+    every_step = curves.at(np.arange(float(end)))
+    assert curves.mean_over(end) == pytest.approx(every_step.mean(axis=1))
+
+
+def test_returns_change_at_the_checkpoints_of_any_trial(curves: ReturnCurves) -> None:
+    assert curves.changes(30).tolist() == [0, 5, 15, 20, 30]
+    later = ReturnCurves(curves.steps + 7, curves.returns, curves.untrained)
+    assert later.changes(13).tolist() == [0, 7, 12]
+
+
+def test_trials_are_selected_together(curves: ReturnCurves) -> None:
+    second = curves.select(np.array([False, True]))
+    assert second.at(np.array([25.0])).tolist() == [[2]]
+    assert second.mean_over(20).tolist() == [1]
+
+
+def test_a_mean_curve_is_the_mean_at_every_change(curves: ReturnCurves) -> None:
+    places, intervals = mean_curve(curves, 35)
+    assert places.tolist() == [0, 5, 15, 20, 30, 35]
+    assert intervals[:, 0].tolist() == [0, 5.5, 10.5, 11, 11.5, 11.5]
+    assert intervals[1].tolist() == [5.5, 1, 10]  # only one of the trials, or only the other
+
+
+def test_a_mean_curve_of_many_changes_is_thinned() -> None:
+    steps = np.arange(0, 3000, 7)[None].repeat(2, axis=0)
+    curve = ReturnCurves(steps, steps.astype(float), np.zeros(2))
+    places, intervals = mean_curve(curve, 2999)
+    assert len(places) == MOST_PLACES + 1
+    assert intervals[:, 0].tolist() == (places // 7 * 7).tolist()
+
+
+def curve_of(*returns: float) -> ReturnCurves:
+    """Two equal trials with these returns at 0, 10, 20, ... steps."""
+    steps = np.tile(np.arange(len(returns)) * 10, (2, 1))
+    return ReturnCurves(steps, np.tile(np.array(returns, float), (2, 1)), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("ppo", "other", "shares", "ppo_steps", "other_steps"),
+    [
+        ((0, 50, 96, 100), (0, 97, 99, 100), (0.95, 1.0), (20, 30), (10, 30)),
+        ((0, 50, 120, 100), (0, 10, 20, 99), (0.95, 1.0), (20, 20), (30, math.inf)),
+        # 5% lower than -10 is -10.5
+        ((-99, -10.4, -12, -10), (-99, -11, -10.5, -10.2), (0.95, 1.0), (10, 30), (20, math.inf)),
+    ],
+)
+def test_steps_to_ppos_final_return_by_hand(
+    ppo: tuple[float, ...],
+    other: tuple[float, ...],
+    shares: tuple[float, ...],
+    ppo_steps: tuple[float, ...],
+    other_steps: tuple[float, ...],
+) -> None:
+    curves = {"PPO": curve_of(*ppo), "other": curve_of(*other)}
+    found = steps_to_shares(curves, "PPO", 30, shares)
+    for name, steps in (("PPO", ppo_steps), ("other", other_steps)):
+        assert np.array_equal(np.unique(found[name], axis=0), [steps])  # in every resample
+
+
+def test_what_comes_after_ppos_steps_is_not_counted() -> None:
+    curves = {"PPO": curve_of(0, 5, 100), "other": curve_of(0, 5, 6, 200)}
+    assert np.isinf(steps_to_shares(curves, "PPO", 20, (1.0,))["other"]).all()
+
+
+def test_each_resample_has_its_own_goal() -> None:
+    steps = np.array([[0, 10, 20], [0, 10, 20]])
+    ppo = ReturnCurves(steps, np.array([[0.0, 0, 10], [0.0, 80, 100]]), np.zeros(2))
+    other = ReturnCurves(steps, np.array([[0.0, 10, 10], [0.0, 0, 100]]), np.zeros(2))
+    found = steps_to_shares({"PPO": ppo, "other": other}, "PPO", 20, (1.0,))["other"][:, 0]
+    # of the first trial alone the goal is 10, of the second alone 100, of both 55
+    assert found[0] == 20
+    assert set(found[1:]) == {10, 20}
+    assert np.mean(found[1:] == 10) == pytest.approx(0.25, abs=0.02)
+
+
+# --- a comparison of made-up numbers ---------------------------------------------------------
+
+MADE_UP = AccelerationConfig(PENDULUM, num_trials=2, total_steps=200, widths=(64,), episodes=2)
+PPO, PPTB, RELEX = "PPO", "PPTB", "RELEX, gated"
+GATED, BLIND = "NeuronTransformer, gated", "NeuronTransformer, no gate"
+RETURNS = {  # of each trial at each checkpoint
+    "ppo": [[0, 50, 100], [10, 90, 200]],
+    "pptb": [[0, 0, 0], [10, 10, 10]],
+    "relex": [[0, 50, 100], [10, 90, 200]],
+    "ours": [[120, 130, 140], [160, 170, 180]],
+    "ours-blind": [[130, 140, 170], [150, 160, 180]],
+}
+COUNTS = {  # of each trial at the end, of which the tests come before the first rollout
+    "relex": {"jump_steps": [0, 0], "jumps": [0, 0], "rollbacks": [0, 0]},
+    "ours": {"jump_steps": [20, 40], "jumps": [1, 1], "rollbacks": [0, 1]},
+    "ours-blind": {"jump_steps": [0, 0], "jumps": [1, 1], "rollbacks": [0, 0]},
+}
+CPU_SECONDS = {"ppo": 4.0, "pptb": 4.0, "relex": 4.0, "ours": 9.2, "ours-blind": 8.0}
+
+
+def write_trials(
+    directory: Path, returns: np.ndarray, counts: dict[str, list[int]], seed: int = 1
+) -> None:
+    """A dataset whose checkpoints have these mean returns `[N, T]` in two episodes each."""
+    N, T = returns.shape
+    metadata = make_metadata(
+        num_trials=N,
+        num_checkpoints=T,
+        steps_per_checkpoint=STEPS,
+        seed=seed,
+        jumps={"forecaster": "x"} if counts else {},
+    )
+    arrays = make_arrays(metadata)
+    arrays["diverged"] = np.isnan(returns)
+    for name, values in counts.items():
+        arrays[name] = np.repeat(np.array(values)[:, None], T, axis=1)
+    create_dataset(directory, metadata)
+    write_parts(directory, metadata, arrays)
+    evaluation = EvaluationMetadata(metadata.digest, episodes=2, every=1, seed=0, versions={})
+    settings_path(directory).parent.mkdir()
+    storage.write_json(settings_path(directory), evaluation.to_json())
+    episodes = np.stack([returns - 1, returns + 1], axis=2).astype(np.float32)  # [N, T, E]
+    for part in part_ranges(metadata):
+        trials = slice(part.first_trial, part.last_trial + 1)
+        checkpoints = slice(part.first_checkpoint, part.last_checkpoint + 1)
+        write_part_returns(directory, evaluation, part, episodes[trials, checkpoints])
+
+
+def write_comparison(
+    directory: Path, cost: ModelCost | None = None, **changed: dict[str, Any]
+) -> Path:
+    """The directory of a comparison of these returns and costs, as its stages leave it."""
+    returns = {**RETURNS, **changed.get("returns", {})}
+    stages = []
+    for method in MADE_UP.methods(directory):
+        write_trials(
+            paths_of(directory, 64, method),
+            np.array(returns[method.key], float),
+            changed.get("counts", COUNTS).get(method.key, {}),
+            changed.get("seeds", {}).get(method.key, 1),
+        )
+        stages.append(
+            {
+                "name": collect_stage(64, method),
+                "command": f"tipl collect {method.key}",
+                "seconds": 1.0,
+                "cpu_seconds": CPU_SECONDS[method.key],
+                "peak_rss_mb": 1,
+                "digest": "",
+            }
+        )
+    storage.write_json(directory / "stages.json", {"stages": stages})
+    write_record(directory, Record(MADE_UP, "tipl accelerate", cost))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    cost = ModelCost(env_steps=6000.0, cpu_seconds=28.0, own=True)
+    return load_comparison(write_comparison(tmp_path_factory.mktemp("made-up") / "run", cost))
+
+
+@pytest.mark.parametrize(
+    ("method", "metric", "value"),
+    [
+        # at 200 steps the first trial has its checkpoint of 120 steps, the second that of 140
+        (PPO, "final_return", (100 + 200) / 2),
+        (GATED, "final_return", (130 + 170) / 2),
+        (GATED, "final_return_iqm", (130 + 170) / 2),
+        (GATED, "final_return_minus_ppo", 0),
+        (GATED, "final_return_relative_to_ppo", 1),
+        (GATED, "probability_of_improvement", 0.5),
+        (BLIND, "final_return", (170 + 180) / 2),
+        (BLIND, "final_return_minus_ppo", 25),
+        (PPTB, "final_return_relative_to_ppo", 5 / 150),
+        # 20 and 40 steps of tests are spent with PPO's untrained networks
+        (PPO, "return_over_training", (25 + 50) / 2),
+        (
+            GATED,
+            "return_over_training",
+            ((20 * 0 + 100 * 120 + 80 * 130) + (40 * 10 + 100 * 160 + 60 * 170)) / 400,
+        ),
+        (GATED, "return_over_training_minus_ppo", 122.5 - 37.5),
+        # means over the trials: 5, from 20 on 65, from 40 on 140, from 120 on 145, from 140 on 150
+        (GATED, "env_steps_to_95_percent_of_ppo", 120),
+        (GATED, "env_steps_to_100_percent_of_ppo", 140),
+        (GATED, "env_steps_to_95_percent_of_ppo_relative_to_ppo", 0.6),
+        (GATED, "env_steps_to_100_percent_of_ppo_relative_to_ppo", 0.7),
+        (PPO, "env_steps_to_95_percent_of_ppo", 200),
+        (PPTB, "env_steps_to_95_percent_of_ppo", math.inf),
+        (PPTB, "env_steps_to_95_percent_of_ppo_relative_to_ppo", math.inf),
+        (RELEX, "env_steps_to_100_percent_of_ppo_relative_to_ppo", 1),
+        (GATED, "test_steps", 30),
+        (GATED, "jumps", 1),
+        (GATED, "rollbacks", 0.5),
+        (RELEX, "jumps", 0),
+        # 400 steps of PPO, and 220 + 240 with jumps
+        (PPO, "cpu_seconds_per_env_step", 0.01),
+        (GATED, "cpu_seconds_per_env_step", 0.02),
+        (GATED, "cpu_seconds_per_env_step_relative_to_ppo", 2),
+        (GATED, "cpu_seconds_to_100_percent_of_ppo", 2.8),
+        (PPO, "cpu_seconds_to_100_percent_of_ppo", 2.0),
+    ],
+)
+def test_numbers_by_hand(made_up: Comparison, method: str, metric: str, value: float) -> None:
+    found = made_up.row(method, "64-64", metric)
+    assert found is not None
+    assert found.value == pytest.approx(value)
+    assert found.n_trials == 2
+    assert found.experiment == "accelerate"
+
+
+def test_differences_are_paired_by_trial(made_up: Comparison) -> None:
+    found = made_up.row(GATED, "64-64", "final_return_minus_ppo")
+    assert found is not None
+    assert (found.low, found.high) == (-30, 30)  # one trial's difference, or the other's
+    area = made_up.row(GATED, "64-64", "return_over_training_minus_ppo")
+    assert area is not None
+    assert (area.low, area.high) == pytest.approx((133 - 50, 112 - 25))
+
+
+def test_the_gated_model_is_compared_with_every_rival(made_up: Comparison) -> None:
+    values = {
+        rival: made_up.row(GATED, f"64-64, less {rival}", "final_return_difference")
+        for rival in (PPO, PPTB, RELEX, BLIND)
+    }
+    assert {name: row and (row.low, row.value, row.high) for name, row in values.items()} == {
+        PPO: (-30, 0, 30),
+        PPTB: (130, 145, 160),
+        RELEX: (-30, 0, 30),
+        BLIND: (-40, -25, -10),
+    }
+
+
+def test_what_a_method_does_not_have_is_no_number(made_up: Comparison) -> None:
+    assert made_up.row(PPO, "64-64", "jumps") is None
+    assert made_up.row(PPO, "64-64", "final_return_minus_ppo") is None
+    assert made_up.row(PPTB, "64-64", "test_steps") is None
+    assert made_up.row(GATED, f"64-64, less {GATED}", "final_return_difference") is None
+
+
+@pytest.mark.parametrize(
+    ("uses", "steps", "seconds"),
+    [
+        ("1 use", 6140, 30.8),
+        ("10 uses", 740, 5.6),
+        ("100 uses", 200, 3.08),
+        ("infinitely many uses", 140, 2.8),
+    ],
+)
+def test_a_models_cost_is_shared_among_its_uses(
+    made_up: Comparison, uses: str, steps: float, seconds: float
+) -> None:
+    for metric, value in (("env_steps", steps), ("cpu_seconds", seconds)):
+        found = made_up.row(GATED, f"64-64, {uses}", f"{metric}_amortised")
+        assert found is not None
+        assert found.value == pytest.approx(value)
+
+
+def test_uses_until_the_model_has_paid(made_up: Comparison) -> None:
+    steps = made_up.row(GATED, "64-64", "uses_to_pay_back_env_steps")
+    seconds = made_up.row(GATED, "64-64", "uses_to_pay_back_cpu_seconds")
+    assert steps is not None
+    assert seconds is not None
+    assert steps.value == 100  # of 6,000 steps, a use saves 200 - 140
+    assert seconds.value == math.inf  # a use takes 2.8 seconds, and PPO 2
+
+
+def test_results_are_all_rows_and_finite(made_up: Comparison) -> None:
+    assert len(made_up.results) == len(made_up.rows)
+    keys = {(r.method, r.setting, r.metric) for r in made_up.results}
+    assert len(keys) == len(made_up.results)
+    never = [r for r in made_up.results if r.method == PPTB and r.metric.startswith("env_steps")]
+    assert never
+    assert all(math.isnan(r.value) for r in never)
+    assert all(r.command.startswith("tipl ") for r in made_up.results)
+
+
+def test_the_lead_says_who_wins(made_up: Comparison) -> None:
+    text = " ".join(lead(made_up)).replace("\N{NON-BREAKING HYPHEN}", "-")
+    assert f"Layers of 64-64: {GATED} ties at equal steps" in text
+    assert "mean return of 150 beside PPO's 150" in text
+    assert f"It wins against “PPTB”; it ties with “{RELEX}”; it loses to “{BLIND}”." in text
+    assert "after 140 steps, where PPO needs 200" in text
+    assert "6,000 environment steps: with 64-64 they are paid after 100 uses." in text
+
+
+def test_the_lead_says_that_the_goal_is_not_reached(tmp_path: Path) -> None:
+    low = {"ours": [[1, 1, 1], [2, 2, 2]]}
+    text = " ".join(lead(load_comparison(write_comparison(tmp_path / "run", returns=low))))
+    assert "loses at equal steps, with a mean return of 2 below PPO's 150" in text
+    assert "does not come to PPO's final mean return" in text
+
+
+def test_the_report_shows_each_method_and_number(made_up: Comparison) -> None:
+    report = comparison_report(made_up)
+    titles = [section.title for section in report.sections]
+    assert titles[:2] == ["What is compared", "Return over environment steps"]
+    assert titles[-1] == "When data and training are counted"
+    assert [str(row[0]) for row in report.headline.rows] == [PPO, PPTB, RELEX, GATED, BLIND]
+    methods = report.sections[0].table
+    assert methods is not None
+    assert [row[1] for row in methods.rows] == [
+        WHAT[key] for key in ("ppo", "pptb", "relex", "ours", "ours-blind")
+    ]
+    steps = [cell.value for cell in report.headline.rows[3][2:4] if not isinstance(cell, str)]
+    assert steps == [0.12, 0.14]  # thousands
+    jumps = next(s.table for s in report.sections if s.title == "Tests, jumps and rollbacks")
+    assert jumps is not None
+    assert [str(row[0]) for row in jumps.rows] == [RELEX, GATED, BLIND]
+
+
+def test_without_the_models_cost_nothing_is_amortised(tmp_path: Path) -> None:
+    found = load_comparison(write_comparison(tmp_path / "run"))
+    assert not any("amortised" in row.metric for row in found.rows)
+    titles = [section.title for section in comparison_report(found).sections]
+    assert "When data and training are counted" not in titles
+
+
+def test_the_headline_fits_a_terminal(made_up: Comparison) -> None:
+    console = Console(width=80)
+    with console.capture() as capture:
+        print_headline(made_up, console)
+    text = capture.get()
+    assert all(f" {name.split(',')[0]}" in text for name in (PPO, PPTB, RELEX, GATED))
+    assert "less PPO's" in text
+    assert "…" not in text
+
+
+def test_who_needs_no_steps_either_is_as_fast_as_ppo(tmp_path: Path) -> None:
+    flat = [[5, 5, 5], [5, 5, 5]]
+    directory = write_comparison(tmp_path / "run", returns={"ppo": flat, "pptb": [[0, 0, 9]] * 2})
+    found = load_comparison(directory)
+    metric = "env_steps_to_100_percent_of_ppo_relative_to_ppo"
+    same, later = (found.row(name, "64-64", metric) for name in (GATED, PPTB))
+    assert same is not None
+    assert later is not None
+    assert (same.low, same.value, same.high) == (1, 1, 1)  # untrained networks do as well
+    assert later.value == math.inf
+
+
+def test_a_diverged_trial_is_left_out_of_all_methods(tmp_path: Path) -> None:
+    returns = {key: [*values, [1, 2, 3]] for key, values in RETURNS.items()}
+    returns["pptb"][2] = [1, math.nan, math.nan]
+    counts = {
+        key: {name: [*values, 9] for name, values in own.items()} for key, own in COUNTS.items()
+    }
+    directory = write_comparison(tmp_path / "run", returns=returns, counts=counts)
+    found = load_comparison(directory)
+    assert (found.architectures[0].num_trials, found.architectures[0].left_out) == (2, 1)
+    final = found.row(PPO, "64-64", "final_return")
+    tests = found.row(GATED, "64-64", "test_steps")
+    seconds = found.row(PPO, "64-64", "cpu_seconds_per_env_step")
+    assert final is not None
+    assert tests is not None
+    assert seconds is not None
+    assert (final.value, tests.value) == (150, 30)
+    assert seconds.value == 4.0 / 600  # of all that the stage trained
+    assert any(sentence.endswith("under some method: 1 of the trials.") for sentence in lead(found))
+
+
+def test_a_comparison_needs_two_trials(tmp_path: Path) -> None:
+    returns = {"pptb": [[0, 0, 0], [10, 10, math.nan]]}
+    directory = write_comparison(tmp_path / "run", returns=returns)
+    with pytest.raises(TiplError, match="1 of 2 trials diverged under no method"):
+        load_comparison(directory)
+
+
+def test_trials_of_other_seeds_are_not_paired(tmp_path: Path) -> None:
+    directory = write_comparison(tmp_path / "run", seeds={"relex": 5})
+    with pytest.raises(TiplError, match=r"seeds and numbers: \[\(1, 2\), \(5, 2\)\]"):
+        load_comparison(directory)
+
+
+def test_a_stage_without_its_time_is_noticed(tmp_path: Path) -> None:
+    directory = write_comparison(tmp_path / "run")
+    kept = storage.read_json(directory / "stages.json")["stages"]
+    storage.write_json(directory / "stages.json", {"stages": kept[1:]})
+    with pytest.raises(TiplError, match="says nothing of the stage 'PPO, 64-64'"):
+        load_comparison(directory)
+
+
+def test_the_record_comes_back(tmp_path: Path) -> None:
+    config = dataclasses.replace(MADE_UP, widths=(64, 8), nino="n", paths="p")
+    for cost in (None, ModelCost(1.0, 2.0, own=False)):
+        write_record(tmp_path, Record(config, "tipl accelerate x", cost))
+        assert load_record(tmp_path) == Record(config, "tipl accelerate x", cost)
+    with pytest.raises(TiplError, match=r"record of a comparison \(made by `tipl accelerate`\)"):
+        load_record(tmp_path / "elsewhere")
+
+
+# --- the model's cost ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benchmark_run(tmp_path: Path) -> Path:
+    """What a benchmark leaves of its collection and its training; 5 trials of 24,576 steps."""
+    run = tmp_path / "benchmark"
+    make_dataset(run / "paths")
+    seconds = {"collect": 30.0, "train (elite)": 12.5, "train (own)": 99.0}
+    stages = [
+        {
+            "name": name,
+            "command": "",
+            "seconds": 1.0,
+            "cpu_seconds": cpu,
+            "peak_rss_mb": 1,
+            "digest": "",
+        }
+        for name, cpu in seconds.items()
+    ]
+    storage.write_json(run / "stages.json", {"stages": stages})
+    return run
+
+
+def test_the_cost_of_a_model_is_that_of_data_and_training(benchmark_run: Path) -> None:
+    config = dataclasses.replace(MADE_UP, paths=str(benchmark_run / "paths"))
+    assert model_cost(config) == ModelCost(5 * 24_576.0, 42.5, own=False)
+    cost = dataclasses.asdict(Cost("train: NeuronTransformer (elite)", 500.0, 1.0, 1.0, 1.0, ""))
+    other = dataclasses.asdict(Cost("train: NeuronTransformer (own)", 9.0, 1.0, 1.0, 1.0, ""))
+    record = {"digest": "", "costs": [cost, other]}
+    storage.write_json(benchmark_run / "costs.json", record)
+    assert model_cost(config) == ModelCost(5 * 24_576.0 + 500, 42.5, own=False)
+
+
+def test_a_model_of_these_very_paths_is_known(benchmark_run: Path) -> None:
+    model = benchmark_run / "models" / "elite"
+    model.mkdir(parents=True)
+    digest = make_metadata().digest
+    settings = {"settings": {"datasets": {digest: [0, 1]}}}
+    storage.write_json(model / "config.json", settings)
+    paths = str(benchmark_run / "paths")
+    found = model_cost(dataclasses.replace(MADE_UP, paths=paths, model=str(model)))
+    assert found is not None
+    assert found.own
+
+
+def test_costs_that_nobody_measured_are_left_out(benchmark_run: Path, tmp_path: Path) -> None:
+    assert model_cost(MADE_UP) is None
+    make_dataset(tmp_path / "alone" / "paths")
+    assert model_cost(dataclasses.replace(MADE_UP, paths=str(tmp_path / "alone/paths"))) is None
+    paths = str(benchmark_run / "paths")
+    without_model = AccelerationConfig("Hopper-v4", paths=paths)
+    assert model_cost(without_model) is None
+    stages = storage.read_json(benchmark_run / "stages.json")["stages"]
+    storage.write_json(benchmark_run / "stages.json", {"stages": stages[:1]})
+    assert model_cost(dataclasses.replace(MADE_UP, paths=paths)) is None
+
+
+def test_numbers_of_uses_in_words() -> None:
+    labels = [uses_label(uses) for uses in (1.0, 10.0, 1000.0, math.inf)]
+    assert labels == ["1 use", "10 uses", "1,000 uses", "infinitely many uses"]
+
+
+# --- the figures -----------------------------------------------------------------------------
+
+
+def lines_of(curves: dict[str, dict[str, Curve]], **options: Any) -> list[list[Line2D]]:
+    """The drawn lines of each panel, without that at 0."""
+    figure = paired_learning_curves(curves, note="", **options)
+    return [axes.get_lines()[:-1] for axes in figure.axes]
+
+
+def test_curves_have_a_panel_an_architecture_and_their_own_costs() -> None:
+    near = Curve(np.array([0, 10]), np.array([[1.0, 0.0, 2.0], [3.0, 2.0, 4.0]]))
+    far = Curve(near.x * 2.5, near.intervals)
+    looks = {"PPO": ("#000001", "-"), "other": ("#000002", "--")}
+    panels = lines_of(
+        {"64-64": {"PPO": near, "other": far}, "8-8": {"other": near}}, looks=looks, stepped=True
+    )
+    assert [[line.get_xdata().tolist() for line in lines] for lines in panels] == [
+        [[0, 10], [0, 25]],
+        [[0, 10]],
+    ]
+    assert [line.get_color() for lines in panels for line in lines] == [
+        "#000001",
+        "#000002",
+        "#000002",
+    ]
+    assert {line.get_drawstyle() for lines in panels for line in lines} == {"steps-post"}
+
+
+def test_places_that_are_not_held_are_marked() -> None:
+    curve = Curve(np.array([1, 10]), np.array([[1.0, 0.0, 2.0], [3.0, 2.0, 4.0]]))
+    (lines,) = lines_of({"": {"PPO": curve, "other": curve}}, log=True)
+    assert {line.get_marker() for line in lines} == {"o"}
+    assert {line.axes.get_xscale() for line in lines if line.axes} == {"log"}
+    assert len({line.get_color() for line in lines}) == 2
+
+
+# --- the whole -------------------------------------------------------------------------------
+
+CONFIG = AccelerationConfig(PENDULUM, num_trials=2, total_steps=1024, widths=(8, 6), episodes=1)
+SHORT = ("--ppo.num-steps", "256", "--ppo.num-minibatches", "2", "--ppo.update-epochs", "2")
+
+
+def run_shortly(words: Sequence[str], quiet: bool) -> tuple[int, resource.struct_rusage, str]:
+    """A command whose PPO has short rollouts, so that a few of them take no time."""
+    return run_tipl([*words, *(SHORT if words[0] == "collect" else ())], quiet)
+
+
+@dataclasses.dataclass
+class Made:
+    directory: Path
+    found: Comparison
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    directory = tmp_path_factory.mktemp("acceleration") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages_module, "_run_tipl", run_shortly)
+        patch.setattr(stats, "RESAMPLES", 100)
+        yield Made(directory, accelerate(CONFIG, directory, threads=1, progress=False))
+
+
+def test_every_method_is_trained_in_every_architecture(made: Made) -> None:
+    for architecture, width in zip(made.found.architectures, (8, 6), strict=True):
+        assert architecture.name == f"{width}-{width}"
+        assert [one.name for one in architecture.trained] == [PPO, PPTB, RELEX, GATED, BLIND]
+        assert (architecture.num_trials, architecture.end, architecture.episodes) == (2, 1024, 1)
+        gated = architecture.gated
+        spent = gated.counts["jump_steps"]
+        assert (spent > 0).all()  # the untrained networks are tested at once
+        assert gated.env_steps == 2 * 1024 + spent.sum()
+
+
+def test_untrained_networks_act_while_forecasts_are_tested(made: Made) -> None:
+    for architecture in made.found.architectures:
+        start = np.zeros(1)
+        untrained = architecture.ppo.curves.at(start)
+        assert np.array_equal(architecture.gated.curves.at(start), untrained)
+        blind = next(one for one in architecture.trained if one.name == BLIND)
+        assert not np.array_equal(blind.curves.at(start), untrained)
+
+
+def test_the_directory_holds_report_results_and_figures(made: Made) -> None:
+    html = (made.directory / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"\b(nan|inf)\b", html)
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert f"All {len(made.found.results):d} numbers" in html
+    assert len(re.findall("<svg", html)) == 4  # two figures, each for a page and for a phone
+    written = read_results(made.directory / "results.jsonl")
+    # NaN is not equal to itself, its text is
+    assert list(map(repr, written)) == list(map(repr, made.found.results))
+    names = sorted(path.name for path in (made.directory / "figures").iterdir())
+    assert names == [
+        "02-return-over-environment-steps.png",
+        "02-return-over-environment-steps.svg",
+        "08-return-over-cpu-seconds.png",
+        "08-return-over-cpu-seconds.svg",
+    ]
+
+
+def test_a_second_run_reuses_all_stages_and_prints_the_headline(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a stage was done again")
+
+    monkeypatch.setattr(stages_module, "_run_tipl", never)
+    monkeypatch.setattr("tipl.acceleration.write_report", lambda report, path: None)
+    monkeypatch.setattr("tipl.acceleration.save_figures", lambda report, directory: None)
+    main(
+        [
+            *("accelerate", PENDULUM, "--out", str(made.directory), "--num-trials", "2"),
+            *("--total-steps", "1024", "--widths", "8", "6", "--episodes", "1"),
+        ]
+    )
+    printed = capsys.readouterr()
+    assert printed.err.count("already there: reused") == 20  # 5 methods, trained and run, twice
+    assert "layers of 8-8" in printed.out
+    assert "layers of 6-6" in printed.out
+    assert f"{made.directory / 'report.html'}: the report" in printed.out
+    assert load_record(made.directory).config == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-trials", "1"], "num_trials is 1; expected at least 2"),
+        (["--episodes", "0"], "episodes is 0"),
+        (["--widths", "8", "8"], r"widths \(8, 8\) were given; expected each one once"),
+        (["--widths", "0"], "0"),
+        (["--threads", "0"], "0"),
+    ],
+)
+def test_impossible_options_are_refused_in_a_line(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["accelerate", PENDULUM, "--out", str(tmp_path / "run"), *options])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert re.match(f"tipl: .*{message}", said)
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_tasks_write_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TiplError, match="unknown environment id"):
+        accelerate(acceleration_config("Pendulm-v1"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(TiplError, match="holds other files than a comparison's"):
+        accelerate(CONFIG, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+# --- what is compared ------------------------------------------------------------------------
+
+
+def test_rivals_need_what_they_jump_to(tmp_path: Path) -> None:
+    bare = AccelerationConfig("Hopper-v4")
+    assert [method.key for method in bare.methods(tmp_path)] == ["ppo", "pptb", "relex"]
+    full = AccelerationConfig("Hopper-v4", model="m", nino="n", paths="p")
+    keys = [method.key for method in full.methods(tmp_path)]
+    assert keys == ["ppo", "copy", "pptb", "relex", "nino", "ours", "ours-blind"]
+    assert keys == list(WHAT)
+
+
+def test_options_beat_the_task_and_quick() -> None:
+    config = acceleration_config("HalfCheetah-v4", quick=True, num_trials=5, seed=None)
+    assert (config.num_trials, config.total_steps, config.widths) == (5, 20_480, (64, 32))
+    assert config.forecaster == "HalfCheetah-v4"
+    assert acceleration_config("Hopper-v4").forecaster is None

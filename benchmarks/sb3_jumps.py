@@ -26,9 +26,10 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from tipl import Policy, evaluate
+from tipl.acceleration.curves import ReturnCurves, steps_to_shares
 from tipl.integrations.sb3 import ForecastCallback
 from tipl.integrations.torch_jumps import TorchJumps
-from tipl.stats import mean_interval, paired_difference_interval
+from tipl.stats import mean_interval, paired_difference_interval, reach_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -124,37 +125,49 @@ def one_run(job: tuple[str, int, int, bool, bool]) -> dict[str, Any]:
     }
 
 
-def on_grid(run: dict[str, Any], first: float, grid: Array) -> Array:
-    """A run's return as a step function of its steps; before the first one, the untrained one's."""
-    last = np.searchsorted(run["steps"], grid, side="right") - 1
-    return np.where(last < 0, first, np.array(run["returns"])[np.maximum(last, 0)])
-
-
-def summary(runs: list[dict[str, Any]], total_steps: int) -> dict[str, Any]:
-    """What both ways come to, paired by seed."""
-    grid = np.arange(0, total_steps + 1, 64)
-    alone = [run for run in runs if not run["jump"]]
-    with_jumps = [run for run in runs if run["jump"]]
-    plain = np.stack([on_grid(run, run["returns"][0], grid) for run in alone])
-    jumped = np.stack(
-        [on_grid(r, a["returns"][0], grid) for r, a in zip(with_jumps, alone, strict=True)]
+def return_curves(runs: list[dict[str, Any]], untrained: Array, end: int) -> ReturnCurves:
+    """Returns over environment steps; runs with fewer rollouts stay where they end."""
+    longest = max(len(run["steps"]) for run in runs)
+    rows = [longest - len(run["steps"]) for run in runs]
+    return ReturnCurves(
+        np.array([run["steps"] + [end + 1] * more for run, more in zip(runs, rows, strict=True)]),
+        np.array(
+            [
+                run["returns"] + run["returns"][-1:] * more
+                for run, more in zip(runs, rows, strict=True)
+            ]
+        ),
+        untrained,
     )
+
+
+def summary(runs: list[dict[str, Any]], end: int) -> dict[str, list[float | None]]:
+    """What both ways come to, paired by seed: values with their 95% intervals."""
+    kinds = {"PPO": False, "jumps": True}
+    untrained = np.array([run["returns"][0] for run in runs if not run["jump"]])
+    curves = {
+        name: return_curves([run for run in runs if run["jump"] == jump], untrained, end)
+        for name, jump in kinds.items()
+    }
+    shares = (0.95, 1.0)
     found: dict[str, Any] = {}
-    for share in (0.95, 1.0):
-        goal = share * plain[:, -1].mean()
-        for name, curves in (("PPO", plain), ("jumps", jumped)):
-            reached = curves.mean(axis=0) >= goal - 1e-9
-            found[f"{name}: steps to {share:.0%} of PPO's final return"] = (
-                int(grid[reached.argmax()]) if reached.any() else None
-            )
-    for name, curves in (("PPO", plain), ("jumps", jumped)):
-        found[f"{name}: final return"] = list(mean_interval(curves[:, -1]))
-        found[f"{name}: area under the curve"] = list(mean_interval(curves.mean(axis=1)))
-    found["area, jumps less PPO"] = list(
-        paired_difference_interval(jumped.mean(axis=1), plain.mean(axis=1))
+    for name, steps in steps_to_shares(curves, "PPO", end, shares).items():
+        for share, column in zip(shares, steps.T, strict=True):
+            found[f"{name}: steps to {share:.0%} of PPO's final return"] = reach_interval(column)
+    last = {name: own.at(np.array([float(end)]))[:, 0] for name, own in curves.items()}
+    area = {name: own.mean_over(end) for name, own in curves.items()}
+    for name in kinds:
+        found[f"{name}: final return"] = mean_interval(last[name])
+        found[f"{name}: mean return over the training"] = mean_interval(area[name])
+    found["mean return over the training, jumps less PPO"] = paired_difference_interval(
+        area["jumps"], area["PPO"]
     )
-    found["overhead"] = list(mean_interval(np.array([run["overhead"] for run in with_jumps])))
-    return found
+    overhead = np.array([run["overhead"] for run in runs if run["jump"]])
+    found["overhead"] = mean_interval(overhead)
+    return {
+        name: [float(value) if np.isfinite(value) else None for value in interval]
+        for name, interval in found.items()
+    }
 
 
 def main(

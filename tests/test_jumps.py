@@ -154,6 +154,18 @@ def test_a_jump_keeps_action_noise_between_its_bounds() -> None:
         assert jumps.params[0, at].tolist() == [after]
 
 
+def test_an_extrapolation_leaves_action_noise_alone() -> None:
+    at, line = LAYOUT.slices["log_std"], jump_forecaster("line")
+    one = jumper(Scores(), forecaster=line, every=1, gate=False, rollback=False)
+    params = np.zeros((1, P), np.float32)
+    for i in range(8):
+        params[:] = -0.1 * i
+        jumps = one.before_rollout(params, np.array([i * STEPS]), np.array([np.nan]))
+    assert jumps.jumped.all()
+    np.testing.assert_allclose(jumps.params[0, at], -0.7, rtol=1e-6)
+    np.testing.assert_allclose(np.delete(jumps.params[0], at), -1.2, rtol=1e-5)  # 5 further
+
+
 # --- when ------------------------------------------------------------------------------------
 
 
@@ -197,7 +209,8 @@ def test_a_copied_policy_is_jumped_to_once_unless_it_is_undone() -> None:
 
 def test_forecasters_of_lines_wait_for_a_history() -> None:
     line = jump_forecaster("line")
-    assert tried(rollouts(jumper(Scores(), forecaster=line, every=1, rollback=False), 6))[0] == 3
+    one = jumper(Scores(), forecaster=line, every=1, rollback=False)
+    assert tried(rollouts(one, 10))[0] == 7
 
 
 def test_histories_are_as_far_apart_as_the_model_learned() -> None:
@@ -320,7 +333,8 @@ def test_what_is_tried_by_default() -> None:
     assert default_horizons(own, 20) == [3, 10]
     assert default_horizons(own, 99) == [1]
     assert default_horizons(elite, 0) == [30]
-    assert default_horizons(jump_forecaster("line"), 7) == [5, 10, 20]
+    assert default_horizons(jump_forecaster("line"), 8) == [2, 4, 8]  # no further than it has come
+    assert default_horizons(jump_forecaster("line"), 1) == [1]
     assert leads_to_one_behaviour(elite)
     assert not leads_to_one_behaviour(own)
 

@@ -323,7 +323,7 @@ def test_another_forecaster_takes_the_place_of_a_model_that_does_not_fit() -> No
     model = ppo(policy_kwargs={"net_arch": [8, 8], "activation_fn": torch.nn.ReLU})
     callback = ForecastCallback(PENDULUM, every=1)
     with pytest.warns(UserWarning, match=r"tanh units.*: RELEX forecasts instead"):
-        model.learn(6 * STEPS, callback=callback)
+        model.learn(9 * STEPS, callback=callback)
     assert callback.jumps is not None
     assert callback.jumps.jumper.counters["jump_steps"][0] > 0
     with pytest.warns(UserWarning, match="no model for Pendulum-v1 ships with tipl: RELEX"):
@@ -355,7 +355,7 @@ def test_it_stands_aside_where_forecasts_cannot_be_tested() -> None:
         model.learn(2 * STEPS, callback=ForecastCallback())
     np.testing.assert_array_equal(weights(model), weights(plain))
     callback = ForecastCallback("relex", eval_env=Nameless(), every=1)
-    ppo(DummyVecEnv([Nameless]), hidden=(8, 8)).learn(6 * STEPS, callback=callback)
+    ppo(DummyVecEnv([Nameless]), hidden=(8, 8)).learn(9 * STEPS, callback=callback)
     assert callback.jumps is not None
     assert callback.jumps.jumper.counters["jump_steps"][0] == 2 * 4 * 5
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from tipl import CollectConfig, PathDataset, Policy, PPOConfig, TiplError, train
 from tipl.cli import main
 from tipl.integrations.sb3_collection import collect_with_sb3
 from tipl.integrations.sb3_recording import PathRecorder
-from tipl.paths import verify
+from tipl.paths import read_metadata, verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
 
@@ -144,6 +147,54 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
         model(0).learn(3 * STEPS, callback=PathRecorder(tmp_path / "paths"))
 
 
+class Stopping(BaseCallback):
+    """Ends a run in the middle of a rollout."""
+
+    def __init__(self, rollouts: int) -> None:
+        super().__init__()
+        self.rollouts = rollouts
+
+    def _on_step(self) -> bool:
+        return self.num_timesteps < self.rollouts * STEPS + 10
+
+
+@pytest.mark.parametrize("rollouts", [0, 7])
+def test_a_run_that_is_stopped_early_gives_no_last_checkpoint(
+    tmp_path: Path, rollouts: int
+) -> None:
+    recorder = PathRecorder(tmp_path / "paths")
+    model(0).learn((rollouts + 1) * STEPS, callback=[recorder, Stopping(rollouts)])
+    with pytest.raises(TiplError, match="is incomplete"):
+        PathDataset.open(tmp_path / "paths")
+    model(0).learn((rollouts + 1) * STEPS, callback=recorder)  # records another run as well
+    paths = PathDataset.open(tmp_path / "paths")
+    assert verify(paths.directory) == []
+    assert paths.iteration.tolist() == list(range(rollouts + 2))
+
+
+def test_runs_of_other_hyperparameters_are_no_trials_of_a_dataset(tmp_path: Path) -> None:
+    first = model(0)
+    first.learn(STEPS, callback=PathRecorder(tmp_path / "paths", num_trials=2))
+    ppo = read_metadata(tmp_path / "paths").ppo
+    assert (ppo["learning_rate"], ppo["anneal_lr"]) == (3e-4, False)
+    assert (ppo["clip_coef"], ppo["clip_vloss"], ppo["adam_eps"]) == (0.2, False, 1e-5)
+    second = model(1)
+    second.clip_range = lambda left: 0.9
+    with pytest.raises(TiplError, match=r"its ppo.clip_coef is 0\.2, but 0\.9 was given"):
+        second.learn(STEPS, callback=PathRecorder(tmp_path / "paths", trial=1, num_trials=2))
+
+
+def test_actions_that_a_wrapper_changes_are_refused(tmp_path: Path) -> None:
+    def rescaled() -> gym.Env[Any, Any]:
+        low, high = np.float32(-1), np.float32(1)
+        return Monitor(gym.wrappers.RescaleAction(gym.make(PENDULUM), low, high))
+
+    run = PPO("MlpPolicy", DummyVecEnv([rescaled]), n_steps=STEPS, device="cpu")
+    with pytest.raises(TiplError, match=r"actions are Box.*InvertedPendulum-v4 are values"):
+        run.learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
+    assert not (tmp_path / "paths").exists()
+
+
 CONFIG = CollectConfig(
     num_trials=2,
     total_steps=4 * STEPS,
@@ -164,6 +215,62 @@ def test_trials_are_collected_and_complete_ones_left_alone(tmp_path: Path) -> No
     collect_with_sb3(PENDULUM, CONFIG, tmp_path / "paths", progress=False)
     assert first.stat().st_mtime_ns == kept
     assert second.read_bytes() == lost
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "its seed is 0, but 1 was given"),
+        ({"total_steps": 8 * STEPS}, "its num_checkpoints is 3, but 5"),
+        ({"hidden_sizes": (4,)}, "its hidden_sizes is"),
+        ({"ppo": dataclasses.replace(CONFIG.ppo, learning_rate=1e-3)}, "its ppo.learning_rate is"),
+    ],
+)
+def test_other_settings_are_refused_where_trials_are_complete(
+    complete: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TiplError, match=f"already holds another dataset: {message}"):
+        collect_with_sb3(PENDULUM, dataclasses.replace(CONFIG, **changes), complete, progress=False)
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return collect_with_sb3(
+        PENDULUM, CONFIG, tmp_path_factory.mktemp("complete") / "paths", progress=False
+    ).directory
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normaliser": "running"},
+        {"initial": "shared"},
+        {"networks": "actor+critic"},
+        {"trials_per_group": 1},
+        {"vary": ("gravity=0.7..1.4",)},
+        {"ppo": dataclasses.replace(CONFIG.ppo, reward_clip=1.0)},
+    ],
+)
+def test_what_stable_baselines3_cannot_do_is_refused(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    (name,) = changes
+    config = dataclasses.replace(CONFIG, **changes)
+    with pytest.raises(TiplError, match=f"{name}.* was given together with stable-baselines3"):
+        collect_with_sb3(PENDULUM, config, tmp_path / "paths", progress=False)
+    assert not (tmp_path / "paths").exists()
+
+
+@pytest.mark.parametrize("name", ["sb3_recording", "sb3_collection"])
+def test_a_missing_stable_baselines3_is_explained(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("sb3_recording", "sb3_collection"):
+        monkeypatch.delitem(sys.modules, f"tipl.integrations.{module}")
+    for module in [m for m in sys.modules if m.startswith("stable_baselines3")]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(TiplError, match=r"not installed; `pip install 'tipl\[sb3\]'`"):
+        importlib.import_module(f"tipl.integrations.{name}")
 
 
 def test_the_command_line_collects_with_stable_baselines3(

@@ -8,13 +8,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from tipl import ParamLayout, TiplError
 from tipl.integrations.observation_frames import refolded
 from tipl.integrations.run_normaliser import SETTLED, RunNormaliser
-from tipl.integrations.torch_agent import TorchAgent, agent_of_cleanrl
+from tipl.integrations.torch_agent import TorchAgent, agent_of_cleanrl, agent_of_sb3
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
 
@@ -67,6 +69,7 @@ def test_weights_are_in_the_order_of_the_layout() -> None:
     [
         nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)),
         nn.Sequential(nn.Linear(3, 2)),
+        nn.Sequential(nn.Linear(3, 5, bias=False), nn.Tanh(), nn.Linear(5, 2)),
         nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2), nn.Tanh()),
         nn.Linear(3, 2),
     ],
@@ -122,6 +125,83 @@ def test_the_critic_alone_is_fitted_whatever_the_scale(scale: float) -> None:
     assert error < 0.2
     np.testing.assert_array_equal(one.params(), actor)
     assert all(torch.equal(s["exp_avg"], moments[p]) for p, s in one.optimizer.state.items())
+
+
+class Shared(nn.Module):
+    """An actor and a critic with the same first layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        first = nn.Linear(3, 5)
+        self.actor = nn.Sequential(first, nn.Tanh(), nn.Linear(5, 2))
+        self.critic = nn.Sequential(first, nn.Tanh(), nn.Linear(5, 1))
+
+
+def test_what_actor_and_critic_share_belongs_to_the_actor() -> None:
+    one = agent(Shared())
+    assert one.layout is None
+    assert [p.numel() for p in one.actor] == [15, 5, 10, 2]
+    assert [p.numel() for p in one.critic] == [5, 1]
+    actor, observations = one.params(), torch.randn(64, 3)
+    before = one.value(observations).detach()
+    one.refit_critic(observations, before + 1.0, 1, 32, 1e-3, seed=0)
+    np.testing.assert_array_equal(one.params(), actor)
+    assert not torch.equal(one.value(observations), before)
+
+
+def test_scripts_whose_parts_are_unknown_are_refused() -> None:
+    behind = Script(discrete=True)
+    behind.network = nn.Linear(7, 3)
+    with pytest.raises(TiplError, match=r"has network\.weight, network\.bias beside its actor"):
+        agent(behind)
+    without_noise = Script()
+    del without_noise.actor_logstd
+    for script in (without_noise, nn.Linear(3, 2)):
+        with pytest.raises(TiplError, match="expected one with `critic`, and `actor_mean` with"):
+            agent(script)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_critic_of_stable_baselines3_is_refitted_whatever_it_shares(shared: bool) -> None:
+    network = {"net_arch": [5], "share_features_extractor": shared}
+    model = PPO("MlpPolicy", DummyVecEnv([pendulum]), policy_kwargs=network, device="cpu")
+    one = agent_of_sb3(model)
+    assert one.layout == ParamLayout.actor(4, 1, (5,))
+    observations = torch.randn(128, 4, generator=torch.Generator().manual_seed(0))
+    targets = 100 + observations[:, 0]
+    one.refit_critic(observations, targets, 1, 32, 1e-3, seed=0)
+    values = model.policy.predict_values(observations)[:, 0]
+    assert (values - targets).square().mean() < 5
+
+
+class Extractor(BaseFeaturesExtractor):
+    def __init__(self, observation_space: gym.spaces.Box) -> None:
+        super().__init__(observation_space, 3)
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.linear(observations)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_of_other_policies_the_actor_is_all_that_actions_depend_on(shared: bool) -> None:
+    network = {"features_extractor_class": Extractor, "share_features_extractor": shared}
+    model = PPO(
+        "MlpPolicy",
+        DummyVecEnv([pendulum]),
+        policy_kwargs=network | {"net_arch": [5]},
+        device="cpu",
+    )
+    one = agent_of_sb3(model)
+    assert one.layout is None
+    distribution = model.policy.get_distribution(torch.ones(1, 4))
+    log_prob = distribution.log_prob(torch.ones(1, 1)).sum()
+    parameters = list(model.policy.parameters())
+    gradients = torch.autograd.grad(log_prob, parameters, allow_unused=True)
+    acting = {id(p) for p, g in zip(parameters, gradients, strict=True) if g is not None}
+    assert {id(p) for p in one.actor} == acting
+    assert {id(p) for p in one.critic} == {id(p) for p in parameters} - acting
 
 
 def test_steps_are_scaled_until_that_is_ended() -> None:

@@ -51,7 +51,8 @@ class JumpConfig:
     critic_epochs: int = 30
     """passes over the first rollout after a jump that refit the critic before the actor moves"""
     min_log_std: float = -3.0
-    """a jump brings the logarithm of the action noise no lower, and never raises it"""
+    """a jump brings the logarithm of the action noise no lower, and never raises it; extrapolations
+    leave it alone"""
 
     def check(self) -> None:
         """Raises a TiplError unless the settings are possible, together and each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,14 @@ from tipl.collect_config import CollectConfig
 from tipl.collection import default_directory
 from tipl.errors import TiplError
 from tipl.integrations.sb3_recording import PathRecorder
-from tipl.paths import PathDataset, read_metadata
-from tipl.paths.parts import part_ranges
+from tipl.paths import PathDataset, PathMetadata
+from tipl.paths.parts import parts_present
 from tipl.progress import CollectionProgress
 
 try:
     from stable_baselines3 import PPO
     from stable_baselines3.common.monitor import Monitor
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
     from stable_baselines3.common.vec_env import DummyVecEnv
 except ImportError as error:
     raise TiplError(
@@ -51,31 +53,49 @@ def collect_with_sb3(
         progress: show a progress bar.
 
     Raises:
-        TiplError: the environment is unknown, or an option is impossible here.
+        TiplError: the environment is unknown, an option is impossible here, or the directory
+            holds another dataset.
     """
     _check(config)
     directory = Path(f"{default_directory(env_id, config)}-sb3") if out is None else Path(out)
     steps = config.num_iterations * config.ppo.num_steps
     with CollectionProgress(config.num_trials, steps * config.num_trials, progress) as bar:
         for trial in range(config.num_trials):
-            recorder = _Recorder(
-                directory,
-                every=config.checkpoint_interval,
-                trial=trial,
-                num_trials=config.num_trials,
-            )
-            recorder.report = bar.advance
-            if _is_complete(directory, trial):
+            recorder = _Recorder(directory, config, trial, bar.advance)
+            model = _model(env_id, config, trial)
+            recorder._begin(model, steps)
+            if recorder.is_complete():
                 bar.advance(steps, trial, fresh=False)
             else:
-                _model(env_id, config, trial).learn(steps, callback=recorder)
+                model.learn(steps, callback=recorder)
+            envs = model.get_env()
+            if envs is not None:
+                envs.close()
     return PathDataset.open(directory)
 
 
 class _Recorder(PathRecorder):
-    """Tells a progress bar of each rollout."""
+    """Tells a progress bar of each rollout, and the dataset of the collection's seed."""
 
-    report: Callable[..., None]
+    def __init__(
+        self, directory: Path, config: CollectConfig, trial: int, report: Callable[..., None]
+    ) -> None:
+        super().__init__(
+            directory,
+            every=config.checkpoint_interval,
+            trial=trial,
+            num_trials=config.num_trials,
+        )
+        self.seed, self.report = config.seed, report
+
+    def is_complete(self) -> bool:
+        """Whether all of the trial's parts are there."""
+        present = parts_present(self.directory, self.metadata)
+        own = sum(part.num_checkpoints for part in present if part.first_trial == self.trial)
+        return own == self.metadata.num_checkpoints
+
+    def _metadata(self, model: OnPolicyAlgorithm, total_timesteps: int) -> PathMetadata:
+        return dataclasses.replace(super()._metadata(model, total_timesteps), seed=self.seed)
 
     def _on_rollout_end(self) -> None:
         super()._on_rollout_end()
@@ -87,19 +107,13 @@ def _check(config: CollectConfig) -> None:
     """Raises a TiplError unless stable-baselines3 can do what the configuration says."""
     defaults = CollectConfig()
     changed = [n for n in OURS_ALONE if getattr(config, n) != getattr(defaults, n)]
+    if config.ppo.reward_clip != defaults.ppo.reward_clip:
+        changed.append("ppo.reward_clip")  # rewards are taken as they are
     if changed:
         raise TiplError(
             f"{', '.join(changed)} was given together with stable-baselines3, which has no such "
             "thing; leave it out, or collect with tipl's own PPO"
         )
-
-
-def _is_complete(directory: Path, trial: int) -> bool:
-    """Whether all parts of a trial are there."""
-    if not (directory / "metadata.json").exists():
-        return False
-    parts = [part for part in part_ranges(read_metadata(directory)) if part.first_trial == trial]
-    return bool(parts) and all(part.path(directory).exists() for part in parts)
 
 
 def _model(env_id: str, config: CollectConfig, trial: int) -> PPO:

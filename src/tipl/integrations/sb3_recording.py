@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tipl.errors import TiplError
 from tipl.integrations.observation_frames import refolded
 from tipl.integrations.run_normaliser import RunNormaliser
-from tipl.integrations.sb3_policies import readable_agent, task_of
+from tipl.integrations.sb3_policies import check_actions, readable_agent, task_of
 from tipl.integrations.torch_agent import TorchAgent
 from tipl.paths import PathMetadata
 from tipl.paths.metadata import library_versions
@@ -36,7 +37,6 @@ CHECKPOINTS_PER_PART = 8
 HYPERPARAMETERS = {
     "n_steps": "num_steps",
     "n_epochs": "update_epochs",
-    "learning_rate": "learning_rate",
     "gamma": "gamma",
     "gae_lambda": "gae_lambda",
     "normalize_advantage": "norm_adv",
@@ -83,7 +83,11 @@ class PathRecorder(BaseCallback):
             )
         self.directory, self.every = Path(directory), every
         self.trial, self.num_trials = trial, num_trials
-        self.rollouts, self.finished = 0, 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Makes what is known of a run what is known before its start."""
+        self.rollouts, self.finished, self.acting = 0, 0, False
         self.growing: list[dict[str, Array]] = []
         self.returns: list[float] = []  # of the episodes that ended in this rollout
 
@@ -98,17 +102,22 @@ class PathRecorder(BaseCallback):
                 f"the run has done {self.model.num_timesteps:,} steps already, and a path begins "
                 "with an untrained network; record runs from their start"
             )
-        self.agent: TorchAgent = readable_agent(self.model)
-        self.task: TaskSpec = task_of(self.model)
-        self.normaliser = RunNormaliser(self.training_env, self.task.observation_size)
-        self.metadata = self._metadata(self.model, self.locals["total_timesteps"])
+        self._begin(self.model, self.locals["total_timesteps"])
+
+    def _begin(self, model: OnPolicyAlgorithm, total_timesteps: int) -> None:
+        """Makes the dataset, or makes sure that the one that is there has the same settings."""
+        self._forget()
+        self.agent: TorchAgent = readable_agent(model)
+        self.task: TaskSpec = task_of(model)
+        check_actions(model, self.task)
+        self.normaliser = RunNormaliser(model.get_env(), self.task.observation_size)
+        self.metadata = self._metadata(model, total_timesteps)
         create_dataset(self.directory, self.metadata)
 
     def _metadata(self, model: OnPolicyAlgorithm, total_timesteps: int) -> PathMetadata:
         assert self.agent.layout is not None
         rollout_steps = model.n_steps * model.n_envs
         iterations = -(-total_timesteps // rollout_steps)
-        found = {theirs: getattr(model, theirs, None) for theirs in HYPERPARAMETERS}
         return PathMetadata(
             task=self.task,
             layout=self.agent.layout,
@@ -123,11 +132,7 @@ class PathRecorder(BaseCallback):
             checkpoint_interval=self.every,
             steps_per_checkpoint=self.every * rollout_steps,
             seed=0,
-            ppo={
-                HYPERPARAMETERS[name]: value
-                for name, value in found.items()
-                if isinstance(value, (int, float))
-            },
+            ppo=_hyperparameters(model),
             versions=library_versions()
             | {"stable-baselines3": importlib.metadata.version("stable-baselines3")},
         )
@@ -136,7 +141,7 @@ class PathRecorder(BaseCallback):
         self._finish_checkpoint()
         if self.rollouts % self.every == 0:
             self.growing.append(self._checkpoint())
-        self.returns = []
+        self.returns, self.acting = [], True
 
     def _on_step(self) -> bool:
         self.returns += [float(i["episode"]["r"]) for i in self.locals["infos"] if "episode" in i]
@@ -149,9 +154,11 @@ class PathRecorder(BaseCallback):
                 np.mean(self.returns) if known else np.nan, np.float32
             )
             self.growing[-1]["num_episodes"] = np.array(len(self.returns), np.int32)
-        self.rollouts += 1
+        self.rollouts, self.acting = self.rollouts + 1, False
 
     def _on_training_end(self) -> None:
+        if self.acting:
+            return  # another callback stopped the run: these weights have not learned since
         self._finish_checkpoint()
         if self.rollouts % self.every == 0:
             self.growing.append(self._checkpoint())
@@ -196,3 +203,22 @@ class PathRecorder(BaseCallback):
                     self.directory, self.metadata, self.trial, part.first_checkpoint, tensors
                 )
                 self.growing.clear()
+
+
+def _hyperparameters(model: OnPolicyAlgorithm) -> dict[str, Any]:
+    """A run's hyperparameters; of what follows a schedule the value at its start."""
+    found = {theirs: getattr(model, theirs, None) for theirs in HYPERPARAMETERS}
+    known: dict[str, Any] = {
+        HYPERPARAMETERS[name]: value
+        for name, value in found.items()
+        if isinstance(value, (int, float))
+    }
+    known["learning_rate"] = float(model.lr_schedule(1.0))
+    known["anneal_lr"] = float(model.lr_schedule(0.0)) == 0.0
+    if isinstance(model.policy.optimizer, torch.optim.Adam):
+        known["adam_eps"] = float(model.policy.optimizer.defaults["eps"])
+    clip_range: Any = getattr(model, "clip_range", None)  # of PPO, a schedule as well
+    if callable(clip_range):
+        known["clip_coef"] = float(clip_range(1.0))
+        known["clip_vloss"] = getattr(model, "clip_range_vf", None) is not None
+    return known

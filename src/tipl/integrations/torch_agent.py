@@ -201,6 +201,8 @@ def agent_of_sb3(model: Any) -> TorchAgent:
             "actor-critic policy, such as PPO"
         )
     valued = [*policy.mlp_extractor.value_net.parameters(), *policy.value_net.parameters()]
+    if not policy.share_features_extractor:
+        valued = [*policy.vf_features_extractor.parameters(), *valued]
     linears, log_std = _linears(policy.mlp_extractor.policy_net), getattr(policy, "log_std", None)
     layout = None
     if linears is not None and _is_plain(policy) and isinstance(policy.action_net, nn.Linear):
@@ -219,7 +221,9 @@ def agent_of_sb3(model: Any) -> TorchAgent:
         return values[:, 0]
 
     def features(observations: Tensor) -> Tensor:
-        inputs: Tensor = policy.mlp_extractor.forward_critic(policy.extract_features(observations))
+        extracted = policy.extract_features(observations)
+        own = extracted if policy.share_features_extractor else extracted[1]
+        inputs: Tensor = policy.mlp_extractor.forward_critic(own)
         return inputs
 
     head = (policy.value_net, features) if layout is not None else None
@@ -245,21 +249,30 @@ def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> Torc
         optimizer: of its parameters.
 
     Raises:
-        TiplError: the agent has no such parts.
+        TiplError: the agent has no such parts, or others beside them.
     """
     mean = getattr(agent, "actor_mean", getattr(agent, "actor", None))
     critic, log_std = getattr(agent, "critic", None), getattr(agent, "actor_logstd", None)
-    if not isinstance(mean, nn.Module) or not isinstance(critic, nn.Module):
+    if (
+        not isinstance(mean, nn.Module)
+        or not isinstance(critic, nn.Module)
+        or hasattr(agent, "actor_mean") != isinstance(log_std, nn.Parameter)
+    ):
         raise TiplError(
             f"an agent of the class {type(agent).__name__} was given; expected one with `critic`, "
             "and `actor_mean` with `actor_logstd` or `actor`, as in CleanRL's scripts of PPO"
         )
+    _check_nothing_else(agent, [*mean.parameters(), *critic.parameters(), log_std])
     linears = _linears(mean, ends_with_linear=True)
     if linears is None:
         own = [*mean.parameters(), *([] if log_std is None else [log_std])]
         actor, layout = own, None
     else:
         actor, layout = _actor_of_linears(linears, log_std)
+    acting = {id(parameter) for parameter in actor}
+    valued = [p for p in critic.parameters() if id(p) not in acting]
+    if len(valued) < len(list(critic.parameters())):
+        layout = None  # what is shared cannot move without the critic
 
     def act(observations: Array) -> Array:
         with torch.no_grad():
@@ -271,9 +284,23 @@ def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> Torc
         return values[:, 0]
 
     head = None
-    if isinstance(critic, nn.Sequential) and isinstance(critic[-1], nn.Linear):
-        head = critic[-1], critic[:-1]
-    return TorchAgent(actor, list(critic.parameters()), optimizer, layout, value, act, head)
+    layers = list(critic) if isinstance(critic, nn.Sequential) else []
+    last = layers[-1] if layers else None
+    if isinstance(last, nn.Linear) and last.bias is not None and id(last.weight) not in acting:
+        head = last, nn.Sequential(*layers[:-1])
+    return TorchAgent(actor, valued, optimizer, layout, value, act, head)
+
+
+def _check_nothing_else(agent: nn.Module, known: Sequence[Any]) -> None:
+    """Raises a TiplError if an agent has parameters that are none of those known."""
+    ids = {id(parameter) for parameter in known}
+    other = [name for name, parameter in agent.named_parameters() if id(parameter) not in ids]
+    if other:
+        raise TiplError(
+            f"the agent of the class {type(agent).__name__} has {', '.join(other[:3])} beside its "
+            "actor and critic, which may read what that makes of observations; expected an actor "
+            "and a critic that are fed observations: put shared layers into both of them"
+        )
 
 
 def _linears(network: Any, ends_with_linear: bool = False) -> list[nn.Linear] | None:
@@ -281,7 +308,7 @@ def _linears(network: Any, ends_with_linear: bool = False) -> list[nn.Linear] | 
     layers = list(network) if isinstance(network, nn.Sequential) else []
     if ends_with_linear:
         layers.append(nn.Tanh())
-    linears = [layer for layer in layers[::2] if isinstance(layer, nn.Linear)]
+    linears = [p for p in layers[::2] if isinstance(p, nn.Linear) and p.bias is not None]
     tanhs = [layer for layer in layers[1::2] if isinstance(layer, nn.Tanh)]
     alternating = len(layers) == 2 * len(linears) == 2 * len(tanhs) > 0
     return linears if alternating else None

@@ -33,8 +33,10 @@ UNTRAINED: dict[str, Callable[[], Forecaster]] = {
 FALLBACK = "relex"
 """What forecasts where no model fits."""
 
-LINE_HORIZONS = (5, 10, 20)
-"""Checkpoints ahead that are tried with a forecaster that was not trained."""
+PARTS = (0.25, 0.5, 1.0)
+"""How far ahead an extrapolation is tried, in units of the path so far: no further than it has
+come. Five times as far it drives units into saturation, where tests find it better and PPO then
+learns nothing any more."""
 
 
 def jump_forecaster(source: str | Path, target: str | None = None) -> Forecaster:
@@ -128,10 +130,13 @@ def default_horizons(forecaster: Forecaster, elapsed: int) -> list[int]:
     """Checkpoints ahead to try, for a history that has gone on for some.
 
     One where forecasts lead to one behaviour. Of a model of a run's own future an eighth of the
-    training paths, half of them, and what is left of them.
+    training paths, half of them, and what is left of them. Of an extrapolation a quarter, half and
+    all of what has passed.
     """
     if not isinstance(forecaster, TrainedForecaster):
-        return [1] if leads_to_one_behaviour(forecaster) else list(LINE_HORIZONS)
+        if leads_to_one_behaviour(forecaster):
+            return [1]
+        return sorted({max(1, int(part * elapsed)) for part in PARTS})
     whole = forecaster.num_checkpoints - 1
     if leads_to_one_behaviour(forecaster):
         return [whole]

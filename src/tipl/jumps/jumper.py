@@ -23,8 +23,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MAX_HISTORY = 64
 """Checkpoints of a run that are remembered; the oldest ones are forgotten first."""
 
-LEAST_FOR_A_LINE = 4
-"""Checkpoints before a forecaster that extrapolates a history is tried: two are mostly noise."""
+LEAST_FOR_A_LINE = 8
+"""Checkpoints before a forecaster that extrapolates a history is tried: few are mostly noise."""
 
 COUNTERS = ("jump_steps", "jumps", "rollbacks")
 """What is counted of each run: environment steps of tests, jumps, and those that were undone."""
@@ -95,7 +95,8 @@ class Jumper:
         self.evaluate = evaluate
         self.spacing = config.spacing or _trained_spacing(forecaster, rollout_steps)
         trained = isinstance(forecaster, TrainedForecaster)
-        enough = LEAST_FOR_A_LINE if forecaster.min_history > 1 and not trained else 1
+        self.extrapolates = forecaster.min_history > 1 and not trained
+        enough = LEAST_FOR_A_LINE if self.extrapolates else 1
         self.min_history = max(forecaster.min_history, enough)
         one = 1 if leads_to_one_behaviour(forecaster) else None
         self.max_jumps = config.max_jumps or one
@@ -220,11 +221,15 @@ class Jumper:
         return horizons, np.concatenate([params[None], self._guarded(ahead, params)])
 
     def _guarded(self, ahead: Array, params: Array) -> Array:
-        """Forecasts `[H, P]` whose action noise is neither gone nor more than it was."""
+        """Forecasts `[H, P]` whose action noise is neither gone nor more than it was.
+
+        An extrapolation leaves it alone: it would only shrink, and the run would explore no more.
+        """
         if self.layout is not None and "log_std" in self.layout.names:
             at = self.layout.slices["log_std"]
             highest = np.maximum(params[at], self.config.min_log_std)
-            ahead[:, at] = np.clip(ahead[:, at], self.config.min_log_std, highest)
+            noise = np.clip(ahead[:, at], self.config.min_log_std, highest)
+            ahead[:, at] = params[at] if self.extrapolates else noise
         return ahead
 
     def _test(self, runs: Array, candidates: list[Array]) -> list[tuple[Array, int]]:

@@ -360,6 +360,24 @@ def test_it_stands_aside_where_forecasts_cannot_be_tested() -> None:
     assert callback.jumps.jumper.counters["jump_steps"][0] == 2 * 4 * 5
 
 
+def test_tests_see_what_the_environment_gives() -> None:
+    inside = DummyVecEnv(
+        [
+            lambda: gym.wrappers.NormalizeReward(
+                gym.wrappers.NormalizeObservation(gym.make(PENDULUM))
+            )
+        ]
+    )
+    callback = ForecastCallback(PENDULUM)
+    ppo(DummyVecEnv([normalised])).learn(10, callback=callback)
+    assert callback.jumps is not None
+    assert callback.jumps.jumper.counters["jumps"].tolist() == [1]
+    assert 1900 < callback.jumps.jumper.counters["jump_steps"][0] < 2500
+    np.testing.assert_allclose(
+        callback.jumps.normaliser.statistics[0], get_task(PENDULUM).observation_mean, atol=1e-3
+    )
+
+
 def test_wrong_uses_are_explained() -> None:
     with pytest.raises(TiplError, match="ForecastCallback has no option 'often'"):
         ForecastCallback(PENDULUM, often=3)

@@ -294,6 +294,16 @@ def test_the_run_s_normaliser_is_found_set_and_restored(kind: str) -> None:
     assert normaliser.unsettled
 
 
+def test_several_normalisers_are_refused() -> None:
+    normalised = gym.wrappers.NormalizeObservation
+    twice = VecNormalize(DummyVecEnv([lambda: normalised(pendulum())]))
+    each = DummyVecEnv([lambda: normalised(pendulum())] * 2)
+    for env in (twice, each):
+        with pytest.raises(TiplError, match="2 wrappers were found that each normalise"):
+            RunNormaliser(env, 4)
+    assert RunNormaliser(DummyVecEnv([lambda: normalised(pendulum())]), 4).moments is not None
+
+
 @pytest.mark.parametrize("kind", PLAIN)
 def test_a_run_without_a_normaliser_is_left_alone(kind: str) -> None:
     normaliser = RunNormaliser(PLAIN[kind](), 4)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tipl.envs import make_task
 from tipl.errors import TiplError
-from tipl.integrations.run_normaliser import RunNormaliser, wrappers
+from tipl.integrations.run_normaliser import RunNormaliser, all_wrappers, wrappers
 from tipl.integrations.torch_agent import agent_of_cleanrl
 from tipl.integrations.torch_jumps import JumpReport, TorchJumps, another_environment
 from tipl.jump_config import JumpConfig
@@ -78,7 +78,8 @@ class ForecastHook:
         self.jumps: TorchJumps | None = None
         self.report: JumpReport | None = None
         self.episodes_seen = 0
-        _check_one_normaliser(envs)
+        size = int(np.prod(self.test_env.observation_space.shape or ()))
+        self.normaliser = RunNormaliser(envs, size)
 
     def before_rollout(
         self, agent: nn.Module, optimizer: torch.optim.Optimizer, global_step: int
@@ -95,11 +96,10 @@ class ForecastHook:
             Environment steps so far, with those of this call's tests.
         """
         if self.jumps is None:
-            size = int(np.prod(self.test_env.observation_space.shape or ()))
             self.jumps = TorchJumps(
                 self.config,
                 agent_of_cleanrl(agent, optimizer),
-                RunNormaliser(self.envs, size),
+                self.normaliser,
                 self.task,
                 self.test_env,
                 1,  # a rollout's steps are not known here: a rollout is a checkpoint
@@ -156,7 +156,7 @@ class ForecastHook:
     def _last_return(self) -> float:
         """Mean return of the episodes that ended since the last call; NaN if it is not known."""
         counters = [
-            wrapper for wrapper in _all_wrappers(self.envs) if hasattr(wrapper, "return_queue")
+            wrapper for wrapper in all_wrappers(self.envs) if hasattr(wrapper, "return_queue")
         ]
         count = sum(int(counter.episode_count) for counter in counters)
         new, self.episodes_seen = count - self.episodes_seen, count
@@ -183,21 +183,3 @@ class ForecastHook:
 
     def _test_env(self) -> gym.Env[Any, Any]:
         return another_environment(self._spec().id, **self._spec().kwargs)
-
-
-def _all_wrappers(envs: Any) -> list[Any]:
-    """All wrappers of a vector and of each of its members."""
-    found = list(wrappers(envs))
-    members = [member for wrapper in found for member in getattr(wrapper, "envs", [])[1:]]
-    return found + [wrapper for member in members for wrapper in wrappers(member)]
-
-
-def _check_one_normaliser(envs: Any) -> None:
-    """Raises a TiplError unless at most one thing normalises observations."""
-    count = sum(hasattr(wrapper, "obs_rms") for wrapper in _all_wrappers(envs))
-    if count > 1:
-        raise TiplError(
-            f"{count} wrappers were found that each normalise observations by statistics of their "
-            "own, so that no weights fit all environments; use one environment, or "
-            "gymnasium.wrappers.vector.NormalizeObservation around the vector"
-        )

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["RunNormaliser", "wrappers"]
+from tipl.errors import TiplError
+
+__all__ = ["RunNormaliser", "all_wrappers", "wrappers"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,6 +30,9 @@ class RunNormaliser:
     Args:
         env: the run's environment, with its wrappers.
         size: observed values, O.
+
+    Raises:
+        TiplError: several things normalise, or something does in another process.
     """
 
     def __init__(self, env: Any, size: int) -> None:
@@ -35,12 +40,16 @@ class RunNormaliser:
         self.moments: Any = None
         self.epsilon = 0.0
         self.clip = np.inf
-        for wrapper in wrappers(env):
-            moments = getattr(wrapper, "obs_rms", None)
-            if moments is not None and getattr(wrapper, "norm_obs", True):
-                self.moments, self.epsilon = moments, float(wrapper.epsilon)
-                self.clip = float(getattr(wrapper, "clip_obs", np.inf))
-                break
+        found = [wrapper for wrapper in all_wrappers(env) if _normalises(wrapper)]
+        if len(found) > 1:
+            raise TiplError(
+                f"{len(found)} wrappers were found that each normalise observations by statistics "
+                "of their own, so that no weights fit them all; use one around the whole vector: "
+                "VecNormalize, or gymnasium.wrappers.vector.NormalizeObservation"
+            )
+        for wrapper in found:
+            self.moments, self.epsilon = wrapper.obs_rms, float(wrapper.epsilon)
+            self.clip = float(getattr(wrapper, "clip_obs", np.inf))
 
     @property
     def statistics(self) -> tuple[Float[np.ndarray, " O"], Float[np.ndarray, " O"]]:
@@ -86,6 +95,32 @@ class RunNormaliser:
         if self.moments is not None and snapshot is not None:
             self.moments.mean, self.moments.var = np.copy(snapshot[0]), np.copy(snapshot[1])
             self.moments.count = snapshot[2]
+
+
+def _normalises(wrapper: Any) -> bool:
+    """Whether a wrapper normalises observations by running statistics that can be reached."""
+    if hasattr(wrapper, "remotes"):  # a vector whose members are in processes of their own
+        try:
+            wrapper.get_attr("obs_rms")
+        except AttributeError:
+            return False
+        raise TiplError(
+            "observations are normalised by environments in other processes, whose statistics "
+            "cannot be set; use VecNormalize around the vector"
+        )
+    return getattr(wrapper, "obs_rms", None) is not None and getattr(wrapper, "norm_obs", True)
+
+
+def all_wrappers(env: Any) -> list[Any]:
+    """All wrappers of an environment, and those of each member of a vector."""
+    found = list(wrappers(env))
+    members = [member for wrapper in found for member in _members(wrapper)[1:]]
+    return found + [wrapper for member in members for wrapper in wrappers(member)]
+
+
+def _members(env: Any) -> list[Any]:
+    """The environments of a vector that are in this process."""
+    return list(env.__dict__.get("envs", ()))  # a wrapper would hand on its inner one's
 
 
 def wrappers(env: Any) -> Iterator[Any]:

@@ -36,6 +36,10 @@ __all__ = ["ForecastCallback"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+LEFT_OUT = ("Monitor", "RecordEpisodeStatistics", "NormalizeObservation", "NormalizeReward")
+"""Wrappers that an environment for tests goes without: its observations and rewards are raw."""
+
+
 class ForecastCallback(BaseCallback):
     """Lets a PPO run jump to forecasts of its weights where these are better.
 
@@ -103,10 +107,10 @@ class ForecastCallback(BaseCallback):
         self.jumps, self.trained = None, self.model
         try:
             test_env, task = self._test_env(), self._task()
+            normaliser = RunNormaliser(self.training_env, _observation_size(test_env))
         except TiplError as error:
             warnings.warn(f"tipl stands aside: {error}", stacklevel=2)
             return
-        normaliser = RunNormaliser(self.training_env, _observation_size(test_env))
         self.jumps = TorchJumps(
             self.config,
             agent_of_sb3(self.model),
@@ -226,7 +230,7 @@ class ForecastCallback(BaseCallback):
         if self.eval_env is None:
             spec = copy.deepcopy(self._spec())
             spec.additional_wrappers = tuple(
-                wrapper for wrapper in spec.additional_wrappers if wrapper.name != "Monitor"
+                wrapper for wrapper in spec.additional_wrappers if wrapper.name not in LEFT_OUT
             )
             lost = [w.name for w in spec.additional_wrappers if w.kwargs is None]
             if lost:

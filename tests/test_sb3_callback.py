@@ -361,13 +361,10 @@ def test_it_stands_aside_where_forecasts_cannot_be_tested() -> None:
 
 
 def test_tests_see_what_the_environment_gives() -> None:
-    inside = DummyVecEnv(
-        [
-            lambda: gym.wrappers.NormalizeReward(
-                gym.wrappers.NormalizeObservation(gym.make(PENDULUM))
-            )
-        ]
-    )
+    def normalised() -> gym.Env[Any, Any]:
+        env = gym.wrappers.NormalizeObservation(gym.make(PENDULUM))
+        return gym.wrappers.NormalizeReward(env)
+
     callback = ForecastCallback(PENDULUM)
     ppo(DummyVecEnv([normalised])).learn(10, callback=callback)
     assert callback.jumps is not None

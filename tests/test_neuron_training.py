@@ -206,7 +206,7 @@ def test_a_model_remembers_how_it_was_trained(
     config = TrainConfig(**options | {"num_steps": 60})
     assert settings["train"] == dataclasses.asdict(config)
     assert settings.keys() == {
-        "curves", "env_steps", "elite", "train", "datasets", "high_return",
+        "curves", "env_steps", "elite", "train", "datasets", "high_return", "steps_per_checkpoint",
     }  # fmt: skip
     assert (model.task, model.num_checkpoints, model.targets) == (TASK, T, ("elite", "own"))
     assert [m.config.context for m in model.models.values()] == [1, 4]

@@ -686,6 +686,18 @@ def test_rivals_need_what_they_jump_to(tmp_path: Path) -> None:
     assert keys == list(WHAT)
 
 
+@pytest.mark.parametrize(
+    ("everywhere", "once"), [(True, {"copy"}), (False, {"copy", "pptb", "nino"})]
+)
+def test_some_rivals_have_one_architecture(
+    tmp_path: Path, everywhere: bool, once: set[str]
+) -> None:
+    config = AccelerationConfig(
+        "Hopper-v4", model="m", nino="n", paths="p", rivals_at_every_width=everywhere
+    )
+    assert {method.key for method in config.methods(tmp_path) if not method.any_width} == once
+
+
 def test_options_beat_the_task_and_quick() -> None:
     config = acceleration_config("HalfCheetah-v4", quick=True, num_trials=5, seed=None)
     assert (config.num_trials, config.total_steps, config.widths) == (5, 20_480, (64, 32))

@@ -55,6 +55,8 @@ class AccelerationConfig:
     """model that forecasts, or its directory (default: the one that ships for the task, if any)"""
     nino: str | None = None
     """directory of a neural-graph nowcaster (default: that rival is left out)"""
+    rivals_at_every_width: bool = True
+    """train PPTB and NiNo with every architecture, not with the first alone"""
     paths: str | None = None
     """dataset whose best policy of a training trial is copied (default: that rival is left out)"""
 
@@ -72,19 +74,21 @@ class AccelerationConfig:
         Args:
             best_policy: directory of the policy that is copied.
         """
+        everywhere = self.rivals_at_every_width
         blind = ("--jumps.no-gate", "--jumps.max-jumps", "1")
         found = [Method(PPO_ALONE, "ppo", ())]
         if self.paths is not None:
             copied = ("--jumps.forecaster", str(best_policy), *blind)
             found.append(Method("best stored policy, copied", "copy", copied, any_width=False))
         found.append(
-            Method("PPTB", "pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1")),
+            Method("PPTB", "pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1"), everywhere),
         )
         found.append(Method("RELEX, gated", "relex", ("--jumps.forecaster", "relex")))
         if self.nino is not None:
             every = str(max(8, 4 * self.checkpoint_interval))
             often = ("--jumps.no-gate", "--jumps.every", every, "--jumps.horizons", "5")
-            found.append(Method("NiNo", "nino", ("--jumps.forecaster", self.nino, *often)))
+            nino = ("--jumps.forecaster", self.nino, *often)
+            found.append(Method("NiNo", "nino", nino, everywhere))
         if self.forecaster is not None:
             ours = ("--jumps.forecaster", self.forecaster)
             found.append(Method("NeuronTransformer, gated", "ours", ours))
@@ -101,7 +105,11 @@ class AccelerationConfig:
 
 TASKS: dict[str, dict[str, Any]] = {
     "InvertedPendulum-v4": {"num_trials": 32, "total_steps": 61_440, "episodes": 2},
-    "HalfCheetah-v4": {"total_steps": 1_000_000, "checkpoint_interval": 8},
+    "HalfCheetah-v4": {
+        "total_steps": 1_000_000,
+        "checkpoint_interval": 8,
+        "rivals_at_every_width": False,
+    },
     "Hopper-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
     "Swimmer-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
 }

@@ -16,6 +16,7 @@ from result_pages import markdown, results_folder, section_lines, write_numbers
 from tyro.conf import Positional
 from update_collection_docs import RESULTS, ROOT, replace_between
 
+from tipl.acceleration.config import acceleration_config
 from tipl.acceleration.outcome import Comparison, load_comparison
 from tipl.acceleration.report import comparison_report
 
@@ -28,6 +29,8 @@ def command_of(found: Comparison) -> str:
     config = found.config
     options = {"--model": config.model, "--nino": config.nino, "--paths": config.paths}
     given = [word for pair in options.items() if pair[1] is not None for word in pair]
+    if config.widths != acceleration_config(config.env_id).widths:
+        given += ["--widths", *config.widths]
     return shlex.join(["tipl", "accelerate", config.env_id, *map(str, given)])
 
 

@@ -687,7 +687,7 @@ def test_rivals_need_what_they_jump_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("everywhere", "once"), [(True, {"copy"}), (False, {"copy", "pptb", "nino"})]
+    ("everywhere", "once"), [(True, {"copy"}), (False, {"copy", "pptb", "nino", "ours-blind"})]
 )
 def test_some_rivals_have_one_architecture(
     tmp_path: Path, everywhere: bool, once: set[str]

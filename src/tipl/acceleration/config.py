@@ -56,7 +56,8 @@ class AccelerationConfig:
     nino: str | None = None
     """directory of a neural-graph nowcaster (default: that rival is left out)"""
     rivals_at_every_width: bool = True
-    """train PPTB and NiNo with every architecture, not with the first alone"""
+    """train PPTB, NiNo and the model without a gate with every architecture, not with the first
+    alone"""
     paths: str | None = None
     """dataset whose best policy of a training trial is copied (default: that rival is left out)"""
 
@@ -92,7 +93,8 @@ class AccelerationConfig:
         if self.forecaster is not None:
             ours = ("--jumps.forecaster", self.forecaster)
             found.append(Method("NeuronTransformer, gated", "ours", ours))
-            found.append(Method("NeuronTransformer, no gate", "ours-blind", (*ours, *blind)))
+            once = (*ours, *blind)
+            found.append(Method("NeuronTransformer, no gate", "ours-blind", once, everywhere))
         return found
 
     @property

@@ -51,8 +51,9 @@ def accelerate(
         model: the model that forecasts (default: the one that ships for the task, if any)
         nino: directory of a neural-graph nowcaster, a rival (default: left out)
         paths: dataset whose best policy is copied, a rival (default: left out)
-        rivals_at_every_width: train PPTB and NiNo with every architecture (default: as the task
-            has it; HalfCheetah-v4 takes long, and has them with the first alone)
+        rivals_at_every_width: train PPTB, NiNo and the model without a gate with every
+            architecture (default: as the task has it; HalfCheetah-v4 takes long, and has them
+            with the first alone)
     """
     config = acceleration.acceleration_config(
         env_id,

@@ -11,7 +11,7 @@ import pytest
 from tipl import Policy, TiplError
 from tipl.baselines import BestStoredPolicy
 from tipl.evaluation import Episodes
-from tipl.forecast import Forecaster
+from tipl.forecast import Forecaster, TrainedForecaster
 from tipl.jumps import JumpConfig, Jumper, Jumps, check_fits, fitting_forecaster, jump_forecaster
 from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
 from tipl.jumps.gate import best_choice
@@ -221,6 +221,15 @@ def test_histories_are_as_far_apart_as_the_model_learned() -> None:
         one.before_rollout(params + i, np.array([0]), np.array([np.nan]))
     # a path begins anew with each jump: the checkpoint before, plus 5, is the first one
     assert forecaster.seen[0, :, 0].tolist() == [9.0, 8.0]
+
+
+def test_every_rollout_is_a_checkpoint_where_its_steps_are_not_known() -> None:
+    model = jump_forecaster(PENDULUM)
+    assert isinstance(model, TrainedForecaster)
+    model.settings["steps_per_checkpoint"] = 4 * STEPS
+    for steps, spacing in ((STEPS, 4), (8 * STEPS, 1), (None, 1)):
+        one = Jumper(JumpConfig(forecaster="m"), model, 1, LAYOUT, Scores(), steps)
+        assert one.spacing == spacing
 
 
 def test_a_path_begins_anew_after_a_jump() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.integrations.run_normaliser import RunNormaliser, all_wrappers, wrappers
 from tipl.integrations.torch_agent import agent_of_cleanrl
-from tipl.integrations.torch_jumps import JumpReport, TorchJumps, another_environment
+from tipl.integrations.torch_jumps import (
+    JumpReport,
+    TorchJumps,
+    another_environment,
+    known_task,
+)
 from tipl.jump_config import JumpConfig
 from tipl.options import config_from_options
-from tipl.tasks import TaskSpec
 
 __all__ = ["ForecastHook"]
 
@@ -73,7 +75,7 @@ class ForecastHook:
             options = {**options, "forecaster": str(model)}
         self.config = config_from_options(JumpConfig, config, options, "ForecastHook")
         self.envs, self.gamma, self.gae_lambda, self.seed = envs, gamma, gae_lambda, seed
-        self.task = self._task()
+        self.task = known_task(self._spec)
         self.test_env = eval_env if eval_env is not None else self._test_env()
         self.jumps: TorchJumps | None = None
         self.report: JumpReport | None = None
@@ -102,13 +104,9 @@ class ForecastHook:
                 self.normaliser,
                 self.task,
                 self.test_env,
-                1,  # a rollout's steps are not known here: a rollout is a checkpoint
+                None,  # a rollout's steps are the script's own business
                 self.seed,
             )
-            if self.jumps.fallback is not None:
-                warnings.warn(
-                    f"{self.jumps.fallback}: {self.jumps.name} forecasts instead", stacklevel=2
-                )
         self.report = self.jumps.before_rollout(global_step, self._last_return())
         return global_step + self.report.steps
 
@@ -160,9 +158,9 @@ class ForecastHook:
         ]
         count = sum(int(counter.episode_count) for counter in counters)
         new, self.episodes_seen = count - self.episodes_seen, count
-        if new == 0 or new < len(counters):
+        if new < max(1, len(counters)):
             return np.nan
-        each = max(1, new // len(counters))
+        each = new // len(counters)
         return float(np.mean([r for c in counters for r in list(c.return_queue)[-each:]]))
 
     def _spec(self) -> Any:
@@ -173,13 +171,6 @@ class ForecastHook:
                 "made for tests; give ForecastHook an eval_env like them"
             )
         return spec
-
-    def _task(self) -> TaskSpec | None:
-        """What the script trains on; None if it is nothing that tipl's models could know."""
-        try:
-            return make_task(self._spec().id)
-        except TiplError:
-            return None
 
     def _test_env(self) -> gym.Env[Any, Any]:
         return another_environment(self._spec().id, **self._spec().kwargs)

@@ -12,14 +12,17 @@ import numpy as np
 import torch
 
 from tipl import storage
-from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.integrations.run_normaliser import RunNormaliser
 from tipl.integrations.torch_agent import agent_of_sb3
-from tipl.integrations.torch_jumps import JumpReport, TorchJumps, another_environment
+from tipl.integrations.torch_jumps import (
+    JumpReport,
+    TorchJumps,
+    another_environment,
+    known_task,
+)
 from tipl.jump_config import JumpConfig
 from tipl.options import config_from_options
-from tipl.tasks import TaskSpec
 
 try:
     from stable_baselines3.common.callbacks import BaseCallback
@@ -106,7 +109,7 @@ class ForecastCallback(BaseCallback):
             return  # the same run goes on
         self.jumps, self.trained = None, self.model
         try:
-            test_env, task = self._test_env(), self._task()
+            test_env, task = self._test_env(), known_task(self._spec)
             normaliser = RunNormaliser(self.training_env, _observation_size(test_env))
         except TiplError as error:
             warnings.warn(f"tipl stands aside: {error}", stacklevel=2)
@@ -120,10 +123,6 @@ class ForecastCallback(BaseCallback):
             self.model.n_steps * self.model.n_envs,
             self.seed,
         )
-        if self.jumps.fallback is not None:
-            warnings.warn(
-                f"{self.jumps.fallback}: {self.jumps.name} forecasts instead", stacklevel=2
-            )
         if self.state_file is not None and self.state_file.exists() and self.num_timesteps:
             self.jumps.set_state(storage.read_tensors(self.state_file, "jumps of a run")[0])
 
@@ -217,13 +216,6 @@ class ForecastCallback(BaseCallback):
                 "give ForecastCallback an eval_env like it"
             )
         return spec
-
-    def _task(self) -> TaskSpec | None:
-        """What the run is trained on; None if it is nothing that tipl's models could know."""
-        try:
-            return make_task(self._spec().id)
-        except TiplError:
-            return None
 
     def _test_env(self) -> gym.Env[Any, Any]:
         """An environment like the run's, before `VecNormalize`."""

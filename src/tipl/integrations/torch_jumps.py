@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tipl.baselines import BestStoredPolicy
+from tipl.envs import make_task
 from tipl.envs.mujoco_warnings import silent_mujoco
 from tipl.errors import TiplError
 from tipl.evaluation import Episodes, episode_seed
@@ -24,7 +25,7 @@ from tipl.jumps import Jumper, fitting_forecaster
 from tipl.policy import Policy
 from tipl.tasks import TaskSpec
 
-__all__ = ["JumpReport", "TorchJumps", "another_environment"]
+__all__ = ["JumpReport", "TorchJumps", "another_environment", "known_task"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -68,6 +69,18 @@ def another_environment(spec: Any, **arguments: Any) -> gym.Env[Any, Any]:
         return gym.make(spec, **arguments)
 
 
+def known_task(find_spec: Callable[[], Any]) -> TaskSpec | None:
+    """What a run is trained on; None if it is nothing that tipl's models could know.
+
+    Args:
+        find_spec: gives the Gymnasium spec of the run's environments, or raises a TiplError.
+    """
+    try:
+        return make_task(find_spec().id)
+    except TiplError:
+        return None
+
+
 class TorchJumps:
     """Lets a run jump to forecasts of its weights, and go on as correct PPO.
 
@@ -81,12 +94,12 @@ class TorchJumps:
         normaliser: of the run's observations.
         task: what the run is trained on, without a normaliser; None if tipl does not know it.
         test_env: an environment for tests, whose observations are raw.
-        rollout_steps: environment steps of a rollout.
+        rollout_steps: environment steps of a rollout; None if they are not known.
         seed: of the tests' episodes.
 
     Attributes:
         fallback: why another forecaster takes the place of the one that was asked for; None if
-            none does.
+            none does. It is said as a warning.
 
     Raises:
         TiplError: there is no such forecaster, or an option is impossible.
@@ -99,7 +112,7 @@ class TorchJumps:
         normaliser: RunNormaliser,
         task: TaskSpec | None,
         test_env: gym.Env[Any, Any],
-        rollout_steps: int,
+        rollout_steps: int | None,
         seed: int = 0,
     ) -> None:
         dataclasses.replace(config, forecaster=config.forecaster or "relex").check()
@@ -108,15 +121,12 @@ class TorchJumps:
         forecaster, self.fallback = fitting_forecaster(
             config, self._policy(), None if task is None else task.env_id
         )
+        if self.fallback is not None:
+            warnings.warn(f"{self.fallback}: {forecaster.name} forecasts instead", stacklevel=3)
         self.in_frozen_frame = isinstance(forecaster, TrainedForecaster | BestStoredPolicy)
         self.jumper = Jumper(config, forecaster, 1, agent.layout, self._evaluate, rollout_steps)
         self.fresh = False  # jumped, and the critic not refitted yet
         self.before: tuple[Any, Any] | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of what forecasts."""
-        return self.jumper.forecaster.name
 
     def before_rollout(self, env_steps: int, last_return: float) -> JumpReport:
         """Undoes the last jump if it did worse, and jumps if it is time and worth it.

@@ -79,7 +79,8 @@ class Jumper:
         evaluate: runs policies for E episodes each, given their weights `[M, P]`, the runs
             `[M]` that they belong to, and a number that all tests at one time share; NaN where
             something went wrong.
-        rollout_steps: environment steps of a run in one rollout.
+        rollout_steps: environment steps of a run in one rollout; None if they are not known, and
+            every rollout is a checkpoint unless `config.spacing` says otherwise.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Jumper:
         num_runs: int,
         layout: ParamLayout | None,
         evaluate: Callable[[Array, Array, int], Episodes],
-        rollout_steps: int,
+        rollout_steps: int | None,
     ) -> None:
         self.config, self.forecaster, self.layout = config, forecaster, layout
         self.evaluate = evaluate
@@ -138,8 +139,9 @@ class Jumper:
         if alive is not None:
             due &= alive
         new, tries = params.copy(), []
-        for run, try_, weights in self._try(np.flatnonzero(due), params):
+        for try_, weights in self._try(np.flatnonzero(due), params):
             tries.append(try_)
+            run = try_.run
             self.arrays["jump_steps"][run] += try_.steps_spent
             self.arrays["test_steps"][run] = try_.steps_spent
             if try_.accepted:
@@ -188,12 +190,12 @@ class Jumper:
         patience[run] = 2 * patience[run] if in_vain else self.config.every
         self.arrays["next_try"][run] = self.rollouts + patience[run]
 
-    def _try(self, runs: Array, params: Array) -> list[tuple[int, JumpTry, Array]]:
+    def _try(self, runs: Array, params: Array) -> list[tuple[JumpTry, Array]]:
         """The tries of some runs, each with the weights that it would go on with."""
         candidates = [self._candidates(int(run), params[run]) for run in runs]
         if not self.config.gate:
             return [
-                (int(run), JumpTry(int(run), horizons[0], True, np.nan, np.nan, 0), weights[1])
+                (JumpTry(int(run), horizons[0], True, np.nan, np.nan, 0), weights[1])
                 for run, (horizons, weights) in zip(runs, candidates, strict=True)
                 if np.isfinite(weights[1]).all()
             ]
@@ -207,7 +209,7 @@ class Jumper:
             after = float(means[1:].max()) if np.isfinite(means[1:]).any() else np.nan
             horizon = 0 if choice == 0 else horizons[choice - 1]
             try_ = JumpTry(int(run), horizon, choice > 0, float(means[0]), after, steps)
-            found.append((int(run), try_, weights[choice]))
+            found.append((try_, weights[choice]))
         return found
 
     def _candidates(self, run: int, params: Array) -> tuple[list[int], Array]:
@@ -291,7 +293,7 @@ class Jumper:
         self.history = state["history"].copy()
 
 
-def _trained_spacing(forecaster: Forecaster, rollout_steps: int) -> int:
+def _trained_spacing(forecaster: Forecaster, rollout_steps: int | None) -> int:
     """Rollouts between two checkpoints of the paths that a forecaster was trained on; or 1."""
     steps = forecaster.steps_per_checkpoint if isinstance(forecaster, TrainedForecaster) else None
-    return 1 if steps is None else max(1, round(steps / rollout_steps))
+    return 1 if steps is None or rollout_steps is None else max(1, round(steps / rollout_steps))

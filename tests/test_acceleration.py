@@ -684,18 +684,19 @@ def test_rivals_need_what_they_jump_to(tmp_path: Path) -> None:
     keys = [method.key for method in full.methods(tmp_path)]
     assert keys == ["ppo", "copy", "pptb", "relex", "nino", "ours", "ours-blind"]
     assert keys == list(WHAT)
+    one_architecture = [method.key for method in full.methods(tmp_path) if not method.any_width]
+    assert one_architecture == ["copy"]
 
 
 @pytest.mark.parametrize(
-    ("everywhere", "once"), [(True, {"copy"}), (False, {"copy", "pptb", "nino", "ours-blind"})]
+    ("total_steps", "early"), [(61_440, ("--jumps.min-history", "7")), (200_704, ())]
 )
-def test_some_rivals_have_one_architecture(
-    tmp_path: Path, everywhere: bool, once: set[str]
+def test_extrapolations_begin_early_in_short_trials(
+    tmp_path: Path, total_steps: int, early: tuple[str, ...]
 ) -> None:
-    config = AccelerationConfig(
-        "Hopper-v4", model="m", nino="n", paths="p", rivals_at_every_width=everywhere
-    )
-    assert {method.key for method in config.methods(tmp_path) if not method.any_width} == once
+    methods = AccelerationConfig("Hopper-v4", total_steps=total_steps).methods(tmp_path)
+    (relex,) = (method for method in methods if method.key == "relex")
+    assert relex.options == ("--jumps.forecaster", "relex", *early)
 
 
 def test_options_beat_the_task_and_quick() -> None:

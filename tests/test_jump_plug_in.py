@@ -32,6 +32,8 @@ STEPS = 64
 FAST_PPO = PPOConfig(num_steps=STEPS, num_minibatches=4, update_epochs=2, learning_rate=3e-3)
 ITERATIONS = 8
 HIDDEN = (8, 6)
+OFTEN: dict[str, Any] = {"every": 1, "budget": 9.0, "horizons": (1, 2), "min_history": 3}
+"""Tries of an extrapolation as soon and as often as it may be."""
 
 
 class Shifted(Forecaster):
@@ -215,7 +217,7 @@ def test_without_rollback_a_jump_stands() -> None:
 
 @pytest.mark.parametrize("at", [1, 2, 5])
 def test_goes_on_from_its_state_as_if_never_interrupted(at: int) -> None:
-    config = jumps(every=1, budget=9.0, horizons=(1, 2))
+    config = jumps(**OFTEN)
     undisturbed = learning(config)
     train(undisturbed, at)
     resumed = learning(None)
@@ -243,7 +245,7 @@ OPTIONS: dict[str, Any] = {
 
 def test_a_collection_stores_what_forecasts_did(tmp_path: Path) -> None:
     paths = collect(
-        PENDULUM, out=tmp_path / "a", jumps=jumps(every=1, budget=9.0, horizons=(1, 2)), **OPTIONS
+        PENDULUM, out=tmp_path / "a", jumps=jumps(**OFTEN), **OPTIONS
     )
     counts = paths.jump_counts()
     assert set(counts) == {"jump_steps", "jumps", "rollbacks"}
@@ -260,7 +262,7 @@ def test_a_collection_stores_what_forecasts_did(tmp_path: Path) -> None:
 
 
 def test_a_killed_collection_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    options = OPTIONS | {"jumps": jumps(every=1, budget=9.0, horizons=(1, 2)), "num_trials": 2}
+    options = OPTIONS | {"jumps": jumps(**OFTEN), "num_trials": 2}
     whole = collect(PENDULUM, out=tmp_path / "whole", **options)
     shutil.copytree(whole.directory, tmp_path / "again")
     for part in (tmp_path / "again" / "parts").iterdir():

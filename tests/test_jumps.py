@@ -156,7 +156,7 @@ def test_a_jump_keeps_action_noise_between_its_bounds() -> None:
 
 def test_an_extrapolation_leaves_action_noise_alone() -> None:
     at, line = LAYOUT.slices["log_std"], jump_forecaster("line")
-    one = jumper(Scores(), forecaster=line, every=1, gate=False, rollback=False)
+    one = jumper(Scores(), forecaster=line, min_history=8, gate=False, rollback=False)
     params = np.zeros((1, P), np.float32)
     for i in range(8):
         params[:] = -0.1 * i
@@ -207,10 +207,16 @@ def test_a_copied_policy_is_jumped_to_once_unless_it_is_undone() -> None:
     assert sum(bool(jumps.jumped.any()) for jumps in done) > 1
 
 
-def test_forecasters_of_lines_wait_for_a_history() -> None:
-    line = jump_forecaster("line")
-    one = jumper(Scores(), forecaster=line, every=1, rollback=False)
-    assert tried(rollouts(one, 10))[0] == 7
+@pytest.mark.parametrize(("asked", "first"), [(None, 31), (8, 7), (1, 1), (70, 69)])
+def test_forecasters_of_lines_wait_for_a_history(asked: int | None, first: int) -> None:
+    line = jump_forecaster("line")  # needs two checkpoints; no more than 64 are remembered
+    one = jumper(Scores(), forecaster=line, every=1, min_history=asked, rollback=False)
+    assert tried(rollouts(one, first + 3))[0] == first
+
+
+def test_after_a_jump_a_history_is_waited_for_again() -> None:
+    one = jumper(Scores(), every=1, min_history=5, rollback=False)
+    assert tried(rollouts(one, 14)) == [4, 8, 12]
 
 
 def test_histories_are_as_far_apart_as_the_model_learned() -> None:
@@ -354,6 +360,7 @@ def test_what_is_tried_by_default() -> None:
         ({"every": 3}, "jumps were given every but no forecaster"),
         ({"forecaster": "relex", "every": 0}, "every of the jumps is 0; expected at least 1"),
         ({"forecaster": "relex", "episodes": 0}, "episodes of the jumps is 0"),
+        ({"forecaster": "relex", "min_history": 0}, "min_history of the jumps is 0; expected at"),
         ({"forecaster": "relex", "margin": -1.0}, "margin of the jumps is -1.0; expected 0"),
         ({"forecaster": "relex", "budget": float("nan")}, "budget of the jumps is nan"),
         ({"forecaster": "relex", "horizons": (0, 3)}, "horizons of .0, 3. checkpoints"),

@@ -33,6 +33,9 @@ class JumpConfig:
     without the gate"""
     spacing: int | None = None
     """rollouts between the checkpoints of a history (default: as the model was trained, or 1)"""
+    min_history: int | None = None
+    """checkpoints of a run before its first try, and after a jump before the next one (default: as
+    many as the forecaster needs, and 32 for one that extrapolates)"""
     max_jumps: int | None = None
     """jumps of a run that are not undone, at most (default: 1 where all forecasts lead to one
     behaviour, as those of elite and of a copied policy do)"""
@@ -40,8 +43,9 @@ class JumpConfig:
     """run each forecast for some episodes, and jump only if one is better than staying"""
     episodes: int = 2
     """episodes of the present policy and of each forecast in a test"""
-    margin: float = 1.0
-    """standard errors by which a forecast has to be better"""
+    margin: float = 3.0
+    """standard errors by which a forecast has to be better: with 3, one of 23 tests of three
+    worthless forecasts passes; with 1, one of 3"""
     budget: float = 0.05
     """share of a run's steps that its tests may take; the first test is free of it"""
     rollback: bool = True
@@ -64,7 +68,8 @@ class JumpConfig:
                     f"jumps were given {' and '.join(given)} but no forecaster, so weights would "
                     "stay as PPO makes them; give a forecaster, such as HalfCheetah-v4 or relex"
                 )
-        least = {"every": 1, "episodes": 1, "critic_epochs": 0, "spacing": 1, "max_jumps": 1}
+        least = {"every": 1, "episodes": 1, "critic_epochs": 0}
+        least |= {"spacing": 1, "max_jumps": 1, "min_history": 1}
         for name, lowest in least.items():
             value = getattr(self, name)
             if value is not None and value < lowest:

@@ -9,6 +9,7 @@ from typing import Any
 from tipl.errors import TiplError
 from tipl.forecast import shipped_models
 from tipl.policy import check_hidden_sizes
+from tipl.ppo import PPOConfig
 
 __all__ = ["PPO_ALONE", "AccelerationConfig", "Method", "acceleration_config"]
 
@@ -55,9 +56,6 @@ class AccelerationConfig:
     """model that forecasts, or its directory (default: the one that ships for the task, if any)"""
     nino: str | None = None
     """directory of a neural-graph nowcaster (default: that rival is left out)"""
-    rivals_at_every_width: bool = True
-    """train PPTB, NiNo and the model without a gate with every architecture, not with the first
-    alone"""
     paths: str | None = None
     """dataset whose best policy of a training trial is copied (default: that rival is left out)"""
 
@@ -75,27 +73,30 @@ class AccelerationConfig:
         Args:
             best_policy: directory of the policy that is copied.
         """
-        everywhere = self.rivals_at_every_width
         blind = ("--jumps.no-gate", "--jumps.max-jumps", "1")
         found = [Method(PPO_ALONE, "ppo", ())]
         if self.paths is not None:
             copied = ("--jumps.forecaster", str(best_policy), *blind)
             found.append(Method("best stored policy, copied", "copy", copied, any_width=False))
-        found.append(
-            Method("PPTB", "pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1"), everywhere),
-        )
-        found.append(Method("RELEX, gated", "relex", ("--jumps.forecaster", "relex")))
+        found.append(Method("PPTB", "pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1")))
+        relex = ("--jumps.forecaster", "relex", *self._early_if_short())
+        found.append(Method("RELEX, gated", "relex", relex))
         if self.nino is not None:
             every = str(max(8, 4 * self.checkpoint_interval))
             often = ("--jumps.no-gate", "--jumps.every", every, "--jumps.horizons", "5")
             nino = ("--jumps.forecaster", self.nino, *often)
-            found.append(Method("NiNo", "nino", nino, everywhere))
+            found.append(Method("NiNo", "nino", nino))
         if self.forecaster is not None:
             ours = ("--jumps.forecaster", self.forecaster)
             found.append(Method("NeuronTransformer, gated", "ours", ours))
             once = (*ours, *blind)
-            found.append(Method("NeuronTransformer, no gate", "ours-blind", once, everywhere))
+            found.append(Method("NeuronTransformer, no gate", "ours-blind", once))
         return found
+
+    def _early_if_short(self) -> tuple[str, ...]:
+        """Lets extrapolations begin early in trials that would be half over otherwise."""
+        iterations = self.total_steps // PPOConfig().num_steps
+        return () if iterations >= 64 else ("--jumps.min-history", str(max(2, iterations // 4)))
 
     @property
     def forecaster(self) -> str | None:
@@ -107,11 +108,7 @@ class AccelerationConfig:
 
 TASKS: dict[str, dict[str, Any]] = {
     "InvertedPendulum-v4": {"num_trials": 32, "total_steps": 61_440, "episodes": 2},
-    "HalfCheetah-v4": {
-        "total_steps": 1_000_000,
-        "checkpoint_interval": 8,
-        "rivals_at_every_width": False,
-    },
+    "HalfCheetah-v4": {"total_steps": 1_000_000, "checkpoint_interval": 8},
     "Hopper-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
     "Swimmer-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
 }

@@ -29,7 +29,6 @@ def accelerate(
     model: str | None = None,
     nino: str | None = None,
     paths: str | None = None,
-    rivals_at_every_width: bool | None = None,
 ) -> None:
     """Train by PPO with jumps to forecasts of the weights, beside PPO alone and rivals.
 
@@ -51,9 +50,6 @@ def accelerate(
         model: the model that forecasts (default: the one that ships for the task, if any)
         nino: directory of a neural-graph nowcaster, a rival (default: left out)
         paths: dataset whose best policy is copied, a rival (default: left out)
-        rivals_at_every_width: train PPTB, NiNo and the model without a gate with every
-            architecture (default: as the task has it; HalfCheetah-v4 takes long, and has them
-            with the first alone)
     """
     config = acceleration.acceleration_config(
         env_id,
@@ -66,7 +62,6 @@ def accelerate(
         model=model,
         nino=nino,
         paths=paths,
-        rivals_at_every_width=rivals_at_every_width,
     )
     command = shlex.join(["tipl", *sys.argv[1:]])
     found = acceleration.accelerate(config, out, fresh=fresh, threads=threads, command=command)

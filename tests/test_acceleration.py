@@ -623,8 +623,8 @@ def test_a_second_run_reuses_all_stages_and_prints_the_headline(
         raise AssertionError("a stage was done again")
 
     monkeypatch.setattr(stages_module, "_run_tipl", never)
-    monkeypatch.setattr("tipl.acceleration.write_report", lambda report, path: None)
-    monkeypatch.setattr("tipl.acceleration.save_figures", lambda report, directory: None)
+    monkeypatch.setattr("tipl.report.write_report", lambda report, path: None)
+    monkeypatch.setattr("tipl.report.save_figures", lambda report, directory: None)
     main(
         [
             *("accelerate", PENDULUM, "--out", str(made.directory), "--num-trials", "2"),
@@ -669,7 +669,7 @@ def test_unknown_tasks_write_nothing(tmp_path: Path) -> None:
 
 def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(TiplError, match="holds other files than a comparison's"):
+    with pytest.raises(TiplError, match="holds other files than those of `tipl accelerate`"):
         accelerate(CONFIG, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

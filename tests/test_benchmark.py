@@ -95,8 +95,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports are not drawn again."""
-    monkeypatch.setattr("tipl.benchmark.write_report", lambda report, path: None)
-    monkeypatch.setattr("tipl.benchmark.save_figures", lambda report, directory: None)
+    monkeypatch.setattr("tipl.report.write_report", lambda report, path: None)
+    monkeypatch.setattr("tipl.report.save_figures", lambda report, directory: None)
 
 
 # --- the whole -------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,14 @@ from tipl.integrations.cleanrl import ForecastHook
 from tipl.integrations.torch_agent import agent_of_cleanrl
 from tipl.tasks import get_task
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning"),
+]
 
 ROOT = Path(__file__).parents[1]
 PENDULUM = "InvertedPendulum-v4"
 T = 40  # steps of a rollout
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Agent(nn.Module):

@@ -244,9 +244,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def test_a_collection_stores_what_forecasts_did(tmp_path: Path) -> None:
-    paths = collect(
-        PENDULUM, out=tmp_path / "a", jumps=jumps(**OFTEN), **OPTIONS
-    )
+    paths = collect(PENDULUM, out=tmp_path / "a", jumps=jumps(**OFTEN), **OPTIONS)
     counts = paths.jump_counts()
     assert set(counts) == {"jump_steps", "jumps", "rollbacks"}
     for count in counts.values():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,18 +17,11 @@ from tipl.models.neuron_transformer import Conditions, NeuronTransformer, Neuron
 B, L, O, A, T = 2, 5, 5, 3, 12  # networks, checkpoints seen, inputs, outputs, whole path  # noqa: E741
 WIDTH = 16
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 contexts = pytest.mark.parametrize("context", [1, 4])
 architectures = pytest.mark.parametrize("hidden_sizes", [(16,), (16, 24), (8, 12, 10)])
 memories = pytest.mark.parametrize("memory", [0, 40])  # 40: output layers are fitted
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Arrays this small gain nothing from threads, which on a busy machine wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def new_model(seed: int = 0, **changes: Any) -> NeuronTransformer:

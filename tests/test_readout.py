@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,16 +16,9 @@ from tipl.models.readout import INITIAL_RIDGE, LeastSquaresReadout
 
 B, L, O, A, S = 2, 3, 4, 2, 30  # networks, checkpoints, inputs, outputs, observations  # noqa: E741
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 architectures = pytest.mark.parametrize("hidden_sizes", [(5,), (3, 6), (6, 2, 5)])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Arrays this small gain nothing from threads, which on a busy machine wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

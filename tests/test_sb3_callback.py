@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +28,13 @@ from tipl.tasks import get_task
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning"),
+]
 
 PENDULUM = "InvertedPendulum-v4"
 STEPS = 64
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pendulums(normalise: bool = False, env_id: str = PENDULUM) -> Any:

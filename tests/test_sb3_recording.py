@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,16 @@ from tipl.integrations.sb3_collection import collect_with_sb3
 from tipl.integrations.sb3_recording import PathRecorder
 from tipl.paths import read_metadata, verify
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning"),
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 PENDULUM = "InvertedPendulum-v4"
 STEPS = 64
 ROLLOUTS = 9
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model(seed: int, normalise: bool = False, **options: Any) -> PPO:

@@ -141,6 +141,6 @@ def test_a_real_command_is_a_process_with_its_own_time_and_memory(tmp_path: Path
 def test_a_place_that_is_taken(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     for fresh in (False, True):
-        with pytest.raises(TiplError, match="holds other files than a benchmark's"):
+        with pytest.raises(TiplError, match="holds other files than those of `tipl benchmark`"):
             prepare_run(tmp_path, fresh, "benchmark")
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -291,6 +291,17 @@ class PPO:
 
     # --- update ----------------------------------------------------------------------------
 
+    def advantages_and_returns(self, rollout: Rollout) -> tuple[Array, Array]:
+        """Advantages of a rollout's actions, and what its values shall become, `[T, N]` each."""
+        return advantages_and_returns(
+            rollout.rewards,
+            rollout.values,
+            rollout.next_values,
+            rollout.dones,
+            self.config.gamma,
+            self.config.gae_lambda,
+        )
+
     def update(self, rollout: Rollout) -> None:
         """Improves every trial's weights on its own rollout, `update_epochs` times over.
 
@@ -300,14 +311,7 @@ class PPO:
         config = self.config
         if self.plug_in is not None:
             self.plug_in.before_update(self, rollout)
-        advantages, returns = advantages_and_returns(
-            rollout.rewards,
-            rollout.values,
-            rollout.next_values,
-            rollout.dones,
-            config.gamma,
-            config.gae_lambda,
-        )
+        advantages, returns = self.advantages_and_returns(rollout)
         learning_rate = config.learning_rate
         if config.anneal_lr:
             learning_rate *= 1.0 - self.iteration / self.num_iterations

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from tipl.atomic import write_bytes_atomically
 from tipl.errors import TiplError
 from tipl.figure_style import ACCENT, MODELS, NARROW, WIDE, figure_svg, save_figure
-from tipl.results import Result, format_bounds, format_number, pivot
+from tipl.results import Result, format_bounds, format_number, pivot, write_results
 
 __all__ = [
     "Cell",
@@ -35,7 +35,6 @@ __all__ = [
     "Table",
     "pivot_table",
     "render_report",
-    "save_figures",
     "write_report",
 ]
 
@@ -222,6 +221,17 @@ def save_figures(report: Report, directory: Path) -> None:
             words = "".join(c if c.isalnum() else " " for c in section.title.lower()).split()
             name = f"{number:02d}-{'-'.join(words)}"
             save_figure(section.figure(width=WIDE), directory, name)
+
+
+def write_report_with_figures(report: Report, directory: Path) -> None:
+    """Writes `report.html`, its numbers as `results.jsonl`, and its figures as `figures`.
+
+    Raises:
+        TiplError: a file cannot be written.
+    """
+    write_results(directory / "results.jsonl", report.results)
+    write_report(report, directory / "report.html")
+    save_figures(report, directory / "figures")
 
 
 def _draw(section: Section, number: int) -> tuple[Markup, Markup] | None:

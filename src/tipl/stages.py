@@ -24,22 +24,24 @@ from rich.text import Text
 
 from tipl import storage
 from tipl.atomic import explained
+from tipl.envs import make_task
 from tipl.errors import TiplError
+from tipl.options import thread_count
 
-__all__ = ["CommandStages", "Stages", "prepare_run"]
+__all__ = ["CommandStages", "Stages", "begin_commands", "prepare_run"]
 
 Made = TypeVar("Made")
 
 FILE = "stages.json"
 
 
-def prepare_run(directory: Path, fresh: bool, kind: str) -> None:
+def prepare_run(directory: Path, fresh: bool, command: str) -> None:
     """Makes a run's directory; with `fresh`, removes what an earlier run left in it.
 
     Args:
         directory: of the run.
         fresh: start over.
-        kind: what makes such runs, for the message: `"demo"` or `"benchmark"`.
+        command: of tipl that makes such runs, for the message: `"demo"` or `"benchmark"`.
 
     Raises:
         TiplError: the directory holds something else, or cannot be used. Nothing has been removed
@@ -49,7 +51,8 @@ def prepare_run(directory: Path, fresh: bool, kind: str) -> None:
     with explained("use", directory):
         if directory.exists() and any(directory.iterdir()) and not stages.exists():
             raise TiplError(
-                f"{directory} holds other files than a {kind}'s; choose another --out, or remove it"
+                f"{directory} holds other files than those of `tipl {command}`; choose another "
+                "--out, or remove it"
             )
         if fresh and directory.exists():
             shutil.rmtree(directory)
@@ -225,3 +228,33 @@ def _run_tipl(words: list[str], quiet: bool) -> tuple[int, resource.struct_rusag
 def _megabytes(peak: int) -> int:
     """The largest resident memory, which macOS counts in bytes and others in kilobytes."""
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
+
+
+def begin_commands(
+    command: str,
+    env_id: str,
+    out: str | Path | None,
+    *,
+    fresh: bool,
+    threads: int | None,
+    progress: bool,
+) -> CommandStages:
+    """What does the stages of a long command of tipl on a task; all that can be is checked first.
+
+    Args:
+        command: such as `"benchmark"`.
+        env_id: the task.
+        out: directory; by default `runs/`, the command and the task.
+        fresh: remove an earlier run's results from the directory first.
+        threads: of each stage.
+        progress: show the stages.
+
+    Raises:
+        TiplError: there is no such task, the number of threads is impossible, or the directory
+            holds something else. Nothing has been removed then.
+    """
+    make_task(env_id)
+    thread_count(threads)
+    directory = Path("runs") / command / env_id if out is None else Path(out)
+    prepare_run(directory, fresh, command)
+    return CommandStages(directory, Console(stderr=True, quiet=not progress))

@@ -14,11 +14,9 @@ from tipl.acceleration.outcome import Comparison, load_comparison
 from tipl.acceleration.report import comparison_report
 from tipl.acceleration.tables import headline_results
 from tipl.acceleration.trials import Record, write_record
-from tipl.envs import make_task
-from tipl.options import thread_count
-from tipl.report import save_figures, write_report
-from tipl.results import results_table, write_results
-from tipl.stages import CommandStages, prepare_run
+from tipl.report import write_report_with_figures
+from tipl.results import results_table
+from tipl.stages import begin_commands
 
 __all__ = [
     "AccelerationConfig",
@@ -55,19 +53,15 @@ def accelerate(
         TiplError: the directory holds something else, an option is impossible, a stage failed, or
             fewer than two trials diverged under no method.
     """
-    make_task(config.env_id)
-    thread_count(threads)  # before the first stage, not after minutes of work
-    directory = Path("runs") / "accelerate" / config.env_id if out is None else Path(out)
-    prepare_run(directory, fresh, "comparison")
-    stages = CommandStages(directory, Console(stderr=True, quiet=not progress))
+    stages = begin_commands(
+        "accelerate", config.env_id, out, fresh=fresh, threads=threads, progress=progress
+    )
+    directory = stages.directory
     AccelerationJob(directory, config, stages, threads).run()
     command = command or shlex.join(["tipl", "accelerate", config.env_id, "--out", str(directory)])
     write_record(directory, Record(config, command, model_cost(config)))
     found = load_comparison(directory)
-    write_results(directory / "results.jsonl", found.results)
-    report = comparison_report(found)
-    write_report(report, directory / "report.html")
-    save_figures(report, directory / "figures")
+    write_report_with_figures(comparison_report(found), directory)
     return found
 
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from rich.console import Console
-
 from tipl.benchmark.config import BenchmarkConfig, benchmark_config
 from tipl.benchmark.job import BenchmarkJob
 from tipl.benchmark.outcome import Benchmark, load_benchmark
 from tipl.benchmark.report import benchmark_report
-from tipl.envs import make_task
-from tipl.options import thread_count
-from tipl.report import save_figures, write_report
-from tipl.results import write_results
-from tipl.stages import CommandStages, prepare_run
+from tipl.report import write_report_with_figures
+from tipl.stages import begin_commands
 
 __all__ = ["Benchmark", "BenchmarkConfig", "benchmark", "benchmark_config"]
 
@@ -45,16 +40,12 @@ def benchmark(
     Raises:
         TiplError: the directory holds something else, an option is impossible, or a stage failed.
     """
-    make_task(config.env_id)
-    thread_count(threads)  # before the first stage, not after minutes of work
-    directory = Path("runs") / "benchmark" / config.env_id if out is None else Path(out)
-    prepare_run(directory, fresh, "benchmark")
-    stages = CommandStages(directory, Console(stderr=True, quiet=not progress))
+    stages = begin_commands(
+        "benchmark", config.env_id, out, fresh=fresh, threads=threads, progress=progress
+    )
+    directory = stages.directory
     BenchmarkJob(directory, config, stages, threads).run()
     command = command or shlex.join(["tipl", "benchmark", config.env_id, "--out", str(directory)])
     found = load_benchmark(directory, config, command)
-    write_results(directory / "results.jsonl", found.results)
-    report = benchmark_report(found)
-    write_report(report, directory / "report.html")
-    save_figures(report, directory / "figures")
+    write_report_with_figures(benchmark_report(found), directory)
     return found

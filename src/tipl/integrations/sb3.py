@@ -14,6 +14,7 @@ import torch
 from tipl import storage
 from tipl.errors import TiplError
 from tipl.integrations.run_normaliser import RunNormaliser
+from tipl.integrations.sb3_required import sb3_required
 from tipl.integrations.torch_agent import agent_of_sb3
 from tipl.integrations.torch_jumps import (
     JumpReport,
@@ -24,15 +25,10 @@ from tipl.integrations.torch_jumps import (
 from tipl.jump_config import JumpConfig
 from tipl.options import config_from_options
 
-try:
+with sb3_required("tipl.integrations.sb3"):
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
     from stable_baselines3.common.vec_env import VecNormalize
-except ImportError as error:
-    raise TiplError(
-        "tipl.integrations.sb3 needs stable-baselines3, which is not installed; "
-        "`pip install 'tipl[sb3]'` brings it"
-    ) from error
 
 __all__ = ["ForecastCallback"]
 

@@ -16,20 +16,16 @@ from tipl.collect_config import CollectConfig
 from tipl.collection import default_directory
 from tipl.errors import TiplError
 from tipl.integrations.sb3_recording import PathRecorder
+from tipl.integrations.sb3_required import sb3_required
 from tipl.paths import PathDataset, PathMetadata
 from tipl.paths.parts import parts_present
 from tipl.progress import CollectionProgress
 
-try:
+with sb3_required("tipl collect --from-sb3"):
     from stable_baselines3 import PPO
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
     from stable_baselines3.common.vec_env import DummyVecEnv
-except ImportError as error:
-    raise TiplError(
-        "collecting with stable-baselines3 needs it, and it is not installed; "
-        "`pip install 'tipl[sb3]'` brings it"
-    ) from error
 
 __all__ = ["collect_with_sb3"]
 

@@ -13,20 +13,16 @@ from tipl.errors import TiplError
 from tipl.integrations.observation_frames import refolded
 from tipl.integrations.run_normaliser import RunNormaliser
 from tipl.integrations.sb3_policies import check_actions, readable_agent, task_of
+from tipl.integrations.sb3_required import sb3_required
 from tipl.integrations.torch_agent import TorchAgent
 from tipl.paths import PathMetadata
 from tipl.paths.metadata import library_versions
 from tipl.paths.parts import create_dataset, part_ranges, write_part
 from tipl.tasks import TaskSpec
 
-try:
+with sb3_required("tipl.integrations.sb3_recording"):
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-except ImportError as error:
-    raise TiplError(
-        "tipl.integrations.sb3_recording needs stable-baselines3, which is not installed; "
-        "`pip install 'tipl[sb3]'` brings it"
-    ) from error
 
 __all__ = ["PathRecorder"]
 

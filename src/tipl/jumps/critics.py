@@ -11,7 +11,7 @@ from tipl import kernels
 from tipl.adam import StackedAdam
 from tipl.policy import ParamLayout, stacked_mlp
 from tipl.ppo import PPO
-from tipl.rollout import Rollout, advantages_and_returns
+from tipl.rollout import Rollout
 
 __all__ = ["refit_critics"]
 
@@ -46,14 +46,7 @@ def refit_critics(
     # [T, N, O] -> [n, T, O]
     observations = np.ascontiguousarray(rollout.observations[:, trials].swapaxes(0, 1))
     for first in range(0, epochs, EPOCHS_OF_TARGETS):
-        _, returns = advantages_and_returns(
-            rollout.rewards,
-            rollout.values,
-            rollout.next_values,
-            rollout.dones,
-            config.gamma,
-            config.gae_lambda,
-        )
+        _, returns = ppo.advantages_and_returns(rollout)
         targets = np.ascontiguousarray(returns[:, trials].T)  # [T, N] -> [n, T]
         for epoch in range(first, min(first + EPOCHS_OF_TARGETS, epochs)):
             order = np.random.default_rng((seed, epoch)).permutation(config.num_steps)

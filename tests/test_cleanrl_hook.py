@@ -144,17 +144,18 @@ def test_a_jump_that_does_worse_is_undone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(agent_of_cleanrl(agent, optimizer).params(), before)
 
 
-def test_the_last_return_is_that_of_the_episodes_since_the_last_call() -> None:
+def test_the_last_episodes_are_those_since_the_last_call() -> None:
     envs, agent, _, hook = script({"model": "relex"})
-    assert math.isnan(hook._last_return())
+    assert all(map(math.isnan, hook._last_episodes()))
     rollout(envs, agent)
-    returns = list(envs.envs[0].env.return_queue)
+    counter = envs.envs[0].env
+    returns, lengths = list(counter.return_queue), list(counter.length_queue)
     assert len(returns) > 1
-    assert hook._last_return() == pytest.approx(np.mean(returns))
-    assert math.isnan(hook._last_return())
+    assert hook._last_episodes() == pytest.approx((np.mean(returns), np.mean(lengths)))
+    assert all(map(math.isnan, hook._last_episodes()))
     rollout(envs, agent)
-    new = list(envs.envs[0].env.return_queue)[len(returns) :]
-    assert hook._last_return() == pytest.approx(np.mean(new))
+    new = [list(queue)[len(returns) :] for queue in (counter.return_queue, counter.length_queue)]
+    assert hook._last_episodes() == pytest.approx((np.mean(new[0]), np.mean(new[1])))
 
 
 def test_wrong_uses_are_explained() -> None:

@@ -129,6 +129,23 @@ def test_reset_moments_step_like_a_new_adam() -> None:
     assert old.num_steps.tolist() == [8, 1]
 
 
+def test_tests_are_foreseen_by_the_last_episodes() -> None:
+    ppo = learning(jumps(), Shifted())
+    assert isinstance(ppo.plug_in, ForecastJumps)
+    told: list[Any] = []
+    before_rollout = ppo.plug_in.jumper.before_rollout
+
+    def listen(*arguments: Any) -> Any:
+        told.append(arguments[-1])
+        return before_rollout(*arguments)
+
+    ppo.plug_in.jumper.before_rollout = listen  # type: ignore[method-assign]
+    rollout = ppo.rollout()
+    assert rollout.num_episodes.min() > 1
+    ppo.update(rollout)
+    np.testing.assert_allclose(told[0], STEPS / rollout.num_episodes)
+
+
 def test_the_critic_is_refitted_before_the_actor_moves() -> None:
     ppo = learning(None)
     rollout = ppo.rollout()

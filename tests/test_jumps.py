@@ -14,7 +14,7 @@ from tipl.evaluation import Episodes
 from tipl.forecast import Forecaster, TrainedForecaster
 from tipl.jumps import JumpConfig, Jumper, Jumps, check_fits, fitting_forecaster, jump_forecaster
 from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
-from tipl.jumps.gate import best_choice
+from tipl.jumps.gate import best_forecast
 from tipl.policy import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -86,22 +86,66 @@ def tried(done: list[Jumps]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("returns", "margin", "choice"),
+    ("returns", "row", "errors"),
     [
-        ([[1.0, 3.0], [4.0, 6.0], [2.0, 4.0]], 1.0, 1),  # pooled variance 2: a gain of 3 > 1.41
-        ([[1.0, 3.0], [4.0, 6.0], [2.0, 4.0]], 2.5, 0),  # ... but not more than 3.54
-        ([[1.0, 3.0], [1.0, 3.0]], 0.0, 0),  # equal is not better
-        ([[1.0, 3.0], [0.0, 1.0]], 0.0, 0),
-        ([[1.0], [1.5]], 9.0, 1),  # of one episode no variance is known
-        ([[1.0, 1.0], [np.nan, np.nan], [2.0, 2.0]], 1.0, 2),
-        ([[1.0, 1.0], [np.nan, np.nan]], 0.0, 0),
-        ([[np.nan, 1.0], [2.0, 2.0]], 1.0, 1),  # the present policy cannot even act
+        ([[1.0, 3.0], [4.0, 6.0], [2.0, 4.0]], 1, 3 / np.sqrt(2)),  # the pooled variance is 2
+        ([[1.0, 3.0], [0.0, 1.0]], 1, -1.5 / np.sqrt(1.25)),
+        ([[1.0, 3.0], [1.0, 3.0]], 1, 0.0),
+        ([[2.0, 2.0], [2.0, 2.0]], 1, 0.0),
+        ([[2.0, 2.0], [1.0, 1.0]], 1, -np.inf),
+        ([[1.0], [1.5]], 1, np.inf),  # of one episode no variance is known
+        ([[1.0, 1.0], [np.nan, np.nan], [2.0, 2.0]], 2, np.inf),
+        ([[1.0, 1.0], [np.nan, np.nan]], 1, -np.inf),
+        ([[np.nan, 1.0], [2.0, 2.0]], 1, np.inf),  # the present policy cannot even act
     ],
 )
-def test_a_forecast_has_to_be_better_by_the_margin(
-    returns: list[list[float]], margin: float, choice: int
+def test_gains_are_in_standard_errors(returns: list[list[float]], row: int, errors: float) -> None:
+    best, found = best_forecast(np.array(returns))
+    assert best == row
+    assert found == pytest.approx(errors)
+
+
+class Noisy:
+    """Episodes of the present policy, 0, and forecasts 2 and 7 ahead: new ones in each round."""
+
+    def __init__(self, rounds: list[dict[int, list[float]]]) -> None:
+        self.rounds, self.asked = rounds, []  # type: ignore[var-annotated]
+
+    def __call__(self, params: Array, runs: Array, when: int) -> Episodes:
+        horizons = [int(weight) for weight in params[:, 0]]
+        returns = np.array([self.rounds[len(self.asked)][horizon] for horizon in horizons])
+        self.asked.append((when, horizons))
+        return Episodes(returns, np.full(returns.shape, EPISODE))
+
+
+CLEAR = {0: [0.0, 2.0], 2: [9.0, 11.0], 7: [2.0, 4.0]}
+DOUBTFUL = {0: [0.0, 2.0], 2: [1.0, 3.0], 7: [2.0, 4.0]}  # 2 better, where 1.41 is the error
+WORTHLESS = {0: [0.0, 2.0], 2: [0.0, 2.0], 7: [-1.0, 3.0]}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "asked", "horizon", "steps"),
+    [
+        ([CLEAR], [[0, 2, 7]], 2, 6),
+        ([WORTHLESS], [[0, 2, 7]], 0, 6),
+        ([DOUBTFUL, DOUBTFUL, DOUBTFUL], [[0, 2, 7], [0, 7], [0, 7]], 7, 14),  # now 3.16 errors
+        ([DOUBTFUL, DOUBTFUL, {0: [0.0, 2.0], 7: [0.0, 2.0]}], [[0, 2, 7], [0, 7], [0, 7]], 0, 14),
+        ([DOUBTFUL, {0: [4.0, 6.0], 7: [2.0, 4.0]}], [[0, 2, 7], [0, 7]], 0, 10),
+    ],
+)
+def test_the_best_forecast_is_tested_again_where_there_is_doubt(
+    rounds: list[dict[int, list[float]]], asked: list[list[int]], horizon: int, steps: int
 ) -> None:
-    assert best_choice(np.array(returns), margin) == choice
+    tests = Noisy(rounds)
+    config = JumpConfig(forecaster="adds", horizons=(2, 7))
+    one = Jumper(config, Adds(), 1, LAYOUT, tests, STEPS)
+    jumps = one.before_rollout(np.zeros((1, P), np.float32), np.array([0]), np.array([np.nan]))
+    assert [horizons for _, horizons in tests.asked] == asked
+    assert len({when for when, _ in tests.asked}) == len(asked)  # other episodes each time
+    (try_,) = jumps.tries
+    assert (try_.horizon, try_.accepted) == (horizon, horizon > 0)
+    assert try_.steps_spent == steps * EPISODE
+    assert one.counters["jump_steps"].tolist() == [steps * EPISODE]
 
 
 def test_the_better_forecast_is_jumped_to() -> None:
@@ -191,6 +235,26 @@ def test_tests_stay_within_their_budget() -> None:
     assert tried(rollouts(one, 60)) == expected
     assert one.counters["jump_steps"].tolist() == [spent]
     assert spent / (60 * STEPS + spent) <= 0.1
+
+
+@pytest.mark.parametrize(("episode_steps", "again"), [(np.nan, 8), (10.0, 8), (30.0, 16)])
+def test_longer_episodes_make_the_next_test_wait(episode_steps: float, again: int) -> None:
+    """A test of 4 episodes took 40 steps; with 30 steps each it will take 120."""
+    one = Jumper(
+        JumpConfig(forecaster="adds", horizons=(5,), every=1, budget=0.1),
+        *(Adds(), 1, LAYOUT, Scores(sign=-1), STEPS),
+    )
+    params, tries = np.zeros((1, P), np.float32), []
+    for rollout in range(20):
+        jumps = one.before_rollout(
+            params,
+            np.array([rollout * STEPS + one.counters["jump_steps"][0]]),
+            np.array([np.nan]),
+            episode_steps=np.array([episode_steps]),
+        )
+        tries += [rollout] * len(jumps.tries)
+        one.arrays["next_try"][:] = 0  # nothing but the budget
+    assert tries[:2] == [0, again]
 
 
 def test_no_more_than_so_many_jumps_are_made() -> None:

@@ -164,6 +164,30 @@ def test_moments_of_the_moved_weights_are_reset_or_kept(
     assert all(p in state for p in agent.critic)
 
 
+def test_a_rollout_is_known_by_the_episodes_that_ended_in_it() -> None:
+    told: list[tuple[float, ...]] = []
+
+    class Listening(ForecastCallback):
+        def _on_training_start(self) -> None:
+            super()._on_training_start()
+            assert self.jumps is not None
+            before_rollout = self.jumps.before_rollout
+
+            def listen(*arguments: float) -> Any:
+                told.append(arguments[1:])
+                return before_rollout(*arguments)  # type: ignore[arg-type]
+
+            self.jumps.before_rollout = listen  # type: ignore[method-assign, assignment]
+
+    model = ppo(hidden=(8, 8))
+    model.learn(2 * STEPS, callback=Listening("relex"))
+    assert np.isnan(told[0]).all()
+    episodes = [(episode["r"], episode["l"]) for episode in model.ep_info_buffer or []]
+    first = [e for e, end in zip(episodes, np.cumsum(episodes, 0)[:, 1], strict=True) if end <= 64]
+    assert len(first) > 1
+    np.testing.assert_allclose(told[1], np.mean(first, axis=0))
+
+
 def test_an_undone_jump_leaves_no_trace(tmp_path: Path) -> None:
     model = ppo(pendulums(normalise=True), hidden=(8, 8))
     model.learn(STEPS)

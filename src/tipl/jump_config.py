@@ -42,7 +42,9 @@ class JumpConfig:
     gate: bool = True
     """run each forecast for some episodes, and jump only if one is better than staying"""
     episodes: int = 2
-    """episodes of the present policy and of each forecast in a test"""
+    """episodes of the present policy and of each forecast in a test; up to three times as many of
+    the best one and the present one, where it gains more than a standard error and less than the
+    margin"""
     margin: float = 3.0
     """standard errors by which a forecast has to be better: with 3, one of 23 tests of three
     worthless forecasts passes; with 1, one of 3"""

@@ -107,7 +107,7 @@ class ForecastHook:
                 None,  # a rollout's steps are the script's own business
                 self.seed,
             )
-        self.report = self.jumps.before_rollout(global_step, self._last_return())
+        self.report = self.jumps.before_rollout(global_step, *self._last_episodes())
         return global_step + self.report.steps
 
     def after_rollout(
@@ -151,17 +151,19 @@ class ForecastHook:
 
     # --- the run -----------------------------------------------------------------------------
 
-    def _last_return(self) -> float:
-        """Mean return of the episodes that ended since the last call; NaN if it is not known."""
+    def _last_episodes(self) -> tuple[float, float]:
+        """Mean return and steps of the episodes that ended since the last call; NaN if unknown."""
         counters = [
             wrapper for wrapper in all_wrappers(self.envs) if hasattr(wrapper, "return_queue")
         ]
         count = sum(int(counter.episode_count) for counter in counters)
         new, self.episodes_seen = count - self.episodes_seen, count
         if new < max(1, len(counters)):
-            return np.nan
+            return np.nan, np.nan
         each = new // len(counters)
-        return float(np.mean([r for c in counters for r in list(c.return_queue)[-each:]]))
+        queues = ("return_queue", "length_queue")
+        last = [[list(getattr(c, name))[-each:] for c in counters] for name in queues]
+        return float(np.mean(last[0])), float(np.mean(last[1]))
 
     def _spec(self) -> Any:
         spec = next((w.spec for w in wrappers(self.envs) if getattr(w, "spec", None)), None)

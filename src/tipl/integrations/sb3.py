@@ -91,7 +91,8 @@ class ForecastCallback(BaseCallback):
         self.state_file = None if state_file is None else Path(state_file)
         self.jumps: TorchJumps | None = None
         self.trained: object = None  # the model whose jumps they are
-        self.last_returns: list[float] = []  # of the episodes that ended in this rollout
+        # return and steps of the episodes that ended in this rollout
+        self.last_episodes: list[tuple[float, float]] = []
         self.truncated: list[tuple[int, int, torch.Tensor, float]] = []
         self.step = 0
 
@@ -125,9 +126,8 @@ class ForecastCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.jumps is None:
             return
-        known = self.last_returns
-        last_return = float(np.mean(known)) if known else np.nan
-        report = self.jumps.before_rollout(self.model.num_timesteps, last_return)
+        last = np.mean(self.last_episodes or [(np.nan, np.nan)], axis=0)
+        report = self.jumps.before_rollout(self.model.num_timesteps, *map(float, last))
         self.model.num_timesteps += report.steps
         self.num_timesteps = self.model.num_timesteps
         if report.accepted or report.undone:
@@ -135,7 +135,7 @@ class ForecastCallback(BaseCallback):
         self._log(report)
         if self.state_file is not None:
             storage.write_tensors(self.state_file, self.jumps.state(), {"kind": "jumps"})
-        self.last_returns, self.truncated, self.step = [], [], 0
+        self.last_episodes, self.truncated, self.step = [], [], 0
 
     def _on_step(self) -> bool:
         if self.jumps is None:
@@ -144,7 +144,7 @@ class ForecastCallback(BaseCallback):
             zip(self.locals["infos"], self.locals["dones"], strict=True)
         ):
             if "episode" in info:
-                self.last_returns.append(float(info["episode"]["r"]))
+                self.last_episodes.append((info["episode"]["r"], info["episode"]["l"]))
             if self.jumps.fresh and done and info.get("TimeLimit.truncated", False):
                 observation = torch.as_tensor(info["terminal_observation"])[None]
                 value = self._values(observation)[0]

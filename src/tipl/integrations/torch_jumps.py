@@ -128,12 +128,15 @@ class TorchJumps:
         self.fresh = False  # jumped, and the critic not refitted yet
         self.before: tuple[Any, Any] | None = None
 
-    def before_rollout(self, env_steps: int, last_return: float) -> JumpReport:
+    def before_rollout(
+        self, env_steps: int, last_return: float, episode_steps: float = np.nan
+    ) -> JumpReport:
         """Undoes the last jump if it did worse, and jumps if it is time and worth it.
 
         Args:
             env_steps: environment steps of the run so far, tests included.
             last_return: mean return of the episodes that ended in the last rollout; NaN if none.
+            episode_steps: their mean number of steps; NaN if none.
         """
         returns = np.array([last_return])
         undone = bool(self.jumper.judge(returns)[0])
@@ -141,7 +144,12 @@ class TorchJumps:
             self.agent.restore(self.before[0])
             self.normaliser.restore(self.before[1])
             self._scale_steps(False)
-        jumps = self.jumper.before_rollout(self._params()[None], np.array([env_steps]), returns)
+        jumps = self.jumper.before_rollout(
+            self._params()[None],
+            np.array([env_steps]),
+            returns,
+            episode_steps=np.array([episode_steps]),
+        )
         accepted = bool(jumps.jumped[0])
         if accepted:
             self._jump(jumps.params[0])

@@ -1,32 +1,128 @@
-"""The gate: whether one of several forecasts is worth a jump."""
+"""The gate: whether one of several forecasts is worth a jump, by running them."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
-__all__ = ["best_choice"]
+from tipl.evaluation import Episodes
+
+__all__ = ["Evaluate", "ForecastTest", "best_forecast", "run_tests"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+Evaluate = Callable[[Array, Array, int], Episodes]
+"""Runs policies for E episodes each, given their weights `[M, P]`, the runs `[M]` that they belong
+to, and a number that fixes the episodes' seeds; NaN where something went wrong."""
+
+DOUBT = 1.0
+"""Standard errors above which a gain that is not enough for a jump is worth more episodes."""
+
+ROUNDS = 3
+"""How often the present policy and the best forecast are run at most, E episodes each time."""
+
+APART = 1_000_000
+"""Between the seeds' numbers of two rounds: more than there are rollouts in a run."""
 
 
-def best_choice(returns: Float[np.ndarray, "C E"], margin: float) -> int:
-    """The row to go on with: 0, staying, unless another is better by enough.
+@dataclasses.dataclass
+class ForecastTest:
+    """What the present policy of a run, and forecasts of it, returned.
 
-    The forecast with the highest mean return is weighed against staying. It has to be better by
-    more than `margin` standard errors of the difference of two means of E episodes, whose variance
-    is pooled over all rows; of single episodes nothing is known of the variance, and any gain will
-    do.
+    Attributes:
+        run: which one.
+        horizons: checkpoints ahead of each of the C policies; 0 of the present one, in row 0.
+        weights: of the policies.
+        returns: episodic returns so far; NaN of a policy that cannot act.
+        steps: environment steps spent.
+    """
+
+    run: int
+    horizons: list[int]
+    weights: Float32[np.ndarray, "C P"]
+    returns: Float[np.ndarray, "C E"] = dataclasses.field(init=False)
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        self.returns = np.empty((len(self.weights), 0))
+
+    def keep(self, row: int) -> None:
+        """Forgets all policies but the present one and another one."""
+        rows = [0, row]
+        self.horizons = [self.horizons[i] for i in rows]
+        self.weights, self.returns = self.weights[rows], self.returns[rows]
+
+
+def run_tests(
+    tests: Sequence[ForecastTest], evaluate: Evaluate, episodes: int, margin: float, when: int
+) -> None:
+    """Runs all policies of some tests, and again, where it leaves doubt, the best and the present.
+
+    Doubt is a gain of more than one standard error that is not enough for a jump.
+
+    Args:
+        tests: of different runs; their returns and steps are written.
+        evaluate: runs policies.
+        episodes: of each policy, each time.
+        margin: standard errors that are enough.
+        when: what the episodes' seeds are fixed by.
+    """
+    _run(tests, evaluate, episodes, when)
+    for again in range(1, ROUNDS):
+        doubtful = []
+        for test in tests:
+            best, errors = best_forecast(test.returns)
+            if DOUBT < errors <= margin:
+                test.keep(best)
+                doubtful.append(test)
+        _run(doubtful, evaluate, episodes, when + again * APART)
+
+
+def _run(tests: Sequence[ForecastTest], evaluate: Evaluate, episodes: int, when: int) -> None:
+    """Runs all policies of some tests for so many episodes more."""
+    if not tests:
+        return
+    weights = np.concatenate([test.weights for test in tests])
+    runs = np.repeat([test.run for test in tests], [len(test.weights) for test in tests])
+    usable = np.isfinite(weights).all(axis=1)
+    returns = np.full((len(weights), episodes), np.nan)
+    lengths = np.zeros(returns.shape, np.int64)
+    returns[usable], lengths[usable] = evaluate(weights[usable], runs[usable], when)
+    ends = np.cumsum([len(test.weights) for test in tests])[:-1]
+    for test, own, steps in zip(
+        tests, np.split(returns, ends), np.split(lengths, ends), strict=True
+    ):
+        test.returns = np.concatenate([test.returns, own], axis=1)
+        test.steps += int(steps.sum())
+
+
+def best_forecast(returns: Float[np.ndarray, "C E"]) -> tuple[int, float]:
+    """The forecast with the highest mean return, and how surely it is better than staying.
+
+    What it gains is in standard errors of the difference of two means of E episodes, whose variance
+    is pooled over all rows. Of single episodes nothing is known of the variance: any gain is
+    infinitely many standard errors.
 
     Args:
         returns: episodic returns: row 0 of the present policy, the others of forecasts. A row with
             a value that is not finite is out of the question.
-        margin: standard errors.
+
+    Returns:
+        Its row, and standard errors: minus infinity if no forecast is usable, infinity if the
+        present policy is not.
     """
-    C, E = returns.shape
+    E = returns.shape[1]
     usable = np.isfinite(returns).all(axis=1)
     means = np.where(usable, np.where(usable[:, None], returns, 0.0).mean(axis=1), -np.inf)
-    best = int(means[1:].argmax()) + 1 if C > 1 else 0
+    best = int(means[1:].argmax()) + 1
     if not usable[0] or not usable[best]:
-        return best if usable[best] else 0
-    variance = returns[usable].var(axis=1, ddof=1).mean() if E > 1 else 0.0
-    standard_error = np.sqrt(2 * variance / E)
-    return best if means[best] - means[0] > margin * standard_error else 0
+        return best, np.inf if usable[best] else -np.inf
+    gain = float(means[best] - means[0])
+    variance = float(returns[usable].var(axis=1, ddof=1).mean()) if E > 1 else 0.0
+    if gain == 0 or variance == 0:
+        return best, np.inf * np.sign(gain) if gain else 0.0
+    return best, gain / float(np.sqrt(2 * variance / E))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from tipl.evaluation import Episodes
 from tipl.forecast import Forecaster, TrainedForecaster
 from tipl.jump_config import JumpConfig
 from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
-from tipl.jumps.gate import best_choice
+from tipl.jumps.gate import Evaluate, ForecastTest, best_forecast, run_tests
 from tipl.policy import ParamLayout
 
 __all__ = ["JumpTry", "Jumper", "Jumps"]
@@ -78,9 +76,7 @@ class Jumper:
         forecaster: of the runs' weights.
         num_runs: N.
         layout: of the weights; None where the forecaster does not ask for it.
-        evaluate: runs policies for E episodes each, given their weights `[M, P]`, the runs
-            `[M]` that they belong to, and a number that all tests at one time share; NaN where
-            something went wrong.
+        evaluate: runs policies for as many episodes as `config` says.
         rollout_steps: environment steps of a run in one rollout; None if they are not known, and
             every rollout is a checkpoint unless `config.spacing` says otherwise.
     """
@@ -91,7 +87,7 @@ class Jumper:
         forecaster: Forecaster,
         num_runs: int,
         layout: ParamLayout | None,
-        evaluate: Callable[[Array, Array, int], Episodes],
+        evaluate: Evaluate,
         rollout_steps: int | None,
     ) -> None:
         self.config, self.forecaster, self.layout = config, forecaster, layout
@@ -103,6 +99,8 @@ class Jumper:
         self.min_history = max(forecaster.min_history, enough)
         one = 1 if leads_to_one_behaviour(forecaster) else None
         self.max_jumps = config.max_jumps or one
+        horizons = config.horizons or default_horizons(forecaster, MAX_HISTORY)
+        self.num_policies = 1 + len(horizons)  # in a test
         N = num_runs
         self.rollouts = 0
         self.history = np.zeros((N, 0, 0), np.float32)  # [N, H, P], the newest last
@@ -113,7 +111,7 @@ class Jumper:
             "next_try": np.zeros(N, np.int64),  # the first rollout that may be tried before
             "reference": np.full(N, np.nan),  # what the next rollout has to return
             "pending": np.zeros(N, bool),  # whether the last jump is still to be judged
-            "test_steps": np.zeros(N, np.int64),  # of the last test: what the next one may take
+            "test_steps": np.zeros(N, np.int64),  # of the last test
             **{name: np.zeros(N, np.int64) for name in COUNTERS},
         }
 
@@ -125,6 +123,7 @@ class Jumper:
         env_steps: Int[np.ndarray, " N"],
         last_return: Float[np.ndarray, " N"],
         alive: Bool[np.ndarray, " N"] | None = None,
+        episode_steps: Float[np.ndarray, " N"] | None = None,
     ) -> Jumps:
         """What each run does next.
 
@@ -133,11 +132,13 @@ class Jumper:
             env_steps: environment steps that each has taken, tests included.
             last_return: mean return of each one's last rollout; NaN if no episode ended.
             alive: runs that may be tried; by default all.
+            episode_steps: how many steps an episode of each one's last rollout took, by which the
+                cost of a test is foreseen; NaN, or None for all, if that is not known.
         """
         due = np.zeros(len(params), bool)
         if self.rollouts % self.spacing == 0:  # forecasts are of checkpoints
             self._remember(params)
-            due = self._due(env_steps)
+            due = self._due(env_steps, episode_steps)
         if alive is not None:
             due &= alive
         new, tries = params.copy(), []
@@ -175,13 +176,16 @@ class Jumper:
         self.history[run, -1] = params
         self.arrays["length"][run] = self.arrays["elapsed"][run] = 1
 
-    def _due(self, env_steps: Array) -> Bool[np.ndarray, " N"]:
+    def _due(self, env_steps: Array, episode_steps: Array | None) -> Bool[np.ndarray, " N"]:
         """Runs for which it is time for a try."""
         arrays, config = self.arrays, self.config
         due = (self.rollouts >= arrays["next_try"]) & (arrays["elapsed"] >= self.min_history)
         due &= ~arrays["pending"]  # a jump is judged before the next one
-        spent = arrays["jump_steps"] + arrays["test_steps"]
-        due &= (spent <= config.budget * env_steps) | (spent == 0)
+        cost = arrays["test_steps"].astype(np.float64)  # as the last test, at least
+        if episode_steps is not None:  # an episode gets longer while a run learns not to fall
+            cost = np.fmax(cost, self.num_policies * config.episodes * episode_steps)
+        spent = arrays["jump_steps"]
+        due &= (spent + cost <= config.budget * env_steps) | (spent == 0)
         if self.max_jumps is not None:
             due &= arrays["jumps"] - arrays["rollbacks"] < self.max_jumps
         return np.asarray(due)
@@ -194,35 +198,35 @@ class Jumper:
 
     def _try(self, runs: Array, params: Array) -> list[tuple[JumpTry, Array]]:
         """The tries of some runs, each with the weights that it would go on with."""
-        candidates = [self._candidates(int(run), params[run]) for run in runs]
+        tests = [self._candidates(int(run), params[run]) for run in runs]
         if not self.config.gate:
             return [
-                (JumpTry(int(run), horizons[0], True, np.nan, np.nan, 0), weights[1])
-                for run, (horizons, weights) in zip(runs, candidates, strict=True)
-                if np.isfinite(weights[1]).all()
+                (JumpTry(test.run, test.horizons[1], True, np.nan, np.nan, 0), test.weights[1])
+                for test in tests
+                if np.isfinite(test.weights[1]).all()
             ]
-        tested = self._test(runs, [weights for _, weights in candidates])
+        config = self.config
+        run_tests(tests, self.evaluate, config.episodes, config.margin, self.rollouts)
         found = []
-        for run, (horizons, weights), (returns, steps) in zip(
-            runs, candidates, tested, strict=True
-        ):
-            choice = best_choice(returns, self.config.margin)
-            means = returns.mean(axis=1)
-            after = float(means[1:].max()) if np.isfinite(means[1:]).any() else np.nan
-            horizon = 0 if choice == 0 else horizons[choice - 1]
-            try_ = JumpTry(int(run), horizon, choice > 0, float(means[0]), after, steps)
-            found.append((try_, weights[choice]))
+        for test in tests:
+            best, errors = best_forecast(test.returns)
+            accepted = errors > config.margin
+            choice = best if accepted else 0
+            before, after = (float(test.returns[row].mean()) for row in (0, best))
+            try_ = JumpTry(test.run, test.horizons[choice], accepted, before, after, test.steps)
+            found.append((try_, test.weights[choice]))
         return found
 
-    def _candidates(self, run: int, params: Array) -> tuple[list[int], Array]:
-        """Horizons `[C - 1]`, and weights `[C, P]`: the present ones and a forecast for each."""
+    def _candidates(self, run: int, params: Array) -> ForecastTest:
+        """The present weights of a run, and a forecast for each horizon."""
         length, elapsed = (int(self.arrays[name][run]) for name in ("length", "elapsed"))
         horizons = list(self.config.horizons) or default_horizons(self.forecaster, elapsed - 1)
         if not self.config.gate:
             horizons = horizons[-1:]
         path = self.history[run, -length:]
         ahead = self.forecaster.forecast(path, horizons, layout=self.layout)
-        return horizons, np.concatenate([params[None], self._guarded(ahead, params)])
+        weights = np.concatenate([params[None], self._guarded(ahead, params)])  # [C, P]
+        return ForecastTest(run, [0, *horizons], weights)
 
     def _guarded(self, ahead: Array, params: Array) -> Array:
         """Forecasts `[H, P]` whose action noise is neither gone nor more than it was.
@@ -235,24 +239,6 @@ class Jumper:
             noise = np.clip(ahead[:, at], self.config.min_log_std, highest)
             ahead[:, at] = params[at] if self.extrapolates else noise
         return ahead
-
-    def _test(self, runs: Array, candidates: list[Array]) -> list[tuple[Array, int]]:
-        """Returns `[C, E]` of each run's candidates, NaN of unusable ones, and the steps spent."""
-        if not candidates:
-            return []
-        weights = np.concatenate(candidates)
-        owners = np.repeat(runs, [len(own) for own in candidates])
-        usable = np.isfinite(weights).all(axis=1)
-        returns = np.full((len(weights), self.config.episodes), np.nan)
-        lengths = np.zeros(returns.shape, np.int64)
-        returns[usable], lengths[usable] = self.evaluate(
-            weights[usable], owners[usable], self.rollouts
-        )
-        ends = np.cumsum([len(own) for own in candidates])[:-1]
-        return [
-            (own, int(steps.sum()))
-            for own, steps in zip(np.split(returns, ends), np.split(lengths, ends), strict=True)
-        ]
 
     # --- after a rollout ---------------------------------------------------------------------
 

@@ -59,8 +59,7 @@ class ForecastJumps(PlugIn):
             TiplError: there is no such forecaster, or it does not fit the trials' networks.
         """
         self._prepare(ppo)
-        nothing = np.full(len(ppo.trials), np.nan)
-        self._apply(ppo, self._next(ppo, nothing))
+        self._apply(ppo, self._next(ppo))
 
     def _prepare(self, ppo: PPO) -> None:
         """Makes what `start` and `set_state` go on from."""
@@ -89,12 +88,18 @@ class ForecastJumps(PlugIn):
         for name, array in _undoable(ppo).items():
             array[undone] = self.before[name][undone]
         if ppo.iteration < ppo.num_iterations:  # nothing would come of a jump of the last weights
-            self._apply(ppo, self._next(ppo, rollout.episodic_return))
+            self._apply(ppo, self._next(ppo, rollout))
 
-    def _next(self, ppo: PPO, last_return: Array) -> Jumps:
+    def _next(self, ppo: PPO, last: Rollout | None = None) -> Jumps:
+        """What the trials do before the next rollout, given the last one."""
+        nothing = np.full(len(ppo.trials), np.nan)
+        last_return = nothing if last is None else last.episodic_return
+        T = ppo.config.num_steps
+        # no episode ended: one takes as long as the rollout, at least
+        episode_steps = nothing if last is None else T / np.maximum(last.num_episodes, 1)
         steps = ppo.iteration * ppo.config.num_steps + self.jumper.counters["jump_steps"]
         actors = ppo.params[:, : ppo.actor_layout.size].astype(np.float32)
-        return self.jumper.before_rollout(actors, steps, last_return, ~ppo.diverged)
+        return self.jumper.before_rollout(actors, steps, last_return, ~ppo.diverged, episode_steps)
 
     def _apply(self, ppo: PPO, jumps: Jumps) -> None:
         """Gives the trials that jump their new weights, and remembers the old ones."""

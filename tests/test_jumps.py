@@ -44,7 +44,7 @@ class Breaks(Adds):
 
 
 class Scores:
-    """Episodes whose return is a policy's first weight, times a sign, and what was asked."""
+    """An episode whose return is a policy's first weight, times a sign, and what was asked."""
 
     def __init__(self, sign: float = 1.0) -> None:
         self.sign = sign
@@ -52,7 +52,7 @@ class Scores:
 
     def __call__(self, params: Array, runs: Array, when: int) -> Episodes:
         self.asked.append((when, runs.tolist()))
-        returns = np.repeat(self.sign * params[:, :1].astype(np.float64), 2, axis=1)
+        returns = self.sign * params[:, :1].astype(np.float64)
         return Episodes(returns, np.full(returns.shape, EPISODE))
 
 
@@ -105,47 +105,63 @@ def test_gains_are_in_standard_errors(returns: list[list[float]], row: int, erro
     assert found == pytest.approx(errors)
 
 
-class Noisy:
-    """Episodes of the present policy, 0, and forecasts 2 and 7 ahead: new ones in each round."""
+class Scripted:
+    """Episodes of the present policy, 0, and forecasts 2 and 7 ahead, one after the other."""
 
-    def __init__(self, rounds: list[dict[int, list[float]]]) -> None:
-        self.rounds, self.asked = rounds, []  # type: ignore[var-annotated]
+    def __init__(self, returns: dict[int, list[float]]) -> None:
+        self.returns = returns
+        self.asked: list[tuple[int, list[int]]] = []
 
     def __call__(self, params: Array, runs: Array, when: int) -> Episodes:
         horizons = [int(weight) for weight in params[:, 0]]
-        returns = np.array([self.rounds[len(self.asked)][horizon] for horizon in horizons])
+        returns = np.array([[self.returns[horizon][len(self.asked)]] for horizon in horizons])
         self.asked.append((when, horizons))
         return Episodes(returns, np.full(returns.shape, EPISODE))
 
 
-CLEAR = {0: [0.0, 2.0], 2: [9.0, 11.0], 7: [2.0, 4.0]}
-DOUBTFUL = {0: [0.0, 2.0], 2: [1.0, 3.0], 7: [2.0, 4.0]}  # 2 better, where 1.41 is the error
-WORTHLESS = {0: [0.0, 2.0], 2: [0.0, 2.0], 7: [-1.0, 3.0]}
+STAYS = [0.0, 2.0, 0.0, 2.0, 0.0, 2.0]
 
 
 @pytest.mark.parametrize(
-    ("rounds", "asked", "horizon", "steps"),
+    ("returns", "asked", "horizon"),
     [
-        ([CLEAR], [[0, 2, 7]], 2, 6),
-        ([WORTHLESS], [[0, 2, 7]], 0, 6),
-        ([DOUBTFUL, DOUBTFUL, DOUBTFUL], [[0, 2, 7], [0, 7], [0, 7]], 7, 14),  # now 3.16 errors
-        ([DOUBTFUL, DOUBTFUL, {0: [0.0, 2.0], 7: [0.0, 2.0]}], [[0, 2, 7], [0, 7], [0, 7]], 0, 14),
-        ([DOUBTFUL, {0: [4.0, 6.0], 7: [2.0, 4.0]}], [[0, 2, 7], [0, 7]], 0, 10),
+        ({0: [0.0, 1.0], 2: [9.0, 10.0], 7: [4.0]}, [[0, 2, 7], [0, 2]], 2),
+        ({0: [1.0], 2: [0.0], 7: [1.0]}, [[0, 2, 7]], 0),  # lost at once
+        ({0: [0.0, 2.0], 2: [1.0], 7: [2.0, 1.0]}, [[0, 2, 7], [0, 7]], 0),  # 0.4 errors
+        # from 1.4 errors to 3.2, and back to 1.8
+        ({0: STAYS, 2: [1.0], 7: [2.0, 4.0, 2.0, 4.0, 2.0, 4.0]}, [[0, 2, 7]] + 5 * [[0, 7]], 7),
+        ({0: STAYS, 2: [1.0], 7: [2.0, 4.0, 2.0, 4.0, 2.0, 0.0]}, [[0, 2, 7]] + 5 * [[0, 7]], 0),
     ],
 )
-def test_the_best_forecast_is_tested_again_where_there_is_doubt(
-    rounds: list[dict[int, list[float]]], asked: list[list[int]], horizon: int, steps: int
+def test_the_best_forecast_is_run_on_until_it_has_won_or_lost(
+    returns: dict[int, list[float]], asked: list[list[int]], horizon: int
 ) -> None:
-    tests = Noisy(rounds)
-    config = JumpConfig(forecaster="adds", horizons=(2, 7))
+    tests = Scripted(returns)
+    config = JumpConfig(forecaster="adds", horizons=(2, 7), margin=3.0)
     one = Jumper(config, Adds(), 1, LAYOUT, tests, STEPS)
     jumps = one.before_rollout(np.zeros((1, P), np.float32), np.array([0]), np.array([np.nan]))
     assert [horizons for _, horizons in tests.asked] == asked
-    assert len({when for when, _ in tests.asked}) == len(asked)  # other episodes each time
+    assert len({when for when, _ in tests.asked}) == len(asked)  # another episode each time
     (try_,) = jumps.tries
     assert (try_.horizon, try_.accepted) == (horizon, horizon > 0)
-    assert try_.steps_spent == steps * EPISODE
-    assert one.counters["jump_steps"].tolist() == [steps * EPISODE]
+    assert try_.steps_spent == EPISODE * sum(len(horizons) for horizons in asked)
+    assert one.counters["jump_steps"].tolist() == [try_.steps_spent]
+
+
+def test_tests_of_several_runs_end_one_by_one() -> None:
+    asked: list[list[int]] = []
+
+    def first_one_gains(params: Array, runs: Array, when: int) -> Episodes:
+        asked.append(runs.tolist())
+        returns = params[:, :1] * np.where(runs == 0, 1.0, -1.0)[:, None]
+        return Episodes(returns, np.full(returns.shape, EPISODE))
+
+    config = JumpConfig(forecaster="adds", horizons=(5,))
+    one = Jumper(config, Adds(), 2, LAYOUT, first_one_gains, STEPS)
+    jumps = one.before_rollout(np.zeros((2, P), np.float32), np.zeros(2, int), np.full(2, np.nan))
+    assert jumps.jumped.tolist() == [True, False]
+    assert asked == [[0, 0, 1, 1], [0, 0]]
+    assert one.counters["jump_steps"].tolist() == [4 * EPISODE, 2 * EPISODE]
 
 
 def test_the_better_forecast_is_jumped_to() -> None:
@@ -156,7 +172,7 @@ def test_the_better_forecast_is_jumped_to() -> None:
     assert jumps.jumped.tolist() == [True]
     (try_,) = jumps.tries
     assert (try_.horizon, try_.return_before, try_.return_after) == (7, 1.0, 8.0)
-    assert try_.steps_spent == 4 * 2 * EPISODE  # the present policy and three forecasts
+    assert try_.steps_spent == (4 + 2) * EPISODE  # the present policy and three forecasts, then one
     np.testing.assert_array_equal(np.delete(jumps.params, LAYOUT.slices["log_std"], 1), 8.0)
 
 
@@ -167,7 +183,7 @@ def test_a_worse_forecast_changes_nothing_but_the_steps_spent() -> None:
     assert not jumps.params.any()
     assert jumps.tries[0].horizon == 0
     counts = {name: count.tolist() for name, count in one.counters.items()}
-    assert counts == {"jump_steps": [2 * 2 * EPISODE], "jumps": [0], "rollbacks": [0]}
+    assert counts == {"jump_steps": [2 * EPISODE], "jumps": [0], "rollbacks": [0]}
 
 
 @pytest.mark.parametrize("gate", [True, False])
@@ -237,9 +253,9 @@ def test_tests_stay_within_their_budget() -> None:
     assert spent / (60 * STEPS + spent) <= 0.1
 
 
-@pytest.mark.parametrize(("episode_steps", "again"), [(np.nan, 8), (10.0, 8), (30.0, 16)])
+@pytest.mark.parametrize(("episode_steps", "again"), [(np.nan, 4), (10.0, 6), (30.0, 14)])
 def test_longer_episodes_make_the_next_test_wait(episode_steps: float, again: int) -> None:
-    """A test of 4 episodes took 40 steps; with 30 steps each it will take 120."""
+    """A test in vain took 20 steps; one of four episodes would take 40, or 120 of 30 steps each."""
     one = Jumper(
         JumpConfig(forecaster="adds", horizons=(5,), every=1, budget=0.1),
         *(Adds(), 1, LAYOUT, Scores(sign=-1), STEPS),
@@ -317,7 +333,7 @@ def test_runs_that_are_out_are_not_tried() -> None:
         zeros, np.zeros(3, int), np.full(3, np.nan), np.array([True, False, True])
     )
     assert jumps.jumped.tolist() == [True, False, True]
-    assert tests.asked == [(0, [0, 0, 2, 2])]
+    assert [runs for _, runs in tests.asked] == [[0, 0, 2, 2]] * 2
 
 
 # --- undoing ---------------------------------------------------------------------------------

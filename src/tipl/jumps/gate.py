@@ -16,17 +16,17 @@ __all__ = ["Evaluate", "ForecastTest", "best_forecast", "run_tests"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 Evaluate = Callable[[Array, Array, int], Episodes]
-"""Runs policies for E episodes each, given their weights `[M, P]`, the runs `[M]` that they belong
+"""Runs policies for an episode each, given their weights `[M, P]`, the runs `[M]` that they belong
 to, and a number that fixes the episodes' seeds; NaN where something went wrong."""
 
 DOUBT = 1.0
-"""Standard errors above which a gain that is not enough for a jump is worth more episodes."""
+"""Standard errors above which a gain that is not enough for a jump is worth another episode."""
 
-ROUNDS = 3
-"""How often the present policy and the best forecast are run at most, E episodes each time."""
+MOST = 3
+"""Episodes of a policy at most, in units of those that a jump needs."""
 
 APART = 1_000_000
-"""Between the seeds' numbers of two rounds: more than there are rollouts in a run."""
+"""Between the seeds' numbers of two episodes: more than there are rollouts in a run."""
 
 
 @dataclasses.dataclass
@@ -60,36 +60,42 @@ class ForecastTest:
 def run_tests(
     tests: Sequence[ForecastTest], evaluate: Evaluate, episodes: int, margin: float, when: int
 ) -> None:
-    """Runs all policies of some tests, and again, where it leaves doubt, the best and the present.
+    """Runs the policies of some tests, as often as it takes to see which one is worth a jump.
 
-    Doubt is a gain of more than one standard error that is not enough for a jump.
+    All are run for an episode. Then the present policy and the best forecast go on in turns: until
+    the forecast has lost; until it has won by the margin, in as many episodes as a jump needs; or
+    until it gains no more than a standard error after so many. After three times as many it is
+    over.
 
     Args:
         tests: of different runs; their returns and steps are written.
         evaluate: runs policies.
-        episodes: of each policy, each time.
+        episodes: of both policies that a jump needs.
         margin: standard errors that are enough.
         when: what the episodes' seeds are fixed by.
     """
-    _run(tests, evaluate, episodes, when)
-    for again in range(1, ROUNDS):
-        doubtful = []
+    _run(tests, evaluate, when)
+    for done in range(1, MOST * episodes):
+        undecided = []
         for test in tests:
+            if test.returns.shape[1] < done:
+                continue  # it was over before
             best, errors = best_forecast(test.returns)
-            if DOUBT < errors <= margin:
+            doubt = DOUBT < errors <= margin if done >= episodes else errors > 0
+            if doubt:
                 test.keep(best)
-                doubtful.append(test)
-        _run(doubtful, evaluate, episodes, when + again * APART)
+                undecided.append(test)
+        _run(undecided, evaluate, when + done * APART)
 
 
-def _run(tests: Sequence[ForecastTest], evaluate: Evaluate, episodes: int, when: int) -> None:
-    """Runs all policies of some tests for so many episodes more."""
+def _run(tests: Sequence[ForecastTest], evaluate: Evaluate, when: int) -> None:
+    """Runs all policies of some tests for one episode more."""
     if not tests:
         return
     weights = np.concatenate([test.weights for test in tests])
     runs = np.repeat([test.run for test in tests], [len(test.weights) for test in tests])
     usable = np.isfinite(weights).all(axis=1)
-    returns = np.full((len(weights), episodes), np.nan)
+    returns = np.full((len(weights), 1), np.nan)
     lengths = np.zeros(returns.shape, np.int64)
     returns[usable], lengths[usable] = evaluate(weights[usable], runs[usable], when)
     ends = np.cumsum([len(test.weights) for test in tests])[:-1]

@@ -76,7 +76,7 @@ class Jumper:
         forecaster: of the runs' weights.
         num_runs: N.
         layout: of the weights; None where the forecaster does not ask for it.
-        evaluate: runs policies for as many episodes as `config` says.
+        evaluate: runs policies for an episode each.
         rollout_steps: environment steps of a run in one rollout; None if they are not known, and
             every rollout is a checkpoint unless `config.spacing` says otherwise.
     """
@@ -100,7 +100,7 @@ class Jumper:
         one = 1 if leads_to_one_behaviour(forecaster) else None
         self.max_jumps = config.max_jumps or one
         horizons = config.horizons or default_horizons(forecaster, MAX_HISTORY)
-        self.num_policies = 1 + len(horizons)  # in a test
+        self.episodes = 1 + len(horizons) + 2 * (config.episodes - 1)  # of a test that ends well
         N = num_runs
         self.rollouts = 0
         self.history = np.zeros((N, 0, 0), np.float32)  # [N, H, P], the newest last
@@ -183,9 +183,10 @@ class Jumper:
         due &= ~arrays["pending"]  # a jump is judged before the next one
         cost = arrays["test_steps"].astype(np.float64)  # as the last test, at least
         if episode_steps is not None:  # an episode gets longer while a run learns not to fall
-            cost = np.fmax(cost, self.num_policies * config.episodes * episode_steps)
+            cost = np.fmax(cost, self.episodes * episode_steps)
         spent = arrays["jump_steps"]
-        due &= (spent + cost <= config.budget * env_steps) | (spent == 0)
+        free = (spent == 0) & (not self.extrapolates)  # a model is most useful before any steps
+        due &= (spent + cost <= config.budget * env_steps) | free
         if self.max_jumps is not None:
             due &= arrays["jumps"] - arrays["rollbacks"] < self.max_jumps
         return np.asarray(due)

@@ -112,13 +112,13 @@ class ForecastJumps(PlugIn):
         self.fresh |= jumped
 
     def _evaluate(self, ppo: PPO, params: Array, trials: Array, when: int) -> Episodes:
-        """Episodes of policies of some trials, in each one's physics."""
+        """An episode of each of some trials' policies, in the trial's physics."""
         seed = int(np.random.SeedSequence((ppo.seed, TESTS, when)).generate_state(1)[0])
         return evaluate_stack(
             np.ascontiguousarray(params, np.float32),
             ppo.actor_layout,
             ppo.task,
-            self.config.episodes,
+            1,
             physics={name: factors[trials] for name, factors in self.physics.items()},
             seed=seed,
             threads=1,  # other groups of trials have their own

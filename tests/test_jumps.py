@@ -273,6 +273,22 @@ def test_longer_episodes_make_the_next_test_wait(episode_steps: float, again: in
     assert tries[:2] == [0, again]
 
 
+def test_the_first_test_of_an_extrapolation_is_paid_for() -> None:
+    line = jump_forecaster("line")
+    config = JumpConfig(forecaster="line", horizons=(5,), min_history=2, budget=0.02)
+    one = Jumper(config, line, 1, LAYOUT, Scores(sign=-1), STEPS)
+    params, tries = np.zeros((1, P), np.float32), []
+    for rollout in range(25):
+        jumps = one.before_rollout(
+            params + rollout,
+            np.array([rollout * STEPS]),
+            np.array([np.nan]),
+            episode_steps=np.array([float(EPISODE)]),
+        )
+        tries += [rollout] * len(jumps.tries)
+    assert tries == [20]  # 4 episodes of 10 steps are 2% of 2000
+
+
 def test_no_more_than_so_many_jumps_are_made() -> None:
     done = rollouts(jumper(Scores(), every=1, max_jumps=2, rollback=False), 6)
     assert [bool(jumps.jumped.any()) for jumps in done] == [True, True, False, False, False, False]

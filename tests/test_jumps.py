@@ -14,7 +14,7 @@ from tipl.evaluation import Episodes
 from tipl.forecast import Forecaster, TrainedForecaster
 from tipl.jumps import JumpConfig, Jumper, Jumps, check_fits, fitting_forecaster, jump_forecaster
 from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
-from tipl.jumps.gate import best_forecast
+from tipl.jumps.gate import ForecastTest, best_forecast, run_tests
 from tipl.policy import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -146,6 +146,21 @@ def test_the_best_forecast_is_run_on_until_it_has_won_or_lost(
     assert (try_.horizon, try_.accepted) == (horizon, horizon > 0)
     assert try_.steps_spent == EPISODE * sum(len(horizons) for horizons in asked)
     assert one.counters["jump_steps"].tolist() == [try_.steps_spent]
+
+
+def test_worthless_forecasts_pass_a_tenth_of_all_tests() -> None:
+    """What `JumpConfig.margin` says: three forecasts as good as staying, and normal returns."""
+    rng, count = np.random.default_rng(0), 4000
+
+    def noise(params: Array, runs: Array, when: int) -> Episodes:
+        returns = rng.standard_normal((len(params), 1))
+        return Episodes(returns, np.ones(returns.shape, np.int64))
+
+    config = JumpConfig()
+    tests = [ForecastTest(run, [0, 1, 2, 3], np.zeros((4, 1), np.float32)) for run in range(count)]
+    run_tests(tests, noise, config.episodes, config.margin, 0)
+    passed = sum(best_forecast(test.returns)[1] > config.margin for test in tests)
+    assert 0.09 < passed / count < 0.13
 
 
 def test_tests_of_several_runs_end_one_by_one() -> None:

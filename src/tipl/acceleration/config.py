@@ -84,13 +84,11 @@ class AccelerationConfig:
         if self.nino is not None:
             every = str(max(8, 4 * self.checkpoint_interval))
             often = ("--jumps.no-gate", "--jumps.every", every, "--jumps.horizons", "5")
-            nino = ("--jumps.forecaster", self.nino, *often)
-            found.append(Method("NiNo", "nino", nino))
+            found.append(Method("NiNo", "nino", ("--jumps.forecaster", self.nino, *often)))
         if self.forecaster is not None:
             ours = ("--jumps.forecaster", self.forecaster)
             found.append(Method("NeuronTransformer, gated", "ours", ours))
-            once = (*ours, *blind)
-            found.append(Method("NeuronTransformer, no gate", "ours-blind", once))
+            found.append(Method("NeuronTransformer, no gate", "ours-blind", (*ours, *blind)))
         return found
 
     def _early_if_short(self) -> tuple[str, ...]:

@@ -20,11 +20,12 @@ import tyro
 
 import tipl
 from measuring import command_line, fresh_networks, return_summary, versions
-from tipl import storage
-from tipl.evaluation import evaluate_stack
-from tipl.forecast import TrainedForecaster
+from tipl.core import storage
+from tipl.evaluation.returns import evaluate_stack
+from tipl.forecast.base import TrainedForecaster
+from tipl.models.config import TrainConfig
+from tipl.models.train import train
 from tipl.paths import PathDataset
-from tipl.training import TrainConfig, train
 
 COMMON: dict[str, dict[str, Any]] = {
     "base": {},

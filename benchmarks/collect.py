@@ -39,9 +39,10 @@ from measuring import (
     versions,
     with_ratios,
 )
-from tipl import TiplError, storage
+from tipl import TiplError
+from tipl.core import storage
+from tipl.core.progress import progress_bar
 from tipl.envs import BatchedMujocoEnv
-from tipl.progress import progress_bar
 
 RATIOS = {
     "share_of_raw": ("collector_steps_per_s", "raw_steps_per_s"),

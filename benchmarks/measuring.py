@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tipl.policy import Policy
-from tipl.stats import mean_interval
-from tipl.tasks import TaskSpec
+from tipl.evaluation.stats import mean_interval
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
 
 Measured = TypeVar("Measured")
 

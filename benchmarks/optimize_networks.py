@@ -24,13 +24,13 @@ import tyro
 
 import tipl
 from measuring import command_line, fresh_networks, return_summary, versions
-from tipl import storage
-from tipl.baselines import BestStoredPolicy
-from tipl.forecast import Forecaster, TrainedForecaster
-from tipl.held_out_forecasts import nearest_distances
+from tipl.core import storage
+from tipl.experiments.forecasts import nearest_distances
+from tipl.experiments.rivals import rivals, training_paths
+from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.lines import BestStoredPolicy
 from tipl.paths import PathDataset
-from tipl.policy import Policy
-from tipl.rivals import rivals, training_paths
+from tipl.policies.policy import Policy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,9 +35,10 @@ from rich.table import Table
 import tipl
 from measuring import command_line, versions
 from single_trial_ppo import DEFAULTS, Episode, be_single_and_quiet, iterations
-from tipl import CollectConfig, PathDataset, PPOConfig, TiplError, storage
+from tipl import CollectConfig, PathDataset, PPOConfig, TiplError
+from tipl.core import storage
+from tipl.core.progress import progress_bar
 from tipl.envs import make_task
-from tipl.progress import progress_bar
 
 CONFIDENCE = 0.95
 

@@ -26,10 +26,10 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from tipl import Policy, evaluate
-from tipl.acceleration.curves import ReturnCurves, steps_to_shares
-from tipl.integrations.sb3 import ForecastCallback
-from tipl.integrations.torch_jumps import TorchJumps
-from tipl.stats import mean_interval, paired_difference_interval, reach_interval
+from tipl.evaluation.stats import mean_interval, paired_difference_interval, reach_interval
+from tipl.experiments.acceleration.curves import ReturnCurves, steps_to_shares
+from tipl.integrations.pytorch.jumps import TorchJumps
+from tipl.integrations.sb3.callback import ForecastCallback
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

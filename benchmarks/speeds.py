@@ -20,8 +20,9 @@ import numpy as np
 import tipl
 from measuring import wait_for_the_others
 from tipl.envs import BatchedMujocoEnv
-from tipl.ppo import PPO, PPOConfig
-from tipl.rollout import Rollout
+from tipl.ppo.config import PPOConfig
+from tipl.ppo.ppo import PPO
+from tipl.ppo.rollout import Rollout
 
 HIDDEN_SIZES = (64, 64)
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from tipl import Policy, evaluate
-from tipl.integrations.sb3 import ForecastCallback
+from tipl.integrations.sb3.callback import ForecastCallback
 
 
 def train(env_id: str, total_timesteps: int, seed: int, normalise: bool, jump: bool) -> PPO:

@@ -1,4 +1,4 @@
-"""Measure the tasks that ship with tipl and write src/tipl/task_specs.json.
+"""Measure the tasks that ship with tipl and write src/tipl/policies/task_specs.json.
 
 Run it after adding a task to tipl.envs.mujoco_tasks:
 
@@ -22,12 +22,12 @@ import numpy as np
 from tipl import collect
 from tipl.envs.factory import OBSERVATION_STD_FLOOR, measure_task
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
-from tipl.tasks import TaskSpec
+from tipl.policies.tasks import TaskSpec
 
 NUM_ENVS, NUM_STEPS, SEED = 64, 2_000, 0
 PILOTED = ("Hopper-v4", "Hopper-v5")
 PILOT_TRIALS, PILOT_STEPS = 16, 49_152
-TARGET = Path(__file__).parent.parent / "src" / "tipl" / "task_specs.json"
+TARGET = Path(__file__).parent.parent / "src" / "tipl" / "policies" / "task_specs.json"
 
 
 def with_pilot_statistics(task: TaskSpec) -> TaskSpec:

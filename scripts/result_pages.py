@@ -10,10 +10,10 @@ from pathlib import Path
 
 from update_collection_docs import RESULTS
 
-from tipl.atomic import write_bytes_atomically
-from tipl.figure_style import save_figure
-from tipl.report import Cell, Judged, Section, Table
-from tipl.results import Result, format_result
+from tipl.core.atomic import write_bytes_atomically
+from tipl.report.page import Cell, Judged, Section, Table
+from tipl.report.results import Result, format_result
+from tipl.report.style import save_figure
 
 WIDTH = 7.2
 """Of the figures, in inches."""

@@ -4,7 +4,7 @@ r"""Puts a trained model among those that ship with tipl, with its model card.
         docs/results/optimize-InvertedPendulum-v4.json \
         scripts/pretrain_inverted_pendulum.sh
 
-The model goes to `src/tipl/pretrained/<env_id>/`. Its card, `README.md`, is made from the results
+The model goes to `src/tipl/forecast/pretrained/<env_id>/`. Its card, `README.md`, is made from the results
 of `benchmarks/optimize_networks.py` and shows the commands of the recipe as they are.
 """
 
@@ -18,10 +18,10 @@ import tyro
 from update_collection_docs import table
 from update_pretrained_docs import units
 
-from tipl import storage
-from tipl.atomic import write_bytes_atomically
-from tipl.forecast import Forecaster, TrainedForecaster
-from tipl.forecast.shipped import SHIPPED
+from tipl.core import storage
+from tipl.core.atomic import write_bytes_atomically
+from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.hub import SHIPPED
 
 LIMIT_MB = 10
 """Of all models that ship with tipl, together."""

@@ -16,9 +16,9 @@ from result_pages import markdown, results_folder, section_lines, write_numbers
 from tyro.conf import Positional
 from update_collection_docs import RESULTS, ROOT, replace_between
 
-from tipl.acceleration.config import acceleration_config
-from tipl.acceleration.outcome import Comparison, load_comparison
-from tipl.acceleration.report import comparison_report
+from tipl.experiments.acceleration.config import acceleration_config
+from tipl.experiments.acceleration.outcome import Comparison, load_comparison
+from tipl.experiments.acceleration.report import comparison_report
 
 LEFT_OUT = ("What is compared",)
 """Sections of the report that the page says in its own words."""

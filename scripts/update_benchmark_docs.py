@@ -17,10 +17,10 @@ from result_pages import markdown, results_folder, section_lines, write_numbers
 from tyro.conf import Positional
 from update_collection_docs import RESULTS, ROOT, replace_between
 
-from tipl.benchmark import benchmark_config
-from tipl.benchmark.outcome import Benchmark, load_benchmark
-from tipl.benchmark.report import benchmark_report, headline
-from tipl.report import Section
+from tipl.experiments.benchmark import benchmark_config
+from tipl.experiments.benchmark.outcome import Benchmark, load_benchmark
+from tipl.experiments.benchmark.report import benchmark_report, headline
+from tipl.report.page import Section
 
 README_FIGURE = "Environment steps to PPO's return"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import scipy.stats
 
-from tipl import storage
+from tipl.core import storage
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

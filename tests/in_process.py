@@ -11,7 +11,7 @@ from tipl.cli import main
 
 
 def run_tipl(words: Sequence[str], quiet: bool) -> tuple[int, resource.struct_rusage, str]:
-    """Stands in for `tipl.stages._run_tipl`."""
+    """Stands in for `tipl.experiments.stages._run_tipl`."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             main(words)

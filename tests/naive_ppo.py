@@ -18,7 +18,7 @@ from gymnasium.wrappers import NormalizeReward
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from tipl.ppo import PPOConfig
+from tipl.ppo.config import PPOConfig
 
 __all__ = ["NaiveAgent", "NaivePPO", "NaiveRollout", "scaled_rewards"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tipl import storage
+from tipl.core import storage
 from tipl.paths import PathMetadata, create_dataset, part_ranges, read_metadata, write_part
 from tipl.paths.returns import EvaluationMetadata, settings_path, write_part_returns
-from tipl.policy import ParamLayout
-from tipl.tasks import get_task
+from tipl.policies.layout import ParamLayout
+from tipl.policies.tasks import get_task
 
 N, T = 5, 7  # trials and checkpoints; parts of 2 and 3, so the last ones are smaller
 DIVERGED = 3  # this trial is NaN from checkpoint 4 on

@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tipl.tasks import TaskSpec
+from tipl.policies.tasks import TaskSpec
 
 __all__ = [
     "ActionProbe",

@@ -17,29 +17,35 @@ from rich.console import Console
 
 from in_process import run_tipl
 from path_data import make_arrays, make_dataset, make_metadata, write_parts
-from tipl import stages as stages_module
-from tipl import stats, storage
-from tipl.acceleration import (
+from tipl.cli import main
+from tipl.core import storage
+from tipl.errors import TiplError
+from tipl.evaluation import stats
+from tipl.experiments import stages as stages_module
+from tipl.experiments.acceleration import (
     AccelerationConfig,
     Comparison,
     accelerate,
     acceleration_config,
     print_headline,
 )
-from tipl.acceleration.amortised import ModelCost, model_cost, uses_label
-from tipl.acceleration.curves import MOST_PLACES, ReturnCurves, mean_curve, steps_to_shares
-from tipl.acceleration.job import collect_stage, paths_of
-from tipl.acceleration.outcome import load_comparison
-from tipl.acceleration.report import comparison_report, lead
-from tipl.acceleration.sections import WHAT
-from tipl.acceleration.trials import Record, load_record, write_record
-from tipl.benchmark.ledger import Cost
-from tipl.cli import main
-from tipl.curve_plots import Curve, paired_learning_curves
-from tipl.errors import TiplError
+from tipl.experiments.acceleration.amortised import ModelCost, model_cost, uses_label
+from tipl.experiments.acceleration.curves import (
+    MOST_PLACES,
+    ReturnCurves,
+    mean_curve,
+    steps_to_shares,
+)
+from tipl.experiments.acceleration.job import collect_stage, paths_of
+from tipl.experiments.acceleration.outcome import load_comparison
+from tipl.experiments.acceleration.report import comparison_report, lead
+from tipl.experiments.acceleration.sections import WHAT
+from tipl.experiments.acceleration.trials import Record, load_record, write_record
+from tipl.experiments.benchmark.ledger import Cost
 from tipl.paths import create_dataset, part_ranges
 from tipl.paths.returns import EvaluationMetadata, settings_path, write_part_returns
-from tipl.results import read_results
+from tipl.report.curve_plots import Curve, paired_learning_curves
+from tipl.report.results import read_results
 
 PENDULUM = "InvertedPendulum-v4"
 STEPS = 100  # of PPO between two checkpoints of a made-up comparison

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from probe_envs import Probe
-from tipl.actions import CategoricalHead, best_actions, executable
 from tipl.envs import make_task
 from tipl.errors import TiplError
-from tipl.policy import Policy
-from tipl.ppo import PPO, PPOConfig
-from tipl.tasks import TaskSpec, get_task
+from tipl.policies.actions import best_actions, executable
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec, get_task
+from tipl.ppo.config import PPOConfig
+from tipl.ppo.heads import CategoricalHead
+from tipl.ppo.ppo import PPO
 
 
 def three_actions(first_action: int = 5) -> TaskSpec:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tipl.baselines import (
+from tipl.errors import TiplError
+from tipl.forecast.base import Forecaster
+from tipl.forecast.lines import (
     BestStoredPolicy,
     LastDifferenceLine,
     LeastSquaresLine,
@@ -16,9 +18,7 @@ from tipl.baselines import (
     NearestPath,
     StandingStill,
 )
-from tipl.errors import TiplError
-from tipl.forecast import Forecaster
-from tipl.policy import ParamLayout
+from tipl.policies.layout import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

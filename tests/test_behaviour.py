@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from path_data import make_arrays, make_metadata, write_parts
-from tipl import behaviour
-from tipl.behaviour import action_unit, best_checkpoint, visited_observations
 from tipl.envs import make_vec
 from tipl.envs.factory import measure_task
 from tipl.errors import TiplError
-from tipl.evaluation import Episodes, evaluate_stack
+from tipl.evaluation import elite as behaviour
+from tipl.evaluation.elite import best_checkpoint
+from tipl.evaluation.returns import Episodes, evaluate_stack
+from tipl.evaluation.visits import action_unit, visited_observations
 from tipl.paths import PathDataset, create_dataset
-from tipl.policy import ParamLayout, Policy, actor_layout
-from tipl.tasks import TaskSpec, get_task
+from tipl.policies.layout import ParamLayout, actor_layout
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec, get_task
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

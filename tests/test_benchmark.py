@@ -14,9 +14,13 @@ import pytest
 
 from in_process import run_tipl
 from path_data import make_dataset
-from tipl import stages as stages_module
-from tipl import stats, storage
-from tipl.benchmark import (
+from tipl.core import storage
+from tipl.errors import TiplError
+from tipl.evaluation import stats
+from tipl.evaluation.pictures import missing_renderer
+from tipl.evaluation.stats import Interval
+from tipl.experiments import stages as stages_module
+from tipl.experiments.benchmark import (
     Benchmark,
     BenchmarkConfig,
     benchmark,
@@ -24,24 +28,21 @@ from tipl.benchmark import (
     ledger,
     outcome,
 )
-from tipl.benchmark.films import film_section
-from tipl.benchmark.ledger import Cost, ppo_flops_per_step, read_costs
-from tipl.benchmark.outcome import pay_back_uses
-from tipl.benchmark.reach import PPO, SHARES, steps_to_reach
-from tipl.benchmark.reproduction import CLAIMS, Finding, findings
-from tipl.envs.pictures import missing_renderer
-from tipl.errors import TiplError
-from tipl.forecast import PathTransformerForecaster
-from tipl.forecast_results import forecast_results
-from tipl.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
-from tipl.models.path_transformer import PathTransformer, PathTransformerConfig
+from tipl.experiments.benchmark.films import film_section
+from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs
+from tipl.experiments.benchmark.outcome import pay_back_uses
+from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
+from tipl.experiments.benchmark.reproduction import CLAIMS, Finding, findings
+from tipl.experiments.forecast_results import forecast_results
+from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
+from tipl.experiments.runs import Run
+from tipl.models.path_transformer.forecaster import PathTransformerForecaster
+from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
 from tipl.paths import PathDataset
-from tipl.policy import ParamLayout
-from tipl.report import Section
-from tipl.results import Result, read_results
-from tipl.runs import Run
-from tipl.stats import Interval
-from tipl.tokenizers import PathSVD
+from tipl.paths.svd import PathSVD
+from tipl.policies.layout import ParamLayout
+from tipl.report.page import Section
+from tipl.report.results import Result, read_results
 
 CONFIG = BenchmarkConfig(
     "InvertedPendulum-v4",
@@ -167,7 +168,7 @@ def test_a_second_run_reuses_everything(
         raise AssertionError("a stage was done again")
 
     monkeypatch.setattr(stages_module, "_run_tipl", never)
-    monkeypatch.setattr("tipl.benchmark.ledger._training_flops", never)
+    monkeypatch.setattr("tipl.experiments.benchmark.ledger._training_flops", never)
     again = benchmark(CONFIG, made.directory)
     assert list(again.results) == list(made.found.results)
     assert capsys.readouterr().err.count("already there: reused") == len(STAGES)
@@ -396,7 +397,7 @@ def test_films_show_the_median_network_three_times(made: Made, tmp_path: Path) -
 def test_without_a_renderer_the_report_says_so(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tipl.benchmark.films.missing_renderer", lambda: "install one")
+    monkeypatch.setattr("tipl.experiments.benchmark.films.missing_renderer", lambda: "install one")
     section = film_section(made.found.run, tmp_path / "figures")
     assert section.sentence.endswith("nothing can be drawn here: install one")
     assert not (tmp_path / "figures").exists()

@@ -19,7 +19,8 @@ import torch
 from gymnasium.spaces import Box
 from torch.distributions import Normal
 
-from tipl import PPOConfig, TiplError, storage
+from tipl import PPOConfig, TiplError
+from tipl.core import storage
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # scripts, not a package
 collect = importlib.import_module("collect")

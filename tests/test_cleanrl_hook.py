@@ -16,8 +16,8 @@ from torch import nn
 
 from tipl import Policy, TiplError
 from tipl.integrations.cleanrl import ForecastHook
-from tipl.integrations.torch_agent import agent_of_cleanrl
-from tipl.tasks import get_task
+from tipl.integrations.pytorch.agent import agent_of_cleanrl
+from tipl.policies.tasks import get_task
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -20,22 +20,27 @@ import numpy as np
 import pytest
 
 from path_data import make_dataset, part_files
-from tipl import __version__, storage
-from tipl.baselines import StandingStill
+from tipl import __version__
 from tipl.cli import COMMANDS, main
-from tipl.collection import CollectConfig, collect
-from tipl.demo import DemoConfig
-from tipl.evaluation import evaluate
-from tipl.forecast import Forecaster, shipped
-from tipl.forecast_sets import ForecastReturns, ForecastSet
-from tipl.held_out_forecasts import forecast_held_out
-from tipl.jump_config import JumpConfig
+from tipl.collection.collect import collect
+from tipl.collection.config import CollectConfig
+from tipl.core import storage
+from tipl.evaluation.returns import evaluate
+from tipl.experiments.demo import DemoConfig
+from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
+from tipl.experiments.forecasts import forecast_held_out
+from tipl.forecast import hub as shipped
+from tipl.forecast.base import Forecaster
+from tipl.forecast.lines import StandingStill
+from tipl.jumps.config import JumpConfig
+from tipl.jumps.pptb import PPTBConfig
+from tipl.models.config import TrainConfig
+from tipl.models.train import train
 from tipl.paths import PathDataset
-from tipl.policy import Policy
-from tipl.ppo import PPO, PPOConfig
-from tipl.pptb import PPTBConfig
-from tipl.results import read_results
-from tipl.training import TrainConfig, train
+from tipl.policies.policy import Policy
+from tipl.ppo.config import PPOConfig
+from tipl.ppo.ppo import PPO
+from tipl.report.results import read_results
 
 COLLECTION = CollectConfig(
     num_trials=6,
@@ -245,7 +250,7 @@ def test_report_and_demo_pass_their_arguments_on(
     chain: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[object, ...]] = []
-    for module, function in (("tipl.cli.report", "report_run"), ("tipl.demo", "demo")):
+    for module, function in (("tipl.cli.report", "report_run"), ("tipl.experiments.demo", "demo")):
         monkeypatch.setattr(
             importlib.import_module(module),
             function,

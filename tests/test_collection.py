@@ -14,17 +14,21 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
-from tipl import collect_config, storage, trial_groups
-from tipl.collection import CollectConfig, collect
+from tipl.collection import config as collect_config
+from tipl.collection import groups as trial_groups
+from tipl.collection.collect import collect
+from tipl.collection.config import CollectConfig
+from tipl.collection.groups import TrialGroup
+from tipl.core import storage
+from tipl.core.progress import CollectionProgress
 from tipl.envs import make_task, make_vec
+from tipl.envs.variation import draw_physics
 from tipl.errors import TiplError
-from tipl.evaluation import evaluate
+from tipl.evaluation.returns import evaluate
 from tipl.paths import PathDataset, verify
-from tipl.ppo import PPO, PPOConfig, Rollout
-from tipl.progress import CollectionProgress
-from tipl.tasks import get_task
-from tipl.trial_groups import TrialGroup
-from tipl.variation import draw_physics
+from tipl.policies.tasks import get_task
+from tipl.ppo.config import PPOConfig
+from tipl.ppo.ppo import PPO, Rollout
 
 PENDULUM = "InvertedPendulum-v4"
 STEPS = 32  # between two updates

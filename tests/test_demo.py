@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from tipl import demo as demo_module
-from tipl import storage
-from tipl.demo import DemoConfig, demo
+from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.forecast import Forecaster, PathTransformerForecaster, TrainedForecaster
-from tipl.forecast_results import TRUE_CHECKPOINT
-from tipl.forecast_sets import ForecastSet
+from tipl.experiments import demo as demo_module
+from tipl.experiments.demo import DemoConfig, demo
+from tipl.experiments.forecast_results import TRUE_CHECKPOINT
+from tipl.experiments.forecast_sets import ForecastSet
+from tipl.experiments.runs import load_run
+from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import verify
-from tipl.policy import Policy
-from tipl.results import Result, read_results
-from tipl.runs import load_run
+from tipl.policies.policy import Policy
+from tipl.report.results import Result, read_results
 
 CONFIG = DemoConfig(num_trials=6, total_steps=8192, train_steps=5, neuron_steps=1, episodes=1)
 STAGES = [
@@ -70,7 +71,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture
 def made(first: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A copy of the demo, in which reports are not drawn again."""
-    monkeypatch.setattr("tipl.run_report.write_report", lambda report, path: None)
+    monkeypatch.setattr("tipl.experiments.run_report.write_report", lambda report, path: None)
     return Made(shutil.copytree(first.directory, tmp_path / "demo"), first.results)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tipl import dynamic_modes
-from tipl.dynamic_modes import DynamicModeDecomposition
 from tipl.errors import TiplError
+from tipl.forecast import dynamic_modes
+from tipl.forecast.dynamic_modes import DynamicModeDecomposition
 
 RNG = np.random.default_rng(3)
 

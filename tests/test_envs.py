@@ -18,7 +18,7 @@ from tipl.envs import BatchedMujocoEnv, make_task, make_vec
 from tipl.envs.factory import OBSERVATION_STD_FLOOR
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, StepResult
 from tipl.errors import TiplError
-from tipl.tasks import get_task
+from tipl.policies.tasks import get_task
 
 IDS = tuple(MUJOCO_TASKS)
 PENDULUM, CHEETAH = "InvertedPendulum-v4", "HalfCheetah-v4"

@@ -12,13 +12,14 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tipl import evaluation
 from tipl.envs import make_task
 from tipl.errors import TiplError
-from tipl.evaluation import Episodes, Evaluation, evaluate, evaluate_stack
-from tipl.policy import ParamLayout, Policy, initial_params
-from tipl.stats import Interval, mean_interval
-from tipl.tasks import TaskSpec, get_task
+from tipl.evaluation import returns as evaluation
+from tipl.evaluation.returns import Episodes, Evaluation, evaluate, evaluate_stack
+from tipl.evaluation.stats import Interval, mean_interval
+from tipl.policies.layout import ParamLayout, initial_params
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec, get_task
 
 TASK = get_task("InvertedPendulum-v4")
 LAYOUT = ParamLayout.actor(4, 1, (4,))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tipl import TiplError
-from tipl.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
-from tipl.forecast import Forecaster
-from tipl.policy import ParamLayout
+from tipl.forecast.base import Forecaster
+from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
+from tipl.policies.layout import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

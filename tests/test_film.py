@@ -14,14 +14,15 @@ from gymnasium.spaces import Box
 from PIL import Image, ImageSequence
 
 from tipl.cli import main
-from tipl.envs import make_task, make_vec, pictures
+from tipl.envs import make_task, make_vec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
-from tipl.envs.pictures import SKY, VIEWS, MujocoPictures, missing_renderer
 from tipl.errors import TiplError
-from tipl.evaluation import evaluate
-from tipl.film import Film, animation, film, save_filmstrip, still_strip
-from tipl.policy import Policy
-from tipl.tasks import get_task
+from tipl.evaluation import pictures
+from tipl.evaluation.film import Film, animation, film, save_filmstrip, still_strip
+from tipl.evaluation.pictures import SKY, VIEWS, MujocoPictures, missing_renderer
+from tipl.evaluation.returns import evaluate
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import get_task
 
 PENDULUM, CHEETAH = "InvertedPendulum-v4", "HalfCheetah-v4"
 
@@ -144,7 +145,7 @@ def test_what_is_over_fades() -> None:
     ],
 )
 def test_returns_are_short(value: float, total: float, text: str) -> None:
-    from tipl.film import _number
+    from tipl.evaluation.film import _number
 
     assert _number(value, shades(total=total)) == text
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tipl import Policy, TiplError, evaluate
-from tipl.behaviour import Elite
 from tipl.envs import make_task
-from tipl.forecast import FittedOutputLayer
-from tipl.policy import actor_layout, stacked_mlp
-from tipl.rivals import fitted_output_layer
+from tipl.evaluation.elite import Elite
+from tipl.experiments.rivals import fitted_output_layer
+from tipl.models.fitted_output_layer import FittedOutputLayer
+from tipl.policies.layout import actor_layout
+from tipl.ppo.mlp import stacked_mlp
 
 PENDULUM = make_task("InvertedPendulum-v4")
 RNG = np.random.default_rng(0)

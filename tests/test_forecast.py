@@ -11,20 +11,18 @@ import pytest
 import torch
 
 from path_data import make_metadata
-from tipl import storage
-from tipl.baselines import StandingStill
+from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.forecast import (
-    Forecaster,
-    PathTransformerForecaster,
-    TrainedForecaster,
-    shipped,
-    shipped_models,
-)
-from tipl.models.path_transformer import PathTransformer, PathTransformerConfig
-from tipl.policy import ParamLayout, Policy
-from tipl.tasks import TaskSpec
-from tipl.tokenizers import Basis, Center, make_tokenizer
+from tipl.forecast import hub as shipped
+from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.hub import shipped_models
+from tipl.forecast.lines import StandingStill
+from tipl.models.path_transformer.forecaster import PathTransformerForecaster
+from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
+from tipl.paths.svd import Basis, Center, make_tokenizer
+from tipl.policies.layout import ParamLayout
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -10,24 +10,26 @@ import numpy as np
 import pytest
 
 from path_data import DIVERGED, N, T, make_dataset
-from tipl import forecast_sets, storage
-from tipl.baselines import LastDifferenceLine, LeastSquaresLine, StandingStill
+from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.evaluation import Episodes, evaluate_stack
-from tipl.forecast import Forecaster, PathTransformerForecaster
-from tipl.forecast_results import TRUE_CHECKPOINT, forecast_results, history_label
-from tipl.forecast_sets import (
+from tipl.evaluation.returns import Episodes, evaluate_stack
+from tipl.evaluation.stats import mean_interval, paired_difference_interval
+from tipl.experiments import forecast_sets
+from tipl.experiments.forecast_results import TRUE_CHECKPOINT, forecast_results, history_label
+from tipl.experiments.forecast_sets import (
     ForecastCase,
     ForecastReturns,
     ForecastSet,
     evaluate_forecasts,
 )
-from tipl.held_out_forecasts import forecast_held_out, held_out_trials, make_forecasts
+from tipl.experiments.forecasts import forecast_held_out, held_out_trials, make_forecasts
+from tipl.experiments.rivals import rivals
+from tipl.forecast.base import Forecaster
+from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingStill
+from tipl.models.path_transformer.forecaster import PathTransformerForecaster
+from tipl.models.train import train
 from tipl.paths import PathDataset
-from tipl.policy import ParamLayout
-from tipl.rivals import rivals
-from tipl.stats import mean_interval, paired_difference_interval
-from tipl.training import train
+from tipl.policies.layout import ParamLayout
 
 USABLE = [trial for trial in range(N) if trial != DIVERGED]
 STILL = "standing still"

@@ -11,19 +11,22 @@ import numpy as np
 import pytest
 
 from tipl import TiplError
-from tipl.adam import StackedAdam
-from tipl.baselines import StandingStill
-from tipl.collection import CollectConfig, collect
+from tipl.collection.collect import collect
+from tipl.collection.config import CollectConfig
 from tipl.envs import make_vec
-from tipl.forecast import Forecaster
-from tipl.jumps import ForecastJumps, JumpConfig
+from tipl.forecast.base import Forecaster
+from tipl.forecast.lines import StandingStill
+from tipl.jumps import ForecastJumps
+from tipl.jumps.config import JumpConfig
 from tipl.jumps.critics import refit_critics
+from tipl.jumps.pptb import PPTBConfig
 from tipl.paths import PathDataset, verify
-from tipl.policy import ParamLayout
-from tipl.ppo import PPO, PPOConfig
-from tipl.pptb import PPTBConfig
-from tipl.rollout import advantages_and_returns
-from tipl.tasks import get_task
+from tipl.policies.layout import ParamLayout
+from tipl.policies.tasks import get_task
+from tipl.ppo.adam import StackedAdam
+from tipl.ppo.config import PPOConfig
+from tipl.ppo.ppo import PPO
+from tipl.ppo.rollout import advantages_and_returns
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

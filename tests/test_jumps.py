@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from tipl import Policy, TiplError
-from tipl.baselines import BestStoredPolicy
-from tipl.evaluation import Episodes
-from tipl.forecast import Forecaster, TrainedForecaster
-from tipl.jumps import JumpConfig, Jumper, Jumps, check_fits, fitting_forecaster, jump_forecaster
+from tipl.evaluation.returns import Episodes
+from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.lines import BestStoredPolicy
+from tipl.jumps import Jumper, Jumps, check_fits, fitting_forecaster, jump_forecaster
+from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
 from tipl.jumps.gate import ForecastTest, best_forecast, run_tests
-from tipl.policy import ParamLayout
+from tipl.policies.layout import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

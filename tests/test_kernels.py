@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tipl import kernels
+from tipl.ppo import kernels
 
 N, T, B, A = 2, 40, 24, 3
 

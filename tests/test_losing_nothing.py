@@ -22,13 +22,14 @@ from typing import Any
 import pytest
 
 from test_collection import content
-from tipl import storage
-from tipl.collection import collect
+from tipl.collection.collect import collect
+from tipl.collection.groups import TrialGroup
+from tipl.core import storage
+from tipl.core.locks import FileLock
 from tipl.errors import TiplError
-from tipl.locks import FileLock
 from tipl.paths import PathDataset, PathMetadata, part_ranges, read_metadata, verify
-from tipl.ppo import PPO, PPOConfig, Rollout
-from tipl.trial_groups import TrialGroup
+from tipl.ppo.config import PPOConfig
+from tipl.ppo.ppo import PPO, Rollout
 
 STEPS = 16
 # Episodes of 1,000 steps: every kill is in the middle of one. Trials 0 and 1 learn in one group, 2

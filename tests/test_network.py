@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from tipl.models.network import Network
-from tipl.policy import ParamLayout, Policy, normalise_observations, stacked_mlp
+from tipl.policies.frames import normalise_observations
+from tipl.policies.layout import ParamLayout
+from tipl.policies.policy import Policy
+from tipl.ppo.mlp import stacked_mlp
 
 B, L, O, A = 2, 3, 4, 3  # networks, checkpoints, inputs, outputs  # noqa: E741
 

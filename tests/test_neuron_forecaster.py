@@ -12,20 +12,24 @@ import numpy as np
 import pytest
 import torch
 
-from tipl import storage
+from tipl.core import storage
 from tipl.envs.factory import measure_task
 from tipl.errors import TiplError
-from tipl.forecast import (
-    Forecaster,
-    NeuronTransformerForecaster,
-    Target,
-    context_checkpoints,
-    neuron_transformer,
-)
+from tipl.forecast.base import Forecaster, Target
 from tipl.models.network import Network
-from tipl.models.neuron_transformer import Conditions, NeuronTransformer, NeuronTransformerConfig
-from tipl.policy import ParamLayout, Policy, actor_layout
-from tipl.tasks import TaskSpec, get_task
+from tipl.models.neuron_transformer import forecaster as neuron_transformer
+from tipl.models.neuron_transformer.forecaster import (
+    NeuronTransformerForecaster,
+    context_checkpoints,
+)
+from tipl.models.neuron_transformer.net import (
+    Conditions,
+    NeuronTransformer,
+    NeuronTransformerConfig,
+)
+from tipl.policies.layout import ParamLayout, actor_layout
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec, get_task
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -15,23 +15,18 @@ import torch
 from torch import Tensor
 
 from path_data import make_arrays, make_metadata, write_parts
-from tipl import behaviour
-from tipl.behaviour import Elite
-from tipl.collection import collect
+from tipl.collection.collect import collect
 from tipl.envs import make_vec
 from tipl.errors import TiplError
-from tipl.forecast import Forecaster, NeuronTransformerForecaster, context_checkpoints
-from tipl.models.network import Network
-from tipl.models.neuron_transformer import Conditions, NeuronTransformer, NeuronTransformerConfig
-from tipl.paths import PathDataset, create_dataset
-from tipl.policy import ParamLayout, actor_layout
-from tipl.ppo import PPOConfig
-from tipl.tasks import get_task
-from tipl.training import TrainConfig, elite, loop, neuron_transformer, own, train
-from tipl.training.action_error import LEAK, ActionError
-from tipl.training.data import ReturnScale
-from tipl.training.elite import EliteLoss, fresh_networks
-from tipl.training.own import (
+from tipl.evaluation import elite as behaviour
+from tipl.evaluation.elite import Elite
+from tipl.forecast.base import Forecaster
+from tipl.models import learning_paths as own
+from tipl.models import loop
+from tipl.models.action_error import LEAK, ActionError
+from tipl.models.config import TrainConfig
+from tipl.models.data import ReturnScale
+from tipl.models.learning_paths import (
     LearningPaths,
     OwnLoss,
     batch_count,
@@ -40,6 +35,24 @@ from tipl.training.own import (
     draw_horizons,
     learning_paths,
 )
+from tipl.models.network import Network
+from tipl.models.neuron_transformer import elite
+from tipl.models.neuron_transformer import training as neuron_transformer
+from tipl.models.neuron_transformer.elite import EliteLoss, fresh_networks
+from tipl.models.neuron_transformer.forecaster import (
+    NeuronTransformerForecaster,
+    context_checkpoints,
+)
+from tipl.models.neuron_transformer.net import (
+    Conditions,
+    NeuronTransformer,
+    NeuronTransformerConfig,
+)
+from tipl.models.train import train
+from tipl.paths import PathDataset, create_dataset
+from tipl.policies.layout import ParamLayout, actor_layout
+from tipl.policies.tasks import get_task
+from tipl.ppo.config import PPOConfig
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from tipl.models.network import Network
-from tipl.models.neuron_transformer import Conditions, NeuronTransformer, NeuronTransformerConfig
+from tipl.models.neuron_transformer.net import (
+    Conditions,
+    NeuronTransformer,
+    NeuronTransformerConfig,
+)
 
 B, L, O, A, T = 2, 5, 5, 3, 12  # networks, checkpoints seen, inputs, outputs, whole path  # noqa: E741
 WIDTH = 16

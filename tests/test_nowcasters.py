@@ -11,20 +11,22 @@ import torch
 from torch import Tensor
 
 from path_data import make_arrays, make_metadata, write_parts
-from tipl import storage
+from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.forecast import Forecaster, NiNoForecaster, WNNForecaster
-from tipl.forecast.nowcasters import NowcasterForecaster
+from tipl.experiments.report_sections import LOSSES
+from tipl.forecast.base import Forecaster
+from tipl.models.config import Model, TrainConfig
+from tipl.models.data import ReturnScale
+from tipl.models.learning_paths import change_scales, learning_paths
 from tipl.models.network import Network
-from tipl.models.nowcasters import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
+from tipl.models.nowcasters.forecaster import NiNoForecaster, NowcasterForecaster, WNNForecaster
+from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
+from tipl.models.nowcasters.training import NowcastLoss, last_checkpoints
+from tipl.models.train import train
 from tipl.paths import PathDataset, create_dataset
-from tipl.policy import ParamLayout, Policy, actor_layout
-from tipl.report_sections import LOSSES
-from tipl.tasks import get_task
-from tipl.training import Model, TrainConfig, train
-from tipl.training.data import ReturnScale
-from tipl.training.nowcasters import NowcastLoss, last_checkpoints
-from tipl.training.own import change_scales, learning_paths
+from tipl.policies.layout import ParamLayout, actor_layout
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import get_task
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -186,7 +188,7 @@ def test_many_histories_are_forecast_in_several_passes(
 ) -> None:
     model, history = make_forecaster(kind), random_history(CONTEXT)
     expected = model.forecast(history, [1, 5])
-    monkeypatch.setattr("tipl.forecast.nowcasters.MAX_PARAMS_AT_ONCE", 2 * LAYOUT.size)
+    monkeypatch.setattr("tipl.models.nowcasters.forecaster.MAX_PARAMS_AT_ONCE", 2 * LAYOUT.size)
     np.testing.assert_allclose(model.forecast(history, [1, 5]), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -21,7 +21,7 @@ from path_data import (
     make_metadata,
     part_files,
 )
-from tipl import storage
+from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.paths import PathDataset, ReturnRange, parts_present, summarize, verify
 

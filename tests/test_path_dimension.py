@@ -15,9 +15,16 @@ import scipy.stats
 from matplotlib.figure import Figure
 
 from path_data import DIVERGED, N, T, make_dataset
-from tipl import path_dimension_plots, plots
 from tipl.errors import TiplError
-from tipl.path_dimension import (
+from tipl.experiments.path_dimension_results import dimension_results
+from tipl.experiments.path_dimension_sections import (
+    activity_section,
+    detour_section,
+    information_section,
+    low_dimension_sections,
+)
+from tipl.paths import PathDataset
+from tipl.paths.dimension import (
     ACTIVITY_SHARES,
     BETAS,
     CENTERS,
@@ -31,17 +38,10 @@ from tipl.path_dimension import (
     path_dimensions,
     random_walk,
 )
-from tipl.path_dimension_results import dimension_results
-from tipl.path_dimension_sections import (
-    activity_section,
-    detour_section,
-    information_section,
-    low_dimension_sections,
-)
-from tipl.paths import PathDataset
-from tipl.policy import ParamLayout
-from tipl.results import write_results
-from tipl.tokenizers import singular_vectors
+from tipl.paths.svd import singular_vectors
+from tipl.policies.layout import ParamLayout
+from tipl.report import path_dimension_plots, plots
+from tipl.report.results import write_results
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from path_data import DIVERGED, N, T, make_dataset, make_evaluation, part_files
-from tipl import atomic, path_evaluation, storage
 from tipl.cli import main
+from tipl.core import atomic, storage
 from tipl.errors import TiplError
-from tipl.evaluation import Episodes, evaluate
-from tipl.path_evaluation import evaluate_paths
+from tipl.evaluation import checkpoints as path_evaluation
+from tipl.evaluation.checkpoints import evaluate_paths
+from tipl.evaluation.returns import Episodes, evaluate
 from tipl.paths import PathDataset, read_metadata, summarize, verify
 from tipl.paths.returns import read_evaluation
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tipl.models.path_transformer import PathTransformer, PathTransformerConfig
+from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
 
 B, L, K = 3, 6, 5  # paths, checkpoints seen, coordinates
 POSITIONS = torch.arange(L).expand(B, L)

@@ -19,17 +19,11 @@ from path_data import (
     make_metadata,
     part_files,
 )
-from tipl import storage
+from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.paths import (
-    PathDataset,
-    create_dataset,
-    read_metadata,
-    verify,
-    write_part,
-)
-from tipl.policy import ParamLayout
-from tipl.tasks import get_task
+from tipl.paths import PathDataset, create_dataset, read_metadata, verify, write_part
+from tipl.policies.layout import ParamLayout
+from tipl.policies.tasks import get_task
 
 
 @pytest.fixture

@@ -11,18 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tipl import storage
+from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.policy import (
-    OBSERVATION_CLIP,
-    ParamLayout,
-    Policy,
-    actor_layout,
-    initial_params,
-    layer_sizes,
-    normalise_observations,
-)
-from tipl.tasks import get_task
+from tipl.policies.frames import OBSERVATION_CLIP, normalise_observations
+from tipl.policies.layout import ParamLayout, actor_layout, initial_params, layer_sizes
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import get_task
 
 PENDULUM, CHEETAH = "InvertedPendulum-v4", "HalfCheetah-v4"
 LAYOUT = ParamLayout.actor(3, 2, (5, 4)) + ParamLayout.critic(3, (6,))

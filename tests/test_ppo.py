@@ -24,11 +24,12 @@ from probe_envs import (
     TruncationProbe,
     Wanderer,
 )
-from tipl import storage
+from tipl.core import storage
 from tipl.envs import make_vec
-from tipl.ppo import MINIBATCHES, PPO, PPOConfig
-from tipl.rollout import Rollout, advantages_and_returns
-from tipl.tasks import get_task
+from tipl.policies.tasks import get_task
+from tipl.ppo.config import PPOConfig
+from tipl.ppo.ppo import MINIBATCHES, PPO
+from tipl.ppo.rollout import Rollout, advantages_and_returns
 
 PENDULUM = "InvertedPendulum-v4"
 SMALL = PPOConfig(num_steps=128, num_minibatches=4, update_epochs=4, learning_rate=1e-2)

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from tipl import TiplError
-from tipl.collection import CollectConfig, collect
+from tipl.collection.collect import collect
+from tipl.collection.config import CollectConfig
 from tipl.envs import make_vec
+from tipl.jumps.pptb import PathBooster, PPTBConfig
 from tipl.paths import PathDataset, verify
 from tipl.paths.metadata import PathMetadata
-from tipl.ppo import PPO, PPOConfig
-from tipl.pptb import PathBooster, PPTBConfig
-from tipl.rollout import Rollout
-from tipl.tasks import get_task
+from tipl.policies.tasks import get_task
+from tipl.ppo.config import PPOConfig
+from tipl.ppo.ppo import PPO
+from tipl.ppo.rollout import Rollout
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

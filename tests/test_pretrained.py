@@ -9,8 +9,8 @@ import pytest
 
 from tipl import Forecaster, Policy, TiplError, evaluate
 from tipl.cli import main
-from tipl.forecast import NeuronTransformerForecaster, shipped_models
-from tipl.forecast.shipped import SHIPPED
+from tipl.forecast.hub import SHIPPED, shipped_models
+from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
 
 # lowest mean return of a few fresh networks: far above what they do, and below the cards' means
 EXPECTED = {"InvertedPendulum-v4": 950.0, "HalfCheetah-v4": 3_000.0}

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from tipl.progress import CollectionProgress, progress_bar
+from tipl.core.progress import CollectionProgress, progress_bar
 
 
 def note(progress: CollectionProgress) -> str:

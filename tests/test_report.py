@@ -15,18 +15,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tipl import figure_style, plots
 from tipl.errors import TiplError
-from tipl.report import (
-    Report,
-    Section,
-    Stage,
-    Table,
-    pivot_table,
-    render_report,
-    write_report,
-)
-from tipl.results import Result
+from tipl.report import plots
+from tipl.report import style as figure_style
+from tipl.report.page import Report, Section, Stage, Table, pivot_table, render_report, write_report
+from tipl.report.results import Result
 
 RNG = np.random.default_rng(0)
 STEPS = np.arange(6) * 2048

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tipl.errors import TiplError
-from tipl.results import (
+from tipl.report.results import (
     Result,
     format_bounds,
     format_number,

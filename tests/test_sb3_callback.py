@@ -17,14 +17,14 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from tipl import Policy, TiplError
-from tipl.evaluation import evaluate
-from tipl.integrations.run_normaliser import RunNormaliser
-from tipl.integrations.sb3 import ForecastCallback
-from tipl.integrations.torch_agent import agent_of_sb3
-from tipl.integrations.torch_jumps import TorchJumps
-from tipl.jump_config import JumpConfig
-from tipl.policy import initial_params
-from tipl.tasks import get_task
+from tipl.evaluation.returns import evaluate
+from tipl.integrations.pytorch.agent import agent_of_sb3
+from tipl.integrations.pytorch.jumps import TorchJumps
+from tipl.integrations.pytorch.normaliser import RunNormaliser
+from tipl.integrations.sb3.callback import ForecastCallback
+from tipl.jumps.config import JumpConfig
+from tipl.policies.layout import initial_params
+from tipl.policies.tasks import get_task
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

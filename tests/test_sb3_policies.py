@@ -13,8 +13,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tipl import Policy, TiplError
-from tipl.integrations.torch_agent import agent_of_sb3
-from tipl.tasks import get_task
+from tipl.integrations.pytorch.agent import agent_of_sb3
+from tipl.policies.tasks import get_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
 

@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from tipl import CollectConfig, PathDataset, Policy, PPOConfig, TiplError, train
 from tipl.cli import main
-from tipl.integrations.sb3_collection import collect_with_sb3
-from tipl.integrations.sb3_recording import PathRecorder
+from tipl.integrations.sb3.collect import collect_with_sb3
+from tipl.integrations.sb3.recorder import PathRecorder
 from tipl.paths import read_metadata, verify
 
 pytestmark = [

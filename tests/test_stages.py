@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from path_data import make_dataset
-from tipl import stages as stages_module
-from tipl import storage
+from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.stages import CommandStages, prepare_run
+from tipl.experiments import stages as stages_module
+from tipl.experiments.stages import CommandStages, prepare_run
 
 
 def records(directory: Path) -> dict[str, dict[str, Any]]:

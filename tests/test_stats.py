@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from tipl.errors import TiplError
-from tipl.stats import (
+from tipl.evaluation.stats import (
     Interval,
     first_reached,
     iqm_interval,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tipl import atomic, storage
+from tipl.core import atomic, storage
 from tipl.errors import TiplError
 
 TENSORS = {

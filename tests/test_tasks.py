@@ -11,7 +11,7 @@ import pytest
 from tipl.envs.factory import measure_task
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
 from tipl.errors import TiplError
-from tipl.tasks import TaskSpec, get_task, known_tasks
+from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
 # Numbers of observed values and of actions, from Gymnasium's documentation.
 SIZES = {

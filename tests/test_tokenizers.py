@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tipl.errors import TiplError
-from tipl.tokenizers import (
+from tipl.paths.svd import (
     Center,
     PathSVD,
     TemporalSVD,

@@ -14,9 +14,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from tipl import ParamLayout, TiplError
-from tipl.integrations.observation_frames import refolded
-from tipl.integrations.run_normaliser import SETTLED, RunNormaliser
-from tipl.integrations.torch_agent import TorchAgent, agent_of_cleanrl, agent_of_sb3
+from tipl.integrations.pytorch.agent import TorchAgent, agent_of_cleanrl, agent_of_sb3
+from tipl.integrations.pytorch.normaliser import SETTLED, RunNormaliser
+from tipl.policies.frames import refolded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
 

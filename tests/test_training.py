@@ -12,11 +12,13 @@ import torch
 
 from path_data import make_arrays, make_metadata, write_parts
 from tipl.errors import TiplError
-from tipl.forecast import PathTransformerForecaster
+from tipl.models.config import TrainConfig
+from tipl.models.data import return_scale
+from tipl.models.path_transformer.forecaster import PathTransformerForecaster
+from tipl.models.path_transformer.training import token_sequences
+from tipl.models.train import train
 from tipl.paths import PathDataset, create_dataset
-from tipl.tokenizers import Basis, Center, PathSVD, TemporalSVD
-from tipl.training import TrainConfig, token_sequences, train
-from tipl.training.data import return_scale
+from tipl.paths.svd import Basis, Center, PathSVD, TemporalSVD
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tipl.envs.variation import draw_physics, parse_ranges
 from tipl.errors import TiplError
-from tipl.variation import draw_physics, parse_ranges
 
 
 def test_ranges_are_read_and_sorted() -> None:

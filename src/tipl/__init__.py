@@ -13,20 +13,20 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "CollectConfig": "collect_config",
+    "CollectConfig": "collection.config",
     "Forecaster": "forecast",
-    "ParamLayout": "policy",
+    "ParamLayout": "policies.layout",
     "PathDataset": "paths",
-    "PathTransformer": "models.path_transformer",
-    "Policy": "policy",
+    "PathTransformer": "models.path_transformer.net",
+    "Policy": "policies.policy",
     "PolicyPath": "paths",
-    "PPOConfig": "ppo",
-    "TemporalSVD": "tokenizers",
+    "PPOConfig": "ppo.config",
+    "TemporalSVD": "paths.svd",
     "TiplError": "errors",
-    "TrainConfig": "training",
-    "collect": "collection",
-    "evaluate": "evaluation",
-    "train": "training",
+    "TrainConfig": "models.config",
+    "collect": "collection.collect",
+    "evaluate": "evaluation.returns",
+    "train": "models.train",
 }
 
 __all__ = [*_HOME_OF, "__version__"]

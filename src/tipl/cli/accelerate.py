@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from tipl import acceleration
+from tipl.experiments import acceleration
 
 __all__ = ["accelerate"]
 

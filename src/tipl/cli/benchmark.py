@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tipl import benchmark as the_benchmark
+from tipl.experiments import benchmark as the_benchmark
 
 __all__ = ["benchmark"]
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from tipl import collection
 from tipl.cli.paths_show import print_summary
-from tipl.path_evaluation import evaluate_paths
+from tipl.collection import collect as collection
+from tipl.evaluation.checkpoints import evaluate_paths
 
 __all__ = ["collect"]
 
@@ -39,7 +39,7 @@ def collect(
         from_sb3: run the PPO of stable-baselines3 instead, one trial after the other
     """
     if from_sb3:
-        from tipl.integrations.sb3_collection import collect_with_sb3
+        from tipl.integrations.sb3.collect import collect_with_sb3
 
         directory = collect_with_sb3(env_id, config, out).directory
         if evaluation_episodes:

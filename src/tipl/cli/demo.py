@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from tipl import demo as main_job
+from tipl.experiments import demo as main_job
 
 __all__ = ["demo"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from tipl import evaluation
 from tipl.errors import TiplError
-from tipl.forecast_results import forecast_results
-from tipl.forecast_sets import ForecastSet, evaluate_command, evaluate_forecasts
-from tipl.policy import Policy
-from tipl.results import write_results
-from tipl.run_report import print_headline
+from tipl.evaluation import returns as evaluation
+from tipl.experiments.forecast_results import forecast_results
+from tipl.experiments.forecast_sets import ForecastSet, evaluate_command, evaluate_forecasts
+from tipl.experiments.run_report import print_headline
+from tipl.policies.policy import Policy
+from tipl.report.results import write_results
 
 __all__ = ["evaluate"]
 

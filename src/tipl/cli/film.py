@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tipl import film as films
 from tipl.errors import TiplError
-from tipl.policy import Policy
+from tipl.evaluation import film as films
+from tipl.policies.policy import Policy
 
 __all__ = ["film"]
 

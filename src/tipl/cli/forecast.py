@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tipl.atomic import check_replaceable
+from tipl.core.atomic import check_replaceable
 from tipl.errors import TiplError
-from tipl.forecast import Forecaster
-from tipl.held_out_forecasts import HORIZONS, STARTS, make_forecasts
+from tipl.experiments.forecasts import HORIZONS, STARTS, make_forecasts
+from tipl.forecast.base import Forecaster
 from tipl.paths import PathDataset
 
 __all__ = ["forecast"]

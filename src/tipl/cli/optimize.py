@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tipl.atomic import check_replaceable
-from tipl.forecast import Forecaster, Target
-from tipl.policy import Policy
+from tipl.core.atomic import check_replaceable
+from tipl.forecast.base import Forecaster, Target
+from tipl.policies.policy import Policy
 
 __all__ = ["optimize"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tipl.atomic import check_replaceable
-from tipl.behaviour import best_checkpoint
+from tipl.core.atomic import check_replaceable
+from tipl.evaluation.elite import best_checkpoint
 from tipl.paths import PathDataset
 
 __all__ = ["paths_best"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from tipl.cli.paths_show import print_summary
-from tipl.path_evaluation import evaluate_paths
+from tipl.evaluation.checkpoints import evaluate_paths
 
 __all__ = ["paths_evaluate"]
 

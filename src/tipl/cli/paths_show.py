@@ -29,7 +29,7 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
 
 def _draw_learning_curves(paths: PathDataset, figure: Path) -> None:
     # here, so that a summary need not wait for Matplotlib
-    from tipl.plots import learning_curves, save_figure
+    from tipl.report.plots import learning_curves, save_figure
 
     note = f"{paths.task.env_id}, {paths.num_trials} trials"
     returns = paths.episodic_return().astype(np.float64)

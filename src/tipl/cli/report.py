@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tipl.run_report import report_run
+from tipl.experiments.run_report import report_run
 
 __all__ = ["report"]
 

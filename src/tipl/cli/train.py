@@ -7,8 +7,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from tipl import training
-from tipl.atomic import check_replaceable
+from tipl.core.atomic import check_replaceable
+from tipl.models import train as training
 from tipl.paths import PathDataset
 
 __all__ = ["train"]

@@ -1,7 +1,7 @@
 """Vectorised environments: batched MuJoCo tasks, and Gymnasium's own for everything else.
 
 - :func:`make_vec` makes copies of an environment that are stepped together;
-- :func:`make_task` gives the :class:`tipl.tasks.TaskSpec` of any environment id;
+- :func:`make_task` gives the :class:`tipl.policies.tasks.TaskSpec` of any environment id;
 - :class:`BatchedMujocoEnv` runs the built-in tasks on ``mujoco.batch``.
 """
 

@@ -16,7 +16,7 @@ from tipl.envs.batched_mujoco import BatchedMujocoEnv
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
 from tipl.errors import TiplError
-from tipl.tasks import TaskSpec, get_task, known_tasks
+from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
 __all__ = ["OBSERVATION_STD_FLOOR", "make_task", "make_vec", "measure_task"]
 

@@ -12,11 +12,11 @@ from gymnasium.spaces import Box
 from gymnasium.spaces.utils import flatten
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from tipl.core.arrays import Array
 from tipl.errors import TiplError
 
 __all__ = ["GymnasiumVec"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _NO_SEED = -1
 

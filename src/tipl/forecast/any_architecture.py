@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tipl.errors import TiplError
 from tipl.forecast.base import TrainedForecaster
-from tipl.policy import ParamLayout, actor_layout
+from tipl.policies.layout import ParamLayout, actor_layout
 
 __all__ = ["AnyArchitectureForecaster"]
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, cast, overload
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 
-from tipl import storage
+from tipl.core import storage
+from tipl.core.arrays import Array
 from tipl.errors import TiplError
-from tipl.forecast.shipped import model_directory
-from tipl.policy import ParamLayout, Policy
-from tipl.tasks import TaskSpec
+from tipl.forecast.hub import model_directory
+from tipl.policies.layout import ParamLayout
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
 
-__all__ = ["MODEL_FORMAT_VERSION", "Forecaster", "Target", "TrainedForecaster", "torch_threads"]
+__all__ = ["MODEL_FORMAT_VERSION", "Forecaster", "Target", "TrainedForecaster"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 TrainedT = TypeVar("TrainedT", bound="TrainedForecaster")
 
 MODEL_FORMAT_VERSION = 1
@@ -30,22 +29,6 @@ MODEL_FORMAT_VERSION = 1
 Target = Literal["elite", "own"]
 """Where a forecast leads: to the best behaviour that the training paths know, from any network
 (`elite`); or to what PPO would have made of this very network (`own`)."""
-
-
-@contextlib.contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Lets torch and BLAS use so many threads.
-
-    At the sizes of most models here more than one gains little, they wait for each other when
-    other processes are busy, and results depend on the number of processors.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads, "blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Forecaster(abc.ABC):
@@ -424,6 +407,7 @@ def _model_class(directory: Path, config: Mapping[str, Any]) -> type[TrainedFore
             f"{directory} holds a model of format version {version!r}, but this tipl reads "
             f"version {MODEL_FORMAT_VERSION}; update tipl"
         )
+    importlib.import_module("tipl.models.kinds")  # which makes the models of tipl known
     classes = TrainedForecaster._classes
     if kind not in classes:
         raise TiplError(

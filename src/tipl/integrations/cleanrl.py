@@ -11,17 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tipl.core.options import config_from_options
 from tipl.errors import TiplError
-from tipl.integrations.run_normaliser import RunNormaliser, all_wrappers, wrappers
-from tipl.integrations.torch_agent import agent_of_cleanrl
-from tipl.integrations.torch_jumps import (
-    JumpReport,
-    TorchJumps,
-    another_environment,
-    known_task,
-)
-from tipl.jump_config import JumpConfig
-from tipl.options import config_from_options
+from tipl.integrations.pytorch.agent import agent_of_cleanrl
+from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, another_environment, known_task
+from tipl.integrations.pytorch.normaliser import RunNormaliser, all_wrappers, wrappers
+from tipl.jumps.config import JumpConfig
 
 __all__ = ["ForecastHook"]
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Int
 
-from tipl import kernels
-from tipl.adam import StackedAdam
-from tipl.policy import ParamLayout, stacked_mlp
-from tipl.ppo import PPO
-from tipl.rollout import Rollout
+from tipl.core.arrays import Array
+from tipl.policies.layout import ParamLayout
+from tipl.ppo import kernels
+from tipl.ppo.adam import StackedAdam
+from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.ppo import PPO
+from tipl.ppo.rollout import Rollout
 
 __all__ = ["refit_critics"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 EPOCHS_OF_TARGETS = 10
 """Passes over the rollout with the same targets, which then follow the better critic."""

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from tipl.baselines import BestStoredPolicy, LeastSquaresLine
 from tipl.errors import TiplError
-from tipl.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
-from tipl.forecast import Forecaster, Target, TrainedForecaster, shipped_models
-from tipl.jump_config import JumpConfig
-from tipl.policy import Policy
+from tipl.forecast.base import Forecaster, Target, TrainedForecaster
+from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
+from tipl.forecast.hub import shipped_models
+from tipl.forecast.lines import BestStoredPolicy, LeastSquaresLine
+from tipl.jumps.config import JumpConfig
+from tipl.policies.policy import Policy
 
 __all__ = [
     "FALLBACK",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
 
-from tipl.evaluation import Episodes
+from tipl.core.arrays import Array
+from tipl.evaluation.returns import Episodes
 
 __all__ = ["Evaluate", "ForecastTest", "best_forecast", "run_tests"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 Evaluate = Callable[[Array, Array, int], Episodes]
 """Runs policies for an episode each, given their weights `[M, P]`, the runs `[M]` that they belong

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from tipl.forecast import Forecaster, TrainedForecaster
-from tipl.jump_config import JumpConfig
+from tipl.core.arrays import Array
+from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
 from tipl.jumps.gate import Evaluate, ForecastTest, best_forecast, run_tests
-from tipl.policy import ParamLayout
+from tipl.policies.layout import ParamLayout
 
 __all__ = ["JumpTry", "Jumper", "Jumps"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_HISTORY = 64
 """Checkpoints of a run that are remembered; the oldest ones are forgotten first."""

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tipl.core.arrays import Array
 from tipl.errors import TiplError
-from tipl.evaluation import Episodes, evaluate_stack
-from tipl.forecast import Forecaster
-from tipl.jump_config import JumpConfig
+from tipl.evaluation.returns import Episodes, evaluate_stack
+from tipl.forecast.base import Forecaster
+from tipl.jumps.config import JumpConfig
 from tipl.jumps.critics import refit_critics
 from tipl.jumps.forecasters import jump_forecaster
 from tipl.jumps.jumper import Jumper, Jumps
-from tipl.ppo import PPO, PlugIn
-from tipl.rollout import Rollout
+from tipl.ppo.plug_in import PlugIn
+from tipl.ppo.ppo import PPO
+from tipl.ppo.rollout import Rollout
 
 __all__ = ["ForecastJumps"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 TESTS = 5
 """What episodes of tests are seeded by beside the collection's seed, after PPO's own purposes."""

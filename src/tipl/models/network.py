@@ -32,7 +32,7 @@ class Network:
     def from_flat(
         cls, params: Float[Tensor, "B L P"], sizes: Sequence[int], has_log_std: bool
     ) -> Network:
-        """Views of flat parameters in the order of `tipl.policy.actor_layout`.
+        """Views of flat parameters in the order of `tipl.policies.policy.actor_layout`.
 
         Args:
             params: flat parameters.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from tipl import storage
-from tipl.atomic import explained, is_unfinished
+from tipl.core import storage
+from tipl.core.arrays import Array
+from tipl.core.atomic import explained, is_unfinished
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import (
@@ -33,8 +33,6 @@ from tipl.paths.returns import (
 )
 
 __all__ = ["EvaluationSummary", "PathSummary", "ReturnRange", "summarize", "verify"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def verify(directory: str | Path) -> list[str]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
+from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import part_ranges, parts_present
 from tipl.paths.reader import PartReader
 from tipl.paths.returns import read_returns
-from tipl.policy import ParamLayout, Policy
-from tipl.tasks import TaskSpec
+from tipl.policies.layout import ParamLayout
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
 
 __all__ = ["PathDataset", "PolicyPath", "Split"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, eq=False)

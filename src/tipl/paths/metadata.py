@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tipl import storage
+from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.policy import ParamLayout, actor_layout
-from tipl.tasks import TaskSpec
+from tipl.policies.layout import ParamLayout, actor_layout
+from tipl.policies.tasks import TaskSpec
 
 __all__ = [
     "FORMAT_VERSION",

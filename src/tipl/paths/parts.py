@@ -40,10 +40,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from tipl import storage
-from tipl.atomic import explained, is_unfinished, remove_unfinished
+from tipl.core import storage
+from tipl.core.arrays import Array
+from tipl.core.atomic import explained, is_unfinished, remove_unfinished
+from tipl.core.locks import locked_directory
 from tipl.errors import TiplError
-from tipl.locks import locked_directory
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
 
 __all__ = [
@@ -59,7 +60,6 @@ __all__ = [
     "write_part",
 ]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 ArraySpecs = dict[str, tuple[str, tuple[int, ...]]]
 
 _AGAIN = "delete it and run `tipl collect` with the same arguments to make it again"

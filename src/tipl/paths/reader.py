@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from tipl import storage
+from tipl.core import storage
+from tipl.core.arrays import Array
 from tipl.paths.metadata import PathMetadata
 from tipl.paths.parts import PartRange, check_finite, open_part, part_arrays, part_ranges
 
 __all__ = ["PartReader"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class PartReader:

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from tipl import storage
-from tipl.atomic import explained
+from tipl.core import storage
+from tipl.core.atomic import explained
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, first_difference
 from tipl.paths.parts import PartRange, array_specs, part_ranges

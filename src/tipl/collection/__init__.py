@@ -1,0 +1,1 @@
+"""From PPO trials to a dataset of policy learning paths."""

@@ -1,0 +1,147 @@
+"""Collecting policy learning paths: many PPO trials, in groups, into a dataset on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from tipl.collection.config import CollectConfig
+from tipl.collection.groups import TrialGroup, unfinished_groups
+from tipl.core.options import config_from_options, thread_count
+from tipl.core.progress import CollectionProgress
+from tipl.errors import TiplError
+from tipl.evaluation.checkpoints import evaluate_paths
+from tipl.paths import PathDataset
+from tipl.paths.parts import create_dataset, parts_present
+
+__all__ = ["CollectConfig", "collect"]
+
+
+def collect(
+    env_id: str,
+    *,
+    out: str | Path | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+    evaluation_episodes: int = 0,
+    evaluate_every: int = 1,
+    config: CollectConfig | None = None,
+    **options: Any,
+) -> PathDataset:
+    """Runs independent PPO trials and stores the path of each policy's weights.
+
+    What is already in the directory is kept: a complete dataset of the same configuration is
+    opened, an interrupted one goes on where it was and ends in the same bytes as an undisturbed
+    one.
+
+    Args:
+        env_id: a Gymnasium id, such as `"InvertedPendulum-v4"`.
+        out: the dataset's directory; by default a name under `runs/paths/` that tells the task,
+            trials, steps and seed.
+        threads: groups of trials that run at once; by default one for each processor.
+        progress: show a progress bar.
+        evaluation_episodes: episodes for which each checkpoint then acts by its mean
+            (`tipl.evaluation.checkpoints.evaluate_paths`); none by default.
+        evaluate_every: the distance of the checkpoints that do; 1 is all of them.
+        config: what to collect, as an alternative to `options`.
+        **options: fields of `CollectConfig`, such as `num_trials=128` or `total_steps=61_440`.
+
+    Raises:
+        TiplError: the environment is unknown or unsupported, an option is impossible, or the
+            directory holds something else. Nothing has been written then.
+    """
+    available = thread_count(threads)
+    if evaluation_episodes < 0 or evaluate_every < 1:
+        raise TiplError(
+            f"evaluation_episodes is {evaluation_episodes} and evaluate_every {evaluate_every}; "
+            "expected 0 or more episodes, and every 1 or more checkpoints"
+        )
+    config = config_from_options(CollectConfig, config, options, "collect")
+    metadata = config.metadata(env_id)
+    directory = Path(out) if out is not None else default_directory(env_id, config)
+    create_dataset(directory, metadata)
+    parts_present(directory, metadata)  # raises if one of them is damaged
+    groups = unfinished_groups(directory, env_id, config, metadata)
+    if groups:
+        steps = config.ppo.num_steps * metadata.num_trials * (config.num_iterations + 1)
+        with CollectionProgress(metadata.num_trials, steps, progress) as bar:
+            left = sum(len(group.trials) for group in groups) / metadata.num_trials
+            bar.advance(round(steps * (1 - left)), fresh=False)
+            for group in groups:
+                group.report = bar.advance
+            _run_groups(groups, min(available, len(groups)), directory)
+    paths = _open_when_complete(directory, groups)
+    if evaluation_episodes == 0:
+        return paths
+    return evaluate_paths(
+        directory, evaluation_episodes, every=evaluate_every, threads=threads, progress=progress
+    )
+
+
+def default_directory(env_id: str, config: CollectConfig) -> Path:
+    """Where `collect` puts a dataset that was given no directory."""
+    name = f"{env_id}-{config.num_trials}x{config.total_steps}-seed{config.seed}"
+    return Path("runs") / "paths" / name.replace("/", "-")
+
+
+def _run_groups(groups: list[TrialGroup], threads: int, directory: Path) -> None:
+    """Runs groups in threads; an interruption or an error stops all of them soon."""
+    # Each thread computes alone: BLAS threads of one group would fight with the other group's.
+    with (
+        _sigterm_interrupts(),
+        threadpool_limits(1, "blas"),
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        futures = [pool.submit(group.run) for group in groups]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done():
+                    future.result()  # raises what ended the group
+        except BaseException as error:
+            for group in groups:
+                group.stop()
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, KeyboardInterrupt):
+                raise TiplError(
+                    f"interrupted; finished checkpoints are safe in {directory}: run the same "
+                    "command again to go on"
+                ) from error
+            raise
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Treats SIGTERM as Ctrl-C, where signals can be handled: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _open_when_complete(directory: Path, groups: list[TrialGroup]) -> PathDataset:
+    """Opens the dataset, or says who is making the rest of it."""
+    held = [group for group in groups if group.holder and not group.is_complete()]
+    if held:
+        others = "; ".join(
+            f"{group.holder} is collecting trials {group.trials[0]} to {group.trials[-1]}"
+            for group in held
+        )
+        raise TiplError(
+            f"{directory} is not complete yet: {others}. All other trials are there; wait for "
+            "the rest, or run the same command again to take over what its process leaves"
+        )
+    with contextlib.suppress(OSError):  # not there, or in use by somebody who is about to leave
+        (directory / "resume").rmdir()
+    return PathDataset.open(directory)

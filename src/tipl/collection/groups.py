@@ -1,0 +1,250 @@
+"""Groups of trials that learn in one batched loop, saved after every iteration."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tipl.collection.config import CollectConfig
+from tipl.core import storage
+from tipl.core.arrays import Array
+from tipl.core.atomic import remove_unfinished, unfinished_writes
+from tipl.core.locks import FileLock
+from tipl.envs import make_vec
+from tipl.envs.variation import draw_physics
+from tipl.errors import TiplError
+from tipl.jumps.pptb import PathBooster
+from tipl.paths import PathMetadata
+from tipl.paths.parts import PartRange, part_ranges, write_part
+from tipl.ppo.plug_in import PlugIn
+from tipl.ppo.ppo import PPO, StoppedError
+
+__all__ = ["TrialGroup", "unfinished_groups"]
+
+
+PER_CHECKPOINT = ("global_step", "iteration")
+"""Arrays of a part that are the same for all its trials."""
+
+
+def unfinished_groups(
+    directory: Path, env_id: str, config: CollectConfig, metadata: PathMetadata
+) -> list[TrialGroup]:
+    """The groups of a dataset of which parts are missing, or that were never tidied up."""
+    by_trial: dict[int, list[PartRange]] = {}
+    for part in part_ranges(metadata):
+        by_trial.setdefault(part.first_trial, []).append(part)
+    groups = [TrialGroup(directory, env_id, config, metadata, parts) for parts in by_trial.values()]
+    return [group for group in groups if not group.is_complete() or group.leftovers()]
+
+
+class TrialGroup:
+    """One batched loop over a part of the trials.
+
+    After every iteration its state is saved, together with the checkpoints of the part that is
+    still growing, so that a kill loses no finished checkpoint. A lock keeps other processes away.
+
+    Attributes:
+        trials: their numbers.
+        holder: the process that is collecting them instead of this one, if there is any.
+        report: is told of environment steps as `CollectionProgress.advance` is.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        env_id: str,
+        config: CollectConfig,
+        metadata: PathMetadata,
+        parts: list[PartRange],
+    ) -> None:
+        self.directory, self.env_id, self.config = directory, env_id, config
+        self.metadata, self.parts = metadata, parts
+        self.trials = list(range(parts[0].first_trial, parts[0].last_trial + 1))
+        self.holder: str | None = None
+        self.report: Callable[..., None] = lambda *args, **kwargs: None
+        self._name = f"trials-{self.trials[0]:05d}"
+        self._resume = directory / "resume"
+        self._state_file = self._resume / f"{self._name}.safetensors"
+        self._lock = FileLock(self._resume / f"{self._name}.lock")
+        self._stop = threading.Event()
+        draws = [draw_physics(metadata.vary, metadata.seed, trial) for trial in self.trials]
+        self._physics = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
+
+    def is_complete(self) -> bool:
+        """Whether all parts are there."""
+        return all(part.path(self.directory).exists() for part in self.parts)
+
+    def leftovers(self) -> list[Path]:
+        """Files that only a collection of these trials leaves, running or killed."""
+        files = [self._state_file, self._lock.path]
+        return [
+            *(file for file in files if file.exists()),
+            *unfinished_writes(self.directory / "parts", self._name),
+            *unfinished_writes(self._resume, self._name),
+        ]
+
+    def stop(self) -> None:
+        """Makes `run` return soon; called from another thread."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Takes the trials from where they were to their end, unless another process does.
+
+        Raises:
+            TiplError: a file cannot be written. What was saved before stays as it is.
+        """
+        self._resume.mkdir(exist_ok=True)
+        if not self._lock.acquire():
+            self.holder = self._lock.holder
+            return
+        try:
+            remove_unfinished(self.directory / "parts", self._name)
+            remove_unfinished(self._resume, self._name)
+            if not self.is_complete():
+                self._learn()
+            self._state_file.unlink(missing_ok=True)
+        except StoppedError:
+            pass  # what it did since the last save is repeated when the collection goes on
+        finally:
+            self._lock.release()
+
+    def _learn(self) -> None:
+        resumed = self._resumed()
+        if resumed is None:
+            resumed = self._untrained(), 0, []
+            resumed[0].start()
+        ppo, finished, growing = resumed
+        self.report(self._steps(ppo.iteration), self.trials[0], fresh=False)
+        last = self.config.num_iterations
+        while True:
+            stored = ppo.iteration % self.config.checkpoint_interval == 0
+            checkpoint = self._checkpoint(ppo) if stored else {}
+            rollout = ppo.rollout()
+            self.report(self._steps(1), self.trials[0], rollout.episodic_return)
+            if stored:
+                checkpoint["episodic_return"] = rollout.episodic_return.astype(np.float32)
+                checkpoint["num_episodes"] = rollout.num_episodes
+                growing.append(checkpoint)
+                finished += 1
+                self._write_complete_part(finished, growing)
+            if ppo.iteration == last:
+                break  # the last rollout only tells the return of the last weights
+            ppo.update(rollout)
+            self._save(ppo, finished, growing)
+        ppo.envs.close()
+
+    def _untrained(self) -> PPO:
+        """The trials before their first step."""
+        ppo = PPO(
+            make_vec(self.env_id, len(self.trials), physics=self._physics),
+            self.metadata.task,
+            self.trials,
+            self.config.num_iterations,
+            self.config.ppo,
+            self.config.hidden_sizes,
+            self.config.normaliser,
+            self.config.initial,
+            self.config.seed,
+        )
+        ppo.stop = self._stop
+        ppo.plug_in = self._plug_in()
+        return ppo
+
+    def _plug_in(self) -> PlugIn | None:
+        """What changes the trials' weights beside PPO, if anything does."""
+        if self.config.pptb.rank is not None:
+            return PathBooster(self.config.pptb)
+        if self.config.jumps.forecaster is not None:
+            from tipl.jumps import ForecastJumps
+
+            return ForecastJumps(self.config.jumps, self._physics)
+        return None
+
+    def _resumed(self) -> tuple[PPO, int, list[dict[str, Array]]] | None:
+        """The trials as `_save` left them; None if there is nothing to go on from.
+
+        A state that is damaged, of another dataset, or whose parts somebody has removed is of no
+        use: the same trials then run again from their start, to the same end.
+        """
+        if not self._state_file.exists():
+            return None
+        try:
+            state, header = storage.read_tensors(self._state_file)
+            if header["dataset"] != self.metadata.digest:
+                return None
+            finished, count = int(header["checkpoints"]), int(header["growing"])
+            if any(
+                part.first_checkpoint < finished - count and not part.path(self.directory).exists()
+                for part in self.parts
+            ):
+                return None
+            growing = [
+                {
+                    name.removeprefix(f"growing.{i}."): state.pop(name)
+                    for name in sorted(state)
+                    if name.startswith(f"growing.{i}.")
+                }
+                for i in range(count)
+            ]
+            ppo = self._untrained()
+            ppo.set_state(state)
+        except (TiplError, LookupError):
+            return None
+        return ppo, finished, growing
+
+    def _save(self, ppo: PPO, finished: int, growing: list[dict[str, Array]]) -> None:
+        """Replaces the saved state by the present one, whole or not at all."""
+        columns = {
+            f"growing.{i}.{name}": array
+            for i, column in enumerate(growing)
+            for name, array in column.items()
+        }
+        header = {
+            "dataset": self.metadata.digest,
+            "checkpoints": finished,
+            "growing": len(growing),
+        }
+        storage.write_tensors(self._state_file, ppo.state() | columns, header)
+
+    def _write_complete_part(self, finished: int, growing: list[dict[str, Array]]) -> None:
+        """Writes the part that ends with the last finished checkpoint, if one does.
+
+        Its checkpoints leave `growing`, and with it the memory.
+        """
+        for part in self.parts:
+            if part.last_checkpoint == finished - 1:
+                tensors = {
+                    name: np.stack(
+                        [column[name] for column in growing],
+                        axis=0 if name in PER_CHECKPOINT else 1,
+                    )
+                    for name in growing[0]
+                }
+                write_part(
+                    self.directory, self.metadata, part.first_trial, part.first_checkpoint, tensors
+                )
+                growing.clear()
+
+    def _checkpoint(self, ppo: PPO) -> dict[str, Array]:
+        """The trials' present weights and what is known of them before they act."""
+        checkpoint = {
+            "params": ppo.params[:, : self.metadata.layout.size].astype(np.float32),
+            "diverged": ppo.diverged.copy(),
+            "global_step": np.array(ppo.iteration * self.config.ppo.num_steps, np.int64),
+            "iteration": np.array(ppo.iteration, np.int64),
+        }
+        if self.config.normaliser == "running":
+            mean, std = ppo.observation_statistics()
+            checkpoint |= {"observation_mean": mean.copy(), "observation_std": std.copy()}
+        if ppo.plug_in is not None:
+            checkpoint |= ppo.plug_in.checkpoint()
+        if self._physics:
+            checkpoint["physics"] = np.stack(list(self._physics.values()), axis=1)  # [n, V]
+        return checkpoint
+
+    def _steps(self, iterations: int) -> int:
+        """Environment steps of all trials in some iterations."""
+        return iterations * self.config.ppo.num_steps * len(self.trials)

@@ -1,0 +1,1 @@
+"""What every part of tipl uses: files that appear whole, locks, options, progress."""

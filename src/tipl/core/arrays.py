@@ -1,0 +1,11 @@
+"""The type of arrays whose shape a docstring or comment gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Array"]
+
+Array = np.ndarray[Any, np.dtype[Any]]

@@ -1,0 +1,1 @@
+"""Running policies: returns, the states that they visit, statistics, films."""

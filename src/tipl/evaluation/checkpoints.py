@@ -1,0 +1,198 @@
+"""Running the checkpoints of a path dataset in their environment, and keeping their returns.
+
+A training return is that of a policy which explores, over the few episodes that happened to end;
+here each checkpoint acts by its mean, for whole episodes that start alike for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from tipl.core import storage
+from tipl.core.atomic import explained, remove_unfinished
+from tipl.core.locks import locked_directory
+from tipl.core.options import thread_count
+from tipl.core.progress import progress_bar
+from tipl.errors import TiplError
+from tipl.evaluation.returns import evaluate_stack
+from tipl.paths import PathDataset, PathMetadata
+from tipl.paths.metadata import first_difference, library_versions
+from tipl.paths.parts import PartRange, check_finite, part_ranges
+from tipl.paths.returns import (
+    EvaluationMetadata,
+    evaluation_folder,
+    missing_returns,
+    read_evaluation,
+    read_part_returns,
+    settings_path,
+    write_part_returns,
+)
+
+__all__ = ["evaluate_paths"]
+
+
+def evaluate_paths(
+    directory: str | Path,
+    episodes: int = 5,
+    *,
+    every: int = 1,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = False,
+) -> PathDataset:
+    """Runs the checkpoints of a dataset by their mean actions, and stores their returns in it.
+
+    Checkpoints 0, `every`, 2 `every`, ... and the last are run, where the trial has not diverged;
+    `PathDataset.deterministic_return` reads what they returned. What is already there is kept: a
+    complete evaluation with the same settings is not repeated, an interrupted one goes on where it
+    was and ends in the same bytes as an undisturbed one.
+
+    Args:
+        directory: a complete dataset.
+        episodes: episodes of each checkpoint, E.
+        every: the distance of the checkpoints that are run; 1 runs all of them.
+        seed: fixes the episodes' starts: episode e starts alike for every trial and checkpoint.
+        threads: by default one for each processor.
+        progress: show a progress bar.
+
+    Raises:
+        TiplError: an option is impossible, the dataset is incomplete or damaged, or it holds an
+            evaluation with other settings. What was there is as it was.
+    """
+    available = thread_count(threads)
+    paths = PathDataset.open(directory)
+    evaluation = EvaluationMetadata(
+        dataset=paths.metadata.digest,
+        episodes=episodes,
+        every=every,
+        seed=seed,
+        versions=library_versions(),
+    )
+    folder = evaluation_folder(paths.directory)
+    with explained("make", folder):
+        folder.mkdir(exist_ok=True)
+    with locked_directory(folder):  # a second process waits, and finds all done
+        remove_unfinished(folder)
+        missing = _begin(paths.directory, paths.metadata, evaluation)
+        if missing:
+            _evaluate_parts(paths, evaluation, missing, available, progress)
+    return paths
+
+
+def _begin(
+    directory: Path, metadata: PathMetadata, evaluation: EvaluationMetadata
+) -> list[PartRange]:
+    """The parts still to evaluate, after making sure that what is there was asked for."""
+    path, there = settings_path(directory), evaluation
+    parts = part_ranges(metadata)
+    missing = missing_returns(directory, parts)
+    if path.exists():
+        there = read_evaluation(directory, metadata)
+        _refuse_other_settings(path.parent, there, evaluation)
+        if missing:
+            _refuse_other_versions(path.parent, there, evaluation)
+    for part in parts:
+        if part not in missing:
+            read_part_returns(directory, there, part)  # says so if it is damaged or another one
+    if not path.exists():
+        storage.write_json(path, evaluation.to_json())
+    return missing
+
+
+def _refuse_other_settings(
+    folder: Path, there: EvaluationMetadata, asked: EvaluationMetadata
+) -> None:
+    if there.settings != asked.settings:
+        raise TiplError(
+            f"{folder} already holds an evaluation with {there.settings}, but {asked.settings} was "
+            f"given; give the same settings, or remove {folder} first"
+        )
+
+
+def _refuse_other_versions(
+    folder: Path, there: EvaluationMetadata, asked: EvaluationMetadata
+) -> None:
+    """Returns of several versions of a library are not made into one evaluation."""
+    difference = first_difference(there.versions, asked.versions)
+    if difference:
+        name, found, installed = difference
+        raise TiplError(
+            f"{folder} holds an unfinished evaluation that was made with {name} {found}, but "
+            f"{installed} is installed; install the former to go on, or remove {folder} first"
+        )
+
+
+def _evaluate_parts(
+    paths: PathDataset,
+    evaluation: EvaluationMetadata,
+    missing: Sequence[PartRange],
+    threads: int,
+    progress: bool,
+) -> None:
+    """Evaluates and stores part by part."""
+    chosen = evaluation.chosen(paths.num_checkpoints)
+    counts = {
+        part: part.num_trials * int(chosen[part.first_checkpoint : part.last_checkpoint + 1].sum())
+        for part in part_ranges(paths.metadata)
+    }
+    total = sum(counts.values())
+    done = total - sum(counts[part] for part in missing)
+    with progress_bar(progress) as bar:
+        bar.speed_estimate_period = math.inf  # one part may take longer than the usual half minute
+        task = bar.add_task(f"evaluate {total} policies", total=total, completed=done, note="")
+        try:
+            for part in missing:
+                returns = _part_returns(paths, evaluation, part, threads)
+                write_part_returns(paths.directory, evaluation, part, returns)
+                bar.advance(task, counts[part])
+        except KeyboardInterrupt as error:
+            raise TiplError(
+                f"interrupted; finished returns are safe in {evaluation_folder(paths.directory)}: "
+                "run the same command again to go on"
+            ) from error
+
+
+def _part_returns(
+    paths: PathDataset, evaluation: EvaluationMetadata, part: PartRange, threads: int
+) -> Float32[np.ndarray, "n t E"]:
+    """Runs those of a part's checkpoints that are to be run."""
+    shape = (part.num_trials, part.num_checkpoints, evaluation.episodes)
+    returns = np.full(shape, np.nan, np.float32)
+    here = slice(part.first_checkpoint, part.last_checkpoint + 1)
+    chosen = evaluation.chosen(paths.num_checkpoints)[here]
+    if not chosen.any():
+        return returns
+    path = part.path(paths.directory)
+    tensors, _ = storage.read_tensors(path, "a part of the path dataset")
+    params, diverged = tensors["params"], tensors["diverged"]
+    check_finite(path, params, diverged, part.first_trial, part.first_checkpoint)
+    running = chosen & ~diverged  # [n, t], of which M are true
+    if running.any():
+        names = ("observation_mean", "observation_std")
+        own = tuple(tensors[name][running] for name in names if name in tensors)  # two [M, O]
+        returns[running] = evaluate_stack(
+            params[running],  # [n, t, P] -> [M, P]
+            paths.layout,
+            paths.task,
+            evaluation.episodes,
+            statistics=(own[0], own[1]) if own else None,
+            physics=_physics(paths.metadata, tensors, running),
+            seed=evaluation.seed,
+            threads=threads,
+        ).returns
+    return returns
+
+
+def _physics(
+    metadata: PathMetadata, tensors: Mapping[str, np.ndarray], running: Bool[np.ndarray, "n t"]
+) -> dict[str, Float64[np.ndarray, " M"]] | None:
+    """Factors of the physics that the M running checkpoints' trials had, by name."""
+    if not metadata.vary:
+        return None
+    factors = tensors["physics"][running]  # [n, t, V] -> [M, V]
+    return dict(zip(sorted(metadata.vary), factors.T, strict=True))

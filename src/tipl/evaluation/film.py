@@ -1,0 +1,401 @@
+"""Policies in motion: films of their episodes, as animated GIFs and as strips of stills."""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import matplotlib
+import numpy as np
+from jaxtyping import Float64, UInt8
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from tipl.core.atomic import write_bytes_atomically
+from tipl.envs import make_vec
+from tipl.envs.gymnasium_vec import GymnasiumVec
+from tipl.envs.mujoco_tasks import MUJOCO_TASKS
+from tipl.errors import TiplError
+from tipl.evaluation.pictures import SKY, MujocoPictures
+from tipl.evaluation.returns import episode_seed
+from tipl.policies.policy import Policy
+
+__all__ = ["Film", "animation", "check_gif_name", "film", "save_filmstrip", "still_strip"]
+
+_FRAME_SECONDS = 0.04
+"""Frames are about this far apart, in the time of the simulation, which is that of the film."""
+_LAST_SECONDS = 1.2
+"""How long an animation rests before it starts again."""
+_PAPER = "#{:02x}{:02x}{:02x}".format(*SKY)
+INK = "#1b2431"
+_FAINT_INK = "#5d6672"
+
+_Picture = UInt8[np.ndarray, "H W 3"]
+_Draw = Callable[[], _Picture]
+
+
+@dataclass(frozen=True)
+class Film:
+    """The beginning of an episode of a policy.
+
+    Attributes:
+        frames: its pictures, RGB. The first is of the episode's start; after the episode's end the
+            last is repeated.
+        returns: rewards summed up to each frame.
+        playing: how many frames are of the running episode, 1 to F.
+        seconds: between frames, in the time of the simulation.
+        episodic_return: of the whole episode, which may go on after the film.
+
+    Raises:
+        TiplError: there is no frame, or another number of returns, or `playing` is out of range.
+    """
+
+    frames: UInt8[np.ndarray, "F H W 3"]
+    returns: Float64[np.ndarray, " R"]
+    playing: int
+    seconds: float
+    episodic_return: float
+
+    def __post_init__(self) -> None:
+        count = len(self.frames)
+        if len(self.returns) != count or not 1 <= self.playing <= count:
+            raise TiplError(
+                f"a film of {count} frames was given with {len(self.returns)} returns, "
+                f"{self.playing} frames playing; expected a return for each frame, and 1 or more "
+                "frames playing: take what tipl.evaluation.film.film returns"
+            )
+
+
+def film(
+    policy: Policy,
+    seed: int = 0,
+    *,
+    num_frames: int = 68,
+    every: int | None = None,
+    width: int = 480,
+    height: int = 280,
+) -> Film:
+    """Films the first episode that `evaluate` runs with the same seed: of the mean actions.
+
+    Args:
+        policy: the policy to run, in its task with its physics.
+        seed: fixes the episode's start.
+        num_frames: number of frames, F.
+        every: environment steps between frames; by default as many as take about 0.04 s.
+        width: of a frame, in pixels.
+        height: of a frame, in pixels.
+
+    Raises:
+        TiplError: no renderer works here (see `tipl.evaluation.pictures.missing_renderer`), the
+            task cannot be made or draws nothing, the seed is below 0, or another number below 1.
+    """
+    for name, number in (("num_frames", num_frames), ("every", 1 if every is None else every)):
+        if number < 1:
+            raise TiplError(f"{name} is {number}: expected 1 or more; give a positive number")
+    if min(width, height) < 1:
+        raise TiplError(f"frames of {width}x{height} pixels were asked for; expected 1 or more")
+    if seed < 0:
+        raise TiplError(f"the seed {seed} was given; expected 0 or more")
+    with _stage(policy, width, height) as (envs, step_seconds, draw):
+        every = every or max(1, round(_FRAME_SECONDS / step_seconds))
+        frames, returns, episodic_return = _run(policy, envs, draw, seed, num_frames, every)
+    after = num_frames - len(frames)
+    return Film(
+        np.stack(frames + frames[-1:] * after),
+        np.array(returns + [episodic_return] * after, np.float64),
+        playing=len(frames),
+        seconds=every * step_seconds,
+        episodic_return=episodic_return,
+    )
+
+
+@contextmanager
+def _stage(policy: Policy, width: int, height: int) -> Iterator[tuple[Any, float, _Draw]]:
+    """The environment of a policy, the seconds of its steps, and what draws its present state."""
+    task = policy.task
+    envs: Any
+    if task.env_id in MUJOCO_TASKS:
+        factors = {name: np.array([factor]) for name, factor in task.physics}
+        envs = make_vec(task.env_id, 1, physics=factors)
+        with MujocoPictures(task.env_id, width, height) as pictures:
+            yield envs, pictures.step_seconds, lambda: pictures.draw(envs.state()["simulation"][0])
+        return
+    make_vec(task.env_id, 1).close()  # says what is wrong with the id or its spaces
+    with warnings.catch_warnings():
+        # the version of a task is a choice; one that cannot draw shows it when it is to draw
+        warnings.simplefilter("ignore")
+        options: dict[str, Any] = {"render_mode": "rgb_array", "disable_env_checker": True}
+        envs = GymnasiumVec([lambda: gymnasium.make(task.env_id, **options)])
+    step_seconds = 1 / envs.metadata.get("render_fps", 1 / _FRAME_SECONDS)
+    yield envs, step_seconds, lambda: _rendered(envs, task.env_id, width, height)
+    envs.close()
+
+
+def _rendered(envs: GymnasiumVec, env_id: str, width: int, height: int) -> _Picture:
+    """What a Gymnasium environment draws of itself, on paper of the given size."""
+    try:
+        picture = np.asarray((envs.render() or (None,))[0])
+    except (gymnasium.error.Error, ImportError, NotImplementedError) as error:
+        raise TiplError(
+            f"{env_id!r} cannot be drawn: {error} (expected an environment with the render mode "
+            "'rgb_array'; install what it needs)"
+        ) from error
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise TiplError(
+            f"{env_id!r} draws pictures of shape {picture.shape}: expected [height, width, 3]; "
+            "give the environment the render mode 'rgb_array'"
+        )
+    image = Image.fromarray(picture.astype(np.uint8))
+    return np.asarray(ImageOps.pad(image, (width, height), color=_PAPER))
+
+
+def _run(
+    policy: Policy, envs: Any, draw: _Draw, seed: int, num_frames: int, every: int
+) -> tuple[list[_Picture], list[float], float]:
+    """Runs a whole episode: its first frames, the return up to each, and the episodic return."""
+    observations, _ = envs.reset(seed=[episode_seed(seed, 0)])
+    frames, returns = [draw()], [0.0]
+    total, steps, done = 0.0, 0, False
+    while not done:
+        observations, rewards, terminated, truncated, _ = envs.step(policy.act(observations))
+        total += float(rewards[0])
+        steps += 1
+        done = bool(terminated[0] or truncated[0])
+        # the environment has already started its next episode when this one is over
+        if not done and steps % every == 0 and len(frames) < num_frames:
+            frames.append(draw())
+            returns.append(total)
+    return frames, returns, total
+
+
+def animation(
+    films: Sequence[Film], labels: Sequence[str], *, columns: int | None = None, width: int = 240
+) -> bytes:
+    """Shows films at the same time, each under its label and return, as an animated GIF.
+
+    It repeats for ever, after a rest. A film whose episode is over fades.
+
+    Args:
+        films: of one size, number of frames and seconds between them.
+        labels: one for each film.
+        columns: films in a row; by default all of them.
+        width: of each film, in pixels.
+
+    Returns:
+        The bytes of the file. All frames share one palette.
+
+    Raises:
+        TiplError: the films are not alike, not one for each label, or none; or a number is below 1.
+    """
+    _check(films, labels)
+    columns = len(films) if columns is None else columns
+    if min(columns, width) < 1:
+        raise TiplError(
+            f"{columns} columns of {width} pixels were given; expected 1 or more of each"
+        )
+    count = len(films[0].frames)
+    labelled = list(zip(films, labels, strict=True))
+    (first, *rest), palette = _with_one_palette(
+        [_grid([_panel(*one, f, width) for one in labelled], columns) for f in range(count)]
+    )
+    milliseconds = max(20, round(films[0].seconds * 100) * 10)  # the format counts in hundredths
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=rest,
+        duration=[milliseconds] * (count - 1) + [round(1000 * _LAST_SECONDS)],
+        loop=0,
+        palette=palette,  # given, it is written once, not with every frame
+        transparency=len(palette) // 3 - 1,  # stands where a pixel is as before
+        optimize=True,
+    )
+    return buffer.getvalue()
+
+
+def still_strip(films: Sequence[Film], labels: Sequence[str], *, moments: int = 5) -> bytes:
+    """Shows a few moments of each film in a row under its label and episodic return, as a PNG.
+
+    For paper, and for readers who do not want things to move.
+
+    Args:
+        films: of one size, number of frames and seconds between them.
+        labels: one for each film.
+        moments: of each film, from its first frame to its last.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        TiplError: the films are as `animation` does not take them, or `moments` is below 1.
+    """
+    _check(films, labels)
+    if moments < 1:
+        raise TiplError(f"{moments} moments were given; expected 1 or more")
+    shown = np.linspace(0, len(films[0].frames) - 1, moments).round().astype(int).tolist()
+    rows = [_row(film, label, shown) for film, label in zip(films, labels, strict=True)]
+    page = _grid(rows, 1).quantize(128, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def save_filmstrip(
+    path: str | Path, films: Sequence[Film], labels: Sequence[str]
+) -> tuple[Path, Path]:
+    """Writes `animation` to a `.gif`, and `still_strip` beside it to a `.png` of the same name.
+
+    Returns:
+        The paths of the two.
+
+    Raises:
+        TiplError: the name does not end in `.gif`, a file cannot be written, or the films are as
+            `animation` does not take them.
+    """
+    gif = check_gif_name(path)
+    png = gif.with_suffix(".png")
+    moving, still = animation(films, labels), still_strip(films, labels)
+    write_bytes_atomically(gif, moving)
+    write_bytes_atomically(png, still)
+    return gif, png
+
+
+def check_gif_name(path: str | Path) -> Path:
+    """Returns the path of a GIF.
+
+    Raises:
+        TiplError: its name does not end in `.gif`.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".gif":
+        raise TiplError(f"{path} was given for a film; expected a name that ends in .gif")
+    return path
+
+
+def _check(films: Sequence[Film], labels: Sequence[str]) -> None:
+    if not films or len(films) != len(labels):
+        raise TiplError(
+            f"{len(films)} films were given with {len(labels)} labels; expected at least one "
+            "film, and a label for each"
+        )
+    for film in films[1:]:
+        first = films[0]
+        if film.frames.shape != first.frames.shape or film.seconds != first.seconds:
+            raise TiplError(
+                f"films of {_described(first)} and of {_described(film)} were given for one "
+                "strip; expected films that are alike: of one task, filmed with the same numbers"
+            )
+
+
+def _described(film: Film) -> str:
+    count, height, width, _ = film.frames.shape
+    return f"{count} frames of {width}x{height}, {film.seconds:g} s apart"
+
+
+def _with_one_palette(pages: Sequence[Image.Image]) -> tuple[list[Image.Image], bytes]:
+    """Pages in 31 colours that suit them all, without dither: small files, and areas stay calm.
+
+    The palette that comes with them has one more colour, which is nowhere.
+    """
+    some = _grid(pages[:: max(1, len(pages) // 6)], 1)
+    # By coverage, small bodies get colours of their own; k-means gives the large areas theirs.
+    suited = some.quantize(31, Image.Quantize.MAXCOVERAGE, kmeans=3)
+    colours = bytes(suited.getpalette() or ())
+    present = {colours[i : i + 3] for i in range(0, len(colours), 3)}
+    nowhere = next(colour for n in range(256) if (colour := bytes((n, 0, n))) not in present)
+    reduced = [page.quantize(palette=suited, dither=Image.Dither.NONE) for page in pages]
+    return reduced, colours + nowhere
+
+
+def _grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Images of one size, row after row, with thin rules between them."""
+    width, height = images[0].size
+    gap = max(2, width // 120)
+    rows = -(-len(images) // columns)
+    size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
+    page = Image.new("RGB", size, _PAPER)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        page.paste(image, (column * (width + gap), row * (height + gap)))
+    return page
+
+
+def _panel(film: Film, label: str, f: int, width: int) -> Image.Image:
+    """A frame of an animation, under its label and the return up to it."""
+    margin, large, small = round(width * 0.04), round(width * 0.062), round(width * 0.052)
+    bar = margin + round(1.35 * large) + round(1.5 * small)
+    picture = _picture(film, f, width)
+    panel = Image.new("RGB", (width, bar + picture.height), _PAPER)
+    panel.paste(picture, (0, bar))
+    draw = ImageDraw.Draw(panel)
+    bold, plain = _font("-Bold", large), _font("", small)
+    draw.text((margin, margin), _fitted(label, bold, width - 2 * margin), INK, bold)
+    so_far, total = (_number(r, film) for r in (film.returns[f], film.episodic_return))
+    text = f"return {so_far} of {total}"
+    draw.text((margin, margin + round(1.35 * large)), text, _FAINT_INK, plain)
+    return panel
+
+
+def _row(film: Film, label: str, shown: Sequence[int]) -> Image.Image:
+    """Moments of a film side by side, under its label and episodic return."""
+    height, width = film.frames.shape[1:3]
+    margin, large, small = round(width * 0.04), round(width * 0.075), round(width * 0.065)
+    pictures = []
+    for f in shown:
+        picture = _picture(film, f, width)
+        time = f"{f * film.seconds:.1f} s"
+        ImageDraw.Draw(picture).text((margin, margin // 2), time, _FAINT_INK, _font("", small))
+        pictures.append(picture)
+    strip = _grid(pictures, len(pictures))
+    row = Image.new("RGB", (strip.width, height + 2 * large), _PAPER)
+    row.paste(strip, (0, 2 * large))
+    draw = ImageDraw.Draw(row)
+    bold, plain = _font("-Bold", large), _font("", large)
+    text = f"episodic return {_number(film.episodic_return, film)}"
+    left = row.width - margin - plain.getlength(text)
+    draw.text((margin, large // 2), _fitted(label, bold, left - 2 * margin), INK, bold)
+    draw.text((left, large // 2), text, INK, plain)
+    return row
+
+
+def _picture(film: Film, f: int, width: int) -> Image.Image:
+    """A frame, which says so if the episode is over."""
+    picture = Image.fromarray(film.frames[f])
+    height = max(1, round(width * picture.height / picture.width))
+    picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    if f < film.playing:
+        return picture
+    picture = Image.blend(picture, Image.new("RGB", picture.size, _PAPER), 0.6)
+    font = _font("", round(width * 0.065))
+    place = (round(width * 0.96), round(width * 0.02))
+    ImageDraw.Draw(picture).text(place, "episode over", INK, font, anchor="ra")
+    return picture
+
+
+def _number(value: float, film: Film) -> str:
+    """A return as short as the film's episodic return allows."""
+    total = film.episodic_return
+    digits = 0 if abs(total) >= 10 or float(total).is_integer() else 1
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")  # + 0.0: not -0
+
+
+@functools.cache
+def _font(weight: str, size: int) -> ImageFont.FreeTypeFont:
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"DejaVuSans{weight}.ttf"
+    return ImageFont.truetype(str(path), max(1, size))
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int | float) -> str:
+    """The text, cut off where it would be wider."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"

@@ -1,0 +1,341 @@
+"""Episodic returns of many policies at once, by running them in their environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64
+from rich.progress import Progress
+from threadpoolctl import threadpool_limits
+
+from tipl.core.arrays import Array
+from tipl.core.options import thread_count
+from tipl.core.progress import progress_bar
+from tipl.envs import make_vec
+from tipl.errors import TiplError
+from tipl.evaluation.stats import Interval, mean_interval
+from tipl.policies.actions import best_actions
+from tipl.policies.frames import normalise_observations
+from tipl.policies.layout import ParamLayout
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
+from tipl.ppo.mlp import stacked_mlp
+
+__all__ = ["Episodes", "Evaluation", "episode_seed", "evaluate", "evaluate_stack"]
+
+
+NUM_SLOTS = 64
+"""Environments that one thread steps together."""
+
+
+class Episodes(NamedTuple):
+    """The E episodes of each of M policies."""
+
+    returns: Float64[np.ndarray, "M E"]
+    """undiscounted return of each"""
+    lengths: Int64[np.ndarray, "M E"]
+    """environment steps of each"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The returns of episodes of one policy, or of several policies of one task.
+
+    Attributes:
+        env_id: the environment.
+        episodic_return: undiscounted return of each episode, `[E]` of one policy or `[N, E]` of a
+            sequence of N, in the order in which they were given.
+        mean: their mean with its 95% bootstrap interval: over episodes of one policy, over
+            policies of a sequence.
+        episode_length: environment steps of each episode, in the shape of the returns.
+    """
+
+    env_id: str
+    episodic_return: Float64[np.ndarray, " E"] | Float64[np.ndarray, "N E"]
+    mean: Interval
+    episode_length: Int64[np.ndarray, " E"] | Int64[np.ndarray, "N E"]
+
+    def __str__(self) -> str:
+        value, low, high = self.mean.value, self.mean.low, self.mean.high
+        interval = f" (95% interval {low:,.1f} to {high:,.1f})" if np.isfinite(low) else ""
+        return f"{self.env_id}: mean episodic return {value:,.1f}{interval} over {self._extent()}"
+
+    def _extent(self) -> str:
+        """What the mean is over, and of several policies the range of their own means."""
+        *policies, count = self.episodic_return.shape
+        episodes = f"{count} episode{'s' * (count > 1)}"
+        if not policies:
+            return episodes
+        if policies == [1]:
+            return f"1 policy of {episodes}"
+        means = self.episodic_return.mean(axis=1)
+        return (
+            f"{policies[0]} policies of {episodes} each; lowest policy's mean "
+            f"{means.min():,.1f}, highest {means.max():,.1f}"
+        )
+
+
+def evaluate(
+    policies: Policy | Sequence[Policy],
+    episodes: int = 20,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Runs the mean actions of one or several policies for whole episodes of their task.
+
+    Several policies may differ in architecture, observation normaliser and physics. Each one's
+    returns are those that it has alone.
+
+    Args:
+        policies: the policy to run, or a sequence of N policies of one task.
+        episodes: number of episodes of each policy, E.
+        seed: fixes the episodes' starts: episode e starts alike for every policy.
+        threads: by default one for each processor.
+        progress: show a progress bar for each group of policies that run together: those of one
+            architecture whose physics have the same names.
+
+    Raises:
+        TiplError: the sequence is empty or its policies are of different tasks, `episodes` or
+            `threads` is below 1, the seed below 0, or the task's environment cannot be made.
+    """
+    several = [policies] if isinstance(policies, Policy) else list(policies)
+    _check_one_task(several)
+    groups = _groups(several)
+    run = [
+        _evaluate_group([several[i] for i in group], episodes, seed, threads, progress)
+        for group in groups
+    ]
+    order = np.argsort(np.concatenate(groups))
+    # [N, E] group after group -> [N, E] in the order given
+    returns, lengths = (np.concatenate(arrays)[order] for arrays in zip(*run, strict=True))
+    if isinstance(policies, Policy):
+        returns, lengths = returns[0], lengths[0]
+    return Evaluation(several[0].task.env_id, returns, mean_interval(returns), lengths)
+
+
+def _check_one_task(policies: Sequence[Policy]) -> None:
+    if not policies:
+        raise TiplError(
+            "an empty sequence of policies was given to evaluate; expected a policy or a sequence "
+            "of at least one: see why what selects them selects none"
+        )
+    first = policies[0].task.env_id
+    for i, policy in enumerate(policies):
+        if policy.task.env_id != first:
+            raise TiplError(
+                f"policies of different tasks were given: policy 0 is for {first} and policy {i} "
+                f"for {policy.task.env_id}; expected one task: evaluate those of each task apart"
+            )
+
+
+def _groups(policies: Sequence[Policy]) -> list[list[int]]:
+    """Indices of the policies that may run in one stack."""
+    groups: dict[tuple[ParamLayout, TaskSpec], list[int]] = {}
+    for i, policy in enumerate(policies):
+        groups.setdefault((policy.layout, _without_values(policy.task)), []).append(i)
+    return list(groups.values())
+
+
+def _without_values(task: TaskSpec) -> TaskSpec:
+    """The task without what each policy of a stack has its own of: normaliser and factors."""
+    return dataclasses.replace(
+        task,
+        observation_mean=(0.0,) * task.observation_size,
+        observation_std=(1.0,) * task.observation_size,
+        physics=tuple((name, 1.0) for name, _ in task.physics),
+    )
+
+
+def _evaluate_group(
+    policies: Sequence[Policy], episodes: int, seed: int, threads: int | None, progress: bool
+) -> Episodes:
+    """Episodes of policies that may run in one stack."""
+    mean = np.stack([policy.observation_mean for policy in policies])
+    std = np.stack([policy.observation_std for policy in policies])
+    factors = [dict(policy.task.physics) for policy in policies]
+    return evaluate_stack(
+        np.stack([policy.params for policy in policies]),
+        policies[0].layout,
+        policies[0].task,
+        episodes,
+        statistics=(mean, std),
+        physics={name: np.array([own[name] for own in factors], np.float64) for name in factors[0]},
+        seed=seed,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """The seed that the environment of an episode is reset with, for every policy."""
+    return int(np.random.SeedSequence((seed, episode)).generate_state(1)[0])
+
+
+def evaluate_stack(
+    params: Float32[np.ndarray, "M P"],
+    layout: ParamLayout,
+    task: TaskSpec,
+    episodes: int,
+    *,
+    statistics: tuple[Float[np.ndarray, "M O"], Float[np.ndarray, "M O"]] | None = None,
+    physics: Mapping[str, Float[np.ndarray, " M"]] | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Episodes:
+    """Episodes of M policies of one architecture, acting by their mean.
+
+    Each (policy, episode) pair runs in the first environment that falls free, so short episodes
+    do not wait for long ones. Episode e starts from the same state for every policy: returns are
+    paired by episode.
+
+    Args:
+        params: flat weights of the policies.
+        layout: of the weights; anything but the actor is ignored.
+        task: the environment.
+        episodes: episodes E for each policy.
+        statistics: mean and std of each policy's observation normaliser; by default the task's.
+        physics: factors `[M]` of each policy's physics by name (see `tipl.envs.physics`); by
+            default the task's.
+        seed: fixes the episodes' starts.
+        threads: by default one for each processor.
+        progress: show a progress bar.
+
+    Raises:
+        TiplError: `episodes` or `threads` is below 1, the seed below 0, the weights are not
+            finite or do not fit the layout, or the physics cannot be scaled.
+    """
+    available = thread_count(threads)
+    _check(params, layout, episodes, seed)
+    if statistics is None:
+        shape = (len(params), task.observation_size)
+        mean = np.broadcast_to(np.array(task.observation_mean), shape)
+        statistics = (mean, np.broadcast_to(np.array(task.observation_std), shape))
+    if physics is None:
+        physics = {name: np.full(len(params), factor) for name, factor in task.physics}
+    returns = np.full((len(params), episodes), np.nan)
+    lengths = np.zeros(returns.shape, np.int64)
+    pairs = [(m, e) for m in range(len(params)) for e in range(episodes)]
+    count = min(available, -(-len(pairs) // NUM_SLOTS))
+    with progress_bar(progress) as bar, threadpool_limits(1, "blas"):
+        task_id = bar.add_task(f"evaluate {len(params)} policies", total=len(pairs), note="")
+        workers = [
+            _Worker(
+                params, layout, task, statistics, physics, seed, pairs[i::count], returns, lengths
+            )
+            for i in range(count)
+        ]
+        with ThreadPoolExecutor(count) as pool:
+            try:
+                list(pool.map(lambda worker: worker.run(bar, task_id), workers))
+            except BaseException:  # an error, or Ctrl-C: nobody waits for the others' episodes
+                for worker in workers:
+                    worker.stop.set()
+                raise
+    return Episodes(returns, lengths)
+
+
+def _check(params: Array, layout: ParamLayout, episodes: int, seed: int) -> None:
+    if episodes < 1:
+        raise TiplError(f"{episodes} episodes were given; expected at least 1")
+    if seed < 0:
+        raise TiplError(f"the seed {seed} was given; expected 0 or more")
+    if len(params) == 0:
+        raise TiplError("no policy was given to evaluate; expected at least one")
+    if params.shape[-1] != layout.size:
+        raise TiplError(
+            f"policies of {params.shape[-1]} parameters were given with a layout of "
+            f"{layout.size}; use the layout that the weights were stored with"
+        )
+    broken = np.flatnonzero(~np.isfinite(params).all(axis=1))
+    if len(broken):
+        raise TiplError(
+            f"policy {broken[0]} of the {len(params)} given has NaN or infinite weights; it "
+            "cannot act: leave it out"
+        )
+
+
+class _Worker:
+    """One thread's environments, each of which runs one episode of one policy at a time."""
+
+    def __init__(
+        self,
+        params: Array,
+        layout: ParamLayout,
+        task: TaskSpec,
+        statistics: tuple[Array, Array],
+        physics: Mapping[str, Array],
+        seed: int,
+        pairs: Sequence[tuple[int, int]],
+        returns: Array,
+        lengths: Array,
+    ) -> None:
+        self.params, self.task, self.seed = params, task, seed
+        self.returns, self.lengths = returns, lengths
+        self.all_means, self.all_stds = statistics
+        self.all_physics = physics
+        self.stop = threading.Event()
+        self.waiting = list(reversed(pairs))
+        slots = min(NUM_SLOTS, len(pairs))
+        self.running: list[tuple[int, int] | None] = [None] * slots
+        self.slot_params = np.zeros((slots, layout.size), np.float32)
+        self.actor = stacked_mlp(layout.unflatten(self.slot_params), "actor")
+        self.mean = np.zeros((slots, task.observation_size))
+        self.std = np.ones((slots, task.observation_size))
+        self.envs = make_vec(task.env_id, slots, physics={name: np.ones(slots) for name in physics})
+
+    def run(self, bar: Progress, task_id: Any) -> None:
+        """Fills this worker's entries of the returns and lengths, unless `stop` is set."""
+        slots = len(self.running)
+        observations = self._start_episodes(np.ones(slots, bool))
+        running, totals, steps = np.ones(slots, bool), np.zeros(slots), np.zeros(slots, np.int64)
+        while running.any() and not self.stop.is_set():
+            inputs = normalise_observations(observations, self.mean, self.std)[:, None]
+            # [S, 1, O] -> [S, 1, A] -> [S, A]
+            actions = best_actions(self.task, self.actor.forward(inputs)[:, 0])
+            observations, rewards, terminated, truncated, _ = self.envs.step(actions)
+            totals += rewards
+            steps += 1
+            done = (terminated | truncated) & running
+            if done.any():
+                for slot in np.flatnonzero(done):
+                    self.returns[self.running[slot]] = totals[slot]
+                    self.lengths[self.running[slot]] = steps[slot]
+                bar.advance(task_id, int(done.sum()))
+                totals[done], steps[done] = 0.0, 0
+                observations = self._start_episodes(done)
+                running = np.array([pair is not None for pair in self.running])
+        self.envs.close()
+
+    def _start_episodes(self, free: Array) -> Array:
+        """Gives the free slots their next episodes; returns all present observations."""
+        seeds: list[int | None] = [None] * len(free)
+        for slot in np.flatnonzero(free):
+            self.running[slot] = self.waiting.pop() if self.waiting else None
+            pair = self.running[slot]
+            if pair is not None:
+                policy, episode = pair
+                self.slot_params[slot] = self.params[policy]
+                self.mean[slot], self.std[slot] = self.all_means[policy], self.all_stds[policy]
+                seeds[slot] = episode_seed(self.seed, episode)
+        self._set_physics(free)
+        observations, _ = self.envs.reset(
+            seed=seeds,  # type: ignore[arg-type]
+            options={"reset_mask": free.copy()},
+        )
+        return observations
+
+    def _set_physics(self, free: Array) -> None:
+        """Gives the slots that start an episode the physics of their policies."""
+        starting = [slot for slot in np.flatnonzero(free) if self.running[slot] is not None]
+        if self.all_physics and starting:
+            policies = [pair[0] for slot in starting if (pair := self.running[slot])]
+            factors = {name: values[policies] for name, values in self.all_physics.items()}
+            self.envs.set_physics(np.array(starting), factors)  # type: ignore[attr-defined]

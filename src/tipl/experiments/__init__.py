@@ -1,0 +1,1 @@
+"""What is measured: forecasts of held-out trials, runs, benchmarks, comparisons."""

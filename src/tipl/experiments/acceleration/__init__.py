@@ -1,0 +1,73 @@
+"""PPO with jumps beside PPO alone and everything else that is known, by one command for a task."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+
+from tipl.experiments.acceleration.amortised import model_cost
+from tipl.experiments.acceleration.config import AccelerationConfig, acceleration_config
+from tipl.experiments.acceleration.job import AccelerationJob
+from tipl.experiments.acceleration.outcome import Comparison, load_comparison
+from tipl.experiments.acceleration.report import comparison_report
+from tipl.experiments.acceleration.tables import headline_results
+from tipl.experiments.acceleration.trials import Record, write_record
+from tipl.experiments.stages import begin_commands
+from tipl.report.page import write_report_with_figures
+from tipl.report.results import results_table
+
+__all__ = [
+    "AccelerationConfig",
+    "Comparison",
+    "accelerate",
+    "acceleration_config",
+    "print_headline",
+]
+
+
+def accelerate(
+    config: AccelerationConfig,
+    out: str | Path | None = None,
+    *,
+    fresh: bool = False,
+    threads: int | None = None,
+    progress: bool = True,
+    command: str | None = None,
+) -> Comparison:
+    """Runs a comparison, or what is left to do of it, and writes its report.
+
+    Its directory then holds `report.html`, `results.jsonl`, the figures as SVG and PNG in
+    `figures`, and the datasets of all methods.
+
+    Args:
+        config: what to compare; see `acceleration_config`.
+        out: directory; by default `runs/accelerate/` and the task.
+        fresh: remove an earlier comparison's results from the directory first.
+        threads: of each stage; by default one for each processor.
+        progress: show the stages and their progress bars.
+        command: the command line, for the record; by default one with the task and directory.
+
+    Raises:
+        TiplError: the directory holds something else, an option is impossible, a stage failed, or
+            fewer than two trials diverged under no method.
+    """
+    stages = begin_commands(
+        "accelerate", config.env_id, out, fresh=fresh, threads=threads, progress=progress
+    )
+    directory = stages.directory
+    AccelerationJob(directory, config, stages, threads).run()
+    command = command or shlex.join(["tipl", "accelerate", config.env_id, "--out", str(directory)])
+    write_record(directory, Record(config, command, model_cost(config)))
+    found = load_comparison(directory)
+    write_report_with_figures(comparison_report(found), directory)
+    return found
+
+
+def print_headline(found: Comparison, console: Console) -> None:
+    """Prints the headline, a table for each architecture."""
+    for architecture in found.architectures:
+        title = f"{found.config.env_id}, layers of {architecture.name}, {architecture.num_trials} "
+        title += "trials: environment steps to PPO's final mean return; return at equal steps"
+        console.print(results_table(headline_results(found, architecture), title=title))

@@ -1,0 +1,171 @@
+"""The sections of a comparison's report that are figures: returns over what they cost."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tipl.experiments.acceleration.amortised import USES, ModelCost, uses_label
+from tipl.experiments.acceleration.curves import mean_curve
+from tipl.experiments.acceleration.measures import reach_metric, seconds_metric, uses_setting
+from tipl.experiments.acceleration.outcome import Comparison
+from tipl.experiments.acceleration.tables import layers, numbers_table
+from tipl.experiments.acceleration.trials import Architecture
+from tipl.report.curve_plots import Curve, paired_learning_curves
+from tipl.report.page import Cell, Section, Table
+from tipl.report.style import ACCENT, BLUE, GOLD, GREEN, GREY, PURPLE
+
+__all__ = ["amortised_return", "return_over_seconds", "return_over_steps"]
+
+LOOKS = {
+    "ppo": (BLUE, "-"),
+    "copy": (PURPLE, "-"),
+    "pptb": (GREY, "-"),
+    "relex": (GREEN, "-"),
+    "nino": (GOLD, "-"),
+    "ours": (ACCENT, "-"),
+    "ours-blind": (ACCENT, "--"),
+}
+"""Colour and dashes of each method, by its key."""
+
+DRAWN_USES = {1.0: GOLD, 10.0: PURPLE, 100.0: ACCENT}
+"""Among how many uses a model's cost is shared in the figure, and the colour of each."""
+
+UNITS = ("env_steps", "cpu_seconds")
+
+
+def return_over_steps(comparison: Comparison) -> Section:
+    """Mean returns over the environment steps of a trial."""
+    return Section(
+        "Return over environment steps",
+        "Each method's mean return after how many environment steps of a trial. A line further to "
+        "the left gets there with fewer steps. A return holds until the next checkpoint; the flat "
+        "part before a jump is its test.",
+        partial(
+            paired_learning_curves,
+            {_title(a): _curves(a) for a in comparison.architectures},
+            looks=_looks(comparison),
+            stepped=True,
+            note=_note(comparison),
+        ),
+    )
+
+
+def return_over_seconds(comparison: Comparison) -> Section:
+    """Mean returns over the processor time of a trial."""
+    curves = {
+        _title(a): {
+            one.name: Curve(curve.x * one.cpu_seconds_per_step, curve.intervals)
+            for one, curve in zip(a.trained, _curves(a).values(), strict=True)
+        }
+        for a in comparison.architectures
+    }
+    return Section(
+        "Return over CPU seconds",
+        "The same returns over processor time: each method's environment steps, times the seconds "
+        "that its trials took for one, learning and forecasts included. Lines end at equal steps: "
+        "one that ends further to the right takes longer for a step.",
+        partial(
+            paired_learning_curves,
+            curves,
+            x_label="CPU seconds of one trial",
+            looks=_looks(comparison),
+            stepped=True,
+            note=_note(comparison),
+        ),
+        table=numbers_table(
+            comparison,
+            "CPU seconds of one trial until PPO's final mean return (a dash: not within PPO's "
+            "steps); of all trials together, to the end; of a step, in units of PPO's",
+            {
+                seconds_metric(1.0): "to 100%",
+                "cpu_seconds": "in all",
+                "cpu_seconds_per_env_step_relative_to_ppo": "a step",
+            },
+        ),
+    )
+
+
+def amortised_return(comparison: Comparison, cost: ModelCost) -> Section:
+    """What a use takes if it has to pay its part of the model's data and training."""
+    alike = "" if cost.own else (
+        " The model at hand learned from other paths; the costs are those of one made alike."
+    )  # fmt: skip
+    ways = {_with_uses(comparison.gated, n): (colour, "-") for n, colour in DRAWN_USES.items()}
+    return Section(
+        "When data and training are counted",
+        f"The training paths and training took {cost.env_steps:,.0f} environment steps. Shared out "
+        "among so many uses, they move the curve to the right; where it is still left of PPO's, "
+        f"the model has paid for itself.{alike}",
+        partial(
+            paired_learning_curves,
+            {_title(a): _amortised_curves(a, cost) for a in comparison.architectures},
+            x_label="environment steps of one use",
+            looks={comparison.architectures[0].ppo.name: (BLUE, "-")} | ways,
+            stepped=True,
+            log=True,
+            note=_note(comparison),
+        ),
+        table=_amortised_table(comparison),
+    )
+
+
+def _title(architecture: Architecture) -> str:
+    return f"layers of {architecture.name}"
+
+
+def _note(comparison: Comparison) -> str:
+    """How many trials and episodes the figures rest on."""
+    trials = " and ".join(str(a.num_trials) for a in comparison.architectures)
+    if len({a.num_trials for a in comparison.architectures}) == 1:
+        trials = str(comparison.architectures[0].num_trials)
+    episodes = comparison.architectures[0].episodes
+    return (
+        f"{trials} paired trials, {episodes} episode{'s' * (episodes > 1)} of each checkpoint by "
+        "mean actions"
+    )
+
+
+def _looks(comparison: Comparison) -> dict[str, tuple[str, str]]:
+    return {one.name: LOOKS[one.method.key] for a in comparison.architectures for one in a.trained}
+
+
+def _curves(architecture: Architecture) -> dict[str, Curve]:
+    """Mean returns over environment steps, by method."""
+    return {
+        one.name: Curve(*mean_curve(one.curves, architecture.end)) for one in architecture.trained
+    }
+
+
+def _with_uses(name: str, uses: float) -> str:
+    return f"{name}, {uses_label(uses)}"
+
+
+def _amortised_curves(architecture: Architecture, cost: ModelCost) -> dict[str, Curve]:
+    curves = _curves(architecture)
+    ppo, own = curves[architecture.ppo.name], curves[architecture.gated.name]
+    found = {architecture.ppo.name: Curve(ppo.x[1:], ppo.intervals[1:])}  # 0 has no logarithm
+    for uses in DRAWN_USES:
+        moved = Curve(own.x + cost.env_steps / uses, own.intervals)
+        found[_with_uses(architecture.gated.name, uses)] = moved
+    return found
+
+
+def _amortised_table(comparison: Comparison) -> Table:
+    """For each architecture PPO's own steps and seconds, and those of each number of uses."""
+    rows: list[list[Cell]] = []
+    for a in comparison.architectures:
+        ppo, name = a.ppo.name, a.gated.name
+        own = (reach_metric(1.0), seconds_metric(1.0))
+        rows.append([ppo, layers(a), *(comparison.row(ppo, a.name, metric) for metric in own)])
+        for uses in USES:
+            setting = uses_setting(a, uses)
+            cells = [comparison.row(name, setting, f"{unit}_amortised") for unit in UNITS]
+            rows.append([_with_uses(name, uses), layers(a), *cells])
+        paid = [comparison.row(name, a.name, f"uses_to_pay_back_{unit}") for unit in UNITS]
+        rows.append(["uses until it has paid for itself", layers(a), *paid])
+    return Table(
+        "What one use takes until PPO's final mean return [95% interval over trials]; a dash: it "
+        "does not get there, or never pays",
+        ["method", "layers", "environment steps", "CPU seconds"],
+        rows,
+    )

@@ -1,0 +1,255 @@
+"""The ledger: environment steps, processor seconds, floating-point operations and memory.
+
+Processor seconds and memory of a stage are those of its process. Floating-point operations are
+counted for matrix products, by torch where torch does them and by hand for PPO; the physics are
+not counted among them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from tipl.core import storage
+from tipl.core.arrays import Array
+from tipl.experiments.runs import Run
+from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.models.config import TrainConfig
+from tipl.models.train import train
+from tipl.paths import PathDataset
+from tipl.policies.layout import ParamLayout
+
+__all__ = ["Cost", "measure_costs", "ppo_flops_per_step", "read_costs", "uses_until_paid"]
+
+
+SHORT, LONG = 2, 12
+"""Optimiser steps of two short trainings: what they differ by is the cost of a step."""
+
+WHOLE_STAGES = {
+    "forecast": "all forecasts of the held-out trials, rivals included",
+    "evaluate": "running them in the environment",
+}
+"""Stages whose parts are not told apart, and what they do."""
+
+CALLS = 5
+"""Calls of which the median is taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a piece of work takes; NaN is not counted.
+
+    Attributes:
+        work: what is done.
+        env_steps: environment steps.
+        cpu_seconds: of all threads together.
+        flops: floating-point operations, two for each multiplication and addition.
+        peak_rss_mb: largest resident memory of its process.
+        command: the command line.
+    """
+
+    work: str
+    env_steps: float
+    cpu_seconds: float
+    flops: float
+    peak_rss_mb: float
+    command: str
+
+
+def ppo_flops_per_step(layout: ParamLayout, update_epochs: int) -> float:
+    """Floating-point operations of PPO's networks for one environment step.
+
+    The actor acts and the critic judges once; in each epoch both are run forwards, and their
+    gradients are computed for the weights and for all inputs but the first layer's.
+
+    Args:
+        layout: of actor and critic.
+        update_epochs: passes over each rollout.
+    """
+    matrices = {
+        name: math.prod(shape)
+        for name, shape in zip(layout.names, layout.shapes, strict=True)
+        if len(shape) == 2
+    }
+    first = sum(size for name, size in matrices.items() if name.endswith(".0.weight"))
+    products = sum(matrices.values())
+    return 2.0 * (products + update_epochs * (3 * products - first))
+
+
+def measure_costs(run: Run, file: Path) -> list[Cost]:
+    """The costs of a benchmark's collection, of each training, and of one forecast by each method.
+
+    Args:
+        run: the benchmark, whose `stages.json` says what each stage took.
+        file: where they are kept: measured anew only where the models have changed.
+
+    Returns:
+        In the order of the work.
+    """
+    digest = storage.content_digest(
+        {
+            "stages": {stage.name: [stage.cpu_seconds, stage.peak_rss_mb] for stage in run.stages},
+            "cases": [dataclasses.asdict(case) for case in run.forecasts.cases],
+        }
+    )
+    if file.exists():
+        kept = read_costs(file)
+        if kept[0] == digest:
+            return kept[1]
+    costs = [*_stage_costs(run), *_forecast_costs(run)]
+    storage.write_json(
+        file,
+        {
+            "digest": digest,
+            "costs": [
+                {
+                    name: None if isinstance(value, float) and math.isnan(value) else value
+                    for name, value in dataclasses.asdict(cost).items()
+                }
+                for cost in costs
+            ],
+        },
+    )
+    return costs
+
+
+def read_costs(file: Path) -> tuple[str, list[Cost]]:
+    """What `measure_costs` kept: what it depended on, and the costs.
+
+    Raises:
+        TiplError: there is no such file, or it is damaged.
+    """
+    record = storage.read_json(file, "the costs of a benchmark (made by `tipl benchmark`)")
+    return record["digest"], [_read_cost(cost) for cost in record["costs"]]
+
+
+def uses_until_paid(cost: float, saved: float) -> float:
+    """Uses that save as much as something has cost; infinite if a use saves nothing."""
+    return float(math.ceil(cost / saved)) if saved > 0 else math.inf
+
+
+def _read_cost(values: dict[str, Any]) -> Cost:
+    known: dict[str, Any] = {
+        name: math.nan if value is None else value for name, value in values.items()
+    }
+    return Cost(**known)
+
+
+def _stage_costs(run: Run) -> list[Cost]:
+    paths, models = run.paths, dict(zip(run.model_names, run.models, strict=True))
+    layout = paths.metadata.actor_layout + ParamLayout.critic(
+        paths.task.observation_size, paths.metadata.hidden_sizes
+    )
+    costs = []
+    for stage in run.stages:
+        trained = stage.name.removeprefix("train (").removesuffix(")")
+        if stage.name == "collect":
+            work = f"collect {paths.num_trials} trials"
+            env_steps = float(paths.global_step[-1] * paths.num_trials)
+            flops = env_steps * ppo_flops_per_step(layout, paths.metadata.ppo["update_epochs"])
+        elif stage.name.startswith("train (") and trained in models:
+            work, model = f"train: {models[trained].label}", models[trained]
+            env_steps = float(model.settings.get("env_steps", 0))
+            flops = _training_flops(paths, model)
+        elif stage.name in WHOLE_STAGES:
+            work, env_steps, flops = WHOLE_STAGES[stage.name], math.nan, math.nan
+        else:
+            continue
+        costs.append(
+            Cost(work, env_steps, stage.cpu_seconds, flops, stage.peak_rss_mb, stage.command)
+        )
+    return costs
+
+
+def _training_flops(paths: PathDataset, model: TrainedForecaster) -> float:
+    """Of a whole training, from a few steps of it on a few of the trials."""
+    options: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in model.settings["train"].items()
+    }
+    config = TrainConfig(**options)
+    few = paths.select(paths.trials[~paths.diverged()][:4])
+    counts = []
+    for steps in (SHORT, LONG):
+        short = dataclasses.replace(config, num_steps=steps)
+        counts.append(_flops(partial(train, few, config=short, threads=1, progress=False)))
+    return (counts[1] - counts[0]) / (LONG - SHORT) * config.steps
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Adds up what torch's own formulas say of every operation.
+
+    `FlopCounterMode` does that by module, and cannot where modules take lists of tensors.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """An operation, counted; one that is made of others is counted as those."""
+        named = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:
+                parts = func.decompose(*args, **named)
+            if parts is not NotImplemented:
+                return parts
+        made = func(*args, **named)
+        if formula is not None:
+            self.flops += formula(*args, **named, out_val=made)
+        return made
+
+
+def _flops(work: Callable[[], Any]) -> float:
+    """Floating-point operations that torch does for a call."""
+    with _FlopCounter() as counter:
+        work()
+    return float(counter.flops)
+
+
+def _forecast_costs(run: Run) -> list[Cost]:
+    """Of one forecast, from the history nearest to a quarter of the path to its end."""
+    paths = run.forecasts.paths
+    end = paths.num_checkpoints - 1
+    starts = {case.start for case in run.forecasts.cases}
+    start = min(starts, key=lambda s: (abs(s - end / 4), -s))
+    history = paths.params(slice(0, start + 1))[0]
+    costs = []
+    for forecaster in run.forecasters():
+        if forecaster.min_history > start + 1:
+            continue
+        call = _Call(forecaster, history, end - start, paths.layout)
+        with threadpool_limits(1, "blas"):
+            call()  # what a first call prepares is not counted
+            seconds = float(np.median([_cpu_seconds(call) for _ in range(CALLS)]))
+            flops = _flops(call) or math.nan  # nothing counted: it is not torch that works
+        costs.append(Cost(f"forecast: {forecaster.name}", 0.0, seconds, flops, math.nan, ""))
+    return costs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    forecaster: Forecaster
+    history: Array
+    horizon: int
+    layout: ParamLayout
+
+    def __call__(self) -> Array:
+        return self.forecaster.forecast(self.history, self.horizon, layout=self.layout)
+
+
+def _cpu_seconds(work: Callable[[], Any]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start

@@ -1,0 +1,187 @@
+"""What a benchmark comes to: its runs, findings and ledger, and every number as a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipl.evaluation.stats import Interval
+from tipl.experiments.benchmark.config import BenchmarkConfig
+from tipl.experiments.benchmark.films import film_section
+from tipl.experiments.benchmark.job import pptb_directory, pptb_name
+from tipl.experiments.benchmark.ledger import Cost, measure_costs, uses_until_paid
+from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
+from tipl.experiments.benchmark.reproduction import Finding, findings
+from tipl.experiments.path_dimension_results import dimension_results
+from tipl.experiments.path_dimension_sections import low_dimension_sections
+from tipl.experiments.runs import Run, load_run
+from tipl.paths import PathDataset
+from tipl.paths.dimension import measure_dataset
+from tipl.report.page import Section
+from tipl.report.results import Result
+from tipl.report.style import MODELS
+
+__all__ = ["PAY_BACK_SHARE", "Benchmark", "load_benchmark", "pay_back_uses"]
+
+PAY_BACK_SHARE = 0.9
+"""Part of PPO's improvement at which a model has to pay for itself."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What the stages of a benchmark left, and what was made of it.
+
+    Attributes:
+        run: trials with independent initial networks.
+        shared: trials that share one; None if left out.
+        boosted: datasets of PPO with trimming and boosting, by name.
+        costs: of each piece of work.
+        steps: environment steps to each share of PPO's improvement, by method.
+        uses: until a method has paid for itself, in environment steps and in processor seconds;
+            infinite if it never does.
+        findings: on each claim.
+        results: all rows of `results.jsonl`.
+        command: the command line of the benchmark.
+        dimension: sections on the dimension of the paths.
+        pictures: sections with pictures of the policies.
+    """
+
+    run: Run
+    shared: Run | None
+    boosted: Mapping[str, PathDataset]
+    costs: Sequence[Cost]
+    steps: Mapping[str, Sequence[Interval]]
+    uses: Mapping[str, tuple[float, float]]
+    findings: Sequence[Finding]
+    results: Sequence[Result]
+    command: str
+    dimension: Sequence[Section] = ()
+    pictures: Sequence[Section] = ()
+
+
+def load_benchmark(directory: Path, config: BenchmarkConfig, command: str) -> Benchmark:
+    """Reads what the stages of a benchmark left, and works out what it comes to.
+
+    Args:
+        directory: of the benchmark.
+        config: what was done.
+        command: the command line that did it.
+
+    Raises:
+        TiplError: a stage's result is missing or damaged.
+    """
+    run = load_run(directory)
+    shared = load_run(directory / "shared") if config.shared_trials else None
+    boosted = {
+        pptb_name(rank, boost): PathDataset.open(pptb_directory(directory, rank, boost))
+        for rank, boost in (config.pptb if config.pptb_trials else ())
+    }
+    costs = measure_costs(run, directory / "costs.json")
+    steps = steps_to_reach(run.forecasts, run.returns)
+    found = [
+        finding for one in (run, shared) if one for finding in findings(one, _model_names(one))
+    ]
+    uses = pay_back_uses(run, costs, steps)
+    dimensions = measure_dataset(run.paths)
+    results = [
+        *run.results,
+        *(_of_shared(result) for result in (shared.results if shared else ())),
+        *_ledger_results(run, costs, steps, uses, command),
+        *dimension_results(dimensions, task=run.paths.task.env_id, command=command),
+    ]
+    return Benchmark(
+        run,
+        shared,
+        boosted,
+        costs,
+        steps,
+        uses,
+        found,
+        results,
+        command,
+        low_dimension_sections(run.paths, dimensions),
+        [film_section(run, directory / "figures")],
+    )
+
+
+def _model_names(run: Run) -> list[str]:
+    """The methods of a run that are ours or the paper's."""
+    methods = dict.fromkeys(case.method for case in run.forecasts.cases)
+    return [name for name in methods if name.startswith(MODELS)]
+
+
+def _of_shared(result: Result) -> Result:
+    experiment = f"{result.experiment}, shared initial network"
+    return dataclasses.replace(result, experiment=experiment)
+
+
+def pay_back_uses(
+    run: Run, costs: Sequence[Cost], steps: Mapping[str, Sequence[Interval]]
+) -> dict[str, tuple[float, float]]:
+    """Uses until each trained model has paid for its data and training.
+
+    A use brings a network to `PAY_BACK_SHARE` of PPO's improvement. What PPO would have taken, less
+    the history and the forecast, is what it saves.
+
+    Args:
+        run: the evaluated run.
+        costs: of each piece of work.
+        steps: of `steps_to_reach`.
+
+    Returns:
+        By method, uses counted in environment steps and in processor seconds; infinite where it
+        never pays.
+    """
+    by_work = {cost.work: cost for cost in costs}
+    collected = by_work[f"collect {run.paths.num_trials} trials"]
+    seconds_of_step = collected.cpu_seconds / collected.env_steps
+    share = SHARES.index(PAY_BACK_SHARE)
+    ppo = steps[PPO][share].value
+    uses = {}
+    for model in run.models:
+        trials = sum(map(len, model.training_trials.values()))
+        trained = by_work[f"train: {model.label}"]
+        data = trials / run.paths.num_trials
+        for asked in model.all_ways():
+            saved = ppo - steps[asked.name][share].value
+            forecast = by_work.get(f"forecast: {asked.name}")
+            saved_seconds = saved * seconds_of_step - (forecast.cpu_seconds if forecast else 0.0)
+            uses[asked.name] = (
+                uses_until_paid(data * collected.env_steps + trained.env_steps, saved),
+                uses_until_paid(data * collected.cpu_seconds + trained.cpu_seconds, saved_seconds),
+            )
+    return uses
+
+
+def _ledger_results(
+    run: Run,
+    costs: Sequence[Cost],
+    steps: Mapping[str, Sequence[Interval]],
+    uses: Mapping[str, tuple[float, float]],
+    command: str,
+) -> Iterator[Result]:
+    task = run.paths.task.env_id
+    trials, _, episodes = run.returns.checkpoints.shape
+
+    def row(method: str, setting: str, metric: str, value: Interval, made_by: str = "") -> Result:
+        number, low, high = (bound if math.isfinite(bound) else math.nan for bound in value)
+        return Result(
+            task, "ledger", method, setting, metric, number, low, high, trials, episodes,
+            made_by or command,
+        )  # fmt: skip
+
+    for cost in costs:
+        for metric in ("env_steps", "cpu_seconds", "flops", "peak_rss_mb"):
+            single = Interval(getattr(cost, metric), math.nan, math.nan)
+            yield row(cost.work, "in all", metric, single, cost.command)
+    for method, intervals in steps.items():
+        for share, interval in zip(SHARES, intervals, strict=True):
+            yield row(method, f"{share:.0%} of PPO's improvement", "env_steps_to_reach", interval)
+    for method, values in uses.items():
+        setting = f"{PAY_BACK_SHARE:.0%} of PPO's improvement"
+        for metric, value in zip(("env_steps", "cpu_seconds"), values, strict=True):
+            single = Interval(value, math.nan, math.nan)
+            yield row(method, setting, f"uses_to_pay_back_{metric}", single)

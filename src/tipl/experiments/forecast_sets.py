@@ -1,0 +1,289 @@
+"""Forecasts of many held-out trials: made, stored, run in the environment, and compared.
+
+A case is one forecaster, one history and one horizon; each case is forecast for every trial. A
+history that ends at checkpoint 0 is the untrained network alone: its forecasts optimise a policy
+from nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from tipl.core import storage
+from tipl.core.arrays import Array
+from tipl.errors import TiplError
+from tipl.evaluation.returns import evaluate_stack
+from tipl.evaluation.visits import action_unit, visited_observations
+from tipl.paths import PathDataset
+from tipl.policies.actions import best_actions
+from tipl.policies.tasks import TaskSpec
+from tipl.ppo.mlp import stacked_mlp
+
+__all__ = [
+    "ForecastCase",
+    "ForecastReturns",
+    "ForecastSet",
+    "evaluate_command",
+    "evaluate_forecasts",
+]
+
+
+NUM_ANCHORS, STEPS_OF_ANCHOR, NUM_STATES = 4, 200, 512
+"""Checkpoints of each true path that are run, for so many steps each, to see the states on which
+actions are compared, and how many of these are kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastCase:
+    """Which forecaster, from where, how far."""
+
+    method: str
+    """name of the forecaster"""
+    start: int
+    """last checkpoint of the history"""
+    horizon: int
+    """checkpoints ahead"""
+
+    @property
+    def target(self) -> int:
+        """The true checkpoint that the forecast stands beside."""
+        return self.start + self.horizon
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastReturns:
+    """What forecasts and true checkpoints did in the environment.
+
+    Attributes:
+        forecasts: episodic returns `[F, N, E]` of each case.
+        checkpoints: episodic returns `[N, T, E]` of the true checkpoints.
+        action_errors: how far the actions of each forecast are from those of the true later
+            checkpoint on the same states, in units of standing still's distance; None where
+            physics vary.
+    """
+
+    forecasts: Float64[np.ndarray, "F N E"]
+    checkpoints: Float64[np.ndarray, "N T E"]
+    action_errors: Float64[np.ndarray, "F N"] | None = None
+
+    def save(self, directory: str | Path, settings: dict[str, Any]) -> None:
+        """Writes `returns.safetensors` into the directory of the forecasts.
+
+        Args:
+            directory: of the forecasts.
+            settings: how the returns were measured; `load` gives them back.
+        """
+        tensors = {"forecasts": self.forecasts, "checkpoints": self.checkpoints}
+        if self.action_errors is not None:
+            tensors["action_errors"] = self.action_errors
+        storage.write_tensors(Path(directory) / "returns.safetensors", tensors, settings)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> tuple[ForecastReturns, dict[str, Any]]:
+        """The returns in a directory of forecasts, and the settings they were saved with.
+
+        Raises:
+            TiplError: the forecasts have not been evaluated, or the file is damaged.
+        """
+        tensors, settings = storage.read_tensors(
+            Path(directory) / "returns.safetensors",
+            "the returns of the forecasts (made by `tipl evaluate`)",
+        )
+        return cls(**tensors), settings
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastSet:
+    """Forecasts of the same trials in several cases.
+
+    Attributes:
+        paths: the held-out trials.
+        cases: the F cases.
+        params: forecast weights `[F, N, P]`.
+        settings: how they were made, for the record.
+        end_distances: how far each forecast is from the nearest end of a training path, `[F, N]`,
+            in units of the distance of the trial's true end from its own nearest one; None if no
+            training path is of this dataset.
+    """
+
+    paths: PathDataset
+    cases: list[ForecastCase]
+    params: Float32[np.ndarray, "F N P"]
+    settings: dict[str, Any]
+    end_distances: Float32[np.ndarray, "F N"] | None = None
+
+    def save(self, directory: str | Path) -> None:
+        """Writes `forecasts.json` and `forecasts.safetensors`, whole or not at all."""
+        directory = Path(directory)
+        with storage.new_directory(directory, replaces="forecasts.json") as new:
+            tensors = {"params": self.params}
+            if self.end_distances is not None:
+                tensors["end_distances"] = self.end_distances
+            storage.write_tensors(new / "forecasts.safetensors", tensors, {"kind": "forecasts"})
+            storage.write_json(
+                new / "forecasts.json",
+                {
+                    "kind": "forecasts",
+                    "dataset": str(self.paths.directory.resolve()),
+                    "dataset_digest": self.paths.metadata.digest,
+                    "trials": self.paths.trials.tolist(),
+                    "cases": [dataclasses.asdict(case) for case in self.cases],
+                    "settings": self.settings,
+                },
+            )
+
+    @classmethod
+    def load(cls, directory: str | Path) -> ForecastSet:
+        """Reads what `save` wrote, and opens the dataset it speaks of.
+
+        Raises:
+            TiplError: there are no forecasts in the directory, a file is damaged, or the dataset
+                is gone or has changed.
+        """
+        directory = Path(directory)
+        record = storage.read_json(
+            directory / "forecasts.json", "a set of forecasts (made by `tipl forecast`)"
+        )
+        paths = PathDataset.open(record["dataset"])
+        if paths.metadata.digest != record["dataset_digest"]:
+            raise TiplError(
+                f"the forecasts in {directory} were made from another dataset than the one now in "
+                f"{record['dataset']}; run `tipl forecast` again"
+            )
+        tensors, _ = storage.read_tensors(directory / "forecasts.safetensors", "the forecasts")
+        cases = [ForecastCase(**case) for case in record["cases"]]
+        return cls(
+            paths.select(record["trials"]),
+            cases,
+            tensors["params"],
+            record["settings"],
+            tensors.get("end_distances"),
+        )
+
+    def weight_errors(self) -> Float64[np.ndarray, "F N"]:
+        """Distance of each forecast from the true checkpoint, in units of standing still's."""
+        true = self.paths.params().astype(np.float64)
+        errors = np.empty(self.params.shape[:2])
+        for f, case in enumerate(self.cases):
+            missed = np.linalg.norm(self.params[f] - true[:, case.target], axis=1)
+            moved = np.linalg.norm(true[:, case.start] - true[:, case.target], axis=1)
+            errors[f] = missed / moved
+        return errors
+
+    def evaluate(
+        self, episodes: int, *, seed: int = 0, threads: int | None = None, progress: bool = False
+    ) -> ForecastReturns:
+        """Runs every forecast, and every true checkpoint of its trial, in the environment.
+
+        Raises:
+            TiplError: the dataset's observation normaliser is a running one, which a forecast of
+                weights alone does not carry, or `episodes` is below 1.
+        """
+        if self.paths.metadata.normaliser != "frozen":
+            raise TiplError(
+                f"the paths in {self.paths.directory} were collected with normaliser="
+                f"{self.paths.metadata.normaliser!r}, whose statistics a forecast does not carry; "
+                "collect with normaliser='frozen'"
+            )
+        true = self.paths.params()  # [N, T, P]
+        (F, N), T, size = self.params.shape[:2], true.shape[1], true.shape[-1]
+        policies = np.concatenate([self.params.reshape(-1, size), true.reshape(-1, size)])
+        trials = np.concatenate([np.tile(np.arange(N), F), np.repeat(np.arange(N), T)])
+        physics = {name: factors[trials] for name, factors in self.paths.physics().items()}
+        # Equal weights, such as those of standing still, are run once in the same physics.
+        numbers: dict[bytes, int] = {}
+        rows = np.column_stack([policies.astype(np.float64), *physics.values()])
+        which = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+        _, distinct = np.unique(which, return_index=True)
+        returns = evaluate_stack(
+            policies[distinct],
+            self.paths.layout,
+            self.paths.task,
+            episodes,
+            physics={name: factors[distinct] for name, factors in physics.items()},
+            seed=seed,
+            threads=threads,
+            progress=progress,
+        ).returns[which]
+        count = F * N
+        return ForecastReturns(
+            returns[:count].reshape(*self.params.shape[:2], episodes),  # [F * N, E] -> [F, N, E]
+            returns[count:].reshape(*true.shape[:2], episodes),  # [N * T, E] -> [N, T, E]
+            None if physics else self.action_errors(seed),
+        )
+
+    def action_errors(self, seed: int = 0) -> Float64[np.ndarray, "F N"]:
+        """Distance of each forecast's actions from the true checkpoint's, on the same states.
+
+        The root mean square over states that PPO's own policies visit along the held-out paths, in
+        units of standing still's. Of discrete actions, the share of states with another action.
+
+        Args:
+            seed: of the environments in which the states are visited.
+        """
+        true, task = self.paths.params(), self.paths.task
+        states = self._visited_states(seed)
+        missed = np.empty(self.params.shape[:2])
+        still = np.empty_like(missed)
+        actions: dict[int, Array] = {}
+
+        def acted(params: Array) -> Array:
+            actor = stacked_mlp(self.paths.layout.unflatten(np.ascontiguousarray(params)), "actor")
+            return best_actions(task, actor.forward(np.repeat(states[None], len(params), axis=0)))
+
+        for f, case in enumerate(self.cases):
+            for checkpoint in (case.start, case.target):
+                if checkpoint not in actions:
+                    actions[checkpoint] = acted(true[:, checkpoint])
+            wanted = actions[case.target]
+            missed[f] = _action_distance(task, acted(self.params[f]), wanted)
+            still[f] = _action_distance(task, actions[case.start], wanted)
+        return missed / np.maximum(still, 1e-12)
+
+    def _visited_states(self, seed: int) -> Float32[np.ndarray, "S O"]:
+        """A fixed sample of normalised observations along the true paths."""
+        true, layout = self.paths.params(), self.paths.layout
+        anchors = np.unique(np.linspace(0, true.shape[1] - 1, NUM_ANCHORS + 1).round())[1:]
+        policies = true[:, anchors.astype(int)].reshape(-1, layout.size)  # [N, C, P] -> [N * C, P]
+        seen = visited_observations(policies, layout, self.paths.task, STEPS_OF_ANCHOR, seed=seed)
+        states = seen.reshape(-1, seen.shape[-1])  # [N * C, S, O] -> [N * C * S, O]
+        chosen = np.random.default_rng(seed).permutation(len(states))[:NUM_STATES]
+        return np.ascontiguousarray(states[np.sort(chosen)])
+
+
+def _action_distance(task: TaskSpec, actions: Array, others: Array) -> Float64[np.ndarray, " N"]:
+    """How far actions of N policies on S states are from others."""
+    if task.discrete:
+        return np.asarray((actions != others).mean(axis=1, dtype=np.float64))
+    apart = (actions.astype(np.float64) - others) / action_unit(task)  # [N, S, A]
+    return np.asarray(np.sqrt(np.square(apart).mean(axis=(1, 2))))
+
+
+def evaluate_command(directory: str | Path, episodes: int, seed: int) -> str:
+    """The command line that does what `evaluate_forecasts` does."""
+    return f"tipl evaluate {directory} --episodes {episodes} --seed {seed}"
+
+
+def evaluate_forecasts(
+    directory: str | Path,
+    forecasts: ForecastSet,
+    episodes: int,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = False,
+) -> ForecastReturns:
+    """Runs forecasts in the environment, and keeps their returns in their directory.
+
+    Raises:
+        TiplError: as `ForecastSet.evaluate`.
+    """
+    returns = forecasts.evaluate(episodes, seed=seed, threads=threads, progress=progress)
+    command = evaluate_command(directory, episodes, seed)
+    returns.save(directory, {"kind": "returns", "command": command})
+    return returns

@@ -1,0 +1,162 @@
+"""Forecasts of the trials that no model was trained on, by models and their rivals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from tipl.core.arrays import Array
+from tipl.errors import TiplError
+from tipl.experiments.forecast_sets import ForecastCase, ForecastSet
+from tipl.experiments.rivals import rivals, training_paths
+from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.lines import squared_distances
+from tipl.paths import PathDataset
+
+__all__ = [
+    "HORIZONS",
+    "STARTS",
+    "forecast_held_out",
+    "held_out_trials",
+    "make_forecasts",
+    "nearest_distances",
+]
+
+
+STARTS = (0.0, 0.1, 0.25, 0.5, 0.75)
+"""Where histories end, as fractions of the path; 0 is the untrained network alone."""
+
+HORIZONS = (1, 2, 5, 10, 20, 50)
+"""Checkpoints ahead, as far as the path goes; the jump to its end comes on top."""
+
+
+def held_out_trials(paths: PathDataset, forecasters: Sequence[Forecaster]) -> PathDataset:
+    """The trials of a dataset that none of the models was trained on and that did not diverge.
+
+    Raises:
+        TiplError: there is no such trial.
+    """
+    seen: set[int] = set()
+    for forecaster in forecasters:
+        seen.update(forecaster.training_trials.get(paths.metadata.digest, []))
+    unseen = [int(trial) for trial in paths.trials[~paths.diverged()] if int(trial) not in seen]
+    if not unseen:
+        raise TiplError(
+            f"the models were trained on all {paths.num_trials} usable trials of "
+            f"{paths.directory}; train on a part of them (`tipl train --held-out 0.25`) or give "
+            "another dataset"
+        )
+    return paths.select(unseen)
+
+
+def forecast_held_out(
+    forecasters: Sequence[Forecaster],
+    paths: PathDataset,
+    starts: Sequence[float] = STARTS,
+    horizons: Sequence[int] = HORIZONS,
+) -> ForecastSet:
+    """Forecasts every trial by every forecaster, from several histories, several horizons ahead.
+
+    Args:
+        forecasters: models and baselines; each takes part where the history is long enough.
+        paths: the trials to forecast.
+        starts: where histories end, as fractions of the path; 0 is the untrained network alone,
+            and the last history ends one checkpoint before the path.
+        horizons: checkpoints ahead; those past the path's end are left out, and the jump to the
+            end is always added.
+
+    Raises:
+        TiplError: a fraction is outside [0, 1), a horizon below 1, a forecaster was trained on
+            another architecture, or none can forecast any of the histories.
+    """
+    _check_places(starts, horizons)
+    _check_architecture(forecasters, paths)
+    params, end = paths.params(), paths.num_checkpoints - 1
+    cases: list[ForecastCase] = []
+    forecasts: list[Array] = []
+    for start in sorted({min(round(fraction * end), end - 1) for fraction in starts}):
+        reach = sorted({h for h in horizons if start + h <= end} | {end - start})
+        for forecaster in forecasters:
+            if start + 1 < forecaster.min_history:
+                continue
+            history = params[:, : start + 1]
+            ahead = forecaster.forecast(history, reach, layout=paths.layout)  # [N, H, P]
+            cases += [ForecastCase(forecaster.name, start, horizon) for horizon in reach]
+            forecasts += list(ahead.swapaxes(0, 1))
+    if not cases:
+        raise TiplError(
+            "each of the forecasters given needs a longer history than the starts "
+            f"{list(starts)} give; expected one at least to take part: give later starts"
+        )
+    settings = {"starts": list(starts), "horizons": list(horizons)}
+    return ForecastSet(paths, cases, np.stack(forecasts), settings)
+
+
+def _check_places(starts: Sequence[float], horizons: Sequence[int]) -> None:
+    for start in starts:
+        if not 0 <= start < 1:
+            raise TiplError(
+                f"{start} was given as the fraction of a path that a history covers; expected "
+                "from 0 (the untrained network) to below 1"
+            )
+    if not starts:
+        raise TiplError("no starts were given; expected one history or more, such as 0.5")
+    if not horizons or min(horizons) < 1:
+        raise TiplError(
+            f"the horizons {list(horizons)} were given; expected 1 or more checkpoints ahead"
+        )
+
+
+def _check_architecture(forecasters: Sequence[Forecaster], paths: PathDataset) -> None:
+    for forecaster in forecasters:
+        layout = forecaster.layout
+        if layout is not None and layout != paths.layout:
+            raise TiplError(
+                f"the paths in {paths.directory} are of {paths.layout.size} parameters with hidden "
+                f"layers of {paths.layout.hidden_sizes} units, but the {forecaster.name} was "
+                f"trained on {layout.size} and {layout.hidden_sizes}; use paths of the same "
+                "architecture, or train a model on these"
+            )
+
+
+def make_forecasts(
+    models: Sequence[TrainedForecaster],
+    paths: PathDataset,
+    starts: Sequence[float] = STARTS,
+    horizons: Sequence[int] = HORIZONS,
+) -> ForecastSet:
+    """Forecasts of the trials that no model was trained on, by the models and their rivals.
+
+    A model takes part in all ways that it can be asked: `TrainedForecaster.all_ways`.
+
+    Raises:
+        TiplError: as `held_out_trials` and `forecast_held_out`.
+    """
+    held_out = held_out_trials(paths, models)
+    ours = [asked for model in models for asked in model.all_ways()]
+    forecasts = forecast_held_out([*rivals(models, paths), *ours], held_out, starts, horizons)
+    training = training_paths(models, paths)
+    if training is None:
+        return forecasts
+    distances = _end_distances(forecasts, training.params()[:, -1])
+    return dataclasses.replace(forecasts, end_distances=distances)
+
+
+def _end_distances(
+    forecasts: ForecastSet, training_ends: Float32[np.ndarray, "M P"]
+) -> Float32[np.ndarray, "F N"]:
+    unit = nearest_distances(forecasts.paths.params()[:, -1], training_ends)
+    rows = [nearest_distances(params, training_ends) / unit for params in forecasts.params]
+    return np.array(rows, np.float32)
+
+
+def nearest_distances(
+    params: Float32[np.ndarray, "N P"], others: Float32[np.ndarray, "M P"]
+) -> Float64[np.ndarray, " N"]:
+    """The Euclidean distance of each network from the nearest of others."""
+    nearest = squared_distances(params, others).argmin(axis=1)
+    # from the weights themselves: a copy is at no distance at all
+    return np.asarray(np.linalg.norm(params.astype(np.float64) - others[nearest], axis=1))

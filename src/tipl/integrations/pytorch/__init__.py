@@ -1,0 +1,1 @@
+"""What jumps and recorders need of any PyTorch agent."""

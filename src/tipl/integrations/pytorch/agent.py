@@ -1,0 +1,329 @@
+"""What a jump touches in an actor-critic agent of PyTorch, whatever library it belongs to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from tipl.core.arrays import Array
+from tipl.errors import TiplError
+from tipl.policies.layout import ParamLayout
+
+__all__ = ["TorchAgent", "agent_of_cleanrl", "agent_of_sb3"]
+
+
+RIDGE = 1e-4
+"""Of fitting the critic's last layer, in units of the mean square of its inputs."""
+
+
+class TorchAgent:
+    """The weights of an agent, its optimiser, and how it acts and values.
+
+    Args:
+        actor: all parameters that actions depend on; of a network that tipl reads, in the order of
+            its layout.
+        critic: those that values alone depend on.
+        optimizer: of all of them.
+        layout: where the actor is a multi-layer perceptron of tanh units that shares nothing with
+            the critic; otherwise None.
+        value: the critic: values `[B]` of normalised observations `[B, O]`.
+        act: most likely actions of normalised observations `[B, O]`, as the environment takes them.
+        value_head: the critic's last layer, and what gives its inputs `[B, D]`; None if the critic
+            is not of that kind.
+    """
+
+    def __init__(
+        self,
+        actor: Sequence[nn.Parameter],
+        critic: Sequence[nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        layout: ParamLayout | None,
+        value: Callable[[Tensor], Tensor],
+        act: Callable[[Array], Array],
+        value_head: tuple[nn.Linear, Callable[[Tensor], Tensor]] | None = None,
+    ) -> None:
+        self.actor, self.critic, self.optimizer = list(actor), list(critic), optimizer
+        self.layout, self.value, self.act = layout, value, act
+        self.value_head = value_head
+        self._hooks: list[Any] = []
+
+    @property
+    def size(self) -> int:
+        """Number P of the actor's parameters."""
+        return sum(parameter.numel() for parameter in self.actor)
+
+    def params(self) -> Float32[np.ndarray, " P"]:
+        """The actor's parameters, flat: a copy."""
+        flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.actor])
+        return flat.cpu().numpy().astype(np.float32)
+
+    def set_params(self, params: Float[np.ndarray, " P"]) -> None:
+        """Gives the actor other parameters, in place.
+
+        Raises:
+            TiplError: they are not finite, or not as many as the actor has.
+        """
+        if params.shape != (self.size,) or not np.isfinite(params).all():
+            raise TiplError(
+                f"parameters of shape {params.shape} were given to an actor of {self.size}, "
+                f"{np.count_nonzero(~np.isfinite(params))} of them NaN or infinite; expected as "
+                "many as it has, all finite"
+            )
+        flat = torch.from_numpy(np.ascontiguousarray(params))
+        with torch.no_grad():
+            for parameter in self.actor:
+                own, flat = flat[: parameter.numel()], flat[parameter.numel() :]
+                parameter.copy_(own.reshape(parameter.shape))
+
+    def reset_moments(self) -> None:
+        """Lets the optimiser forget the actor: its next step is like the first one."""
+        for parameter in self.actor:
+            self.optimizer.state.pop(parameter, None)
+
+    def scale_first_steps(self, std: Float[np.ndarray, " O"] | None) -> None:
+        """Lets the optimiser move the first layers as if observations were divided by `std`.
+
+        Adam moves all weights alike, whatever the observations' units. Weights that were learned
+        for normalised observations stand a step of that size in those units alone.
+
+        Args:
+            std: of each observed value; None ends it.
+        """
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if std is None:
+            return
+        scale = torch.as_tensor(np.asarray(std, np.float32), device=self.actor[0].device)
+        first = [self.actor[0], *self.critic[:1]]
+        before: list[Tensor] = []
+
+        def remember(*_: Any) -> None:
+            before[:] = [weight.detach().clone() for weight in first]
+
+        @torch.no_grad()
+        def shorten(*_: Any) -> None:
+            for weight, old in zip(first, before, strict=True):
+                weight.copy_(old + (weight - old) / scale)
+
+        self._hooks = [
+            self.optimizer.register_step_pre_hook(remember),
+            self.optimizer.register_step_post_hook(shorten),
+        ]
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a jump changes, for `restore`."""
+        parameters = [*self.actor, *self.critic]
+        return {
+            "parameters": [parameter.detach().clone() for parameter in parameters],
+            "optimizer": [copy.deepcopy(self.optimizer.state.get(p, {})) for p in parameters],
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Sets weights and the optimiser's moments back to those of `snapshot`."""
+        kept = zip(snapshot["parameters"], snapshot["optimizer"], strict=True)
+        with torch.no_grad():
+            for parameter, (value, state) in zip([*self.actor, *self.critic], kept, strict=True):
+                parameter.copy_(value)
+                self.optimizer.state.pop(parameter, None)
+                if state:
+                    self.optimizer.state[parameter] = copy.deepcopy(state)
+
+    def refit_critic(
+        self,
+        observations: Float[Tensor, "B ..."],
+        targets: Float[Tensor, " B"],
+        epochs: int,
+        minibatch: int,
+        learning_rate: float,
+        seed: int,
+    ) -> None:
+        """Fits the critic to targets, and nothing else: its last layer exactly, then all by Adam.
+
+        Values may be hundreds of times as large as before a jump, too far for Adam to go.
+
+        Args:
+            observations: normalised.
+            targets: the value of each.
+            epochs: passes over them.
+            minibatch: observations of a step.
+            learning_rate: of Adam.
+            seed: of the order.
+        """
+        device = self.critic[0].device
+        observations, targets = observations.to(device), targets.to(device)
+        self._fit_value_head(observations, targets)
+        adam = torch.optim.Adam(self.critic, lr=learning_rate, eps=1e-5)
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(epochs):
+            order = torch.randperm(len(targets), generator=generator).numpy()
+            for start in range(0, len(order), minibatch):
+                chosen = order[start : start + minibatch]
+                loss = (self.value(observations[chosen]) - targets[chosen]).square().mean()
+                gradients = torch.autograd.grad(loss, self.critic)
+                for parameter, gradient in zip(self.critic, gradients, strict=True):
+                    parameter.grad = gradient
+                adam.step()
+        for parameter in self.critic:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def _fit_value_head(self, observations: Tensor, targets: Tensor) -> None:
+        """Fits the critic's last layer by ridge regression."""
+        if self.value_head is None:
+            return
+        head, features_of = self.value_head
+        features = features_of(observations).double()
+        features = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
+        gram = features.T @ features
+        ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
+        solved = torch.linalg.solve(gram + ridge, features.T @ targets.double())
+        head.weight.copy_(solved[None, :-1])
+        head.bias.copy_(solved[-1:])
+
+
+def agent_of_sb3(model: Any) -> TorchAgent:
+    """The agent of a stable-baselines3 model that learns from rollouts, such as PPO.
+
+    Raises:
+        TiplError: the model has no actor-critic policy with an optimiser.
+    """
+    policy: Any = getattr(model, "policy", None)
+    if not hasattr(policy, "value_net") or not hasattr(policy, "optimizer"):
+        raise TiplError(
+            f"a {type(model).__name__} was given; expected a stable-baselines3 model with an "
+            "actor-critic policy, such as PPO"
+        )
+    valued = [*policy.mlp_extractor.value_net.parameters(), *policy.value_net.parameters()]
+    if not policy.share_features_extractor:
+        valued = [*policy.vf_features_extractor.parameters(), *valued]
+    linears, log_std = _linears(policy.mlp_extractor.policy_net), getattr(policy, "log_std", None)
+    layout = None
+    if linears is not None and _is_plain(policy) and isinstance(policy.action_net, nn.Linear):
+        linears.append(policy.action_net)
+        actor, layout = _actor_of_linears(linears, log_std)
+    else:
+        critics = {id(parameter) for parameter in valued}
+        actor = [p for p in policy.parameters() if p.requires_grad and id(p) not in critics]
+
+    def act(observations: Array) -> Array:
+        actions, _ = model.predict(observations, deterministic=True)
+        return np.asarray(actions)
+
+    def value(observations: Tensor) -> Tensor:
+        values: Tensor = policy.predict_values(observations)
+        return values[:, 0]
+
+    def features(observations: Tensor) -> Tensor:
+        extracted = policy.extract_features(observations)
+        own = extracted if policy.share_features_extractor else extracted[1]
+        inputs: Tensor = policy.mlp_extractor.forward_critic(own)
+        return inputs
+
+    head = (policy.value_net, features) if layout is not None else None
+    return TorchAgent(actor, valued, policy.optimizer, layout, value, act, head)
+
+
+def _is_plain(policy: Any) -> bool:
+    """Whether a policy of stable-baselines3 feeds observations as they are to two perceptrons."""
+    return (
+        not getattr(policy, "use_sde", False)
+        and not getattr(policy, "squash_output", False)
+        and type(policy.features_extractor).__name__ == "FlattenExtractor"
+        and type(policy.action_dist).__name__
+        in ("DiagGaussianDistribution", "CategoricalDistribution")
+    )
+
+
+def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> TorchAgent:
+    """The agent of a script of CleanRL's style.
+
+    Args:
+        agent: with `critic`, and either `actor_mean` and `actor_logstd` or `actor`.
+        optimizer: of its parameters.
+
+    Raises:
+        TiplError: the agent has no such parts, or others beside them.
+    """
+    mean = getattr(agent, "actor_mean", getattr(agent, "actor", None))
+    critic, log_std = getattr(agent, "critic", None), getattr(agent, "actor_logstd", None)
+    if (
+        not isinstance(mean, nn.Module)
+        or not isinstance(critic, nn.Module)
+        or hasattr(agent, "actor_mean") != isinstance(log_std, nn.Parameter)
+    ):
+        raise TiplError(
+            f"an agent of the class {type(agent).__name__} was given; expected one with `critic`, "
+            "and `actor_mean` with `actor_logstd` or `actor`, as in CleanRL's scripts of PPO"
+        )
+    _check_nothing_else(agent, [*mean.parameters(), *critic.parameters(), log_std])
+    linears = _linears(mean, ends_with_linear=True)
+    if linears is None:
+        own = [*mean.parameters(), *([] if log_std is None else [log_std])]
+        actor, layout = own, None
+    else:
+        actor, layout = _actor_of_linears(linears, log_std)
+    acting = {id(parameter) for parameter in actor}
+    valued = [p for p in critic.parameters() if id(p) not in acting]
+    if len(valued) < len(list(critic.parameters())):
+        layout = None  # what is shared cannot move without the critic
+
+    def act(observations: Array) -> Array:
+        with torch.no_grad():
+            outputs = mean(torch.as_tensor(observations, device=actor[0].device)).cpu()
+        return np.asarray(outputs if log_std is not None else outputs.argmax(dim=-1))
+
+    def value(observations: Tensor) -> Tensor:
+        values: Tensor = critic(observations)
+        return values[:, 0]
+
+    head = None
+    layers = list(critic) if isinstance(critic, nn.Sequential) else []
+    last = layers[-1] if layers else None
+    if isinstance(last, nn.Linear) and last.bias is not None and id(last.weight) not in acting:
+        head = last, nn.Sequential(*layers[:-1])
+    return TorchAgent(actor, valued, optimizer, layout, value, act, head)
+
+
+def _check_nothing_else(agent: nn.Module, known: Sequence[Any]) -> None:
+    """Raises a TiplError if an agent has parameters that are none of those known."""
+    ids = {id(parameter) for parameter in known}
+    other = [name for name, parameter in agent.named_parameters() if id(parameter) not in ids]
+    if other:
+        raise TiplError(
+            f"the agent of the class {type(agent).__name__} has {', '.join(other[:3])} beside its "
+            "actor and critic, which may read what that makes of observations; expected an actor "
+            "and a critic that are fed observations: put shared layers into both of them"
+        )
+
+
+def _linears(network: Any, ends_with_linear: bool = False) -> list[nn.Linear] | None:
+    """The linear layers of a sequence in which each but the last is followed by a tanh."""
+    layers = list(network) if isinstance(network, nn.Sequential) else []
+    if ends_with_linear:
+        layers.append(nn.Tanh())
+    linears = [p for p in layers[::2] if isinstance(p, nn.Linear) and p.bias is not None]
+    tanhs = [layer for layer in layers[1::2] if isinstance(layer, nn.Tanh)]
+    alternating = len(layers) == 2 * len(linears) == 2 * len(tanhs) > 0
+    return linears if alternating else None
+
+
+def _actor_of_linears(
+    linears: Sequence[nn.Linear], log_std: Any
+) -> tuple[list[nn.Parameter], ParamLayout | None]:
+    """Parameters in the order of a layout, and the layout; None for one that tipl cannot read."""
+    sizes = [linears[0].in_features, *(linear.out_features for linear in linears)]
+    actor: list[Any] = [p for linear in linears for p in (linear.weight, linear.bias)]
+    layout = ParamLayout.mlp("actor", sizes)
+    if log_std is not None:
+        if log_std.numel() != sizes[-1]:
+            return [*actor, log_std], None
+        actor.append(log_std)
+        layout = ParamLayout.actor(sizes[0], sizes[-1], sizes[1:-1])
+    return actor, layout if len(linears) > 1 else None

@@ -1,0 +1,236 @@
+"""Faster PPO in stable-baselines3: a callback that jumps to forecasts of the policy's weights."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from tipl.core import storage
+from tipl.core.options import config_from_options
+from tipl.errors import TiplError
+from tipl.integrations.pytorch.agent import agent_of_sb3
+from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, another_environment, known_task
+from tipl.integrations.pytorch.normaliser import RunNormaliser
+from tipl.integrations.sb3.required import sb3_required
+from tipl.jumps.config import JumpConfig
+
+with sb3_required("tipl.integrations.sb3.callback"):
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+    from stable_baselines3.common.vec_env import VecNormalize
+
+__all__ = ["ForecastCallback"]
+
+
+LEFT_OUT = ("Monitor", "RecordEpisodeStatistics", "NormalizeObservation", "NormalizeReward")
+"""Wrappers that an environment for tests goes without: its observations and rewards are raw."""
+
+
+class ForecastCallback(BaseCallback):
+    """Lets a PPO run jump to forecasts of its weights where these are better.
+
+    At the start of a rollout, when it is time, the present policy and forecasts of it act for some
+    episodes in an environment beside the run's. These steps count as steps of the run. If a
+    forecast is better by the margin, the run goes on from there as correct PPO: Adam forgets the
+    moments of the moved weights, `VecNormalize` sees what the forecaster saw, and the critic is
+    refitted to the first rollout before the actor moves. A jump that does worse in that rollout is
+    undone.
+
+    The run's logger is told `tipl/jump_horizon`, `tipl/jump_accepted`, `tipl/return_before`,
+    `tipl/return_after`, `tipl/steps_spent` and `tipl/jump_undone`.
+
+    Where the model does not fit the task or the networks, RELEX takes its place; where there is no
+    way to test forecasts, the callback stands aside. It says both as a warning.
+
+    Args:
+        model: name of a model that ships with tipl, its directory, that of a policy, or `relex`,
+            `line`, `two-point` or `pptb`; by default the model that ships for the run's task.
+        eval_env: environment for the tests, as the run's is before `VecNormalize`; by default
+            another one of the same Gymnasium spec.
+        state_file: where what the callback knows is kept from rollout to rollout, so that a run
+            that goes on (`reset_num_timesteps=False`) goes on with it.
+        seed: of the tests' episodes.
+        config: when to jump, as an alternative to `options`.
+        verbose: 1 prints a line for each jump.
+        **options: fields of `tipl.jumps.JumpConfig`, such as `every=8` or `gate=False`.
+
+    Raises:
+        TiplError: an option is impossible. When training starts: there is no such forecaster, or
+            the algorithm is none that learns from rollouts.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        eval_env: gym.Env[Any, Any] | None = None,
+        state_file: str | Path | None = None,
+        seed: int = 0,
+        config: JumpConfig | None = None,
+        verbose: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(verbose)
+        if model is not None:
+            options = {**options, "forecaster": str(model)}
+        self.config = config_from_options(JumpConfig, config, options, "ForecastCallback")
+        self.eval_env, self.seed = eval_env, seed
+        self.state_file = None if state_file is None else Path(state_file)
+        self.jumps: TorchJumps | None = None
+        self.trained: object = None  # the model whose jumps they are
+        # return and steps of the episodes that ended in this rollout
+        self.last_episodes: list[tuple[float, float]] = []
+        self.truncated: list[tuple[int, int, torch.Tensor, float]] = []
+        self.step = 0
+
+    def _on_training_start(self) -> None:
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            raise TiplError(
+                f"a ForecastCallback was given to {type(self.model).__name__}; expected an "
+                "algorithm that learns from rollouts, such as stable_baselines3.PPO"
+            )
+        if self.jumps is not None and self.trained is self.model and self.num_timesteps:
+            return  # the same run goes on
+        self.jumps, self.trained = None, self.model
+        try:
+            test_env, task = self._test_env(), known_task(self._spec)
+            normaliser = RunNormaliser(self.training_env, _observation_size(test_env))
+        except TiplError as error:
+            warnings.warn(f"tipl stands aside: {error}", stacklevel=2)
+            return
+        self.jumps = TorchJumps(
+            self.config,
+            agent_of_sb3(self.model),
+            normaliser,
+            task,
+            test_env,
+            self.model.n_steps * self.model.n_envs,
+            self.seed,
+        )
+        if self.state_file is not None and self.state_file.exists() and self.num_timesteps:
+            self.jumps.set_state(storage.read_tensors(self.state_file, "jumps of a run")[0])
+
+    def _on_rollout_start(self) -> None:
+        if self.jumps is None:
+            return
+        last = np.mean(self.last_episodes or [(np.nan, np.nan)], axis=0)
+        report = self.jumps.before_rollout(self.model.num_timesteps, *map(float, last))
+        self.model.num_timesteps += report.steps
+        self.num_timesteps = self.model.num_timesteps
+        if report.accepted or report.undone:
+            self._see_again()
+        self._log(report)
+        if self.state_file is not None:
+            storage.write_tensors(self.state_file, self.jumps.state(), {"kind": "jumps"})
+        self.last_episodes, self.truncated, self.step = [], [], 0
+
+    def _on_step(self) -> bool:
+        if self.jumps is None:
+            return True
+        for env, (info, done) in enumerate(
+            zip(self.locals["infos"], self.locals["dones"], strict=True)
+        ):
+            if "episode" in info:
+                self.last_episodes.append((info["episode"]["r"], info["episode"]["l"]))
+            if self.jumps.fresh and done and info.get("TimeLimit.truncated", False):
+                observation = torch.as_tensor(info["terminal_observation"])[None]
+                value = self._values(observation)[0]
+                self.truncated.append((self.step, env, observation, float(value)))
+        self.step += 1
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.jumps is None or not self.jumps.fresh:
+            return
+        assert isinstance(self.model, OnPolicyAlgorithm)
+        buffer, gamma = self.model.rollout_buffer, self.model.gamma
+        # [T, E, O] -> [T * E, O]
+        observations = torch.as_tensor(buffer.observations.reshape(-1, *buffer.obs_shape))
+
+        def targets() -> torch.Tensor:
+            """Tells the buffer what the critic says now, and returns what it should say."""
+            values = self._values(observations).numpy()
+            buffer.values[:] = values.reshape(buffer.values.shape)  # [T * E] -> [T, E]
+            for n, (step, env, last, old) in enumerate(self.truncated):
+                value = float(self._values(last)[0])
+                buffer.rewards[step, env] += gamma * (value - old)
+                self.truncated[n] = (step, env, last, value)
+            following = self._values(torch.as_tensor(self.locals["new_obs"]))
+            buffer.compute_returns_and_advantage(following[:, None], self.locals["dones"])
+            return torch.as_tensor(buffer.returns.reshape(-1))  # [T, E] -> [T * E]
+
+        self.jumps.refit_critic(observations, targets)
+
+    # --- the run -----------------------------------------------------------------------------
+
+    def _values(self, observations: torch.Tensor) -> torch.Tensor:
+        """The critic's values `[B]` of normalised observations `[B, O]`."""
+        assert self.jumps is not None
+        with torch.no_grad():
+            return self.jumps.agent.value(observations.to(self.model.device)).cpu()
+
+    def _see_again(self) -> None:
+        """Shows the policy its last observation as it is normalised now."""
+        normalise = self.model.get_vec_normalize_env()
+        if isinstance(normalise, VecNormalize) and normalise.norm_obs:
+            self.model._last_obs = normalise.normalize_obs(normalise.get_original_obs())
+
+    def _log(self, report: JumpReport) -> None:
+        if report.tried:
+            self.logger.record("tipl/jump_horizon", report.horizon)
+            self.logger.record("tipl/jump_accepted", int(report.accepted))
+            self.logger.record("tipl/return_before", report.return_before)
+            self.logger.record("tipl/return_after", report.return_after)
+        self.logger.record("tipl/steps_spent", report.steps_spent)
+        self.logger.record("tipl/jump_undone", int(report.undone))
+        if self.verbose and (report.accepted or report.undone):
+            what = "undid its jump" if report.undone else f"jumped {report.horizon} checkpoints"
+            print(  # noqa: T201
+                f"tipl: at {self.num_timesteps:,} steps the run {what} (mean return "
+                f"{report.return_before:,.1f}, forecast {report.return_after:,.1f})"
+            )
+
+    def _spec(self) -> Any:
+        """The Gymnasium spec of the run's environments."""
+        spec = self.training_env.get_attr("spec")[0]
+        if spec is None:
+            raise TiplError(
+                "the run's environment has no Gymnasium spec by which another one could be made; "
+                "give ForecastCallback an eval_env like it"
+            )
+        return spec
+
+    def _test_env(self) -> gym.Env[Any, Any]:
+        """An environment like the run's, before `VecNormalize`."""
+        if self.eval_env is None:
+            spec = copy.deepcopy(self._spec())
+            spec.additional_wrappers = tuple(
+                wrapper for wrapper in spec.additional_wrappers if wrapper.name not in LEFT_OUT
+            )
+            lost = [w.name for w in spec.additional_wrappers if w.kwargs is None]
+            if lost:
+                raise TiplError(
+                    f"the wrappers {', '.join(lost)} of the run's environment cannot be made "
+                    "again from its spec; give ForecastCallback an eval_env with them"
+                )
+            env = another_environment(spec)
+        else:
+            env = self.eval_env
+        seen = self.model.observation_space
+        if not isinstance(seen, gym.spaces.Box) or env.observation_space.shape != seen.shape:
+            raise TiplError(
+                f"the policy sees {seen}, and the environment for tests gives "
+                f"{env.observation_space}; give an eval_env whose observations are vectors of the "
+                "same size"
+            )
+        return env
+
+
+def _observation_size(env: gym.Env[Any, Any]) -> int:
+    return int(np.prod(env.observation_space.shape or ()))

@@ -1,0 +1,137 @@
+"""Policies that travel between tipl and stable-baselines3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tipl.core.arrays import Array
+from tipl.envs import make_task
+from tipl.errors import TiplError
+from tipl.integrations.pytorch.agent import TorchAgent, agent_of_sb3
+from tipl.integrations.pytorch.normaliser import RunNormaliser
+from tipl.policies.frames import refolded
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
+
+__all__ = ["check_actions", "policy_from_sb3", "policy_to_sb3", "readable_agent", "task_of"]
+
+
+def policy_from_sb3(model: Any, task: TaskSpec | None = None) -> Policy:
+    """The policy of a stable-baselines3 model, under its task's frozen observation normaliser.
+
+    What the model's environment normalises by (`VecNormalize`) is folded into the first layer, so
+    the policy takes raw observations and acts as `model.predict(..., deterministic=True)` does.
+
+    Args:
+        model: that learns from rollouts, such as PPO or A2C, with an `MlpPolicy` of tanh units.
+        task: what it is for; by default that of its environment. A model without an environment
+            is taken to have seen observations as they are.
+
+    Raises:
+        TiplError: the model's networks are of another kind or of another task's sizes, its actions
+            have other bounds, or its environment is not known.
+    """
+    agent = readable_agent(model)
+    spec = task_of(model) if task is None else task
+    normaliser = RunNormaliser(model.get_env(), spec.observation_size)
+    assert agent.layout is not None
+    if agent.layout.shapes[0][1] != spec.observation_size:
+        raise TiplError(
+            f"the model's policy takes {agent.layout.shapes[0][1]} observed values, and "
+            f"{spec.env_id} has {spec.observation_size}; give the task that the model is for"
+        )
+    check_actions(model, spec)
+    frozen = (np.array(spec.observation_mean), np.array(spec.observation_std))
+    params = refolded(agent.params(), agent.layout, normaliser.statistics, frozen)
+    return Policy(params, agent.layout, spec)
+
+
+def policy_to_sb3(policy: Policy, model: Any) -> None:
+    """Gives a stable-baselines3 model the weights of a policy; critic and optimiser stay.
+
+    They are folded for what the model's environment normalises observations by at present.
+
+    Args:
+        policy: what the model shall act as.
+        model: of the same architecture.
+
+    Raises:
+        TiplError: the model's networks are of another kind or another architecture, or its
+            environment is not that of the policy's task.
+    """
+    agent = readable_agent(model)
+    if agent.layout != policy.layout:
+        raise TiplError(
+            f"a policy laid out as {policy.layout} was given to a model whose policy is "
+            f"{agent.layout}; make the model with policy_kwargs="
+            f"{{'net_arch': {list(policy.layout.hidden_sizes)}}} in the policy's task"
+        )
+    there, here = _spec_of(model).id, policy.task.env_id.rpartition(":")[2]
+    if there != here:
+        raise TiplError(
+            f"a policy for {here} was given to a model whose environment is {there}; give one for "
+            "the same task"
+        )
+    check_actions(model, policy.task)
+    normaliser = RunNormaliser(model.get_env(), policy.task.observation_size)
+    old = (policy.observation_mean, policy.observation_std)
+    agent.set_params(refolded(policy.params, policy.layout, old, normaliser.statistics))
+
+
+def readable_agent(model: Any) -> TorchAgent:
+    """The model's agent, with a layout."""
+    agent = agent_of_sb3(model)
+    if agent.layout is None:
+        raise TiplError(
+            "the model's policy is no multi-layer perceptron of tanh units that shares nothing "
+            "with the critic, which is all that a tipl.Policy can be; train one with 'MlpPolicy'"
+        )
+    return agent
+
+
+def task_of(model: Any) -> TaskSpec:
+    """The task of a model's environment."""
+    return make_task(_spec_of(model).id)
+
+
+def _spec_of(model: Any) -> Any:
+    """The Gymnasium spec of a model's environment."""
+    env = model.get_env()
+    spec = None if env is None else env.get_attr("spec")[0]
+    if spec is None:
+        raise TiplError(
+            "the model has no environment with a Gymnasium spec that would tell its task; set one "
+            "by model.set_env, or give the task"
+        )
+    return spec
+
+
+def check_actions(model: Any, task: TaskSpec) -> None:
+    """Raises a TiplError if a wrapper has given a model other actions than its task has."""
+    space = model.action_space
+    if task.discrete:
+        same = (getattr(space, "n", 0), getattr(space, "start", 0)) == (
+            task.action_size,
+            task.first_action,
+        )
+    else:
+        low, high = task.action_bounds
+        same = _equal(getattr(space, "low", None), low) and _equal(
+            getattr(space, "high", None), high
+        )
+    if not same:
+        expected = (
+            f"{task.action_size} numbers from {task.first_action}"
+            if task.discrete
+            else f"values from {task.action_low} to {task.action_high}"
+        )
+        raise TiplError(
+            f"the model's actions are {space}, and those of {task.env_id} are {expected}; train it "
+            "without the wrapper that changes them, or register its environment under its own id"
+        )
+
+
+def _equal(given: Array | None, expected: Array) -> bool:
+    return given is not None and given.shape == expected.shape and np.allclose(given, expected)

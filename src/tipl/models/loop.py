@@ -1,0 +1,82 @@
+"""The one training loop of all models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tipl.core.progress import progress_bar
+from tipl.models.config import TrainConfig
+
+__all__ = ["Curve", "fit"]
+
+LOG_INTERVAL = 25
+"""Training steps between two entries of the training curve."""
+
+Curve = dict[str, list[int | float | None]]
+"""The training curve: lists of equal length by name; None is a loss that is not known."""
+
+
+def fit(
+    model: nn.Module,
+    config: TrainConfig,
+    batch_loss: Callable[[torch.Generator], Tensor],
+    held_out_loss: Callable[[], float],
+    *,
+    held_out_still: float,
+    label: str,
+    progress: bool = True,
+) -> Curve:
+    """Trains a model in place by AdamW on a one-cycle schedule.
+
+    Args:
+        model: what is trained.
+        config: steps, learning rate, weight decay and seed.
+        batch_loss: the loss of a batch that is drawn with the generator.
+        held_out_loss: the loss on what the model does not learn from; NaN is unknown.
+        held_out_still: what standing still would have there.
+        label: what the progress bar says.
+        progress: show it.
+
+    Returns:
+        `step`, `train_loss`, `held_out_loss` and `standing_still_loss`.
+    """
+    rng = torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.peak_learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.peak_learning_rate, total_steps=config.steps + 1, pct_start=0.1
+    )
+    curve: dict[str, list[int | float]] = {
+        "step": [], "train_loss": [], "held_out_loss": [], "standing_still_loss": [],
+    }  # fmt: skip
+    with progress_bar(progress) as bar:
+        task = bar.add_task(label, total=config.steps, note="")
+        for step in range(1, config.steps + 1):
+            loss = batch_loss(rng)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if step % LOG_INTERVAL == 0 or step == config.steps:
+                values = (step, loss.item(), held_out_loss(), held_out_still)
+                for name, value in zip(curve, values, strict=True):
+                    curve[name].append(value)
+                bar.update(task, note=_note(*values[1:]))
+            bar.advance(task)
+    return {
+        name: [None if math.isnan(value) else value for value in values]
+        for name, values in curve.items()
+    }
+
+
+def _note(loss: float, held_out: float, still: float) -> str:
+    note = f"loss {loss:.3f}"
+    if not math.isnan(held_out):
+        note += f", held-out {held_out:.3f} (standing still {still:.3f})"
+    return note

@@ -1,0 +1,1 @@
+"""A Transformer whose tokens are the networks' units and whose edges are their weights."""

@@ -1,0 +1,206 @@
+"""The target `elite`: carry any network to the best behaviour that the paths know.
+
+The behaviour need not come from the network that is carried: fresh random networks, of which there
+is no end, learn to act as the best stored policy does, where it acts and where they themselves go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tipl.evaluation.elite import Elite
+from tipl.evaluation.visits import observations_around, visited_observations
+from tipl.models.action_error import ActionError
+from tipl.models.config import TrainConfig
+from tipl.models.learning_paths import LearningPaths, batch_count, draw_dataset
+from tipl.models.network import Network
+from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
+from tipl.policies.layout import actor_layout, layer_sizes
+
+__all__ = ["EliteLoss", "fresh_networks"]
+
+STATES = 96
+"""Observations on which each network is compared with the elite."""
+
+BLUR = 0.05
+"""Noise on the observations, in standard deviations: there are always new ones."""
+
+VISIT_EVERY = 50
+"""Batches after which carried networks are run, to learn where they go."""
+
+VISITING_NETWORKS = 32
+VISITING_STEPS = 150
+MAX_VISITED = 50_000
+"""Observations of carried networks that are kept."""
+
+LOG_STD_WEIGHT = 0.02
+
+STORED = 0.3
+"""Share of the batches that start from stored checkpoints, half-trained ones most of them."""
+
+CARRIED = 0.15
+"""Share of the batches that start from networks that were just carried."""
+
+
+def fresh_networks(
+    count: int, sizes: Sequence[int], has_log_std: bool, rng: torch.Generator
+) -> Network:
+    """Random networks, initialised as `tipl.policies.policy.initial_params` does."""
+    weights, biases = [], []
+    pairs = list(pairwise(sizes))
+    for layer, (fan_in, fan_out) in enumerate(pairs):
+        gain = 0.01 if layer == len(pairs) - 1 else math.sqrt(2.0)
+        tall = (count, max(fan_in, fan_out), min(fan_in, fan_out))
+        q, r = torch.linalg.qr(torch.randn(tall, generator=rng))
+        q = q * torch.diagonal(r, dim1=-2, dim2=-1).sign()[:, None]
+        weights.append(gain * (q if fan_out >= fan_in else q.mT)[:, None])
+        biases.append(torch.zeros(count, 1, fan_out))
+    return Network(weights, biases, torch.zeros(count, 1, sizes[-1]) if has_log_std else None)
+
+
+class EliteLoss:
+    """The error of carried networks' actions against the elite's, and the size of the jump.
+
+    Args:
+        elite: whose behaviour to reach.
+        datasets: paths whose checkpoints are carried as well, so that half-trained networks are.
+        config: widths, depths and weights.
+        action_error: of the task.
+        num_checkpoints: that the model counts paths by.
+
+    Attributes:
+        env_steps: environment steps that it has taken so far.
+    """
+
+    def __init__(
+        self,
+        elite: Elite,
+        datasets: Sequence[LearningPaths],
+        config: TrainConfig,
+        action_error: ActionError,
+        num_checkpoints: int,
+    ) -> None:
+        self.datasets, self.config, self.action_error = datasets, config, action_error
+        self.num_checkpoints, self.task = num_checkpoints, elite.policy.task
+        self.has_log_std = not self.task.discrete
+        sizes = layer_sizes(self.task, elite.policy.layout.hidden_sizes)
+        params = elite.policy.params
+        self.elite = Network.from_flat(torch.as_tensor(params)[None, None], sizes, self.has_log_std)
+        self.env_steps = self.num_batches = 0
+        self.observations = self._counted(observations_around(elite.policy, self._rollout_seed()))
+        self.visited = self.observations[:0]
+        self.last_carried: Network | None = None
+
+    def __call__(self, model: NeuronTransformer, rng: torch.Generator) -> Tensor:
+        """The loss of a model on a batch of networks; now and then it runs some of them."""
+        if self.num_batches % VISIT_EVERY == 0:
+            self._visit()
+            self._remind(model, rng)
+        self.num_batches += 1
+        start = self._draw_networks(rng)
+        change = self.change(model, start)
+        loss = self.error(start + change, self._draw_observations(len(start.biases[0]), rng))
+        horizon = torch.full(change.biases[0].shape[:2], float(self.num_checkpoints - 1))
+        scale = model.scales(start, horizon)
+        jump = torch.stack([a.square().mean() for a in (change / scale).arrays()]).mean()
+        self.last_carried = (start + change).map(torch.Tensor.detach)
+        return loss + self.config.jump_penalty * jump
+
+    def change(self, model: NeuronTransformer, start: Network) -> Network:
+        """The jumps of networks `[B, 1, ...]`."""
+        count = len(start.biases[0])
+        change: Network = model(start, Conditions.whole_path(count, self.num_checkpoints))
+        return change
+
+    def error(self, networks: Network, seen: Float[Tensor, "B 1 S O"]) -> Tensor:
+        """How far networks `[B, 1, ...]` are from acting as the elite does."""
+        with torch.no_grad():
+            wanted = self._outputs(seen)
+        error = self.action_error(networks.mean_actions(seen), wanted).mean()
+        if networks.log_std is not None and self.elite.log_std is not None:
+            off = (networks.log_std - self.elite.log_std).square().mean()
+            error = error + LOG_STD_WEIGHT * off
+        return error
+
+    def elite_observations(self, count: int, rng: torch.Generator) -> Float[Tensor, "B 1 S O"]:
+        """Some of where the elite itself goes, for each of `count` networks."""
+        return _drawn(self.observations, (count, 1, STATES), rng)
+
+    def _outputs(self, seen: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch A"]:
+        """What the elite's network gives for observations."""
+        # [*batch, O] -> [1, 1, S, O]
+        flat = seen.reshape(1, 1, -1, seen.shape[-1])
+        return self.elite.mean_actions(flat).reshape(*seen.shape[:-1], -1)
+
+    def _draw_observations(self, count: int, rng: torch.Generator) -> Float[Tensor, "B 1 S O"]:
+        """Where the elite goes, and as often, once it is known, where carried networks go."""
+        seen = self.elite_observations(count, rng)
+        if len(self.visited):
+            half = STATES // 2
+            seen[:, :, :half] = _drawn(self.visited, (count, 1, half), rng)
+        return seen + BLUR * torch.randn(seen.shape, generator=rng)
+
+    def _draw_networks(self, rng: torch.Generator) -> Network:
+        """Mostly fresh networks; else stored checkpoints, or networks that were just carried."""
+        kind = float(torch.rand((), generator=rng))
+        if kind < CARRIED and self.last_carried is not None:
+            return self.last_carried
+        if kind < CARRIED + STORED:
+            data = draw_dataset(self.datasets, rng)
+            N, T = data.params.shape[:2]
+            count = batch_count(self.config.batch_size, data.sizes)
+            trials = torch.randint(N, (count,), generator=rng)
+            return data.network(trials, torch.randint(T, (count, 1), generator=rng))
+        width, depth = (
+            choices[int(torch.randint(len(choices), (), generator=rng))]
+            for choices in (self.config.fresh_widths, self.config.fresh_depths)
+        )
+        sizes = layer_sizes(self.task, [width] * depth)
+        count = batch_count(self.config.batch_size, sizes)
+        return fresh_networks(count, sizes, self.has_log_std, rng)
+
+    def _remind(self, model: NeuronTransformer, rng: torch.Generator) -> None:
+        """Gives the model other observations to remember: those that a batch is drawn from."""
+        if model.readout is None:
+            return
+        count = len(model.readout.observations)
+        seen = _drawn(self.observations, (count,), rng)
+        if len(self.visited):
+            half = count // 2
+            seen[:half] = _drawn(self.visited, (half,), rng)
+        model.readout.remember(seen, self.action_error.fitting(self._outputs(seen)))
+
+    def _visit(self) -> None:
+        """Runs carried networks and keeps what they saw."""
+        if self.last_carried is None:
+            return
+        params = self.last_carried.flat()[:VISITING_NETWORKS, 0].numpy()
+        hidden_sizes = [bias.shape[-1] for bias in self.last_carried.biases[:-1]]
+        layout, seed = actor_layout(self.task, hidden_sizes), self._rollout_seed()
+        seen = visited_observations(
+            params, layout, self.task, VISITING_STEPS, noise=0.05, seed=seed
+        )
+        self.visited = torch.cat([self.visited, self._counted(seen)])[-MAX_VISITED:]
+
+    def _rollout_seed(self) -> int:
+        """Another one for each training seed and each visit."""
+        entropy = np.random.SeedSequence((self.config.seed, self.num_batches))
+        return int(entropy.generate_state(1)[0])
+
+    def _counted(self, seen: Float[np.ndarray, "M S O"]) -> Float[Tensor, "X O"]:
+        """All observations of rollouts, whose steps are counted."""
+        rows = torch.as_tensor(seen).flatten(0, 1)  # [M, S, O] -> [M * S, O]
+        self.env_steps += len(rows)
+        return rows
+
+
+def _drawn(rows: Tensor, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """Rows `[*shape, ...]`, each drawn at random."""
+    return rows[torch.randint(len(rows), shape, generator=rng)]

@@ -1,0 +1,249 @@
+"""A trained NeuronTransformer as a forecaster: networks in, better networks out, of any width."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from tipl.core.arrays import Array
+from tipl.errors import TiplError
+from tipl.forecast.any_architecture import AnyArchitectureForecaster
+from tipl.forecast.base import Target
+from tipl.models.network import Network
+from tipl.models.neuron_transformer.net import (
+    MAX_HIDDEN_LAYERS,
+    Conditions,
+    NeuronTransformer,
+    NeuronTransformerConfig,
+)
+from tipl.models.threads import torch_threads
+from tipl.policies.layout import ParamLayout, actor_layout, layer_sizes
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
+
+__all__ = ["NeuronTransformerForecaster", "context_checkpoints"]
+
+
+JUMPS: dict[Target, int] = {"elite": 2, "own": 3}
+"""Jumps that follow one another by default. To the elite each is a whole one, and the second
+corrects what the first one missed; to the own future they share the horizon."""
+
+MAX_PARAMS_AT_ONCE = 2_000_000
+"""Weights that are read in one pass of the model: bounds its memory."""
+
+
+def context_checkpoints(times: Sequence[int], context: int) -> list[int]:
+    """The checkpoints of a history that a model attends to: the last ones densely, then the start.
+
+    Args:
+        times: of the checkpoints of the history, in order: their numbers in the path.
+        context: checkpoints to choose, at most.
+
+    Returns:
+        Their indices in order: the last, those nearest to 1, 3, 7, ... before it, and the first;
+        where some of these are the same, the last ones of the others as well.
+    """
+    last = len(times) - 1
+    wanted = [times[last] - (2**n - 1) for n in range(max(context - 1, 1))]
+    nearest = [min(range(len(times)), key=lambda i: (abs(times[i] - time), i)) for time in wanted]
+    candidates = [last, *([0] if context > 1 else []), *nearest, *range(last, -1, -1)]
+    return sorted(list(dict.fromkeys(candidates))[:context])
+
+
+class NeuronTransformerForecaster(AnyArchitectureForecaster, kind="NeuronTransformer"):
+    """Trained NeuronTransformers, one for each target: see `Target`.
+
+    It reads networks of any hidden sizes, with 1 to 3 hidden layers.
+
+    Args:
+        models: by target; `elite` is the default of a forecaster that has both.
+        task: the environment that they were trained on.
+        hidden_sizes: of the networks that they were trained on, the default of new ones.
+        num_checkpoints: length T of the paths that they were trained on.
+        return_scale: mean and std of the returns that conditioned the training.
+        settings: how they were trained, for the record: JSON that is saved with them.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[Target, NeuronTransformer],
+        task: TaskSpec,
+        hidden_sizes: Sequence[int],
+        num_checkpoints: int,
+        return_scale: tuple[float, float] = (0.0, 1.0),
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        # in an order that is the same once it has been saved
+        self.models = {t: models[t].eval() for t in get_args(Target) if t in models}
+        self.task, self.hidden_sizes = task, tuple(hidden_sizes)
+        self.num_checkpoints, self.return_scale = num_checkpoints, return_scale
+        self.settings = settings or {}
+        self.targets = tuple(self.models)
+        self.target = self.targets[0]
+
+    @property
+    def label(self) -> str:
+        """The kind of the model and the target."""
+        return f"NeuronTransformer ({self.target})"
+
+    @property
+    def knows_returns(self) -> bool:
+        """Whether it can be asked for a return."""
+        train = self.settings.get("train", {})
+        return self.target == "own" and bool(train.get("condition_on_return", False))
+
+    @torch_threads(1)
+    def _optimize(
+        self,
+        params: Float[np.ndarray, "B P"],
+        layout: ParamLayout,
+        horizon: int,
+        steps: int | None,
+    ) -> Float[np.ndarray, "B P"]:
+        return self._ahead(params[:, None], layout, horizon, steps)
+
+    @torch_threads(1)
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        layout = layout or actor_layout(self.task, self.hidden_sizes)
+        if self.target == "elite":  # is where it is, however far ahead
+            ahead = [self._ahead(histories, layout, horizons[0], None)] * len(horizons)
+        else:
+            ahead = [self._ahead(histories, layout, horizon, None) for horizon in horizons]
+        return np.stack(ahead, axis=1)  # H of [B, P] -> [B, H, P]
+
+    def _ahead(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        layout: ParamLayout,
+        horizon: int,
+        steps: int | None,
+    ) -> Float[np.ndarray, "B P"]:
+        """The weights after jumps that follow one another, over the horizon in all."""
+        if self.target == "elite":
+            horizon = self.num_checkpoints - 1
+        times = list(range(histories.shape[1]))
+        steps = min(steps or JUMPS[self.target], horizon)
+        for jump in np.diff(np.linspace(0, horizon, steps + 1).round().astype(int)).tolist():
+            ahead = self._forecast_one(histories, times, layout, jump)
+            histories = np.concatenate([histories, ahead[:, None]], axis=1)
+            times.append(times[-1] + jump)
+        return np.asarray(histories[:, -1])
+
+    @torch.inference_mode()
+    def _forecast_one(
+        self,
+        histories: Array,
+        times: list[int],
+        layout: ParamLayout,
+        horizon: int,
+    ) -> Array:
+        """The weights `[B, P]` at one horizon after histories `[B, T, P]` of known times."""
+        model = self.models[self.target]
+        chosen = context_checkpoints(times, model.config.context)
+        known = torch.tensor([float(times[index]) for index in chosen])
+        sizes = layer_sizes(self.task, layout.hidden_sizes)
+        read = np.ascontiguousarray(histories[:, chosen], np.float32)
+        at_once = max(1, MAX_PARAMS_AT_ONCE // (len(chosen) * layout.size))
+        blocks = []
+        for start in range(0, len(read), at_once):
+            block = torch.from_numpy(read[start : start + at_once])
+            conditions = Conditions(
+                known.expand(len(block), -1),
+                torch.full(block.shape[:2], float(horizon)),
+                torch.full(block.shape[:2], self._scaled_wish),
+            )
+            if self.target == "elite":
+                conditions = Conditions.whole_path(len(block), self.num_checkpoints)
+            network = Network.from_flat(block, sizes, not self.task.discrete)
+            change = model(network, conditions).flat()[:, -1]
+            blocks.append((block[:, -1] + change).numpy())
+        return np.concatenate(blocks)
+
+    @property
+    def _scaled_wish(self) -> float:
+        """The return to ask for, as the model was told returns; NaN is none."""
+        if self.wished_return is None:
+            return float("nan")
+        mean, std = self.return_scale
+        return (self.wished_return - mean) / std
+
+    def check_policy(self, policy: Policy) -> None:
+        """Raises a TiplError unless the policy is one that it can read."""
+        super().check_policy(policy)
+        if any(factor != 1 for _, factor in policy.task.physics):
+            raise TiplError(
+                f"a policy for {policy.task.env_id} with varied physics was given, but this model "
+                "was trained without; use a policy of the original physics"
+            )
+        mean, std = np.array(self.task.observation_mean), np.array(self.task.observation_std)
+        if not (
+            np.allclose(policy.observation_mean, mean) and np.allclose(policy.observation_std, std)
+        ):
+            raise TiplError(
+                "a policy with an observation normaliser of its own was given, but this model was "
+                f"trained on policies with the frozen one of {self.task.env_id}; fold the "
+                "difference into the policy's first layer, or train a policy with "
+                "normaliser='frozen'"
+            )
+
+    def _check_layout(self, layout: ParamLayout) -> None:
+        super()._check_layout(layout)
+        depth = len(layout.hidden_sizes)
+        if not 1 <= depth <= MAX_HIDDEN_LAYERS:
+            raise TiplError(
+                f"a network with {depth} hidden layers was given, but {self.name} reads 1 to "
+                f"{MAX_HIDDEN_LAYERS}; use a network of so many"
+            )
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "models": {
+                str(t): dataclasses.asdict(model.config) for t, model in self.models.items()
+            },
+            "hidden_sizes": list(self.hidden_sizes),
+            "return_scale": list(self.return_scale),
+        }
+
+    def _tensors(self) -> dict[str, Array]:
+        return {
+            f"{target}.{name}": tensor.numpy()
+            for target, model in self.models.items()
+            for name, tensor in model.state_dict().items()
+        }
+
+    @classmethod
+    def _from_files(
+        cls, directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Array]
+    ) -> NeuronTransformerForecaster:
+        models: dict[Target, NeuronTransformer] = {
+            target: NeuronTransformer(NeuronTransformerConfig(**sizes))
+            for target, sizes in config["models"].items()
+        }
+        weights = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        try:
+            # refuses weights of a target that the config.json does not name, too
+            torch.nn.ModuleDict({str(t): m for t, m in models.items()}).load_state_dict(weights)
+        except RuntimeError as error:
+            raise TiplError(
+                f"{directory / 'model.safetensors'} is not of the model in the config.json beside "
+                "it; restore both from a copy, or train the model again"
+            ) from error
+        return cls(
+            models,
+            TaskSpec.from_json(config["task"]),
+            config["hidden_sizes"],
+            config["num_checkpoints"],
+            tuple(config["return_scale"]),
+            config["settings"],
+        )

@@ -1,0 +1,142 @@
+"""Trained nowcasters as forecasters: the last checkpoints in, all horizons out at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from tipl.core.arrays import Array
+from tipl.errors import TiplError
+from tipl.forecast.any_architecture import AnyArchitectureForecaster
+from tipl.models.network import Network
+from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, Nowcaster
+from tipl.models.threads import torch_threads
+from tipl.policies.layout import ParamLayout, actor_layout, layer_sizes
+from tipl.policies.tasks import TaskSpec
+
+__all__ = ["NiNoForecaster", "WNNForecaster"]
+
+NowcasterT = TypeVar("NowcasterT", bound="NowcasterForecaster")
+
+MAX_PARAMS_AT_ONCE = 100_000
+"""Weights that are forecast in one pass of the model: bounds its memory."""
+
+
+class NowcasterForecaster(AnyArchitectureForecaster):
+    """A trained nowcaster: what all kinds of them share.
+
+    It forecasts from two checkpoints on, so that it cannot start from an untrained network alone,
+    and reads networks of any hidden sizes.
+
+    Args:
+        model: predicts the changes.
+        task: the environment that it was trained on.
+        hidden_sizes: of the networks that it was trained on.
+        settings: how it was trained, for the record: JSON that is saved with it.
+    """
+
+    model_class: ClassVar[type[Nowcaster]]
+    title: ClassVar[str]
+    min_history = 2
+
+    def __init__(
+        self,
+        model: Nowcaster,
+        task: TaskSpec,
+        hidden_sizes: Sequence[int],
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.task = model.eval(), task
+        self.hidden_sizes, self.settings = tuple(hidden_sizes), settings or {}
+        self.num_checkpoints = model.config.num_checkpoints
+        self.targets, self.target = ("own",), "own"
+
+    @property
+    def label(self) -> str:
+        """What it is, and what its paper calls it."""
+        return f"{self.title} ({self.kind})"
+
+    @property
+    def knows_returns(self) -> bool:
+        """Never: it reads weights alone."""
+        return False
+
+    def _optimize(
+        self,
+        params: Float[np.ndarray, "B P"],
+        layout: ParamLayout,
+        horizon: int,
+        steps: int | None,
+    ) -> Float[np.ndarray, "B P"]:
+        # says that one checkpoint is too short a history
+        return self.forecast(params[:, None], horizon, layout=layout)
+
+    @torch_threads(1)
+    @torch.inference_mode()
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        layout = layout or actor_layout(self.task, self.hidden_sizes)
+        sizes = layer_sizes(self.task, layout.hidden_sizes)
+        last = histories.shape[1] - 1
+        read = np.maximum(np.arange(last + 1 - CONTEXT, last + 1), 0)  # the first may be repeated
+        params = torch.from_numpy(np.ascontiguousarray(histories[:, read], np.float32))
+        at_once = max(1, MAX_PARAMS_AT_ONCE // layout.size)
+        blocks = []
+        for start in range(0, len(params), at_once):
+            block = params[start : start + at_once]
+            asked = torch.tensor(horizons).expand(len(block), -1)
+            network = Network.from_flat(block, sizes, not self.task.discrete)
+            change = self.model(network, asked).flat()  # [B, H, P]
+            blocks.append((block[:, -1:] + change).numpy())
+        return np.concatenate(blocks)
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "model": dataclasses.asdict(self.model.config),
+            "hidden_sizes": list(self.hidden_sizes),
+        }
+
+    def _tensors(self) -> dict[str, Array]:
+        return {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+
+    @classmethod
+    def _from_files(
+        cls: type[NowcasterT],
+        directory: Path,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Array],
+    ) -> NowcasterT:
+        model = cls.model_class(cls.model_class.config_class(**config["model"]))
+        try:
+            model.load_state_dict({name: torch.from_numpy(a) for name, a in tensors.items()})
+        except RuntimeError as error:
+            raise TiplError(
+                f"{directory / 'model.safetensors'} is not of the model in the config.json beside "
+                "it; restore both from a copy, or train the model again"
+            ) from error
+        task = TaskSpec.from_json(config["task"])
+        return cls(model, task, config["hidden_sizes"], config["settings"])
+
+
+class WNNForecaster(NowcasterForecaster, kind="WNN"):
+    """A trained WNN: it knows the past of each parameter, and not of the others."""
+
+    model_class = WNN
+    title = "per-parameter nowcaster"
+
+
+class NiNoForecaster(NowcasterForecaster, kind="NiNo"):
+    """A trained NiNo: it knows the past of the network as a graph."""
+
+    model_class = NiNo
+    title = "neural-graph nowcaster"

@@ -1,0 +1,1 @@
+"""The paper's model: a causal Transformer over tokens of whole checkpoints."""

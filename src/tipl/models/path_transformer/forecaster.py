@@ -1,0 +1,165 @@
+"""A trained PathTransformer as a forecaster: tokens in, one checkpoint after the other out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from tipl.core.arrays import Array
+from tipl.errors import TiplError
+from tipl.forecast.base import TrainedForecaster
+from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
+from tipl.models.threads import torch_threads
+from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
+from tipl.policies.layout import ParamLayout
+from tipl.policies.tasks import TaskSpec
+
+__all__ = ["PathTransformerForecaster"]
+
+
+class PathTransformerForecaster(TrainedForecaster, kind="PathTransformer"):
+    """A trained PathTransformer with its tokenizer: forecasts one checkpoint after the other.
+
+    Args:
+        tokenizer: turns histories into tokens.
+        model: predicts the next token.
+        layout: the parameters that it was trained on.
+        task: the environment that it was trained on.
+        num_checkpoints: length T of the paths that it was trained on.
+        return_scale: mean and std of the final returns that conditioned the training.
+        settings: how it was trained, for the record: JSON that is saved with it.
+    """
+
+    layout: ParamLayout
+
+    def __init__(
+        self,
+        tokenizer: TemporalSVD | PathSVD,
+        model: PathTransformer,
+        layout: ParamLayout,
+        task: TaskSpec,
+        num_checkpoints: int,
+        return_scale: tuple[float, float] = (0.0, 1.0),
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer, self.model = tokenizer, model.eval()
+        self.layout, self.task, self.num_checkpoints = layout, task, num_checkpoints
+        self.return_scale = return_scale
+        self.settings = settings or {}
+        self.min_history = tokenizer.min_history
+        self.targets, self.target = ("own",), "own"
+        self.hidden_sizes = layout.hidden_sizes
+
+    @property
+    def label(self) -> str:
+        """The kind of the model, its basis, and what it is a basis of unless displacements."""
+        center = getattr(self.tokenizer, "center_kind", "initial")
+        of = {"initial": "", "none": ", raw weights", "mean": ", weights less their mean"}[center]
+        return f"PathTransformer ({self.basis} basis{of})"
+
+    @property
+    def basis(self) -> str:
+        """`"joint"` or `"path"`: see `tipl.paths.svd`."""
+        return "path" if isinstance(self.tokenizer, PathSVD) else "joint"
+
+    @property
+    def knows_returns(self) -> bool:
+        """Whether it can be asked for a return."""
+        return self.model.config.condition_on_return
+
+    def _optimize(
+        self,
+        params: Float[np.ndarray, "B P"],
+        layout: ParamLayout,
+        horizon: int,
+        steps: int | None,
+    ) -> Float[np.ndarray, "B P"]:
+        # one token after the other, however many steps are asked for
+        return self.forecast(params[:, None], horizon, layout=layout)
+
+    @torch_threads(1)
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        tokens, directions = self.tokenizer.encode_history(histories)
+        future = self.forecast_tokens(tokens, max(horizons))  # [B, max horizon, K]
+        last = tokens[:, -1:].astype(np.float32)  # as the model read it: standing still is exact
+        changes = future[:, [horizon - 1 for horizon in horizons]] - last
+        return np.asarray(histories[:, -1:] + changes @ directions)
+
+    @torch.inference_mode()
+    def forecast_tokens(
+        self, tokens: Float[np.ndarray, "B T K"], horizon: int
+    ) -> Float[np.ndarray, "B H K"]:
+        """The next `horizon` tokens, autoregressively: each is read again to predict the next."""
+        sequence = torch.as_tensor(tokens, dtype=torch.float32)
+        final_return = None
+        if self.wished_return is not None:
+            mean, std = self.return_scale
+            final_return = torch.full((len(sequence),), (self.wished_return - mean) / std)
+        length = sequence.shape[1]
+        for _ in range(horizon):
+            window = sequence[:, -self.model.config.max_checkpoints :]
+            positions = torch.arange(sequence.shape[1])[-window.shape[1] :]
+            predicted = self.model(window, positions.expand(len(window), -1), final_return)
+            sequence = torch.cat([sequence, predicted[:, -1:]], dim=1)
+        return sequence[:, length:].double().numpy()
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "model": dataclasses.asdict(self.model.config),
+            "tokenizer": {
+                "basis": self.basis,
+                "rank": self.tokenizer.rank,
+                "center": getattr(self.tokenizer, "center_kind", "initial"),
+            },
+            "layout": self.layout.to_json(),
+            "return_scale": list(self.return_scale),
+        }
+
+    def _tensors(self) -> dict[str, Array]:
+        weights = {f"model.{k}": v.numpy() for k, v in self.model.state_dict().items()}
+        return weights | {f"tokenizer.{k}": v for k, v in self.tokenizer.state().items()}
+
+    @classmethod
+    def _from_files(
+        cls, directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Array]
+    ) -> PathTransformerForecaster:
+        tokenizer = make_tokenizer(**config["tokenizer"])
+        model = PathTransformer(PathTransformerConfig(**config["model"]))
+        arrays = _with_prefix(tensors, "model.")
+        weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        try:
+            tokenizer.set_state(_with_prefix(tensors, "tokenizer."))
+            model.load_state_dict(weights)
+        except (KeyError, RuntimeError) as error:
+            raise TiplError(
+                f"{directory / 'model.safetensors'} is not of the model in the config.json beside "
+                "it; restore both from a copy, or train the model again"
+            ) from error
+        return cls(
+            tokenizer,
+            model,
+            ParamLayout.from_json(config["layout"]),
+            TaskSpec.from_json(config["task"]),
+            config["num_checkpoints"],
+            tuple(config["return_scale"]),
+            config["settings"],
+        )
+
+
+def _with_prefix(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in tensors.items()
+        if name.startswith(prefix)
+    }

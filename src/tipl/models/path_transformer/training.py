@@ -1,0 +1,195 @@
+"""Training a PathTransformer: tokens of whole paths, and the next one as the target."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from tipl.errors import TiplError
+from tipl.models.config import TrainConfig
+from tipl.models.data import return_scale, usable, usable_params
+from tipl.models.loop import Curve, fit
+from tipl.models.path_transformer.forecaster import PathTransformerForecaster
+from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
+from tipl.models.threads import torch_threads
+from tipl.paths import PathDataset
+from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
+
+__all__ = ["TokenSequences", "token_sequences", "train_path_transformer"]
+
+
+class TokenSequences(NamedTuple):
+    """Paths as tokens, padded at the end to one length.
+
+    Attributes:
+        tokens: `[M, L + 1, K]`: position l predicts token l + 1.
+        targets: which of the L predictions count, `[M, L]`.
+        path: which of the N paths each sequence belongs to, `[M]`.
+    """
+
+    tokens: Float[Tensor, "M L1 K"]
+    targets: Bool[Tensor, "M L"]
+    path: Int[Tensor, " M"]
+
+
+def token_sequences(
+    tokenizer: TemporalSVD | PathSVD, params: Float[np.ndarray, "N T P"]
+) -> TokenSequences:
+    """The training sequences of paths `[N, T, P]`.
+
+    In a joint basis, each path is one sequence and every next token is a target. In a path's own
+    basis, the basis depends on where the history ends: each history of each path is a sequence,
+    followed by the rest of the path in the same basis, and only those later tokens, which the
+    basis has not seen, are targets.
+    """
+    num_paths, length = params.shape[:2]
+    if isinstance(tokenizer, TemporalSVD):
+        tokens = tokenizer.encode_history(params).tokens
+        everywhere = torch.ones(num_paths, length - 1, dtype=torch.bool)
+        return TokenSequences(
+            torch.as_tensor(tokens, dtype=torch.float32), everywhere, torch.arange(num_paths)
+        )
+    rows, targets, path = [], [], []
+    displacements = params - params[:, :1].astype(np.float64)
+    for end in range(tokenizer.min_history, length):  # the first target is checkpoint `end`
+        encoded = tokenizer.encode_history(params[:, :end])
+        rows.append(tokenizer.encode_next(encoded, displacements))
+        target = np.zeros((num_paths, length - 1), bool)
+        target[:, end - 1 :] = True
+        targets.append(target)
+        path.append(np.arange(num_paths))
+    return TokenSequences(
+        torch.as_tensor(np.concatenate(rows), dtype=torch.float32),
+        torch.as_tensor(np.concatenate(targets)),
+        torch.as_tensor(np.concatenate(path)),
+    )
+
+
+@torch_threads(1)
+def train_path_transformer(
+    paths: PathDataset,
+    held_out: PathDataset | None,
+    config: TrainConfig,
+    *,
+    progress: bool = True,
+) -> PathTransformerForecaster:
+    """Fits the tokenizer and trains a PathTransformer to predict the next token (MSE).
+
+    Losses are in units of a mean squared one-step change.
+
+    Raises:
+        TiplError: no trial can be learned from.
+    """
+    params = usable_params(paths)
+    tokenizer = make_tokenizer(config.basis, config.rank, config.center)
+    if isinstance(tokenizer, TemporalSVD):
+        tokenizer.fit(params)
+    sequences = token_sequences(tokenizer, params)
+    if _unit(sequences) == 0:
+        raise TiplError(
+            f"the checkpoints of each path in {paths.directory} are equal, so there is nothing to "
+            "learn; collect paths with a larger learning rate"
+        )
+    final_return = usable(paths).episodic_return()[:, -1]
+    scale = return_scale(final_return)
+    torch.manual_seed(config.seed)
+    model = _initial_model(config, tokenizer, sequences, paths.num_checkpoints)
+    validation = None
+    if held_out is not None:
+        validation = token_sequences(tokenizer, usable_params(held_out))
+    curve = _fit(model, config, sequences, scale.scaled(final_return), validation, progress)
+    return PathTransformerForecaster(
+        tokenizer,
+        model,
+        paths.layout,
+        paths.task,
+        paths.num_checkpoints,
+        scale,
+        {"curves": {"own": curve}},
+    )
+
+
+def _fit(
+    model: PathTransformer,
+    config: TrainConfig,
+    sequences: TokenSequences,
+    final_return: Float[Tensor, " N"],
+    validation: TokenSequences | None,
+    progress: bool,
+) -> Curve:
+    unit = _unit(sequences)
+
+    def batch_loss(rng: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(sequences.tokens), (config.batch_size,), generator=rng)
+        returns = final_return[sequences.path[chosen]]
+        # one path in ten hides its return, so that the model also works without
+        returns[torch.rand(config.batch_size, generator=rng) < 0.1] = torch.nan
+        return _loss(model, sequences, chosen, returns) / unit
+
+    return fit(
+        model,
+        config,
+        batch_loss,
+        lambda: _held_out_loss(model, validation) / unit,
+        held_out_still=_unit(validation) / unit if validation else float("nan"),
+        label=f"train ({config.basis} basis)",
+        progress=progress,
+    )
+
+
+def _initial_model(
+    config: TrainConfig,
+    tokenizer: TemporalSVD | PathSVD,
+    sequences: TokenSequences,
+    num_checkpoints: int,
+) -> PathTransformer:
+    tokens = sequences.tokens[:, :-1][sequences.targets]  # [M, L, K] -> [targets, K]
+    changes = (sequences.tokens[:, 1:] - sequences.tokens[:, :-1])[sequences.targets]
+    sizes = PathTransformerConfig(
+        num_coordinates=tokenizer.num_coordinates,
+        max_checkpoints=num_checkpoints,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        condition_on_return=config.condition_on_return,
+    )
+    return PathTransformer(sizes, _root_mean_square(tokens), _root_mean_square(changes))
+
+
+def _root_mean_square(values: Float[Tensor, "M K"]) -> Float[Tensor, " K"]:
+    rms = values.square().mean(dim=0).sqrt()
+    # a coordinate that never moves must not be divided by zero
+    return rms.clamp(min=1e-6 * float(rms.max()) + 1e-12)
+
+
+def _loss(
+    model: PathTransformer,
+    sequences: TokenSequences,
+    chosen: Int[Tensor, " B"],
+    final_return: Float[Tensor, " B"] | None,
+) -> Tensor:
+    tokens, targets = sequences.tokens[chosen], sequences.targets[chosen]
+    length = tokens.shape[1] - 1
+    positions = torch.arange(length).expand(len(tokens), -1)
+    predicted = model(tokens[:, :-1], positions, final_return)
+    return functional.mse_loss(predicted[targets], tokens[:, 1:][targets])
+
+
+@torch.inference_mode()
+def _held_out_loss(model: PathTransformer, sequences: TokenSequences | None) -> float:
+    if sequences is None:
+        return float("nan")
+    # a fixed, evenly spread sample keeps the cost of a path's own basis in bounds
+    chosen = torch.linspace(0, len(sequences.tokens) - 1, min(len(sequences.tokens), 256)).long()
+    return float(_loss(model, sequences, chosen, None))
+
+
+def _unit(sequences: TokenSequences) -> float:
+    """The mean squared one-step change of a coordinate: the loss of standing still."""
+    changes = sequences.tokens[:, 1:] - sequences.tokens[:, :-1]
+    return float(changes[sequences.targets].square().mean())

@@ -1,0 +1,1 @@
+"""Policies: tasks, weights and their layout, and how they act."""

@@ -1,0 +1,169 @@
+"""Names and shapes of a policy's flat weights, and freshly drawn ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from tipl.core.arrays import Array
+from tipl.errors import TiplError
+from tipl.policies.tasks import TaskSpec
+
+__all__ = ["ParamLayout", "actor_layout", "initial_params", "layer_sizes"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ParamLayout:
+    """Names, shapes and order of the arrays in a flat parameter vector of length P."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def mlp(cls, prefix: str, sizes: Sequence[int]) -> ParamLayout:
+        """Layout of an MLP with the layer sizes `[inputs, hidden..., outputs]`.
+
+        Weights are `[out, in]`, as in `torch.nn.Linear`, and named `{prefix}.{layer}.weight`.
+        """
+        names: list[str] = []
+        shapes: list[tuple[int, ...]] = []
+        for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+            names += [f"{prefix}.{layer}.weight", f"{prefix}.{layer}.bias"]
+            shapes += [(fan_out, fan_in), (fan_out,)]
+        return cls(tuple(names), tuple(shapes))
+
+    @classmethod
+    def actor(
+        cls, observation_size: int, action_size: int, hidden_sizes: Sequence[int]
+    ) -> ParamLayout:
+        """Layout of a Gaussian policy: the MLP of its mean action, then `log_std [A]`."""
+        mean = cls.mlp("actor", [observation_size, *hidden_sizes, action_size])
+        return mean + cls(("log_std",), ((action_size,),))
+
+    @classmethod
+    def critic(cls, observation_size: int, hidden_sizes: Sequence[int]) -> ParamLayout:
+        """Layout of a state-value MLP."""
+        return cls.mlp("critic", [observation_size, *hidden_sizes, 1])
+
+    def __str__(self) -> str:
+        arrays = zip(self.names, self.shapes, strict=True)
+        return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in arrays)
+
+    def __add__(self, other: ParamLayout) -> ParamLayout:
+        return ParamLayout(self.names + other.names, self.shapes + other.shapes)
+
+    @property
+    def size(self) -> int:
+        """Length P of the flat vector."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Units in each hidden layer of the actor."""
+        shapes = dict(zip(self.names, self.shapes, strict=True))
+        weights = [name for name in self.names if name.startswith("actor.") and "weight" in name]
+        return tuple(shapes[name][0] for name in weights[:-1])
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each array lies in the flat vector."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
+        starts = [0, *ends[:-1]]
+        return {
+            name: slice(start, end)
+            for name, start, end in zip(self.names, starts, ends, strict=True)
+        }
+
+    def unflatten(self, params: Float[np.ndarray, "*batch P"]) -> dict[str, Array]:
+        """Views of the named arrays, `[*batch, *shape]`, in a flat array `[*batch, P]`."""
+        batch = params.shape[:-1]
+        slices = self.slices
+        return {
+            # [*batch, prod(shape)] -> [*batch, *shape]
+            name: params[..., slices[name]].reshape(*batch, *shape)
+            for name, shape in zip(self.names, self.shapes, strict=True)
+        }
+
+    def to_json(self) -> list[list[Any]]:
+        """A list of `[name, shape]` pairs."""
+        return [[name, list(shape)] for name, shape in zip(self.names, self.shapes, strict=True)]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Sequence[Any]]) -> ParamLayout:
+        """The inverse of `to_json`.
+
+        Raises:
+            TiplError: the data is not a list of `[name, shape]` pairs.
+        """
+        try:
+            return cls(
+                tuple(str(name) for name, _ in data),
+                tuple(tuple(int(size) for size in shape) for _, shape in data),
+            )
+        except (TypeError, ValueError) as error:
+            raise TiplError(
+                f"a parameter layout must be a list of [name, shape] pairs, but {data!r} was "
+                "given; the file was not written by tipl or has been edited"
+            ) from error
+
+
+def layer_sizes(task: TaskSpec, hidden_sizes: Sequence[int]) -> tuple[int, ...]:
+    """Units of each layer of a policy for a task, from its inputs to its outputs."""
+    return (task.observation_size, *hidden_sizes, task.action_size)
+
+
+def actor_layout(task: TaskSpec, hidden_sizes: Sequence[int]) -> ParamLayout:
+    """The layout of a policy for a task: of its means and `log_std`, or of its logits."""
+    if task.discrete:
+        return ParamLayout.mlp("actor", layer_sizes(task, hidden_sizes))
+    return ParamLayout.actor(task.observation_size, task.action_size, hidden_sizes)
+
+
+def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...], gain: float) -> Array:
+    """A (semi-)orthogonal `[out, in]` matrix times `gain` (Saxe et al., 2014)."""
+    rows, columns = shape
+    gaussian = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(gaussian)
+    q *= np.sign(np.diag(r))  # without this, QR's sign convention would bias the draw
+    return np.asarray(gain * (q if rows >= columns else q.T))
+
+
+def initial_params(layout: ParamLayout, seed: int | Sequence[int]) -> Float[np.ndarray, " P"]:
+    """A freshly drawn network: CleanRL's initialisation for PPO.
+
+    Orthogonal weights with gain sqrt(2) in hidden layers, 0.01 in the actor's and 1 in the
+    critic's output layer; zero biases and `log_std`.
+
+    Args:
+        layout: an actor's layout, a critic's, or both.
+        seed: any seed that `numpy.random.default_rng` takes; equal seeds give equal weights.
+
+    Returns:
+        The flat parameters `[P]`, float32.
+    """
+    rng = np.random.default_rng(seed)
+    params = np.zeros(layout.size, np.float32)
+    arrays = layout.unflatten(params)
+    weights = [name for name in layout.names if name.endswith(".weight")]
+    last = {name.split(".")[0]: name for name in weights}
+    for name in weights:
+        network = name.split(".")[0]
+        output_gain = 0.01 if network == "actor" else 1.0
+        gain = output_gain if name == last[network] else math.sqrt(2.0)
+        arrays[name][:] = _orthogonal(rng, arrays[name].shape, gain)
+    return params
+
+
+def check_hidden_sizes(hidden_sizes: Sequence[int]) -> None:
+    """Raises a TiplError unless there is at least one hidden layer and all are positive."""
+    if not hidden_sizes or min(hidden_sizes) < 1:
+        raise TiplError(
+            f"hidden sizes {tuple(hidden_sizes)} were given; expected one positive number of "
+            "units for each hidden layer, such as (64, 64)"
+        )

@@ -1,0 +1,211 @@
+"""The MLP policy: its parameter layout, initialisation, action and files."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from tipl.core import storage
+from tipl.errors import TiplError
+from tipl.policies.actions import best_actions
+from tipl.policies.frames import normalise_observations
+from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes, initial_params
+from tipl.policies.mlp import mlp_outputs
+from tipl.policies.tasks import TaskSpec, get_task
+
+__all__ = ["Policy"]
+
+
+POLICY_FORMAT_VERSION = 1
+
+
+class Policy:
+    """An MLP policy, Gaussian or categorical, with everything it needs to act.
+
+    Attributes:
+        params: flat parameters `[P]`, float32.
+        layout: names and shapes in `params`: `actor.*`, and `log_std` of a Gaussian policy.
+        task: the environment that it acts in.
+        observation_mean: mean `[O]` of the observation normaliser, float64.
+        observation_std: standard deviation `[O]` of the observation normaliser, float64.
+
+    Raises:
+        TiplError: `params` has another length than the layout or is not finite, or layout or
+            statistics do not fit the task.
+    """
+
+    def __init__(
+        self,
+        params: Float[np.ndarray, " P"],
+        layout: ParamLayout,
+        task: TaskSpec,
+        observation_mean: Float[np.ndarray, " O"] | None = None,
+        observation_std: Float[np.ndarray, " O"] | None = None,
+    ) -> None:
+        if params.shape != (layout.size,):
+            raise TiplError(
+                f"the layout holds {layout.size} parameters, but an array of shape "
+                f"{params.shape} was given; pass the flat parameters of this architecture"
+            )
+        task_layout = actor_layout(task, layout.hidden_sizes)
+        if layout != task_layout:
+            raise TiplError(
+                f"the layout {layout.to_json()} was given, but a policy for {task.env_id} with "
+                f"these hidden layers has {task_layout.to_json()}; use the task that it is for"
+            )
+        if not np.isfinite(params).all():
+            raise TiplError(
+                f"{np.count_nonzero(~np.isfinite(params))} of {params.size} parameters of the "
+                "policy are NaN or infinite; it cannot act: use an earlier checkpoint"
+            )
+        self.params = params.astype(np.float32)
+        self.layout = layout
+        self.task = task
+        self.observation_mean = np.array(
+            task.observation_mean if observation_mean is None else observation_mean, np.float64
+        )
+        self.observation_std = np.array(
+            task.observation_std if observation_std is None else observation_std, np.float64
+        )
+        for statistic in (self.observation_mean, self.observation_std):
+            if statistic.shape != (task.observation_size,):
+                raise TiplError(
+                    f"observation statistics of shape {statistic.shape} were given, but "
+                    f"{task.env_id} has {task.observation_size} observed values; give one for each"
+                )
+        self._arrays = layout.unflatten(self.params)
+
+    @classmethod
+    def initial(
+        cls,
+        task: str | TaskSpec,
+        seed: int = 0,
+        hidden: Sequence[int] = (64, 64),
+    ) -> Policy:
+        """An untrained policy with freshly drawn weights.
+
+        Args:
+            task: the id of a task that ships with tipl, or a `TaskSpec` (for any other
+                Gymnasium id, `tipl.envs.make_task(env_id)` makes one).
+            seed: equal seeds give equal weights.
+            hidden: units in each hidden layer.
+
+        Raises:
+            TiplError: the task is not known, a hidden size is not positive, or the seed negative.
+        """
+        if seed < 0:
+            raise TiplError(f"the seed {seed} was given; expected 0 or more")
+        spec = get_task(task) if isinstance(task, str) else task
+        check_hidden_sizes(hidden)
+        layout = actor_layout(spec, hidden)
+        return cls(initial_params(layout, seed), layout, spec)
+
+    @classmethod
+    def from_sb3(cls, model: Any, task: TaskSpec | None = None) -> Policy:
+        """The policy of a stable-baselines3 model: see `tipl.integrations.sb3.weights`."""
+        policy: Policy = _sb3_policies().policy_from_sb3(model, task)
+        return policy
+
+    def to_sb3(self, model: Any) -> None:
+        """Gives a stable-baselines3 model these weights: see `tipl.integrations.sb3.weights`."""
+        _sb3_policies().policy_to_sb3(self, model)
+
+    def with_params(self, params: Float[np.ndarray, " P"]) -> Policy:
+        """The same policy with other weights."""
+        return Policy(params, self.layout, self.task, self.observation_mean, self.observation_std)
+
+    def act(
+        self,
+        observation: Float[np.ndarray, "*batch O"],
+        rng: np.random.Generator | None = None,
+    ) -> Shaped[np.ndarray, "*batch ..."]:
+        """The action for an observation, as the environment takes it.
+
+        Args:
+            observation: one observation `[O]` or a batch `[..., O]`, as the environment gives it.
+            rng: draws a stochastic action; without it the most likely action is returned.
+
+        Returns:
+            Actions `[..., A]`, float32, inside the task's action bounds; of a task with discrete
+            actions their numbers `[...]`, int64.
+        """
+        batch = observation.shape[:-1]
+        inputs = normalise_observations(
+            observation, self.observation_mean, self.observation_std
+        ).reshape(-1, self.task.observation_size)  # [*batch, O] -> [B, O]
+        outputs = mlp_outputs(self._arrays, "actor", inputs)
+        if rng is not None and self.task.discrete:
+            outputs += rng.gumbel(size=outputs.shape)  # their largest is a draw from the softmax
+        elif rng is not None:
+            std = np.exp(self._arrays["log_std"])
+            outputs += std * rng.standard_normal(outputs.shape, dtype=np.float32)
+        actions = best_actions(self.task, outputs)
+        return actions.reshape((*batch, *actions.shape[1:]))  # [B, ...] -> [*batch, ...]
+
+    def save(self, directory: str | Path) -> None:
+        """Writes `policy.safetensors` and `policy.json`: all that is needed to act.
+
+        An existing policy in the directory is replaced, whole or not at all.
+        """
+        with storage.new_directory(Path(directory), replaces="policy.json") as new:
+            storage.write_tensors(
+                new / "policy.safetensors",
+                {
+                    "params": self.params,
+                    "observation_mean": self.observation_mean,
+                    "observation_std": self.observation_std,
+                },
+                {"kind": "policy"},
+            )
+            storage.write_json(
+                new / "policy.json",
+                {
+                    "kind": "policy",
+                    "format_version": POLICY_FORMAT_VERSION,
+                    "task": self.task.to_json(),
+                    "layout": self.layout.to_json(),
+                },
+            )
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Policy:
+        """Reads what `save` wrote.
+
+        Raises:
+            TiplError: the directory holds no policy, or a file is damaged.
+        """
+        directory = Path(directory)
+        description = storage.read_json(directory / "policy.json")
+        if description.get("format_version") != POLICY_FORMAT_VERSION:
+            raise TiplError(
+                f"{directory / 'policy.json'} has format version "
+                f"{description.get('format_version')!r}, but this tipl reads version "
+                f"{POLICY_FORMAT_VERSION}; update tipl"
+            )
+        tensors, _ = storage.read_tensors(directory / "policy.safetensors", "a policy's weights")
+        try:
+            return cls(
+                tensors["params"],
+                ParamLayout.from_json(description["layout"]),
+                TaskSpec.from_json(description["task"]),
+                tensors["observation_mean"],
+                tensors["observation_std"],
+            )
+        except (KeyError, TiplError) as error:
+            raise TiplError(
+                f"{directory} holds no usable policy ({error}); restore it from a copy, or make "
+                "it again"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"Policy({self.task.env_id}, {self.layout.size} parameters)"
+
+
+def _sb3_policies() -> Any:
+    """What knows of stable-baselines3, which policies do without until it is asked for."""
+    return importlib.import_module("tipl.integrations.sb3.weights")

@@ -1,0 +1,228 @@
+"""What a policy must know about its task, without an environment at hand.
+
+A :class:`TaskSpec` names a Gymnasium environment and holds its sizes, its action bounds and the
+frozen observation normaliser. Specs of the tasks that ship with the package are read from
+``task_specs.json`` (written by ``scripts/measure_task_specs.py``); ``tipl.envs.make_task``
+measures those of any other environment. Nothing here imports Gymnasium or MuJoCo.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from tipl.errors import TiplError
+
+__all__ = ["TaskSpec", "get_task", "known_tasks"]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task: a Gymnasium environment and the normaliser of its observations.
+
+    Attributes:
+        env_id: The Gymnasium id, such as ``"InvertedPendulum-v4"``.
+        observation_size: Number of observed values, O.
+        action_size: Number of action values, A.
+        action_low: Lowest action, [A].
+        action_high: Highest action, [A].
+        max_episode_steps: Environment steps after which an episode is truncated.
+        observation_mean: Mean of the observations under uniform random actions, [O].
+        observation_std: Their standard deviation, [O], never below 1e-3.
+        gymnasium_spec: The whole Gymnasium spec, ``gymnasium.spec(env_id).to_json()``.
+        first_action: Of a task with A discrete actions the number of the first of them, with empty
+            ``action_low`` and ``action_high``; None if actions are continuous.
+        physics: Names of :mod:`tipl.envs.physics` with factors of the original physics; empty for
+            the task as Gymnasium defines it.
+
+    Raises:
+        TiplError: The values contradict each other.
+    """
+
+    env_id: str
+    observation_size: int
+    action_size: int
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    max_episode_steps: int
+    observation_mean: tuple[float, ...]
+    observation_std: tuple[float, ...]
+    gymnasium_spec: str
+    first_action: int | None = None
+    physics: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        num_bounds = 0 if self.discrete else self.action_size
+        for name, size in (
+            ("action_low", num_bounds),
+            ("action_high", num_bounds),
+            ("observation_mean", self.observation_size),
+            ("observation_std", self.observation_size),
+        ):
+            length = len(getattr(self, name))
+            if length != size:
+                raise TiplError(
+                    f"the task spec of {self.env_id!r} has {length} values in {name!r}: "
+                    f"expected {size}, one per dimension; correct the field or its size"
+                )
+        if not all(low < high for low, high in zip(self.action_low, self.action_high, strict=True)):
+            raise TiplError(
+                f"the task spec of {self.env_id!r} has the action bounds {self.action_low} to "
+                f"{self.action_high}: expected each low below its high; correct the fields"
+            )
+        if min(self.observation_std) <= 0:
+            raise TiplError(
+                f"the task spec of {self.env_id!r} has {min(self.observation_std)} in "
+                "'observation_std': expected positive values; measure the task again"
+            )
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are numbers, ``action_size`` of them."""
+        return self.first_action is not None
+
+    def with_physics(self, physics: Mapping[str, float]) -> TaskSpec:
+        """Return the same task with its physics scaled by factors, instead of any it had."""
+        return replace(self, physics=tuple(sorted(physics.items())))
+
+    @property
+    def action_bounds(self) -> tuple[Float32[np.ndarray, " A"], Float32[np.ndarray, " A"]]:
+        """Lowest and highest action, [A] each, as environments take them."""
+        return np.array(self.action_low, np.float32), np.array(self.action_high, np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as a dictionary of plain JSON values, for :meth:`from_json`."""
+        values = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+        # Left out where they say nothing, as in the files of before there were any.
+        if self.first_action is None:
+            del values["first_action"]
+        if self.physics:
+            return values | {"physics": dict(self.physics)}
+        del values["physics"]
+        return values
+
+    @classmethod
+    def from_json(cls, data: object) -> TaskSpec:
+        """Read a spec back from what :meth:`to_json` returned.
+
+        Args:
+            data: A dictionary, as ``json.loads`` gives it. Unknown fields are ignored.
+
+        Raises:
+            TiplError: A field is missing or of another type, or fields contradict each other.
+        """
+        if not isinstance(data, dict):
+            raise TiplError(
+                f"a task spec was given as {type(data).__name__}: expected a JSON object; "
+                "write it with TaskSpec.to_json()"
+            )
+        values = {}
+        for name, (expected, read) in _FIELDS.items():
+            if name not in data and name in _OPTIONAL:
+                continue
+            if name not in data:
+                raise TiplError(
+                    f"a task spec lacks the field {name!r}: expected {expected}; "
+                    "write it with TaskSpec.to_json()"
+                )
+            value = read(data[name])
+            if value is None:
+                raise TiplError(
+                    f"a task spec has {data[name]!r} in the field {name!r}: expected {expected}; "
+                    "write it with TaskSpec.to_json()"
+                )
+            values[name] = value
+        return cls(**values)
+
+
+def known_tasks() -> tuple[str, ...]:
+    """Return the ids of the tasks that ship with the package."""
+    return tuple(_shipped_specs())
+
+
+def get_task(env_id: str) -> TaskSpec:
+    """Return the spec of a task that ships with the package.
+
+    Args:
+        env_id: One of :func:`known_tasks`.
+
+    Raises:
+        TiplError: The task does not ship with the package.
+    """
+    specs = _shipped_specs()
+    if env_id not in specs:
+        raise TiplError(
+            f"the task {env_id!r} does not ship with tipl: expected one of {', '.join(specs)}; "
+            f"for any other Gymnasium id, measure it with tipl.envs.make_task({env_id!r})"
+        )
+    return specs[env_id]
+
+
+@functools.cache
+def _shipped_specs() -> dict[str, TaskSpec]:
+    text = resources.files("tipl.policies").joinpath("task_specs.json").read_text(encoding="utf-8")
+    return {spec["env_id"]: TaskSpec.from_json(spec) for spec in json.loads(text)["tasks"]}
+
+
+def _read_string(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _read_count(value: object) -> int | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return value if is_count else None  # type: ignore[return-value]
+
+
+def _read_number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _read_factors(value: object) -> tuple[tuple[str, float], ...] | None:
+    if not isinstance(value, dict) or not value:
+        return None
+    factors = _read_vector(list(value.values()))
+    return tuple(sorted(zip(value, factors, strict=True))) if factors else None
+
+
+def _read_vector(value: object) -> tuple[float, ...] | None:
+    return _read_bounds(value) or None
+
+
+def _read_bounds(value: object) -> tuple[float, ...] | None:
+    if not isinstance(value, list):
+        return None
+    if any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in value):
+        return None
+    return tuple(map(float, value)) if all(map(math.isfinite, value)) else None
+
+
+# Each field of a TaskSpec: what is expected there, and how it is read (None: not as expected).
+_STRING = ("a string", _read_string)
+_COUNT = ("a positive integer", _read_count)
+_BOUNDS = ("a list of finite numbers", _read_bounds)
+_VECTOR = ("a list of finite numbers", _read_vector)
+_FIELDS: dict[str, tuple[str, Callable[[object], Any]]] = {
+    "env_id": _STRING,
+    "observation_size": _COUNT,
+    "action_size": _COUNT,
+    "action_low": _BOUNDS,
+    "action_high": _BOUNDS,
+    "max_episode_steps": _COUNT,
+    "observation_mean": _VECTOR,
+    "observation_std": _VECTOR,
+    "gymnasium_spec": _STRING,
+    "first_action": ("an integer", _read_number),
+    "physics": ("an object of names and positive factors", _read_factors),
+}
+_OPTIONAL = {"first_action", "physics"}

@@ -1,0 +1,1 @@
+"""PPO for N independent trials in one batched loop."""

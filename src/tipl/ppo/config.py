@@ -1,0 +1,43 @@
+"""Hyperparameters of PPO."""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["PPOConfig"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions."""
+
+    num_steps: int = 2048
+    """environment steps of each trial between two updates"""
+    num_minibatches: int = 32
+    """minibatches that a rollout is cut into"""
+    update_epochs: int = 10
+    """passes over each rollout"""
+    learning_rate: float = 3e-4
+    """Adam's learning rate at the start"""
+    anneal_lr: bool = True
+    """let the learning rate fall linearly to 0"""
+    gamma: float = 0.99
+    """discount factor"""
+    gae_lambda: float = 0.95
+    """lambda of the generalised advantage estimate"""
+    norm_adv: bool = True
+    """normalise the advantages of each minibatch"""
+    clip_coef: float = 0.2
+    """clipping range of the probability ratio and of the value"""
+    clip_vloss: bool = True
+    """clip the value loss, too"""
+    ent_coef: float = 0.0
+    """weight of the entropy bonus"""
+    vf_coef: float = 0.5
+    """weight of the value loss"""
+    max_grad_norm: float = 0.5
+    """largest gradient norm of one trial"""
+    adam_eps: float = 1e-5
+    """epsilon of Adam"""
+    reward_clip: float = 10.0
+    """scaled rewards are clipped to +- this"""

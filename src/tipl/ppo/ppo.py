@@ -1,0 +1,350 @@
+"""PPO for N independent trials in one batched loop.
+
+The algorithm and its defaults are CleanRL's `ppo_continuous_action` (Huang et al., 2022), after
+Schulman et al. (2017): one environment a trial, clipped surrogate and value losses, generalised
+advantages, reward scaling, Adam with an annealed learning rate. The trial is a batch axis: every
+array starts with N, and nothing is ever summed over it, so trials stay independent. Unlike
+CleanRL, a truncated episode is bootstrapped with the value of its last observation.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from tipl.core.arrays import Array
+from tipl.policies.actions import executable
+from tipl.policies.frames import normalise_observations
+from tipl.policies.layout import ParamLayout, actor_layout, initial_params
+from tipl.policies.tasks import TaskSpec
+from tipl.ppo.adam import StackedAdam
+from tipl.ppo.config import PPOConfig
+from tipl.ppo.learner import Learner, make_head
+from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.normalisers import RewardScaler, RunningMoments
+from tipl.ppo.plug_in import PlugIn
+from tipl.ppo.rollout import FinalObservations, Rollout, advantages_and_returns
+
+__all__ = ["PPO", "PPOConfig", "StoppedError"]
+
+
+# Each trial's random numbers come from (seed, trial, purpose, ...): they do not depend on which
+# trials share its batch, and a resumed trial needs no stored generator.
+INITIAL_NETWORK, ENVIRONMENT, ACTION_NOISE, MINIBATCHES = range(1, 5)
+
+TRIALS_PER_LEARNER = 16
+"""An update takes so many trials at a time: few, so that what it touches stays in the cache."""
+
+STATE_ARRAYS = ("params", "diverged", "episode_return", "observation")
+"""What `PPO.state` holds of the trials' own arrays."""
+
+
+class StoppedError(Exception):
+    """What ends `rollout` and `update` half-way when `PPO.stop` is set."""
+
+
+class PPO:
+    """N independent PPO trials, one environment each.
+
+    `rollout()` then `update(rollout)` is one iteration. The actor's parameters come first in
+    `params`, then the critic's. Once the event `stop` is set, whatever is under way raises
+    `StoppedError`, after which the trials are good for nothing but `set_state`. A
+    `plug_in`, if it is set, is called by `start()`, which then comes first, and before and after
+    every update; its state is part of the trials'.
+
+    Args:
+        envs: N environments with same-step autoreset, as `tipl.envs.make_vec` makes them.
+        task: the task of `envs`; its observation statistics are the frozen normaliser.
+        trials: number of each trial, N of them: with `seed`, they fix all random numbers.
+        num_iterations: iterations over which the learning rate falls to 0.
+        config: hyperparameters.
+        hidden_sizes: units in each hidden layer of actor and critic.
+        normaliser: `"frozen"` (the task's statistics) or `"running"` (each trial's own, as
+            CleanRL).
+        initial: `"independent"` or `"shared"` initial networks of the trials.
+        seed: seed of the whole collection.
+        dtype: of all network arithmetic.
+    """
+
+    def __init__(
+        self,
+        envs: gym.vector.VectorEnv[Any, Any, Any],
+        task: TaskSpec,
+        trials: Sequence[int],
+        num_iterations: int,
+        config: PPOConfig | None = None,
+        hidden_sizes: Sequence[int] = (64, 64),
+        normaliser: str = "frozen",
+        initial: str = "independent",
+        seed: int = 0,
+        dtype: type[np.floating[Any]] = np.float32,
+    ) -> None:
+        self.envs, self.task, self.trials = envs, task, list(trials)
+        self.config = config or PPOConfig()
+        self.num_iterations, self.seed, self.dtype = num_iterations, seed, dtype
+        self.iteration = 0
+        self.stop = threading.Event()
+        self.plug_in: PlugIn | None = None
+        N, observation_size = len(self.trials), task.observation_size
+        self.actor_layout = actor_layout(task, hidden_sizes)
+        self.layout = self.actor_layout + ParamLayout.critic(observation_size, hidden_sizes)
+        networks = self.trials if initial == "independent" else [0] * N
+        self.params = np.stack(
+            [initial_params(self.layout, (seed, network, INITIAL_NETWORK)) for network in networks]
+        ).astype(dtype)
+        self._bind_networks()
+        self.diverged = np.zeros(N, bool)
+        self.observation_moments = (
+            RunningMoments(N, (observation_size,)) if normaliser == "running" else None
+        )
+        self.reward_scaler = RewardScaler(N, self.config.gamma, self.config.reward_clip)
+        self.episode_return = np.zeros(N)
+        env_seeds = [
+            int(np.random.SeedSequence((seed, trial, ENVIRONMENT)).generate_state(1)[0])
+            for trial in self.trials
+        ]
+        observation, _ = envs.reset(seed=env_seeds)  # type: ignore[arg-type]
+        self.observation = self._receive(observation)
+
+    def _bind_networks(self) -> None:
+        """Makes the networks, optimiser and learners that share the flat arrays."""
+        self.last_finite = self.params.copy()
+        self.adam = StackedAdam(
+            self.params,
+            np.zeros_like(self.params),
+            self.config.adam_eps,
+            self.config.max_grad_norm,
+        )
+        arrays = self.layout.unflatten(self.params)
+        gradients = self.layout.unflatten(self.adam.gradients)
+        self.actor, self.critic = stacked_mlp(arrays, "actor"), stacked_mlp(arrays, "critic")
+        self.head = make_head(self.task, arrays, gradients, self.config)
+        if not self.task.discrete:
+            self.log_std = arrays["log_std"]
+        self.learners = [
+            Learner(
+                slice(start, start + TRIALS_PER_LEARNER),
+                self.task,
+                self.layout,
+                self.adam,
+                self.config,
+            )
+            for start in range(0, len(self.trials), TRIALS_PER_LEARNER)
+        ]
+
+    def start(self) -> None:
+        """Lets the plug-in, if there is one, begin before the first rollout."""
+        if self.plug_in is not None:
+            self.plug_in.start(self)
+            self._hold_diverged()
+
+    # --- rollout ---------------------------------------------------------------------------
+
+    def observation_statistics(self) -> tuple[Array, Array]:
+        """Mean and std of the observation normaliser, `[N, O]` each."""
+        if self.observation_moments is not None:
+            return self.observation_moments.mean, self.observation_moments.std
+        shape = (len(self.trials), self.task.observation_size)
+        mean, std = self.task.observation_mean, self.task.observation_std
+        return np.broadcast_to(mean, shape), np.broadcast_to(std, shape)
+
+    def _receive(self, observations: Array) -> Array:
+        """The environments' observations `[N, O]`, normalised for the networks."""
+        if self.observation_moments is not None:
+            self.observation_moments.update(observations)
+        return normalise_observations(observations, *self.observation_statistics(), self.dtype)
+
+    @np.errstate(all="ignore")  # a trial about to diverge may overflow; `update` labels it
+    def rollout(self) -> Rollout:
+        """Lets every trial act for `num_steps` steps with its present weights."""
+        T, N = self.config.num_steps, len(self.trials)
+        observations = np.empty((T, N, self.task.observation_size), self.dtype)
+        actions, log_probs = (
+            np.empty((T, N, self.head.size), self.dtype),
+            np.empty((T, N), self.dtype),
+        )
+        rewards = np.empty((T, N))
+        dones, terminated = np.empty((T, N), bool), np.empty((T, N), bool)
+        final_observations: list[tuple[int, int, Array]] = []  # of truncated episodes
+        return_sum, num_episodes = np.zeros(N), np.zeros(N, np.int32)
+        noise = self._action_noise()
+        for t in range(T):
+            self._check_stop()
+            observations[t] = self.observation
+            # [N, O] -> [N, 1, O] -> [N, 1, A] -> [N, A]
+            outputs = self.actor.forward(self.observation[:, None])[:, 0]
+            actions[t], log_probs[t] = self.head.draw(outputs, noise[t])
+            received, reward, terminated[t], truncated, info = self.envs.step(
+                executable(self.task, actions[t])
+            )
+            dones[t] = terminated[t] | truncated
+            rewards[t] = self.reward_scaler(reward, terminated[t])
+            self.episode_return += reward
+            if dones[t].any():
+                return_sum += np.where(dones[t], self.episode_return, 0.0)
+                num_episodes += dones[t]
+                self.episode_return[dones[t]] = 0.0
+                bootstrapped = np.flatnonzero(truncated & ~terminated[t])
+                final_observations += [(t, int(n), info["final_obs"][n]) for n in bootstrapped]
+            self.observation = self._receive(received)
+        empty = np.empty((T, N), self.dtype)
+        rollout = Rollout(
+            observations=observations,
+            actions=actions,
+            log_probs=log_probs,
+            rewards=rewards.astype(self.dtype),
+            values=empty,
+            next_values=empty,
+            dones=dones,
+            terminated=terminated,
+            next_observation=self.observation,
+            final_observations=self._final_observations(final_observations),
+            episodic_return=np.where(
+                num_episodes, return_sum / np.maximum(num_episodes, 1), np.nan
+            ),
+            num_episodes=num_episodes,
+        )
+        rollout.values, rollout.next_values = self.values_of(rollout)
+        return rollout
+
+    def _action_noise(self) -> Array:
+        """What actions are drawn with, `[T, N, A]`, each trial's from its own generator."""
+        noise = [
+            self.head.noise(
+                np.random.default_rng((self.seed, trial, ACTION_NOISE, self.iteration)),
+                self.config.num_steps,
+            )
+            for trial in self.trials
+        ]
+        return np.stack(noise, axis=1).astype(self.dtype)
+
+    def _final_observations(self, seen: list[tuple[int, int, Array]]) -> FinalObservations:
+        """The step, trial and observation of each truncated episode, normalised."""
+        steps = np.array([t for t, _, _ in seen], np.int64)
+        trials = np.array([n for _, n, _ in seen], np.int64)
+        size = self.task.observation_size
+        raw = np.array([observation for _, _, observation in seen]).reshape(-1, size)  # [K, O]
+        mean, std = self.observation_statistics()
+        normalised = normalise_observations(raw, mean[trials], std[trials], self.dtype)
+        return FinalObservations(steps, trials, normalised)
+
+    @np.errstate(all="ignore")  # as in `rollout`
+    def values_of(self, rollout: Rollout) -> tuple[Array, Array]:
+        """What the present critics make of a rollout's observations, and of those that followed.
+
+        Returns:
+            `Rollout.values` and `Rollout.next_values`, `[T, N]` each.
+        """
+        # [T + 1, N, O] -> [N, T + 1, O]
+        inputs = np.concatenate([rollout.observations, rollout.next_observation[None]])
+        values = self._critic_values(inputs.swapaxes(0, 1)).T
+        next_values = np.where(rollout.terminated, self.dtype(0), values[1:])
+        steps, trials, observations = rollout.final_observations
+        if len(steps):
+            # column k of the padded [N, K, O] holds each trial's k-th truncated episode
+            columns = [np.count_nonzero(trials[:i] == n) for i, n in enumerate(trials)]
+            final = np.zeros((len(self.trials), max(columns) + 1, inputs.shape[2]), self.dtype)
+            final[trials, columns] = observations
+            next_values[steps, trials] = self._critic_values(final)[trials, columns]
+        return values[:-1], next_values
+
+    def _critic_values(self, inputs: Array) -> Array:
+        """Values `[N, B]` of normalised observations `[N, B, O]`, in pieces that fit the cache."""
+        pieces = range(0, inputs.shape[1], 64)
+        return np.concatenate(
+            [self.critic.forward(inputs[:, start : start + 64])[:, :, 0] for start in pieces],
+            axis=1,
+        )
+
+    # --- update ----------------------------------------------------------------------------
+
+    def advantages_and_returns(self, rollout: Rollout) -> tuple[Array, Array]:
+        """Advantages of a rollout's actions, and what its values shall become, `[T, N]` each."""
+        return advantages_and_returns(
+            rollout.rewards,
+            rollout.values,
+            rollout.next_values,
+            rollout.dones,
+            self.config.gamma,
+            self.config.gae_lambda,
+        )
+
+    def update(self, rollout: Rollout) -> None:
+        """Improves every trial's weights on its own rollout, `update_epochs` times over.
+
+        A trial whose weights stop being finite keeps its last finite ones from then on, and is
+        marked in `diverged`.
+        """
+        config = self.config
+        if self.plug_in is not None:
+            self.plug_in.before_update(self, rollout)
+        advantages, returns = self.advantages_and_returns(rollout)
+        learning_rate = config.learning_rate
+        if config.anneal_lr:
+            learning_rate *= 1.0 - self.iteration / self.num_iterations
+        # The order is the same for all trials; their data differ.
+        rng = np.random.default_rng((self.seed, self.iteration, MINIBATCHES))
+        orders = [rng.permutation(config.num_steps) for _ in range(config.update_epochs)]
+        for learner in self.learners:
+            learner.update(rollout, advantages, returns, orders, learning_rate, self._check_stop)
+        self.adam.num_steps += config.update_epochs * config.num_minibatches
+        self.iteration += 1
+        self._hold_diverged()
+        if self.plug_in is not None:
+            self.plug_in.after_update(self, rollout)
+            self._hold_diverged()  # against what the plug-in made of the weights
+
+    def _hold_diverged(self) -> None:
+        """Labels trials with weights that are not finite and holds them at their last finite."""
+        self.diverged |= ~np.isfinite(self.params).all(axis=1)
+        held = self.diverged
+        self.params[held] = self.last_finite[held]
+        self.adam.reset(held)
+        self.last_finite[:] = self.params
+
+    # --- stopping and resuming -------------------------------------------------------------
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise StoppedError
+
+    def state(self) -> dict[str, Array]:
+        """Everything needed to go on as if never interrupted: copies, by dotted name."""
+        parts = {
+            "adam": self.adam.state(),
+            "reward_scaler": self.reward_scaler.state(),
+            "envs": self.envs.state(),  # type: ignore[attr-defined]
+            "ppo": {name: getattr(self, name) for name in STATE_ARRAYS}
+            | {"iteration": np.array(self.iteration)},
+        }
+        if self.observation_moments is not None:
+            parts["observation_moments"] = self.observation_moments.state()
+        if self.plug_in is not None:
+            parts["plug_in"] = self.plug_in.state()
+        return {
+            f"{part}.{name}": np.array(array)
+            for part, arrays in parts.items()
+            for name, array in arrays.items()
+        }
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Continues from what `state` returned."""
+        parts: dict[str, dict[str, Array]] = {}
+        for dotted, array in state.items():
+            part, name = dotted.split(".", 1)
+            parts.setdefault(part, {})[name] = array
+        self.adam.set_state(parts["adam"])
+        self.reward_scaler.set_state(parts["reward_scaler"])
+        self.envs.set_state(parts["envs"])  # type: ignore[attr-defined]
+        if self.observation_moments is not None:
+            self.observation_moments.set_state(parts["observation_moments"])
+        if self.plug_in is not None:
+            self.plug_in.set_state(self, parts.get("plug_in", {}))
+        for name in STATE_ARRAYS:
+            getattr(self, name)[...] = parts["ppo"][name]
+        self.last_finite[:] = self.params
+        self.iteration = int(parts["ppo"]["iteration"])

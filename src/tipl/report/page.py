@@ -1,0 +1,315 @@
+"""The report: one HTML file with the figures, the numbers and the commands that made them.
+
+The file needs nothing else: the style sheet and every drawing are within it, there is no script,
+and it opens offline, on a phone and on paper, in light and dark. Each figure is drawn twice, for a
+wide and for a narrow page, and the style sheet shows the one that fits.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from tipl.core.atomic import write_bytes_atomically
+from tipl.errors import TiplError
+from tipl.report.results import Result, format_bounds, format_number, pivot, write_results
+from tipl.report.style import ACCENT, MODELS, NARROW, WIDE, figure_svg, save_figure
+
+__all__ = [
+    "Cell",
+    "Drawing",
+    "Judged",
+    "Picture",
+    "Report",
+    "Section",
+    "Stage",
+    "Table",
+    "pivot_table",
+    "render_report",
+    "write_report",
+]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A result with what it means for a statement.
+
+    Attributes:
+        result: the number.
+        holds: whether the statement holds there; None is undecided.
+        verdict: what it comes to, in words.
+    """
+
+    result: Result
+    holds: bool | None
+    verdict: str
+
+    @property
+    def mark(self) -> str:
+        """The verdict as a sign."""
+        return {True: "✓", False: "✗", None: "~"}[self.holds]
+
+    @property
+    def kind(self) -> str:
+        """The verdict as a class of the style sheet."""
+        return {True: "holds", False: "fails", None: "undecided"}[self.holds]
+
+
+Number = int | float | np.number[Any]
+Cell = str | Number | Result | Judged | None
+"""What a table holds: a `Result` is shown as "value [low, high]", with a sign before it if it is
+judged; None is an empty cell."""
+
+Drawing = Callable[..., Figure]
+"""Draws a figure `width` inches wide: called as `drawing(width=...)`, for a page and for a phone.
+
+A `functools.partial` of a function of `tipl.report.plots` is one, for example
+`partial(plots.learning_curves, global_step, episodic_return, note="128 trials")`.
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A captioned table; the first cell of each row is its heading.
+
+    Raises:
+        TiplError: a row has more or fewer cells than the table has columns.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise TiplError(
+                    f"a row of {len(row)} cells was given for the table {self.caption!r} of "
+                    f"{len(self.columns)} columns; expected a cell a column (None if it is empty)"
+                )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A raster picture that is embedded in the page.
+
+    Attributes:
+        data: the file's bytes: PNG or GIF.
+        text: what it shows, for readers who do not see it.
+        still: a PNG of the same, shown instead on paper and to readers who prefer no motion.
+        narrow: the same for a narrow page.
+    """
+
+    data: bytes
+    text: str
+    still: bytes | None = None
+    narrow: bytes | None = None
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """What is shown instead of the picture, as data URIs, by the media that ask for it."""
+        by_media = {
+            "print, (prefers-reduced-motion: reduce)": self.still,
+            "(max-width: 36rem)": self.narrow,
+        }
+        return [(media, _data_uri(data)) for media, data in by_media.items() if data is not None]
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI."""
+        return _data_uri(self.data)
+
+
+def _data_uri(data: bytes) -> str:
+    kind = "gif" if data.startswith(b"GIF8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title and a sentence that says what to see; then what there is to see.
+
+    Attributes:
+        title: of the section.
+        sentence: what to see.
+        figure: a drawing.
+        pictures: raster pictures.
+        table: a table that is shown.
+        details: a table that is folded away: the raw values.
+    """
+
+    title: str
+    sentence: str
+    figure: Drawing | None = None
+    details: Table | None = None
+    table: Table | None = None
+    pictures: Sequence[Picture] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the work that the report is about, and what it took; NaN is not known."""
+
+    name: str
+    seconds: float
+    note: str = ""
+    command: str = ""
+    cpu_seconds: float = math.nan
+    peak_rss_mb: float = math.nan
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows, in order."""
+
+    title: str
+    lead: Sequence[str]  # sentences
+    headline: Table
+    sections: Sequence[Section]
+    results: Sequence[Result] = ()
+    commands: Sequence[str] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    stages: Sequence[Stage] = ()
+
+
+def pivot_table(results: Sequence[Result], *, caption: str) -> Table:
+    """Arranges results as a table with a row a method and a column a setting.
+
+    Raises:
+        TiplError: two results want the same cell.
+    """
+    settings, rows = pivot(results)
+    return Table(caption, ["method", *settings], [[name, *cells] for name, cells in rows.items()])
+
+
+def render_report(report: Report) -> str:
+    """Returns the report as one HTML page."""
+    drawings = [_draw(section, n) for n, section in enumerate(report.sections, 1)]
+    return _ENVIRONMENT.get_template("report.html").render(
+        report=report,
+        sections=list(zip(report.sections, drawings, strict=True)),
+        longest=max((stage.seconds for stage in report.stages), default=0) or 1,
+        seconds=sum(stage.seconds for stage in report.stages),
+        results_table=_raw_results(report.results),
+        accent=ACCENT,
+    )
+
+
+def write_report(report: Report, path: str | Path) -> None:
+    """Writes the report to an HTML file, whole or not at all.
+
+    Raises:
+        TiplError: the file cannot be written.
+    """
+    write_bytes_atomically(path, render_report(report).encode())
+
+
+def save_figures(report: Report, directory: Path) -> None:
+    """Writes every figure of a report as SVG and PNG, named by the titles of their sections."""
+    directory.mkdir(exist_ok=True)
+    for number, section in enumerate(report.sections, 1):
+        if section.figure is not None:
+            words = "".join(c if c.isalnum() else " " for c in section.title.lower()).split()
+            name = f"{number:02d}-{'-'.join(words)}"
+            save_figure(section.figure(width=WIDE), directory, name)
+
+
+def write_report_with_figures(report: Report, directory: Path) -> None:
+    """Writes `report.html`, its numbers as `results.jsonl`, and its figures as `figures`.
+
+    Raises:
+        TiplError: a file cannot be written.
+    """
+    write_results(directory / "results.jsonl", report.results)
+    write_report(report, directory / "report.html")
+    save_figures(report, directory / "figures")
+
+
+def _draw(section: Section, number: int) -> tuple[Markup, Markup] | None:
+    """The wide and the narrow drawing of a figure. Matplotlib has escaped the text in them."""
+    if section.figure is None:
+        return None
+    return (
+        Markup(figure_svg(section.figure(width=WIDE), prefix=f"f{number}-")),
+        Markup(figure_svg(section.figure(width=NARROW), prefix=f"n{number}-")),
+    )
+
+
+def _raw_results(results: Sequence[Result]) -> Table:
+    columns = ["method", "experiment", "setting", "metric", "value", "low", "high"]
+    columns += ["n_trials", "n_episodes", "command"]
+    rows = [[getattr(result, column) for column in columns] for result in results]
+    return Table("Every number, with its 95% interval and its command", columns, rows)
+
+
+def _raw_number(value: Number) -> str:
+    """A number of a table as it is, to six digits; NaN is a dash."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,}" if isinstance(value, int | np.integer) else f"{float(value):.6g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _is_number(cell: Cell) -> bool:
+    return isinstance(cell, int | float | np.number)
+
+
+def _is_result(cell: Cell) -> bool:
+    return isinstance(cell, Result)
+
+
+def _is_judged(cell: Cell) -> bool:
+    return isinstance(cell, Judged)
+
+
+def _is_numeric(table: Table, column: int) -> bool:
+    return column > 0 and any(
+        _is_number(row[column]) or _is_result(row[column]) or _is_judged(row[column])
+        for row in table.rows
+    )
+
+
+def _is_ours(name: Cell) -> bool:
+    return isinstance(name, str) and name.startswith(MODELS)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tipl.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bounds": format_bounds,
+        "duration": _duration,
+        "number": format_number,
+        "raw": _raw_number,
+    }
+    environment.tests |= {
+        "a_number": _is_number,
+        "a_result": _is_result,
+        "judged": _is_judged,
+        "numeric_in": _is_numeric,
+        "ours": _is_ours,
+    }
+    return environment
+
+
+_ENVIRONMENT = _environment()

@@ -4,8 +4,8 @@ r"""Puts a trained model among those that ship with tipl, with its model card.
         docs/results/optimize-InvertedPendulum-v4.json \
         scripts/pretrain_inverted_pendulum.sh
 
-The model goes to `src/tipl/forecast/pretrained/<env_id>/`. Its card, `README.md`, is made from the results
-of `benchmarks/optimize_networks.py` and shows the commands of the recipe as they are.
+The model goes to `src/tipl/forecast/pretrained/<env_id>/`. Its card, `README.md`, is made from the
+results of `benchmarks/optimize_networks.py` and shows the commands of the recipe as they are.
 """
 
 from __future__ import annotations

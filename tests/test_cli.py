@@ -32,8 +32,7 @@ from tipl.experiments.forecasts import forecast_held_out
 from tipl.forecast import hub as shipped
 from tipl.forecast.base import Forecaster
 from tipl.forecast.lines import StandingStill
-from tipl.jumps.config import JumpConfig
-from tipl.jumps.pptb import PPTBConfig
+from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.models.config import TrainConfig
 from tipl.models.train import train
 from tipl.paths import PathDataset

@@ -14,15 +14,15 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
-from tipl.collection import config as collect_config
 from tipl.collection import groups as trial_groups
+from tipl.collection import plan
 from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
 from tipl.collection.groups import TrialGroup
+from tipl.collection.plan import draw_physics
 from tipl.core import storage
 from tipl.core.progress import CollectionProgress
 from tipl.envs import make_task, make_vec
-from tipl.envs.variation import draw_physics
 from tipl.errors import TiplError
 from tipl.evaluation.returns import evaluate
 from tipl.paths import PathDataset, verify
@@ -547,7 +547,7 @@ def test_an_environment_that_does_not_repeat_itself_starts_over(
 ) -> None:
     spec = EnvSpec("Forgetful-v0", f"{__name__}:Forgetful", max_episode_steps=50)
     monkeypatch.setitem(gymnasium.registry, "Forgetful-v0", spec)
-    monkeypatch.setattr(collect_config, "make_task", functools.cache(make_task))
+    monkeypatch.setattr(plan, "make_task", functools.cache(make_task))
     changes: dict[str, Any] = {"num_trials": 1, "total_steps": 9 * STEPS}
     with monkeypatch.context() as patch:
         interrupt(patch, "rollout", 0, 7)

@@ -13,13 +13,13 @@ import pytest
 from tipl import TiplError
 from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
+from tipl.collection.plan import dataset_metadata
 from tipl.envs import make_vec
 from tipl.forecast.base import Forecaster
 from tipl.forecast.lines import StandingStill
-from tipl.jumps import ForecastJumps
-from tipl.jumps.config import JumpConfig
+from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.jumps.critics import refit_critics
-from tipl.jumps.pptb import PPTBConfig
+from tipl.jumps.plug_in import ForecastJumps
 from tipl.paths import PathDataset, verify
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import get_task
@@ -338,7 +338,7 @@ def test_impossible_jumps_are_refused_before_anything_is_written(
 
 def test_the_settings_of_jumps_are_part_of_a_dataset(tmp_path: Path) -> None:
     config = CollectConfig(jumps=jumps(horizons=(3,)))
-    assert config.metadata(PENDULUM).jumps == {
+    assert dataset_metadata(PENDULUM, config).jumps == {
         **dataclasses.asdict(jumps(horizons=(3,))),
         "horizons": [3],
     }

@@ -12,10 +12,16 @@ from tipl import Policy, TiplError
 from tipl.evaluation.returns import Episodes
 from tipl.forecast.base import Forecaster, TrainedForecaster
 from tipl.forecast.lines import BestStoredPolicy
-from tipl.jumps import Jumper, Jumps, check_fits, fitting_forecaster, jump_forecaster
 from tipl.jumps.config import JumpConfig
-from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
+from tipl.jumps.forecasters import (
+    check_fits,
+    default_horizons,
+    fitting_forecaster,
+    jump_forecaster,
+    leads_to_one_behaviour,
+)
 from tipl.jumps.gate import ForecastTest, best_forecast, run_tests
+from tipl.jumps.jumper import Jumper, Jumps
 from tipl.policies.layout import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -1,11 +1,15 @@
-"""Ranges of physics, and what trials draw from them."""
+"""What a collection is told: ranges of physics, what trials draw from them, and at what cost."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from tipl.envs.variation import draw_physics, parse_ranges
+from tipl.collection.config import parse_ranges
+from tipl.collection.plan import draw_physics
 from tipl.errors import TiplError
 
 
@@ -64,3 +68,11 @@ def test_a_draw_depends_on_seed_and_trial_alone() -> None:
     assert draw_physics(ranges, 1, 4) != draw_physics(ranges, 1, 5)
     assert draw_physics(ranges, 1, 4) != draw_physics(ranges, 2, 4)
     assert draw_physics({"gravity": (1.0, 1.0)}, 1, 4) == {"gravity": 1.0}
+
+
+@pytest.mark.parametrize("room", ["collection", "ppo", "jumps"])
+def test_a_configuration_needs_no_environment_no_model_and_no_compiler(room: str) -> None:
+    code = f"import sys, tipl.{room}.config; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"gymnasium", "matplotlib", "mujoco", "numba", "scipy", "torch"}
+    assert heavy & set(done.stdout.split()) == set()

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from tipl.collection.config import CollectConfig
 from tipl.collection.groups import TrialGroup, unfinished_groups
+from tipl.collection.plan import dataset_metadata
 from tipl.core.options import config_from_options, thread_count
 from tipl.core.progress import CollectionProgress
 from tipl.errors import TiplError
@@ -64,7 +65,7 @@ def collect(
             "expected 0 or more episodes, and every 1 or more checkpoints"
         )
     config = config_from_options(CollectConfig, config, options, "collect")
-    metadata = config.metadata(env_id)
+    metadata = dataset_metadata(env_id, config)
     directory = Path(out) if out is not None else default_directory(env_id, config)
     create_dataset(directory, metadata)
     parts_present(directory, metadata)  # raises if one of them is damaged

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
-import numpy as np
 from tyro.conf import UseAppendAction
 
-from tipl.envs import make_task, make_vec
-from tipl.envs.variation import parse_ranges
 from tipl.errors import TiplError
-from tipl.jumps.config import JumpConfig
-from tipl.jumps.pptb import PPTBConfig
-from tipl.paths import PathMetadata
-from tipl.paths.metadata import Initial, Networks, Normaliser, library_versions
-from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes
-from tipl.policies.policy import Policy
-from tipl.policies.tasks import TaskSpec
+from tipl.jumps.config import JumpConfig, PPTBConfig
+from tipl.paths.metadata import Initial, Networks, Normaliser
+from tipl.policies.layout import check_hidden_sizes
 from tipl.ppo.config import PPOConfig
 
-__all__ = ["CollectConfig"]
-
-CHECKPOINTS_PER_PART = 8
+__all__ = ["CollectConfig", "parse_ranges"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,46 +109,30 @@ class CollectConfig:
                 "expected at least 2 steps in each, whose advantages can be normalised"
             )
 
-    def _check_jumps(self, task: TaskSpec) -> None:
-        """Raises a TiplError unless the forecaster of jumps fits trials of the task."""
-        if self.jumps.forecaster is not None:
-            from tipl.jumps import check_fits, jump_forecaster
 
-            forecaster = jump_forecaster(self.jumps.forecaster, self.jumps.target)
-            check_fits(forecaster, Policy.initial(task, hidden=self.hidden_sizes))
+def parse_ranges(vary: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Ranges of factors by name, from texts such as `"body_mass:pole=0.5..2"`.
 
-    def metadata(self, env_id: str) -> PathMetadata:
-        """What the dataset of this collection says of itself."""
-        task = make_task(env_id)
-        ranges = parse_ranges(self.vary)
-        if ranges:  # says now what cannot vary, before anything is written
-            make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
-        self._check_jumps(task.with_physics({name: low for name, (low, _) in ranges.items()}))
-        layout = actor_layout(task, self.hidden_sizes)
-        if self.networks == "actor+critic":
-            layout += ParamLayout.critic(task.observation_size, self.hidden_sizes)
-        return PathMetadata(
-            task=task,
-            layout=layout,
-            hidden_sizes=tuple(self.hidden_sizes),
-            networks=self.networks,
-            initial=self.initial,
-            normaliser=self.normaliser,
-            num_trials=self.num_trials,
-            num_checkpoints=self.num_iterations // self.checkpoint_interval + 1,
-            trials_per_part=self.group_size,
-            checkpoints_per_part=CHECKPOINTS_PER_PART,
-            checkpoint_interval=self.checkpoint_interval,
-            steps_per_checkpoint=self.checkpoint_interval * self.ppo.num_steps,
-            seed=self.seed,
-            vary={name: list(bounds) for name, bounds in ranges.items()},
-            ppo=dataclasses.asdict(self.ppo),
-            pptb={} if self.pptb.rank is None else dataclasses.asdict(self.pptb),
-            jumps={} if self.jumps.forecaster is None else _plain(self.jumps),
-            versions=library_versions(),
-        )
+    Returns:
+        For each name the lowest and the highest factor of the original value, sorted by name.
 
-
-def _plain(config: JumpConfig) -> dict[str, Any]:
-    """The settings as plain JSON values."""
-    return {**dataclasses.asdict(config), "horizons": list(config.horizons)}
+    Raises:
+        TiplError: a text is not `name=low..high` with 0 < low <= high, or a name comes twice.
+    """
+    ranges: dict[str, tuple[float, float]] = {}
+    for text in vary:
+        name, _, interval = text.partition("=")
+        low, _, high = interval.partition("..")
+        try:
+            bounds = float(low), float(high)
+        except ValueError:
+            bounds = math.nan, math.nan
+        if not name or not 0 < bounds[0] <= bounds[1] < math.inf:
+            raise TiplError(
+                f"{text!r} was given as what varies; expected a name and a range of positive "
+                "factors of the original value, such as gravity=0.7..1.4"
+            )
+        if name in ranges:
+            raise TiplError(f"{name} varies twice; give one range for each name")
+        ranges[name] = bounds
+    return dict(sorted(ranges.items()))

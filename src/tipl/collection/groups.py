@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from tipl.collection.config import CollectConfig
+from tipl.collection.plan import draw_physics
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.atomic import remove_unfinished, unfinished_writes
 from tipl.core.locks import FileLock
 from tipl.envs import make_vec
-from tipl.envs.variation import draw_physics
 from tipl.errors import TiplError
+from tipl.jumps.plug_in import ForecastJumps
 from tipl.jumps.pptb import PathBooster
 from tipl.paths import PathMetadata
 from tipl.paths.parts import PartRange, part_ranges, write_part
@@ -158,8 +159,6 @@ class TrialGroup:
         if self.config.pptb.rank is not None:
             return PathBooster(self.config.pptb)
         if self.config.jumps.forecaster is not None:
-            from tipl.jumps import ForecastJumps
-
             return ForecastJumps(self.config.jumps, self._physics)
         return None
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
+from tipl.collection.plan import dataset_metadata
 from tipl.core.options import thread_count
 from tipl.envs import make_task
 from tipl.errors import TiplError
@@ -144,7 +145,7 @@ class _Job:
     def collect(self) -> PathDataset:
         """PPO trials to policy learning paths."""
         config, out = self.config, self.directory / "paths"
-        self.depends["paths"] = config.collection.metadata(config.env_id).digest
+        self.depends["paths"] = dataset_metadata(config.env_id, config.collection).digest
         return self.stages.run(
             "collect",
             f"tipl collect {config.env_id} --num-trials {config.num_trials} "

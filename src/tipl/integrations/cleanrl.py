@@ -45,7 +45,7 @@ class ForecastHook:
         gae_lambda: lambda of its advantages.
         seed: of the tests' episodes.
         config: when to jump, as an alternative to `options`.
-        **options: fields of `tipl.jumps.JumpConfig`.
+        **options: fields of `tipl.jumps.config.JumpConfig`.
 
     Attributes:
         report: what happened before the last rollout.

@@ -1,4 +1,4 @@
-"""When a training run's weights are replaced by forecasts: settings, without the models."""
+"""When a training run's weights are replaced, by jumps or PPTB: settings, without the models."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import math
 from typing import Literal
 
 from tipl.errors import TiplError
+from tipl.forecast.trimming import check_rank_and_boost
 
-__all__ = ["JumpConfig", "Moments"]
+__all__ = ["JumpConfig", "Moments", "PPTBConfig"]
 
 Moments = Literal["reset", "keep"]
 """What becomes of Adam's moments at a jump."""
@@ -88,3 +89,34 @@ class JumpConfig:
                 f"horizons of {self.horizons} checkpoints were given without the gate that would "
                 "choose among them; give one, or leave the gate in"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class PPTBConfig:
+    """How the actors' weights are trimmed and boosted while PPO goes on; by default not at all."""
+
+    rank: int | None = None
+    """directions of the recent path that are kept; by default PPO is left alone"""
+    boost: float = 0.1
+    """step ahead in the first two directions, in units of the way along the recent path"""
+    interval: int = 10
+    """PPO iterations between two replacements of the weights"""
+    window: int = 64
+    """weights that make up the recent path: those after each of the last PPO iterations"""
+
+    def check(self) -> None:
+        """Raises a TiplError unless the settings are possible, together and each."""
+        if self.rank is None:
+            fields = dataclasses.fields(self)
+            given = [field.name for field in fields if getattr(self, field.name) != field.default]
+            if given:
+                raise TiplError(
+                    f"PPTB was given {' and '.join(given)} but no rank, so weights would stay as "
+                    "PPO makes them; give a rank, such as 16"
+                )
+            return
+        check_rank_and_boost(self.rank, self.boost)
+        if self.interval < 1:
+            raise TiplError(f"an interval of {self.interval} was given; expected at least 1")
+        if self.window < 2:
+            raise TiplError(f"a window of {self.window} was given; a path has at least 2 weights")

@@ -20,8 +20,9 @@ from tipl.forecast.base import TrainedForecaster
 from tipl.forecast.lines import BestStoredPolicy
 from tipl.integrations.pytorch.agent import TorchAgent
 from tipl.integrations.pytorch.normaliser import RunNormaliser
-from tipl.jumps import Jumper, fitting_forecaster
 from tipl.jumps.config import JumpConfig
+from tipl.jumps.forecasters import fitting_forecaster
+from tipl.jumps.jumper import Jumper
 from tipl.policies.frames import refolded
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec

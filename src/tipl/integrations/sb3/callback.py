@@ -58,7 +58,7 @@ class ForecastCallback(BaseCallback):
         seed: of the tests' episodes.
         config: when to jump, as an alternative to `options`.
         verbose: 1 prints a line for each jump.
-        **options: fields of `tipl.jumps.JumpConfig`, such as `every=8` or `gate=False`.
+        **options: fields of `tipl.jumps.config.JumpConfig`, such as `every=8` or `gate=False`.
 
     Raises:
         TiplError: an option is impossible. When training starts: there is no such forecaster, or

@@ -22,7 +22,7 @@ import tipl
 from measuring import command_line, fresh_networks, return_summary, versions
 from tipl.core import storage
 from tipl.evaluation.returns import evaluate_stack
-from tipl.forecast.base import TrainedForecaster
+from tipl.forecast.trained import TrainedForecaster
 from tipl.models.config import TrainConfig
 from tipl.models.train import train
 from tipl.paths import PathDataset

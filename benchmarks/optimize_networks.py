@@ -27,8 +27,9 @@ from measuring import command_line, fresh_networks, return_summary, versions
 from tipl.core import storage
 from tipl.experiments.forecasts import nearest_distances
 from tipl.experiments.rivals import rivals, training_paths
-from tipl.forecast.base import Forecaster, TrainedForecaster
-from tipl.forecast.lines import BestStoredPolicy
+from tipl.forecast.base import Forecaster
+from tipl.forecast.memory import BestStoredPolicy
+from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
 

@@ -20,8 +20,9 @@ from update_pretrained_docs import units
 
 from tipl.core import storage
 from tipl.core.atomic import write_bytes_atomically
-from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.base import Forecaster
 from tipl.forecast.hub import SHIPPED
+from tipl.forecast.trained import TrainedForecaster
 
 LIMIT_MB = 10
 """Of all models that ship with tipl, together."""

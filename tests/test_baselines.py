@@ -9,15 +9,8 @@ import pytest
 
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster
-from tipl.forecast.lines import (
-    BestStoredPolicy,
-    LastDifferenceLine,
-    LeastSquaresLine,
-    MatchedNoise,
-    MeanDisplacement,
-    NearestPath,
-    StandingStill,
-)
+from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingStill
+from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacement, NearestPath
 from tipl.policies.layout import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]

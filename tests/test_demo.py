@@ -18,7 +18,8 @@ from tipl.experiments.demo import DemoConfig, demo
 from tipl.experiments.forecast_results import TRUE_CHECKPOINT
 from tipl.experiments.forecast_sets import ForecastSet
 from tipl.experiments.runs import load_run
-from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.base import Forecaster
+from tipl.forecast.trained import TrainedForecaster
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import verify
 from tipl.policies.policy import Policy

@@ -14,9 +14,12 @@ from path_data import make_metadata
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.forecast import hub as shipped
-from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.base import Forecaster
 from tipl.forecast.hub import shipped_models
 from tipl.forecast.lines import StandingStill
+from tipl.forecast.memory import BestStoredPolicy
+from tipl.forecast.trained import TrainedForecaster
+from tipl.models import kinds
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
 from tipl.paths.svd import Basis, Center, make_tokenizer
@@ -64,19 +67,14 @@ def make_forecaster(
     )
 
 
-class Widening(TrainedForecaster, kind="Widening"):
+class Widening(TrainedForecaster):
     """A model of another kind, for any architecture: `log_std` grows, nothing else moves."""
 
-    name = "widening"
+    kind, name = "Widening", "widening"
 
     def __init__(self, rate: Array, task: TaskSpec, num_checkpoints: int) -> None:
-        self.rate, self.task, self.num_checkpoints = rate, task, num_checkpoints
-        self.settings = {"note": "by hand"}
-        self.targets, self.target = ("own",), "own"
-
-    @property
-    def knows_returns(self) -> bool:
-        return False
+        super().__init__(task, (3,), num_checkpoints, settings={"note": "by hand"})
+        self.rate = rate
 
     def _optimize(
         self, params: Array, layout: ParamLayout, horizon: int, steps: int | None
@@ -98,15 +96,19 @@ class Widening(TrainedForecaster, kind="Widening"):
         return {"rate": self.rate}
 
     @classmethod
-    def _from_files(
-        cls, directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Array]
-    ) -> Widening:
+    def _from_files(cls, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> Widening:
         assert config["about"] == "log_std"
         return cls(tensors["rate"], TaskSpec.from_json(config["task"]), config["num_checkpoints"])
 
 
 def make_widening() -> Widening:
     return Widening(np.float32([0.5]), TASK, T)
+
+
+@pytest.fixture(autouse=True)
+def widening_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    widening = kinds.Kind("Widening", f"{__name__}:Widening")
+    monkeypatch.setattr(kinds, "_KINDS", [*kinds._KINDS, widening])
 
 
 @pytest.fixture
@@ -254,6 +256,18 @@ def test_a_layout_of_another_size_than_the_history_is_refused(forecaster: Foreca
         forecaster.forecast(random_paths(4)[:, 1:], 1, layout=LAYOUT)
 
 
+@both_bases
+def test_whole_numbers_of_numpy_are_horizons_too(basis: Basis) -> None:
+    model, history = make_forecaster(basis), random_paths(2, 4)
+    one = model.forecast(history, np.int64(3))
+    assert one.shape == (2, P)
+    np.testing.assert_array_equal(one, model.forecast(history, 3))
+    several = model.forecast(history, list(np.arange(1, 4)))
+    np.testing.assert_array_equal(several, model.forecast(history, [1, 2, 3]))
+    with pytest.raises(TiplError, match="horizon of 0 was given"):
+        model.forecast(history, np.int32(0))
+
+
 # --- returns --------------------------------------------------------------------------------------
 
 
@@ -322,6 +336,23 @@ def test_optimize_needs_no_history_but_a_path_basis_does() -> None:
     message = r"PathTransformer \(path basis\) needs .* at least T = 2 checkpoints; give more"
     with pytest.raises(TiplError, match=message):
         make_forecaster("path").optimize(Policy.initial(TASK, 0, (3,)))
+
+
+def test_what_was_never_trained_can_optimize_as_well() -> None:
+    best = BestStoredPolicy(random_paths(1)[0], LAYOUT)
+    start = [Policy.initial(TASK, seed, (3,)) for seed in (0, 1)]
+    for better in best.optimize(start, np.int64(2)):
+        np.testing.assert_array_equal(better.params, best.params)
+        np.testing.assert_array_equal(better.observation_mean, start[0].observation_mean)
+    message = r"no horizon was given, and best stored .* no training paths .*; give the checkpoints"
+    with pytest.raises(TiplError, match=message):
+        best.optimize(start[0])
+    with pytest.raises(TiplError, match=r"best stored .* can be asked for neither: leave them out"):
+        best.optimize(start[0], 2, target="elite")
+    with pytest.raises(
+        TiplError, match=r"hidden layers of \(4,\) units were given, but best stored"
+    ):
+        best.optimize(Policy.initial(TASK, 0, (4,)), 2)
 
 
 def test_a_policy_of_another_task_is_refused() -> None:

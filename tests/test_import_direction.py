@@ -44,7 +44,7 @@ DOORS = {
     # Policy.from_sb3 and Policy.to_sb3: methods of a policy that need stable-baselines3.
     ("tipl.policies.policy", "tipl.integrations.sb3.weights"),
     # Forecaster.from_pretrained: reads models of every kind.
-    ("tipl.forecast.base", "tipl.models.kinds"),
+    ("tipl.forecast.hub", "tipl.models.kinds"),
 }
 # Forecasting works on machines without a simulator. By the order above, what these may import is
 # free of physics as well.

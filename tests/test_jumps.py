@@ -10,8 +10,9 @@ import pytest
 
 from tipl import Policy, TiplError
 from tipl.evaluation.returns import Episodes
-from tipl.forecast.base import Forecaster, TrainedForecaster
-from tipl.forecast.lines import BestStoredPolicy
+from tipl.forecast.base import Forecaster
+from tipl.forecast.memory import BestStoredPolicy
+from tipl.forecast.trained import TrainedForecaster
 from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import (
     check_fits,

@@ -25,8 +25,9 @@ def forecast(
 ) -> None:
     """Forecast the weights of all trials that the models have not seen.
 
-    Standing still and straight lines are forecast beside them. `tipl evaluate` then runs the
-    forecasts in the environment.
+    All rivals are forecast beside them: standing still, what extrapolates a history, and what
+    remembers the models' training paths. `tipl evaluate` then runs the forecasts in the
+    environment.
 
     Args:
         models: directories of trained models, or names of models that ship with tipl

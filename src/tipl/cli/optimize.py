@@ -36,7 +36,7 @@ def optimize(
         target: elite, to the best behaviour that the training paths know; own, to what PPO would
             have made of the policy (default: elite, if the model was trained for it)
         horizon: checkpoints to jump ahead (default: to the end of the training paths)
-        steps: jumps that follow one another (default: 5 to own, 2 to elite)
+        steps: jumps that follow one another (default: 3 to own, 2 to elite)
         wished_return: return to ask for, of a model that was trained with returns
     """
     check_replaceable(out, replaces="policy.json")

@@ -12,8 +12,9 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.experiments.forecast_sets import ForecastCase, ForecastSet
 from tipl.experiments.rivals import rivals, training_paths
-from tipl.forecast.base import Forecaster, TrainedForecaster
-from tipl.forecast.lines import squared_distances
+from tipl.forecast.base import Forecaster
+from tipl.forecast.memory import squared_distances
+from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 
 __all__ = [

@@ -12,14 +12,9 @@ from tipl.core.arrays import Array
 from tipl.experiments.forecast_results import TRUE_CHECKPOINT, history_label
 from tipl.experiments.runs import Run
 from tipl.forecast.dynamic_modes import DynamicModeDecomposition
-from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
-from tipl.forecast.lines import (
-    BestStoredPolicy,
-    MatchedNoise,
-    MeanDisplacement,
-    NearestPath,
-    StandingStill,
-)
+from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting
+from tipl.forecast.lines import StandingStill, TwoPointLine
+from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacement, NearestPath
 from tipl.forecast.return_regression import PartialLeastSquares
 from tipl.models.fitted_output_layer import FittedOutputLayer
 from tipl.report import plots

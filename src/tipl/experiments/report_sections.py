@@ -8,8 +8,9 @@ import numpy as np
 
 from tipl.core.arrays import Array
 from tipl.experiments.runs import Run
-from tipl.forecast.base import Target, TrainedForecaster
+from tipl.forecast.base import Target
 from tipl.forecast.lines import StandingStill
+from tipl.forecast.trained import TrainedForecaster
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import PolicyPath
 from tipl.paths.svd import TemporalSVD, information, information_dimension, singular_vectors

@@ -9,19 +9,13 @@ import torch
 
 from tipl.evaluation.elite import Elite, best_checkpoint
 from tipl.evaluation.visits import observations_around
-from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.base import Forecaster
 from tipl.forecast.dynamic_modes import DynamicModeDecomposition, pydmd_is_installed
-from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
-from tipl.forecast.lines import (
-    BestStoredPolicy,
-    LastDifferenceLine,
-    LeastSquaresLine,
-    MatchedNoise,
-    MeanDisplacement,
-    NearestPath,
-    StandingStill,
-)
+from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting
+from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingStill, TwoPointLine
+from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacement, NearestPath
 from tipl.forecast.return_regression import PartialLeastSquares, scikit_learn_is_installed
+from tipl.forecast.trained import TrainedForecaster
 from tipl.models.action_error import ActionError
 from tipl.models.fitted_output_layer import FittedOutputLayer
 from tipl.paths import PathDataset

@@ -16,7 +16,8 @@ from tipl.evaluation.stats import Interval, mean_interval
 from tipl.experiments.forecast_results import forecast_results
 from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.rivals import rivals
-from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.base import Forecaster
+from tipl.forecast.trained import TrainedForecaster
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import PathDataset
 from tipl.paths.svd import TemporalSVD

@@ -15,31 +15,12 @@ from jaxtyping import Float
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster
 from tipl.forecast.lines import slope_weights
-from tipl.forecast.trimming import check_rank_and_boost, left_singular_vectors, trimmed_and_boosted
 from tipl.policies.layout import ParamLayout
 
-__all__ = ["RELEX", "PathTrimmingAndBoosting", "TwoPointLine"]
+__all__ = ["RELEX", "PathTrimmingAndBoosting", "check_rank_and_boost", "trimmed_and_boosted"]
 
-
-class TwoPointLine(Forecaster):
-    """Goes on along the line from the start: `theta_0 + (t + k) / t (theta_t - theta_0)`.
-
-    Source: arXiv 2601.04537.
-    """
-
-    name = "two-point line"
-    min_history = 2
-
-    def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
-        last = histories.shape[1] - 1
-        ratio = (last + np.array(horizons)) / last
-        start = histories[:, :1]
-        return np.asarray(start + ratio[:, None] * (histories[:, -1:] - start))
+BOOSTED = 2
+"""Directions in which a path is taken further: the first ones, along which policies advance."""
 
 
 class RELEX(Forecaster):
@@ -88,7 +69,7 @@ class RELEX(Forecaster):
 class PathTrimmingAndBoosting(Forecaster):
     """The last checkpoint in the first directions of its path, further ahead in the first two.
 
-    The forecast is the same at every horizon: see `tipl.forecast.trimming`. Within PPO the same
+    The forecast is the same at every horizon: see `trimmed_and_boosted`. Within PPO the same
     is done every few iterations (`tipl.jumps.pptb`).
 
     Source: PPTB, Tang et al., NeurIPS 2024, arXiv 2303.01391.
@@ -117,6 +98,46 @@ class PathTrimmingAndBoosting(Forecaster):
         ahead = trimmed_and_boosted(histories, self.rank, self.boost)
         # [B, P] -> [B, H, P]
         return np.repeat(ahead[:, None], len(horizons), axis=1)
+
+
+def check_rank_and_boost(rank: int, boost: float) -> None:
+    """Raises a TiplError unless `trimmed_and_boosted` can do something with both."""
+    if rank < 1 or not 0 <= boost < math.inf:
+        raise TiplError(
+            f"a rank of {rank} and a boost of {boost} were given; expected at least 1 and 0"
+        )
+
+
+def left_singular_vectors(rows: Float[np.ndarray, "B T P"]) -> Float[np.ndarray, "B T T"]:
+    """Columns by falling singular value."""
+    _, vectors = np.linalg.eigh(rows @ rows.swapaxes(1, 2))
+    return np.asarray(vectors[:, :, ::-1])
+
+
+def trimmed_and_boosted(
+    histories: Float[np.ndarray, "B T P"], rank: int, boost: float
+) -> Float[np.ndarray, "B P"]:
+    """The last checkpoint in the first directions of its path, further ahead in the first two.
+
+    Of the temporal SVD `U S V^T` of the raw weights, the last row is cut to `rank` directions;
+    coordinates of the first two become `u_n + boost (u_n - u_1)`. Each history is a case of its
+    own.
+
+    Source: PPTB, Tang et al., NeurIPS 2024, arXiv 2303.01391.
+
+    Args:
+        histories: weights of T checkpoints in order, the last of which is to change.
+        rank: directions that are kept; all of them where the history is no longer than that.
+        boost: step ahead, in units of the whole way so far.
+
+    Returns:
+        The weights that it becomes, in float64.
+    """
+    rows = histories.astype(np.float64)
+    u = left_singular_vectors(rows)[:, :, :rank]  # [B, T, R]
+    last, way = u[:, -1:].copy(), u[:, -1:] - u[:, :1]
+    last[..., :BOOSTED] += boost * way[..., :BOOSTED]
+    return np.asarray((last @ u.swapaxes(1, 2) @ rows)[:, 0])  # [B, 1, R] @ [B, R, T] @ [B, T, P]
 
 
 def _line_weights(length: int, horizons: list[int]) -> Float[np.ndarray, "H T"]:

@@ -1,16 +1,26 @@
-"""Where trained models are found: in a directory, or among those that ship with tipl."""
+"""From a name or a directory to a trained model, and back: the files of models."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+from tipl.core import storage
 from tipl.core.atomic import explained
 from tipl.errors import TiplError
 
-__all__ = ["model_directory", "shipped_models"]
+if TYPE_CHECKING:
+    from tipl.forecast.base import Forecaster
+    from tipl.forecast.trained import TrainedForecaster
+
+__all__ = ["MODEL_FORMAT_VERSION", "load_model", "model_directory", "save_model", "shipped_models"]
 
 SHIPPED = Path(__file__).parent / "pretrained"
 """One folder for each model that ships with tipl, as `save_pretrained` wrote it."""
+
+MODEL_FORMAT_VERSION = 1
 
 
 def shipped_models() -> list[str]:
@@ -41,3 +51,71 @@ def model_directory(source: str | Path) -> Path:
         f"({', '.join(names) or 'there are none'}); check the spelling, or make a model by "
         "`tipl train`"
     )
+
+
+def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecaster:
+    """The model in a directory or of a name, see `Forecaster.from_pretrained`.
+
+    Args:
+        source: where it is.
+        expected: the class whose instance it has to be.
+
+    Raises:
+        TiplError: there is no such model, it is of another kind or of a newer tipl, or a file is
+            damaged.
+    """
+    directory = model_directory(source)
+    config = storage.read_json(directory / "config.json", "a model (made by `tipl train`)")
+    model_class = _model_class(directory, config)
+    if not issubclass(model_class, expected):
+        raise TiplError(
+            f"{directory} holds a model of the kind {model_class.kind}, but a {expected.__name__} "
+            f"is expected; use {model_class.__name__}.from_pretrained, or "
+            "Forecaster.from_pretrained for a model of any kind"
+        )
+    weights = directory / "model.safetensors"
+    tensors, _ = storage.read_tensors(weights, "the model's weights")
+    try:
+        return model_class._from_files(config, tensors)
+    except (KeyError, RuntimeError) as error:
+        raise TiplError(
+            f"{weights} is not of the model in the config.json beside it; restore both from a "
+            "copy, or train the model again"
+        ) from error
+
+
+def save_model(model: TrainedForecaster, directory: str | Path) -> None:
+    """Writes a model's two files, whole or not at all, see `TrainedForecaster.save_pretrained`.
+
+    Raises:
+        TiplError: the directory holds something else, or cannot be written.
+    """
+    config = {
+        "kind": model.kind,
+        "format_version": MODEL_FORMAT_VERSION,
+        "task": model.task.to_json(),
+        "num_checkpoints": model.num_checkpoints,
+        "settings": model.settings,
+    }
+    with storage.new_directory(Path(directory), replaces="config.json") as new:
+        storage.write_tensors(new / "model.safetensors", model._tensors(), {"kind": "model"})
+        storage.write_json(new / "config.json", model._config() | config)
+
+
+def _model_class(directory: Path, config: Mapping[str, Any]) -> type[TrainedForecaster]:
+    """The class that reads a model, by what its `config.json` says."""
+    version, kind = config.get("format_version"), config.get("kind")
+    if version != MODEL_FORMAT_VERSION:
+        raise TiplError(
+            f"{directory} holds a model of format version {version!r}, but this tipl reads "
+            f"version {MODEL_FORMAT_VERSION}; update tipl"
+        )
+    kinds = importlib.import_module("tipl.models.kinds")  # the one door to the models of tipl
+    titles = {entry.title: entry for entry in kinds.all_kinds()}
+    if kind not in titles:
+        raise TiplError(
+            f"{directory} holds a model of the kind {kind!r}, but this tipl reads "
+            f"{', '.join(sorted(titles))}; update tipl, or import the module that registers the "
+            "kind"
+        )
+    return cast("type[TrainedForecaster]", titles[kind].forecaster_class)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tipl.errors import TiplError
-from tipl.forecast.lines import TrainingPaths
+from tipl.forecast.memory import TrainingPaths
 from tipl.policies.layout import ParamLayout
 
 __all__ = ["PartialLeastSquares", "rising_direction", "scikit_learn_is_installed"]

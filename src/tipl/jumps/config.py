@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 from tipl.errors import TiplError
-from tipl.forecast.trimming import check_rank_and_boost
+from tipl.forecast.extrapolation import check_rank_and_boost
 
 __all__ = ["JumpConfig", "Moments", "PPTBConfig"]
 

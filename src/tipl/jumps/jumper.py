@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from tipl.core.arrays import Array
-from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.base import Forecaster
+from tipl.forecast.trained import TrainedForecaster
 from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
 from tipl.jumps.gate import Evaluate, ForecastTest, best_forecast, run_tests

@@ -8,7 +8,7 @@ import numpy as np
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
-from tipl.forecast.trimming import trimmed_and_boosted
+from tipl.forecast.extrapolation import trimmed_and_boosted
 from tipl.jumps.config import PPTBConfig
 from tipl.ppo.plug_in import PlugIn
 from tipl.ppo.ppo import PPO

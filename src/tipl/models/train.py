@@ -10,7 +10,7 @@ import numpy as np
 
 from tipl.core.options import config_from_options
 from tipl.errors import TiplError
-from tipl.forecast.base import TrainedForecaster
+from tipl.forecast.trained import TrainedForecaster
 from tipl.models.config import Model, Target, TrainConfig
 from tipl.models.neuron_transformer.training import train_neuron_transformer
 from tipl.models.nowcasters.training import train_nowcaster

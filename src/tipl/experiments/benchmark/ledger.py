@@ -23,7 +23,8 @@ from torch.utils.flop_counter import flop_registry
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.experiments.runs import Run
-from tipl.forecast.base import Forecaster, TrainedForecaster
+from tipl.forecast.base import Forecaster
+from tipl.forecast.trained import TrainedForecaster
 from tipl.models.config import TrainConfig
 from tipl.models.train import train
 from tipl.paths import PathDataset

@@ -16,8 +16,8 @@ from tipl.envs import make_task
 from tipl.envs.mujoco_warnings import silent_mujoco
 from tipl.errors import TiplError
 from tipl.evaluation.returns import Episodes, episode_seed
-from tipl.forecast.base import TrainedForecaster
-from tipl.forecast.lines import BestStoredPolicy
+from tipl.forecast.memory import BestStoredPolicy
+from tipl.forecast.trained import TrainedForecaster
 from tipl.integrations.pytorch.agent import TorchAgent
 from tipl.integrations.pytorch.normaliser import RunNormaliser
 from tipl.jumps.config import JumpConfig

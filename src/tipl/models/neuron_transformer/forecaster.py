@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -13,8 +12,8 @@ from jaxtyping import Float
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
-from tipl.forecast.any_architecture import AnyArchitectureForecaster
 from tipl.forecast.base import Target
+from tipl.forecast.trained import AnyArchitectureForecaster
 from tipl.models.network import Network
 from tipl.models.neuron_transformer.net import (
     MAX_HIDDEN_LAYERS,
@@ -56,7 +55,7 @@ def context_checkpoints(times: Sequence[int], context: int) -> list[int]:
     return sorted(list(dict.fromkeys(candidates))[:context])
 
 
-class NeuronTransformerForecaster(AnyArchitectureForecaster, kind="NeuronTransformer"):
+class NeuronTransformerForecaster(AnyArchitectureForecaster):
     """Trained NeuronTransformers, one for each target: see `Target`.
 
     It reads networks of any hidden sizes, with 1 to 3 hidden layers.
@@ -70,6 +69,8 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster, kind="NeuronTransfo
         settings: how they were trained, for the record: JSON that is saved with them.
     """
 
+    kind = "NeuronTransformer"
+
     def __init__(
         self,
         models: Mapping[Target, NeuronTransformer],
@@ -81,11 +82,14 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster, kind="NeuronTransfo
     ) -> None:
         # in an order that is the same once it has been saved
         self.models = {t: models[t].eval() for t in get_args(Target) if t in models}
-        self.task, self.hidden_sizes = task, tuple(hidden_sizes)
-        self.num_checkpoints, self.return_scale = num_checkpoints, return_scale
-        self.settings = settings or {}
-        self.targets = tuple(self.models)
-        self.target = self.targets[0]
+        super().__init__(
+            task,
+            hidden_sizes,
+            num_checkpoints,
+            targets=tuple(self.models),
+            return_scale=return_scale,
+            settings=settings,
+        )
 
     @property
     def label(self) -> str:
@@ -224,21 +228,15 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster, kind="NeuronTransfo
 
     @classmethod
     def _from_files(
-        cls, directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Array]
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Array]
     ) -> NeuronTransformerForecaster:
         models: dict[Target, NeuronTransformer] = {
             target: NeuronTransformer(NeuronTransformerConfig(**sizes))
             for target, sizes in config["models"].items()
         }
-        weights = {name: torch.from_numpy(array) for name, array in tensors.items()}
-        try:
-            # refuses weights of a target that the config.json does not name, too
-            torch.nn.ModuleDict({str(t): m for t, m in models.items()}).load_state_dict(weights)
-        except RuntimeError as error:
-            raise TiplError(
-                f"{directory / 'model.safetensors'} is not of the model in the config.json beside "
-                "it; restore both from a copy, or train the model again"
-            ) from error
+        # refuses weights of a target that the config.json does not name, too
+        both = torch.nn.ModuleDict({str(target): model for target, model in models.items()})
+        both.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
         return cls(
             models,
             TaskSpec.from_json(config["task"]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -12,8 +11,7 @@ import torch
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
-from tipl.errors import TiplError
-from tipl.forecast.any_architecture import AnyArchitectureForecaster
+from tipl.forecast.trained import AnyArchitectureForecaster
 from tipl.models.network import Network
 from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, Nowcaster
 from tipl.models.threads import torch_threads
@@ -52,30 +50,13 @@ class NowcasterForecaster(AnyArchitectureForecaster):
         hidden_sizes: Sequence[int],
         settings: dict[str, Any] | None = None,
     ) -> None:
-        self.model, self.task = model.eval(), task
-        self.hidden_sizes, self.settings = tuple(hidden_sizes), settings or {}
-        self.num_checkpoints = model.config.num_checkpoints
-        self.targets, self.target = ("own",), "own"
+        super().__init__(task, hidden_sizes, model.config.num_checkpoints, settings=settings)
+        self.model = model.eval()
 
     @property
     def label(self) -> str:
         """What it is, and what its paper calls it."""
         return f"{self.title} ({self.kind})"
-
-    @property
-    def knows_returns(self) -> bool:
-        """Never: it reads weights alone."""
-        return False
-
-    def _optimize(
-        self,
-        params: Float[np.ndarray, "B P"],
-        layout: ParamLayout,
-        horizon: int,
-        steps: int | None,
-    ) -> Float[np.ndarray, "B P"]:
-        # says that one checkpoint is too short a history
-        return self.forecast(params[:, None], horizon, layout=layout)
 
     @torch_threads(1)
     @torch.inference_mode()
@@ -111,32 +92,25 @@ class NowcasterForecaster(AnyArchitectureForecaster):
 
     @classmethod
     def _from_files(
-        cls: type[NowcasterT],
-        directory: Path,
-        config: Mapping[str, Any],
-        tensors: Mapping[str, Array],
+        cls: type[NowcasterT], config: Mapping[str, Any], tensors: Mapping[str, Array]
     ) -> NowcasterT:
         model = cls.model_class(cls.model_class.config_class(**config["model"]))
-        try:
-            model.load_state_dict({name: torch.from_numpy(a) for name, a in tensors.items()})
-        except RuntimeError as error:
-            raise TiplError(
-                f"{directory / 'model.safetensors'} is not of the model in the config.json beside "
-                "it; restore both from a copy, or train the model again"
-            ) from error
+        model.load_state_dict({name: torch.from_numpy(a) for name, a in tensors.items()})
         task = TaskSpec.from_json(config["task"])
         return cls(model, task, config["hidden_sizes"], config["settings"])
 
 
-class WNNForecaster(NowcasterForecaster, kind="WNN"):
+class WNNForecaster(NowcasterForecaster):
     """A trained WNN: it knows the past of each parameter, and not of the others."""
 
+    kind = "WNN"
     model_class = WNN
     title = "per-parameter nowcaster"
 
 
-class NiNoForecaster(NowcasterForecaster, kind="NiNo"):
+class NiNoForecaster(NowcasterForecaster):
     """A trained NiNo: it knows the past of the network as a graph."""
 
+    kind = "NiNo"
     model_class = NiNo
     title = "neural-graph nowcaster"

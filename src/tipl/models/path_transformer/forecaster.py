@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,7 @@ import torch
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
-from tipl.errors import TiplError
-from tipl.forecast.base import TrainedForecaster
+from tipl.forecast.trained import TrainedForecaster
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
 from tipl.models.threads import torch_threads
 from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
@@ -23,7 +21,7 @@ from tipl.policies.tasks import TaskSpec
 __all__ = ["PathTransformerForecaster"]
 
 
-class PathTransformerForecaster(TrainedForecaster, kind="PathTransformer"):
+class PathTransformerForecaster(TrainedForecaster):
     """A trained PathTransformer with its tokenizer: forecasts one checkpoint after the other.
 
     Args:
@@ -36,6 +34,7 @@ class PathTransformerForecaster(TrainedForecaster, kind="PathTransformer"):
         settings: how it was trained, for the record: JSON that is saved with it.
     """
 
+    kind = "PathTransformer"
     layout: ParamLayout
 
     def __init__(
@@ -48,13 +47,11 @@ class PathTransformerForecaster(TrainedForecaster, kind="PathTransformer"):
         return_scale: tuple[float, float] = (0.0, 1.0),
         settings: dict[str, Any] | None = None,
     ) -> None:
-        self.tokenizer, self.model = tokenizer, model.eval()
-        self.layout, self.task, self.num_checkpoints = layout, task, num_checkpoints
-        self.return_scale = return_scale
-        self.settings = settings or {}
+        super().__init__(
+            task, layout.hidden_sizes, num_checkpoints, return_scale=return_scale, settings=settings
+        )
+        self.tokenizer, self.model, self.layout = tokenizer, model.eval(), layout
         self.min_history = tokenizer.min_history
-        self.targets, self.target = ("own",), "own"
-        self.hidden_sizes = layout.hidden_sizes
 
     @property
     def label(self) -> str:
@@ -72,16 +69,6 @@ class PathTransformerForecaster(TrainedForecaster, kind="PathTransformer"):
     def knows_returns(self) -> bool:
         """Whether it can be asked for a return."""
         return self.model.config.condition_on_return
-
-    def _optimize(
-        self,
-        params: Float[np.ndarray, "B P"],
-        layout: ParamLayout,
-        horizon: int,
-        steps: int | None,
-    ) -> Float[np.ndarray, "B P"]:
-        # one token after the other, however many steps are asked for
-        return self.forecast(params[:, None], horizon, layout=layout)
 
     @torch_threads(1)
     def _forecast(
@@ -132,20 +119,13 @@ class PathTransformerForecaster(TrainedForecaster, kind="PathTransformer"):
 
     @classmethod
     def _from_files(
-        cls, directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Array]
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Array]
     ) -> PathTransformerForecaster:
         tokenizer = make_tokenizer(**config["tokenizer"])
+        tokenizer.set_state(_with_prefix(tensors, "tokenizer."))
         model = PathTransformer(PathTransformerConfig(**config["model"]))
         arrays = _with_prefix(tensors, "model.")
-        weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        try:
-            tokenizer.set_state(_with_prefix(tensors, "tokenizer."))
-            model.load_state_dict(weights)
-        except (KeyError, RuntimeError) as error:
-            raise TiplError(
-                f"{directory / 'model.safetensors'} is not of the model in the config.json beside "
-                "it; restore both from a copy, or train the model again"
-            ) from error
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
         return cls(
             tokenizer,
             model,

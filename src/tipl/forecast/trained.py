@@ -1,0 +1,205 @@
+"""Forecasters that were trained: what they have in common, and how they are asked."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, cast
+
+from tipl.core.arrays import Array
+from tipl.errors import TiplError
+from tipl.forecast.base import Forecaster, Target
+from tipl.forecast.hub import save_model
+from tipl.policies.layout import ParamLayout, actor_layout
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
+
+__all__ = ["AnyArchitectureForecaster", "TrainedForecaster"]
+
+TrainedT = TypeVar("TrainedT", bound="TrainedForecaster")
+
+
+class TrainedForecaster(Forecaster):
+    """A forecaster that was trained, and that lives in a directory of two files.
+
+    A subclass states its `kind` and implements `_forecast`, `_config`, `_tensors` and
+    `_from_files`. An entry in `tipl.models.kinds`, which names the same kind, makes it known to
+    `Forecaster.from_pretrained`.
+
+    Args:
+        task: the environment that it was trained on.
+        hidden_sizes: of the networks that it was trained on.
+        num_checkpoints: length T of the paths that it was trained on.
+        targets: where its forecasts can lead, see `Target`; to the first one by default.
+        return_scale: mean and std of the returns that it was told in training.
+        settings: how it was trained, for the record: JSON that is saved with it.
+
+    Attributes:
+        kind: the kind of the model, in its files.
+        target: where its forecasts lead.
+        wished_return: the return that they are asked for, if any.
+    """
+
+    kind: ClassVar[str]
+    task: TaskSpec
+    num_checkpoints: int
+    settings: dict[str, Any]
+    hidden_sizes: tuple[int, ...]
+    targets: tuple[Target, ...]
+    target: Target
+    wished_return: float | None = None
+    return_scale: tuple[float, float] = (0.0, 1.0)
+
+    def __init__(
+        self,
+        task: TaskSpec,
+        hidden_sizes: Sequence[int],
+        num_checkpoints: int,
+        *,
+        targets: Sequence[Target] = ("own",),
+        return_scale: tuple[float, float] = (0.0, 1.0),
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.task, self.hidden_sizes = task, tuple(hidden_sizes)
+        self.num_checkpoints, self.return_scale = num_checkpoints, return_scale
+        self.targets, self.target = tuple(targets), targets[0]
+        self.settings = settings or {}
+
+    @classmethod
+    def from_pretrained(cls: type[TrainedT], source: str | Path) -> TrainedT:
+        """A trained model of this kind: see `Forecaster.from_pretrained`."""
+        # which refuses models of another kind, but has no way to tell the type checker
+        return cast(TrainedT, super().from_pretrained(source))
+
+    @property
+    def label(self) -> str:
+        """What it is called, whatever return it is asked for: by default its kind."""
+        return self.kind
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What tables and pictures call it: never two targets, or two wishes, in one row."""
+        if self.wished_return is None:
+            return self.label
+        return f"{self.label}, return of {self.wished_return:,.6g} wished for"
+
+    def check_policy(self, policy: Policy) -> None:
+        """Raises a TiplError unless the policy is one that it can read."""
+        if policy.task.env_id != self.task.env_id:
+            raise TiplError(
+                f"a policy for {policy.task.env_id} was given, but this model was trained on "
+                f"{self.task.env_id}; use a model of the same task"
+            )
+        super().check_policy(policy)
+
+    @property
+    def training_trials(self) -> dict[str, list[int]]:
+        """The trials that it learned from, by the digest of their dataset, as its settings say."""
+        return dict(self.settings.get("datasets", {}))
+
+    @property
+    def steps_per_checkpoint(self) -> int | None:
+        """Environment steps between the checkpoints that it learned from, if its settings say."""
+        steps: int | None = self.settings.get("steps_per_checkpoint")
+        return steps
+
+    def with_options(
+        self: TrainedT, target: Target | None = None, wished_return: float | None = None
+    ) -> TrainedT:
+        """The same forecaster, asked for something else.
+
+        Args:
+            target: one of `targets`; by default as it is.
+            wished_return: the return to ask for; by default as it is.
+
+        Raises:
+            TiplError: it was not trained for the target, or without returns.
+        """
+        other = copy.copy(self)
+        other.target = target or self.target
+        if other.target not in self.targets:
+            raise TiplError(
+                f"the target {target!r} was given, but this {self.kind} was trained for "
+                f"{', '.join(self.targets)}; use one of these, or train a model for it"
+            )
+        if wished_return is not None and not other.knows_returns:
+            raise TiplError(
+                f"a return of {wished_return} is wished for, but this model was trained without "
+                f"returns (target {other.target!r}); train one with condition_on_return=True and "
+                "ask for the target 'own'"
+            )
+        if wished_return is not None:
+            other.wished_return = wished_return
+        if not other.knows_returns:  # nor can it be asked for one that was wished for before
+            other.wished_return = None
+        return other
+
+    def all_ways(self: TrainedT) -> list[TrainedT]:
+        """The forecaster as it can be asked: for each target and, if it can, for a high return.
+
+        That is the `high_return` of its settings; without one, a standard deviation above the mean
+        of the returns that it was told.
+        """
+        ways = []
+        for target in self.targets:
+            asked = self.with_options(target=target)
+            ways.append(asked)
+            if asked.knows_returns:
+                high = self.settings.get("high_return", sum(self.return_scale))
+                ways.append(asked.with_options(wished_return=round(high, 1)))
+        return ways
+
+    @property
+    def knows_returns(self) -> bool:
+        """Whether it can be asked for a return: by default never."""
+        return False
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes `config.json` and `model.safetensors`, whole or not at all.
+
+        Raises:
+            TiplError: the directory holds something else, or cannot be written.
+        """
+        save_model(self, directory)
+
+    @abc.abstractmethod
+    def _config(self) -> dict[str, Any]:
+        """What a kind of model has in its `config.json` beside what they all have."""
+
+    @abc.abstractmethod
+    def _tensors(self) -> dict[str, Array]:
+        """All arrays of the model."""
+
+    @classmethod
+    @abc.abstractmethod
+    def _from_files(
+        cls: type[TrainedT], config: Mapping[str, Any], tensors: Mapping[str, Array]
+    ) -> TrainedT:
+        """The model whose `config.json` and `model.safetensors` have been read.
+
+        Raises:
+            KeyError, RuntimeError: the two files do not belong together.
+        """
+
+
+class AnyArchitectureForecaster(TrainedForecaster):
+    """Reads networks of any hidden sizes; without a layout, those that it was trained on."""
+
+    def _check_layout(self, layout: ParamLayout) -> None:
+        expected = actor_layout(self.task, layout.hidden_sizes)
+        if layout != expected:
+            raise TiplError(
+                f"weights laid out as {layout} were given, but {self.name} reads the actors of "
+                f"{self.task.env_id} alone: {expected}; give policies of this task, without a "
+                "critic"
+            )
+
+    def _check_size(self, size: int, layout: ParamLayout | None) -> None:
+        layout = layout or actor_layout(self.task, self.hidden_sizes)
+        if size != layout.size:
+            raise TiplError(
+                f"a history of {size} parameters was given, but networks with hidden layers of "
+                f"{layout.hidden_sizes} units have {layout.size}; give the layout of the weights"
+            )

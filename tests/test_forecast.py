@@ -107,7 +107,7 @@ def make_widening() -> Widening:
 
 @pytest.fixture(autouse=True)
 def widening_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    widening = kinds.Kind("Widening", f"{__name__}:Widening")
+    widening = kinds.Kind("Widening", Widening)
     monkeypatch.setattr(kinds, "_KINDS", [*kinds._KINDS, widening])
 
 

@@ -18,25 +18,28 @@ class Kind:
 
     title: str
     """what its files call it"""
-    forecaster: str
-    """its class, as `module:name`"""
+    forecaster: str | type[TrainedForecaster]
+    """its class, or where that stands among the models, as `module:name`"""
 
     @property
     def forecaster_class(self) -> type[TrainedForecaster]:
         """The class of its forecasters."""
+        if not isinstance(self.forecaster, str):
+            return self.forecaster
         module, _, name = self.forecaster.partition(":")
-        found: type[TrainedForecaster] = getattr(importlib.import_module(module), name)
+        home = importlib.import_module(f"tipl.models.{module}")
+        found: type[TrainedForecaster] = getattr(home, name)
         return found
 
 
 _KINDS = [
-    Kind("PathTransformer", "tipl.models.path_transformer.forecaster:PathTransformerForecaster"),
+    Kind("PathTransformer", "path_transformer.forecaster:PathTransformerForecaster"),
     Kind(
         "NeuronTransformer",
-        "tipl.models.neuron_transformer.forecaster:NeuronTransformerForecaster",
+        "neuron_transformer.forecaster:NeuronTransformerForecaster",
     ),
-    Kind("WNN", "tipl.models.nowcasters.forecaster:WNNForecaster"),
-    Kind("NiNo", "tipl.models.nowcasters.forecaster:NiNoForecaster"),
+    Kind("WNN", "nowcasters.forecaster:WNNForecaster"),
+    Kind("NiNo", "nowcasters.forecaster:NiNoForecaster"),
 ]
 
 

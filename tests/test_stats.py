@@ -141,6 +141,37 @@ def test_resampled_means_are_those_of_the_bootstrap() -> None:
     assert mean_interval(values) == pytest.approx((means[0], low, high))
 
 
+@pytest.mark.parametrize("num_trials", [2, 3, 7, 24, 33])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_intervals_are_to_the_last_bit_those_of_draws_of_their_own(
+    num_trials: int, seed: int
+) -> None:
+    values = RNG.normal(size=num_trials)
+    drawn = np.random.default_rng(seed).integers(num_trials, size=(10_000, num_trials))
+    tail = (1 - 0.95) / 2
+    for interval, statistic in (
+        (mean_interval, lambda sample: sample.mean(axis=-1)),
+        (iqm_interval, lambda sample: scipy.stats.trim_mean(sample, 0.25, axis=-1)),
+    ):
+        bounds = np.quantile(statistic(values[drawn]), [tail, 1 - tail])
+        assert interval(values, seed=seed) == (statistic(values), *bounds)
+    counts = np.array([np.bincount(row, minlength=num_trials) for row in drawn])
+    weights = resampling_weights(num_trials, seed=seed)
+    np.testing.assert_array_equal(weights[1:], counts / num_trials)
+
+
+def test_intervals_of_as_many_trials_share_their_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = RNG.normal(size=(2, 19))
+    expected = [mean_interval(first, seed=8), mean_interval(second, seed=8)]
+    ratio = ratio_interval(first, second**2, seed=8)
+    monkeypatch.setattr(np.random, "default_rng", None)
+    assert [mean_interval(first, seed=8), mean_interval(second, seed=8)] == expected
+    assert ratio_interval(first, second**2, seed=8) == ratio
+    assert resampling_weights(19, seed=8) is resampling_weights(19, seed=8)
+    with pytest.raises(ValueError, match="read-only"):  # nobody spoils them for the others
+        resampling_weights(19, seed=8)[0] = 0
+
+
 def test_a_ratio_is_of_means_and_paired() -> None:
     b = np.array([1.0, 5.0, 3.0])
     assert ratio_interval(2 * b, b) == pytest.approx((2, 2, 2))  # whatever trials are drawn

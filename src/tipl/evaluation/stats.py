@@ -14,13 +14,13 @@ trials: its interval has NaN bounds rather than a width of zero.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 from jaxtyping import Float
 
 from tipl.errors import TiplError
@@ -148,12 +148,35 @@ def resampling_weights(num_trials: int, *, seed: int = 0) -> Float[np.ndarray, "
     Args:
         num_trials: N.
         seed: of the draws.
+
+    Returns:
+        Read-only weights: the calls for as many trials and the same seed share them.
+    """
+    return _weights(num_trials, seed)
+
+
+@functools.lru_cache(maxsize=4)
+def _weights(num_trials: int, seed: int) -> npt.NDArray[np.float64]:
+    """The weights of `resampling_weights`, read-only, as all who ask for them share them."""
+    drawn = _drawn(num_trials, seed)
+    # cell r * N + n counts how often resample r has drawn trial n
+    cells = (drawn + num_trials * np.arange(RESAMPLES)[:, None]).ravel()
+    counts = np.bincount(cells, minlength=drawn.size).reshape(drawn.shape)
+    weights = np.concatenate([np.ones((1, num_trials)), counts]) / num_trials
+    weights.flags.writeable = False
+    return weights
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(num_trials: int, seed: int) -> npt.NDArray[np.int64]:
+    """Numbers of the trials in each resample, `[R, N]`; read-only: a report's intervals share them.
+
+    To draw them takes longer than an interval's other arithmetic, and the intervals of a report are
+    of equally many trials.
     """
     drawn = np.random.default_rng(seed).integers(num_trials, size=(RESAMPLES, num_trials))
-    rows = np.repeat(np.arange(RESAMPLES), num_trials)
-    counts = np.zeros((RESAMPLES, num_trials))
-    np.add.at(counts, (rows, drawn.ravel()), 1.0)
-    return np.concatenate([np.ones((1, num_trials)), counts]) / num_trials
+    drawn.flags.writeable = False
+    return drawn
 
 
 def first_reached(
@@ -192,9 +215,8 @@ def _bootstrap(values: npt.NDArray[np.float64], statistic: _Statistic, seed: int
     value = float(statistic(values))
     if len(values) == 1:
         return Interval(value, float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(values), size=(RESAMPLES, len(values)))  # [R, N] trial indices
-    low, high = np.quantile(statistic(values[drawn]), [_TAIL, 1 - _TAIL])
+    resampled = statistic(values[_drawn(len(values), seed)])  # [R, N] -> [R]
+    low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL])
     return Interval(value, float(low), float(high))
 
 
@@ -203,7 +225,10 @@ def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _interquartile_mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(scipy.stats.trim_mean(values, 0.25, axis=-1))
+    count = values.shape[-1]
+    cut = count // 4  # of each end
+    parted = np.partition(values, (cut, count - cut - 1), axis=-1)
+    return np.asarray(parted[..., cut : count - cut].mean(axis=-1))
 
 
 def _per_trial(values: TrialValues) -> npt.NDArray[np.float64]:

@@ -21,7 +21,7 @@ import pytest
 
 from path_data import make_dataset, part_files
 from tipl import __version__
-from tipl.cli import COMMANDS, main
+from tipl.cli import COMMANDS, given_command, main
 from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
@@ -491,7 +491,7 @@ def test_an_interruption_exits_with_130(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    module = importlib.import_module("tipl.cli.paths_verify")
+    module = importlib.import_module("tipl.cli.paths")
     monkeypatch.setattr(module, "verify", interrupted)
     assert tipl("paths verify paths") == Outcome(130, "", "tipl: interrupted\n")
 
@@ -569,3 +569,16 @@ def test_a_reader_that_has_gone(unbuffered: str) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+# --- starting up -----------------------------------------------------------------------------
+
+
+def test_the_command_as_it_was_given_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    module = importlib.import_module("tipl.cli.paths")
+    monkeypatch.setattr(module, "verify", lambda _: given.append(given_command()) or [])
+    assert tipl("paths verify somewhere").code == 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["paths", "verify", "some where"])  # not what this process was started with
+    assert given == ["tipl paths verify somewhere", "tipl paths verify 'some where'"]

@@ -1,25 +1,23 @@
 """The command line: `tipl COMMAND ...`; each command is a function in a module of its own.
 
-A command's module is imported when it is called, so that `tipl --help` need not wait for the
-libraries that only some commands use.
+A command's module is imported when it is called, and at its top are only what its options need:
+the libraries that do the work are imported in the function, after the options have been read. So
+`tipl COMMAND --help` waits for none of them.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
-
-import tyro
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from contextvars import ContextVar
 
 from tipl import __version__
 from tipl.errors import TiplError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "MODULES", "given_command", "main"]
 
 COMMANDS = {
     "demo": "do everything below on InvertedPendulum-v4, and write a report",
@@ -37,7 +35,12 @@ COMMANDS = {
     "benchmark": "test the paper's claims on a task, beside all rivals",
     "accelerate": "train by PPO with jumps to forecasts, beside PPO alone and rivals",
 }
-"""What each command does; `paths show` is the function `paths_show` in `tipl.cli.paths_show`."""
+"""What each command does; `paths show` is the function `paths_show` in `tipl.cli.paths`."""
+
+MODULES = {"film": "evaluate"}
+"""The module in `tipl.cli` of each command that is not in the one of its own first word."""
+
+_given: ContextVar[tuple[str, ...]] = ContextVar("_given", default=())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: the arguments; by default those of the process.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    before = _given.set(("tipl", *arguments))
     try:
-        _run(list(sys.argv[1:] if argv is None else argv))
+        _run(arguments)
         sys.stdout.flush()  # a reader that has gone is noticed here, not after us
     except TiplError as error:
         print(f"tipl: {error}", file=sys.stderr)
@@ -59,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    finally:
+        _given.reset(before)
+
+
+def given_command() -> str:
+    """The command that `main` is running, as one would type it."""
+    return shlex.join(_given.get())
 
 
 def _run(arguments: list[str]) -> None:
@@ -66,7 +78,7 @@ def _run(arguments: list[str]) -> None:
         print(f"tipl {__version__}")
         return
     if not arguments or arguments[0] in ("--help", "-h"):
-        _print_commands(Console())
+        _print_commands()
         return
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name = " ".join(arguments[:words])
@@ -77,13 +89,19 @@ def _run(arguments: list[str]) -> None:
             f"there is no command {' '.join(arguments[:2])!r}; expected one of: "
             f"{', '.join(wanted)}. `tipl COMMAND --help` explains each"
         )
-    function_name = name.replace(" ", "_")
-    module = importlib.import_module(f"tipl.cli.{function_name}")
-    function = getattr(module, function_name)
+    import tyro
+
+    module = importlib.import_module(f"tipl.cli.{MODULES.get(name, name.split()[0])}")
+    function = getattr(module, name.replace(" ", "_"))
     tyro.cli(function, prog=f"tipl {name}", args=arguments[words:])
 
 
-def _print_commands(console: Console) -> None:
+def _print_commands() -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
     console.print(
         Text.assemble(
             ("tipl", "bold"),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 from rich.console import Console
 from tyro.conf import Positional
 
+from tipl.cli import given_command
 from tipl.experiments import acceleration
 
 __all__ = ["accelerate"]
@@ -63,8 +62,9 @@ def accelerate(
         nino=nino,
         paths=paths,
     )
-    command = shlex.join(["tipl", *sys.argv[1:]])
-    found = acceleration.accelerate(config, out, fresh=fresh, threads=threads, command=command)
+    found = acceleration.accelerate(
+        config, out, fresh=fresh, threads=threads, command=given_command()
+    )
     acceleration.print_headline(found, Console())
     directory = out or Path("runs") / "accelerate" / env_id
     print(f"{directory / 'report.html'}: the report; {len(found.results)} numbers beside it")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 from tyro.conf import Positional
 
+from tipl.cli import given_command
 from tipl.experiments import benchmark as the_benchmark
 
 __all__ = ["benchmark"]
@@ -56,7 +55,8 @@ def benchmark(
         episodes=episodes,
         seed=seed,
     )
-    command = shlex.join(["tipl", *sys.argv[1:]])
-    found = the_benchmark.benchmark(config, out, fresh=fresh, threads=threads, command=command)
+    found = the_benchmark.benchmark(
+        config, out, fresh=fresh, threads=threads, command=given_command()
+    )
     directory = out or Path("runs") / "benchmark" / env_id
     print(f"{directory / 'report.html'}: the report; {len(found.results)} numbers beside it")

@@ -7,9 +7,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from tipl.cli.paths_show import print_summary
-from tipl.collection import collect as collection
-from tipl.evaluation.checkpoints import evaluate_paths
+from tipl.cli.paths import print_summary
+from tipl.collection.config import CollectConfig
 
 __all__ = ["collect"]
 
@@ -17,7 +16,7 @@ __all__ = ["collect"]
 def collect(
     env_id: Positional[str],
     /,
-    config: Annotated[collection.CollectConfig, arg(name="")],
+    config: Annotated[CollectConfig, arg(name="")],
     out: Path | None = None,
     threads: int | None = None,
     evaluation_episodes: int = 0,
@@ -39,6 +38,7 @@ def collect(
         from_sb3: run the PPO of stable-baselines3 instead, one trial after the other
     """
     if from_sb3:
+        from tipl.evaluation.checkpoints import evaluate_paths
         from tipl.integrations.sb3.collect import collect_with_sb3
 
         directory = collect_with_sb3(env_id, config, out).directory
@@ -46,6 +46,8 @@ def collect(
             evaluate_paths(directory, evaluation_episodes, every=evaluate_every, threads=threads)
         print_summary(directory)
         return
+    from tipl.collection import collect as collection
+
     paths = collection.collect(
         env_id,
         out=out,

@@ -1,21 +1,15 @@
-"""`tipl evaluate`."""
+"""`tipl evaluate` and `tipl film`: policies in their environment."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from tipl.errors import TiplError
-from tipl.evaluation import returns as evaluation
-from tipl.experiments.forecast_results import forecast_results
-from tipl.experiments.forecast_sets import ForecastSet, evaluate_command, evaluate_forecasts
-from tipl.experiments.run_report import print_headline
 from tipl.policies.policy import Policy
-from tipl.report.results import write_results
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "film"]
 
 
 def evaluate(
@@ -33,6 +27,8 @@ def evaluate(
         threads: default: one for each processor
     """
     if (target / "policy.json").exists():
+        from tipl.evaluation import returns as evaluation
+
         policy = Policy.load(target)
         print(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True))
     elif (target / "forecasts.json").exists():
@@ -45,6 +41,13 @@ def evaluate(
 
 
 def _evaluate_forecasts(directory: Path, episodes: int, seed: int, threads: int | None) -> None:
+    from rich.console import Console
+
+    from tipl.experiments.forecast_results import forecast_results
+    from tipl.experiments.forecast_sets import ForecastSet, evaluate_command, evaluate_forecasts
+    from tipl.experiments.run_report import print_headline
+    from tipl.report.results import write_results
+
     forecasts = ForecastSet.load(directory)
     returns = evaluate_forecasts(
         directory, forecasts, episodes, seed=seed, threads=threads, progress=True
@@ -54,3 +57,35 @@ def _evaluate_forecasts(directory: Path, episodes: int, seed: int, threads: int 
     write_results(directory / "results.jsonl", results)
     print_headline(results, forecasts.paths.num_checkpoints, Console())
     print(f"All numbers: {directory / 'results.jsonl'}")
+
+
+def film(
+    policies: Positional[tuple[Path, ...]],
+    /,
+    out: Path,
+    labels: tuple[str, ...] = (),
+    seed: int = 0,
+) -> None:
+    """Film policies of one task side by side: an animated GIF, and a strip of stills.
+
+    Each acts by its mean from the same start. MuJoCo needs a renderer, and says which to install
+    if there is none.
+
+    Args:
+        policies: directories of policies (`tipl optimize`)
+        out: the GIF to write; the stills are beside it, with the ending .png
+        labels: one for each policy (default: the names of the directories)
+        seed: of the episode's start
+    """
+    from tipl.evaluation import film as films
+
+    films.check_gif_name(out)
+    labels = labels or tuple(path.resolve().name for path in policies)
+    if not policies or len(labels) != len(policies):
+        raise TiplError(
+            f"{len(policies)} policies and {len(labels)} labels were given; expected one policy "
+            "or more, and a label for each, or no labels"
+        )
+    loaded = [Policy.load(path) for path in policies]
+    gif, png = films.save_filmstrip(out, [films.film(one, seed) for one in loaded], labels)
+    print(f"{gif}: the animation; {png}: stills of it")

@@ -1,4 +1,4 @@
-"""`tipl paths show`."""
+"""`tipl paths show`, `verify`, `evaluate` and `best`: what there is to do with a dataset."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
-from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize
+from tipl.core.atomic import check_replaceable
+from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize, verify
 
-__all__ = ["paths_show", "print_summary"]
+__all__ = ["paths_best", "paths_evaluate", "paths_show", "paths_verify", "print_summary"]
 
 
 def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> None:
@@ -28,7 +29,6 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
 
 
 def _draw_learning_curves(paths: PathDataset, figure: Path) -> None:
-    # here, so that a summary need not wait for Matplotlib
     from tipl.report.plots import learning_curves, save_figure
 
     note = f"{paths.task.env_id}, {paths.num_trials} trials"
@@ -36,6 +36,74 @@ def _draw_learning_curves(paths: PathDataset, figure: Path) -> None:
     drawing = learning_curves(paths.global_step, returns, note=note)
     svg, png = save_figure(drawing, figure.parent, figure.stem)
     print(f"drew {png} and {svg}")
+
+
+def paths_verify(directory: Positional[Path], /) -> None:
+    """Check every byte of a dataset of paths, and say what is wrong and where.
+
+    Exits with status 1 if anything is wrong.
+
+    Args:
+        directory: the dataset
+    """
+    problems = verify(directory)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise SystemExit(1)
+    print(f"{directory} is intact: every byte is as it was written")
+
+
+def paths_evaluate(
+    directory: Positional[Path],
+    /,
+    episodes: int = 5,
+    every: int = 1,
+    seed: int = 0,
+    threads: int | None = None,
+) -> None:
+    """Run the checkpoints of a dataset in their environment, and store their returns in it.
+
+    Policies act by their mean, for whole episodes. Run the same command again after an
+    interruption: it goes on where it was.
+
+    Args:
+        directory: the dataset
+        episodes: episodes of each checkpoint
+        every: run checkpoints 0, EVERY, 2 EVERY, ... of each trial, and the last
+        seed: of the episodes' starts
+        threads: default: one for each processor
+    """
+    from tipl.evaluation.checkpoints import evaluate_paths
+
+    evaluate_paths(directory, episodes, every=every, seed=seed, threads=threads, progress=True)
+    print_summary(directory)
+
+
+def paths_best(
+    directory: Positional[Path], /, out: Path, held_out: float = 0.25, episodes: int = 8
+) -> None:
+    """Find the best policy among the stored ones, and save it.
+
+    The checkpoints with the highest training returns act by their mean for some episodes each.
+
+    Args:
+        directory: the dataset
+        out: directory of the policy
+        held_out: share of the trials to leave out, as in `tipl train`
+        episodes: episodes of each policy that is tried
+    """
+    from tipl.evaluation.elite import best_checkpoint
+
+    check_replaceable(out, replaces="policy.json")
+    paths = PathDataset.open(directory)
+    training = paths.split(held_out=held_out)[0] if held_out else paths
+    best = best_checkpoint(training, episodes)
+    best.policy.save(out)
+    print(
+        f"{out}: checkpoint {best.checkpoint} of trial {best.trial}, mean return "
+        f"{best.mean_return:,.1f} over {best.episodes} episodes that did not choose it"
+    )
 
 
 def print_summary(directory: Path) -> None:

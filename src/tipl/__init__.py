@@ -7,37 +7,65 @@ We Optimize Deep RL Policy Weights as Trajectory Modeling?", arXiv 2503.04074 (2
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+from tipl.core import lazy, moved
 
 __version__ = "0.1.0"
 
-_HOME_OF = {
-    "CollectConfig": "collection.config",
-    "Forecaster": "forecast",
-    "ParamLayout": "policies.layout",
-    "PathDataset": "paths",
-    "PathTransformer": "models.path_transformer.net",
-    "Policy": "policies.policy",
-    "PolicyPath": "paths",
-    "PPOConfig": "ppo.config",
-    "TemporalSVD": "paths.svd",
-    "TiplError": "errors",
-    "TrainConfig": "models.config",
-    "collect": "collection.collect",
-    "evaluate": "evaluation.returns",
-    "train": "models.train",
-}
+__all__ = [
+    "CollectConfig",
+    "Forecaster",
+    "NeuronTransformer",
+    "PPOConfig",
+    "ParamLayout",
+    "PathDataset",
+    "PathTransformer",
+    "Policy",
+    "PolicyPath",
+    "TemporalSVD",
+    "TiplError",
+    "TrainConfig",
+    "__version__",
+    "collect",
+    "evaluate",
+    "train",
+]
 
-__all__ = [*_HOME_OF, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that `import tipl` is quick and light."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'tipl' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tipl.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+if TYPE_CHECKING:
+    from tipl.collection.collect import collect
+    from tipl.collection.config import CollectConfig
+    from tipl.errors import TiplError
+    from tipl.evaluation.returns import evaluate
+    from tipl.forecast.base import Forecaster
+    from tipl.models.config import TrainConfig
+    from tipl.models.neuron_transformer.net import NeuronTransformer
+    from tipl.models.path_transformer.net import PathTransformer
+    from tipl.models.train import train
+    from tipl.paths.dataset import PathDataset, PolicyPath
+    from tipl.paths.svd import TemporalSVD
+    from tipl.policies.layout import ParamLayout
+    from tipl.policies.policy import Policy
+    from tipl.ppo.config import PPOConfig
+else:
+    # Names are imported when they are first used, so that `import tipl` is quick and light.
+    __getattr__, __dir__ = lazy.lazy_names(
+        __name__,
+        {
+            "tipl.collection.collect": "collect",
+            "tipl.collection.config": "CollectConfig",
+            "tipl.errors": "TiplError",
+            "tipl.evaluation.returns": "evaluate",
+            "tipl.forecast.base": "Forecaster",
+            "tipl.models.config": "TrainConfig",
+            "tipl.models.neuron_transformer.net": "NeuronTransformer",
+            "tipl.models.path_transformer.net": "PathTransformer",
+            "tipl.models.train": "train",
+            "tipl.paths.dataset": "PathDataset PolicyPath",
+            "tipl.paths.svd": "TemporalSVD",
+            "tipl.policies.layout": "ParamLayout",
+            "tipl.policies.policy": "Policy",
+            "tipl.ppo.config": "PPOConfig",
+        },
+    )
+    moved.install()

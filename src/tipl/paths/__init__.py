@@ -1,9 +1,10 @@
 """Policy learning paths on disk: their format, and datasets to write, read, split and check."""
 
-from tipl.paths.checks import EvaluationSummary, PathSummary, ReturnRange, summarize, verify
-from tipl.paths.dataset import PathDataset, PolicyPath, Split
-from tipl.paths.metadata import PathMetadata, read_metadata
-from tipl.paths.parts import PartRange, create_dataset, part_ranges, parts_present, write_part
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tipl.core.lazy import lazy_names
 
 __all__ = [
     "EvaluationSummary",
@@ -22,3 +23,19 @@ __all__ = [
     "verify",
     "write_part",
 ]
+
+if TYPE_CHECKING:
+    from tipl.paths.checks import EvaluationSummary, PathSummary, ReturnRange, summarize, verify
+    from tipl.paths.dataset import PathDataset, PolicyPath, Split
+    from tipl.paths.metadata import PathMetadata, read_metadata
+    from tipl.paths.parts import PartRange, create_dataset, part_ranges, parts_present, write_part
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "tipl.paths.checks": "EvaluationSummary PathSummary ReturnRange summarize verify",
+            "tipl.paths.dataset": "PathDataset PolicyPath Split",
+            "tipl.paths.metadata": "PathMetadata read_metadata",
+            "tipl.paths.parts": "PartRange create_dataset part_ranges parts_present write_part",
+        },
+    )

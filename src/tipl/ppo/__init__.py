@@ -1,1 +1,23 @@
 """PPO for N independent trials in one batched loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tipl.core.lazy import lazy_names
+
+__all__ = ["PPO", "PPOConfig", "PlugIn", "StoppedError"]
+
+if TYPE_CHECKING:
+    from tipl.ppo.config import PPOConfig
+    from tipl.ppo.plug_in import PlugIn
+    from tipl.ppo.ppo import PPO, StoppedError
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "tipl.ppo.config": "PPOConfig",
+            "tipl.ppo.plug_in": "PlugIn",
+            "tipl.ppo.ppo": "PPO StoppedError",
+        },
+    )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tipl.core.lazy import lazy_names
+
+__all__ = ["ForecastCallback", "PathRecorder"]
 
 if TYPE_CHECKING:
     from tipl.integrations.sb3.callback import ForecastCallback
     from tipl.integrations.sb3.recorder import PathRecorder
-
-__all__ = ["ForecastCallback", "PathRecorder"]
-
-_HOME_OF = {"ForecastCallback": "callback", "PathRecorder": "recorder"}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports what needs stable-baselines3 when it is asked for."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'tipl.integrations.sb3' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tipl.integrations.sb3.{_HOME_OF[name]}"), name)
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "tipl.integrations.sb3.callback": "ForecastCallback",
+            "tipl.integrations.sb3.recorder": "PathRecorder",
+        },
+    )

@@ -1,0 +1,120 @@
+"""Modules that have moved can be imported by their old names, too."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["MOVED", "MovedModules"]
+
+MOVED = {
+    "acceleration": "experiments.acceleration",
+    "actions": "policies.actions ppo.heads",
+    "adam": "ppo.adam",
+    "atomic": "core.atomic",
+    "baselines": "forecast.lines forecast.memory",
+    "behaviour": "evaluation.elite evaluation.visits",
+    "benchmark": "experiments.benchmark",
+    "collect_config": "collection.config",
+    "demo": "experiments.demo",
+    "dynamic_modes": "forecast.dynamic_modes",
+    "envs.pictures": "evaluation.pictures",
+    "extrapolation": "forecast.extrapolation forecast.lines",
+    "figure_style": "report.style",
+    "film": "evaluation.film",
+    "forecast": "models.fitted_output_layer models.path_transformer.forecaster "
+    "models.neuron_transformer.forecaster models.nowcasters.forecaster models.threads",
+    "forecast.fitted_output_layer": "models.fitted_output_layer",
+    "forecast.neuron_transformer": "models.neuron_transformer.forecaster",
+    "forecast.nowcasters": "models.nowcasters.forecaster",
+    "forecast.path_transformer": "models.path_transformer.forecaster",
+    "forecast.shipped": "forecast.hub",
+    "forecast_sets": "experiments.forecast_sets",
+    "held_out_forecasts": "experiments.forecasts",
+    "integrations.run_normaliser": "integrations.pytorch.normaliser",
+    "integrations.sb3_collection": "integrations.sb3.collect",
+    "integrations.sb3_policies": "integrations.sb3.weights",
+    "integrations.sb3_recording": "integrations.sb3.recorder",
+    "integrations.torch_agent": "integrations.pytorch.agent",
+    "integrations.torch_jumps": "integrations.pytorch.jumps",
+    "jump_config": "jumps.config",
+    "mlp": "ppo.mlp",
+    "models.neuron_transformer": "models.neuron_transformer.net",
+    "models.nowcasters": "models.nowcasters.net",
+    "models.path_transformer": "models.path_transformer.net",
+    "normalisers": "ppo.normalisers",
+    "options": "core.options",
+    "path_dimension": "paths.dimension",
+    "path_evaluation": "evaluation.checkpoints",
+    "path_trimming": "forecast.extrapolation",
+    "policy": "policies.policy policies.layout policies.frames",
+    "pptb": "jumps.pptb jumps.config",
+    "progress": "core.progress",
+    "report": "report.page",
+    "results": "report.results",
+    "return_regression": "forecast.return_regression",
+    "rivals": "experiments.rivals",
+    "rollout": "ppo.rollout",
+    "runs": "experiments.runs",
+    "stats": "evaluation.stats",
+    "storage": "core.storage",
+    "tasks": "policies.tasks",
+    "tokenizers": "paths.svd",
+    "training": "models.config models.train",
+    "variation": "collection.config collection.plan",
+}
+"""Where the contents of old modules are now, all named within tipl. Those of a module whose name a
+package has are found when the package has no such name."""
+
+
+def find(module: str, name: str) -> Any:
+    """What an old module, or a package that has one's name, had by a name.
+
+    Raises:
+        AttributeError: it had nothing of that name.
+    """
+    for home in _homes(module) if not name.startswith("__") else []:
+        found = importlib.import_module(home)
+        if hasattr(found, name):
+            return getattr(found, name)
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def _homes(module: str) -> list[str]:
+    return [f"tipl.{home}" for home in MOVED.get(module.removeprefix("tipl."), "").split()]
+
+
+class MovedModules:
+    """Finds modules under their old names, where `import` finds nothing else.
+
+    A module that has moved is empty until a name is asked for: then its new homes are imported.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The module of that name, if there was one; called by `import`."""
+        package, _, module = name.partition(".")
+        if package != "tipl" or module not in MOVED:
+            return None
+        # It may have had modules that moved, too. Finders need not be of a class of importlib.abc,
+        # which takes longer to import than all of this.
+        return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leaves it to `import` to make an empty module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Lets the module find its names in its new homes."""
+        module.__doc__ = f"Now {' and '.join(_homes(module.__name__))}."
+        vars(module)["__getattr__"] = functools.partial(find, module.__name__)
+
+
+def install() -> None:
+    """Makes `import` find what has moved; done by `import tipl`."""
+    sys.meta_path.append(MovedModules())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import math
@@ -20,6 +21,7 @@ from gymnasium.spaces import Box
 from torch.distributions import Normal
 
 from tipl import PPOConfig, TiplError
+from tipl.cli import COMMANDS
 from tipl.core import storage
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # scripts, not a package
@@ -28,6 +30,7 @@ measuring = importlib.import_module("measuring")
 reference = importlib.import_module("reference_returns")
 single = importlib.import_module("single_trial_ppo")
 speeds = importlib.import_module("speeds")
+startup = importlib.import_module("startup")
 
 
 # --- the single-trial loop -----------------------------------------------------------------
@@ -199,6 +202,44 @@ def test_the_command_of_a_benchmark() -> None:
         "python benchmarks/collect.py --task InvertedPendulum-v4 --trials 128 --iterations 2 "
         "--rollouts 3 --repeats 3 --scaling 1 8 --threads 2"
     )
+
+
+# --- start-up ------------------------------------------------------------------------------
+
+
+def test_a_process_that_starts_is_measured(tmp_path: Path) -> None:
+    code = "import os, pathlib; pathlib.Path('ran').write_text(os.environ['CACHE'])"
+    with contextlib.chdir(tmp_path):
+        assert startup.processor_seconds(["-c", code], os.environ | {"CACHE": "here"}) > 0
+        assert Path("ran").read_text() == "here"
+    with pytest.raises(TiplError, match="python -c 1 / 0 failed: ZeroDivisionError"):
+        startup.processor_seconds(["-c", "1 / 0"], os.environ)
+
+
+def test_start_up_is_measured_for_every_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    taken = iter([0.05, 0.3, 0.02, 2.0, 0.09, 0.4])  # two rows, three repetitions
+    folders = []
+
+    def seconds(arguments: list[str], environment: dict[str, str]) -> float:
+        folders.append(environment["NUMBA_CACHE_DIR"])
+        return next(taken)
+
+    monkeypatch.setattr(startup, "processor_seconds", seconds)
+    assert {f"tipl {name} --help" for name in COMMANDS} < startup.processes(tmp_path).keys()
+    monkeypatch.setattr(startup, "COMMANDS", {})
+    startup.main(startup.Args(repeats=3, json=tmp_path / "out.json"))
+    assert storage.read_json(tmp_path / "out.json")["rows"] == [
+        {"what": "import tipl", "seconds": 0.05, "target": 0.1},
+        {"what": "tipl.Policy.load(...).act(...)", "seconds": 0.4, "target": 1.0},
+    ]
+    assert len(set(folders)) == 3  # empty in each repetition
+    assert "missed" not in capsys.readouterr().out
+    startup.print_table([startup.Row("import tipl", 0.2, 0.1)])
+    assert "missed" in capsys.readouterr().out
+    with pytest.raises(TiplError, match="repeats is 0"):
+        startup.Args(repeats=0)
 
 
 # --- final training returns ----------------------------------------------------------------

@@ -11,9 +11,10 @@ from pathlib import Path
 from update_collection_docs import RESULTS
 
 from tipl.core.atomic import write_bytes_atomically
-from tipl.report.page import Cell, Judged, Section, Table
-from tipl.report.results import Result, format_result
+from tipl.report.page import Section
+from tipl.report.results import Result
 from tipl.report.style import save_figure
+from tipl.report.tables import Cell, Judged, Table, format_result
 
 WIDTH = 7.2
 """Of the figures, in inches."""
@@ -75,7 +76,7 @@ def write_numbers(results: Sequence[Result], task: str, command: str, path: Path
     """Every number on a line of its own, to six digits, below a line that names the columns."""
     lines = [json.dumps({"task": task, "command": command, "columns": COLUMNS})]
     for result in results:
-        row = [getattr(result, column) for column in COLUMNS]
+        row = [result.experiment_label, *(getattr(result, column) for column in COLUMNS[1:])]
         values = [float(f"{x:.6g}") if isinstance(x, float) else x for x in row]
         known = [None if isinstance(x, float) and math.isnan(x) else x for x in values]
         lines.append(json.dumps(known, ensure_ascii=False, separators=(",", ":")))

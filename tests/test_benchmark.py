@@ -134,12 +134,13 @@ def test_figures_are_saved_as_svg_and_png(made: Made) -> None:
 
 def test_results_tell_both_experiments_apart(made: Made) -> None:
     results = read_results(made.directory / "results.jsonl")
-    assert results == list(made.found.results)
-    keys = [(r.experiment, r.method, r.setting, r.metric) for r in results]
+    assert results == made.found.results
+    keys = [(r.experiment, r.initial, r.method, r.setting, r.metric) for r in results]
     assert len(set(keys)) == len(keys)
     experiments = {r.experiment for r in results}
     assert {"forecast", "optimize", "ledger", "low dimension"} <= experiments
-    assert "optimize, shared initial network" in experiments
+    assert results.where(experiment="optimize", initial="shared")
+    assert '"optimize, shared initial network"' in (made.directory / "results.jsonl").read_text()
     assert all(r.command for r in results if not r.method.startswith("forecast: "))
 
 
@@ -179,7 +180,7 @@ def test_what_is_left_out_is_left_out(made: Made, undrawn: None) -> None:
     found = benchmark(config, made.directory, progress=False)
     assert found.shared is None
     assert not found.boosted
-    assert not any("shared" in result.experiment for result in found.results)
+    assert found.results.values("initial") == [None]
 
 
 # --- the rules of the verdicts ---------------------------------------------------------------

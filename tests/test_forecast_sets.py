@@ -15,7 +15,7 @@ from tipl.errors import TiplError
 from tipl.evaluation.returns import Episodes, evaluate_stack
 from tipl.evaluation.stats import mean_interval, paired_difference_interval
 from tipl.experiments import forecast_sets
-from tipl.experiments.forecast_results import TRUE_CHECKPOINT, forecast_results, history_label
+from tipl.experiments.forecast_results import TRUE_CHECKPOINT, forecast_results
 from tipl.experiments.forecast_sets import (
     ForecastCase,
     ForecastReturns,
@@ -30,6 +30,7 @@ from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.layout import ParamLayout
+from tipl.report.results import place_label
 
 USABLE = [trial for trial in range(N) if trial != DIVERGED]
 STILL = "standing still"
@@ -469,9 +470,9 @@ def test_differences_are_paired_by_trial(forecasts: ForecastSet) -> None:
 
 
 def test_how_histories_are_named() -> None:
-    assert history_label(0, 31) == "untrained network"
-    assert history_label(15, 31) == "history 50%"
-    assert history_label(3, 31) == "history 10%"
+    assert place_label(start=0 / 30) == "untrained network"
+    assert place_label(start=15 / 30) == "history 50%"
+    assert place_label(start=3 / 30) == "history 10%"
 
 
 def test_the_files_are_of_tipl(forecasts: ForecastSet, tmp_path: Path) -> None:

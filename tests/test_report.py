@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from tipl.errors import TiplError
 from tipl.report import plots
 from tipl.report import style as figure_style
-from tipl.report.page import Report, Section, Stage, Table, pivot_table, render_report, write_report
-from tipl.report.results import Result
+from tipl.report.page import Report, Section, Stage, render_report, write_report
+from tipl.report.results import Result, Rows
+from tipl.report.tables import Pivot, Table
 
 RNG = np.random.default_rng(0)
 STEPS = np.arange(6) * 2048
@@ -57,17 +58,20 @@ DRAWINGS: dict[str, Callable[..., Figure]] = {
     ),
 }
 RESULT = Result(
-    "InvertedPendulum-v4", "forecast", "PathTransformer", "horizon 5", "episodic_return",
-    946.25, 930.0, 960.0, 32, 10, "tipl evaluate runs/demo",
+    "InvertedPendulum-v4", "forecast", "PathTransformer", "episodic_return",
+    946.25, 930.0, 960.0, 32, 10, "tipl evaluate runs/demo", horizon=5,
 )  # fmt: skip
 
 
 def example_report(text: str = "A report") -> Report:
-    hostile = Result(text, text, text, text, text, 1.0, float("nan"), float("nan"), 1, 1, text)
+    hostile = Result(
+        text, text, text, "episodic_return", 1.0, n_trials=1, n_episodes=1, command=text, part=text
+    )
+    headline = Pivot("episodic_return", columns=("horizon", "part"), caption=text)
     return Report(
         title=text,
         lead=[text, "And another sentence."],
-        headline=pivot_table([RESULT, hostile], caption=text),
+        headline=headline(Rows([RESULT, hostile])),
         sections=[
             Section(f"{text} {name}", text, partial(draw, note=text), DETAILS)
             for name, draw in DRAWINGS.items()

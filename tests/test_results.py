@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -14,20 +15,17 @@ from rich.console import Console
 from tipl.errors import TiplError
 from tipl.report.results import (
     Result,
-    format_bounds,
-    format_number,
-    format_result,
-    pivot,
+    Rows,
+    place_label,
     read_results,
-    results_table,
     write_results,
 )
+from tipl.report.tables import Pivot, format_bounds, format_number, format_result, results_table
 
 RESULT = Result(
     task="InvertedPendulum-v4",
     experiment="forecast",
     method="PathTransformer",
-    setting="history 50%, horizon 5",
     metric="episodic_return",
     value=946.25,
     low=930.125,
@@ -35,13 +33,15 @@ RESULT = Result(
     n_trials=32,
     n_episodes=10,
     command="tipl evaluate runs/demo --episodes 10",
+    start=0.5,
+    horizon=5,
 )
 
 
 def test_results_round_trip(tmp_path: Path) -> None:
     results = [RESULT, replace(RESULT, method='a "quoted"\nβ\u2028 name \x85', value=0.1 + 0.2)]
     write_results(tmp_path / "results.jsonl", results)
-    assert read_results(tmp_path / "results.jsonl") == results
+    assert list(read_results(tmp_path / "results.jsonl")) == results
 
 
 def test_each_line_is_one_result_as_json(tmp_path: Path) -> None:
@@ -131,24 +131,127 @@ def test_a_lone_number_has_three_digits() -> None:
     assert [format_number(number) for number in numbers] == ["0.00", "0.123", "61,440", "−12.3"]
 
 
+OTHER = replace(RESULT, method="standing still", horizon=50)
+ROWS = Rows([RESULT, replace(RESULT, horizon=50), OTHER, replace(RESULT, metric="weight_error")])
+
+
+def test_rows_are_found_by_their_columns() -> None:
+    assert list(ROWS.where(horizon=50)) == [ROWS[1], OTHER]
+    assert list(ROWS.where(metric="episodic_return", horizon={5, 7})) == [RESULT]
+    assert ROWS.where(metric=["weight_error"], start=0.5) == ROWS[3:]
+    assert ROWS.find(metric="weight_error", horizon=50) is None
+    assert ROWS.one(metric="weight_error") is ROWS[3]
+    assert ROWS.values("horizon") == [5, 50]
+    assert len(ROWS.where(uses=None)) == 4
+
+
+def test_what_cannot_be_found_says_why() -> None:
+    with pytest.raises(TiplError, match=r"3 results have {'metric': 'episodic_return'}.* more col"):
+        ROWS.find(metric="episodic_return")
+    with pytest.raises(TiplError, match=r"of 4 results, none has .*'horizon': 6"):
+        ROWS.one(horizon=6)
+    with pytest.raises(TiplError, match="no column 'setting'; they have task, experiment"):
+        ROWS.where(setting="history 50%")
+    with pytest.raises(TiplError, match="no column 'setting'"):
+        ROWS.pivot("method", "setting")
+
+
 def test_pivot_keeps_order_and_gaps() -> None:
-    later = replace(RESULT, setting="horizon 50")
-    other = replace(later, method="standing still")
-    settings, rows = pivot([RESULT, later, other])
-    assert settings == [RESULT.setting, "horizon 50"]
-    assert rows == {"PathTransformer": [RESULT, later], "standing still": [None, other]}
+    grid = ROWS[:3].pivot("method", ("start", "horizon"))
+    assert grid.column_labels() == ["history 50%, horizon 5", "history 50%, horizon 50"]
+    assert grid.row_labels() == ["PathTransformer", "standing still"]
+    assert [grid.row(row) for row in grid.rows] == [[RESULT, ROWS[1]], [None, OTHER]]
 
 
 def test_pivot_refuses_two_results_in_one_cell() -> None:
     with pytest.raises(TiplError, match="choose one task, experiment and metric"):
-        pivot([RESULT, replace(RESULT, metric="weight_error")])
+        ROWS.pivot("method", ("start", "horizon"))
+
+
+def test_a_table_has_a_column_a_place_or_a_metric() -> None:
+    table = Pivot("episodic_return", order=["standing still"], where={"horizon": 50})(ROWS)
+    assert table.columns == ["method", "history 50%, horizon 50"]
+    assert table.rows == [["standing still", OTHER], ["PathTransformer", ROWS[1]]]
+    metrics = {"weight_error": "error", "episodic_return": "return"}
+    rows = Rows([replace(RESULT, architecture="64-64"), replace(OTHER, metric="weight_error")])
+    table = Pivot(metrics, ("method", "architecture"), headings={"architecture": "layers"})(rows)
+    assert table.columns == ["method", "layers", "error", "return"]
+    assert table.rows[0] == ["PathTransformer", "64\N{NON-BREAKING HYPHEN}64", None, rows[0]]
+    assert table.rows[1] == ["standing still", "", rows[1], None]
 
 
 def test_the_terminal_shows_values_intervals_and_hostile_names() -> None:
-    hostile = replace(RESULT, method="[bold]name[/bold]", setting="[red]")
-    table = results_table([RESULT, hostile], title="Returns [mean]")
+    hostile = replace(RESULT, method="[bold]name[/bold]", start=None, horizon=None, part="[red]")
+    pivot = Pivot("episodic_return", columns=("start", "horizon", "part"), caption="Returns [mean]")
     console = Console(width=80, color_system=None)
     with console.capture() as capture:
-        console.print(table)
+        console.print(results_table(pivot(Rows([RESULT, hostile]))))
     for text in ("Returns [mean]", "946", "[930, 960]", "[bold]name[/bold]", "[red]"):
         assert text in capture.get()
+
+
+# --- the place of a number, and the files in which only its setting says it -----------------------
+
+PLACES: list[tuple[dict[str, Any], str]] = [
+    ({"start": 0.0, "horizon": 30}, "untrained network, horizon 30"),
+    ({"start": 0.25, "horizon": 5}, "history 25%, horizon 5"),
+    ({"env_steps": 0}, "start"),
+    ({"env_steps": 61_440}, "end (61,440 steps)"),
+    ({"training_trials": 96}, "96 training trials"),
+    ({"share": 0.75}, "75% of PPO's improvement"),
+    ({"part": "whole stage"}, "whole stage"),
+    ({"part": "layer 1 (inputs)", "center": "raw weights"}, "layer 1 (inputs), raw weights"),
+    ({"architecture": "64-48", "uses": 1.0}, "64-48, 1 use"),
+    ({"architecture": "64-48", "uses": 1000.0}, "64-48, 1,000 uses"),
+    ({"architecture": "64", "uses": math.inf}, "64, infinitely many uses"),
+    ({"architecture": "8-8", "beside": "RELEX, gated"}, "8-8, less RELEX, gated"),
+    ({"start": 0.5, "world": "heavy"}, "history 50%, world heavy"),
+    ({"part": "a, b, c, d"}, "a, b, c, d"),
+    ({}, ""),
+]
+
+
+@pytest.mark.parametrize(("place", "setting"), PLACES)
+def test_a_setting_is_its_place_in_words_and_is_read_back(
+    place: dict[str, Any], setting: str, tmp_path: Path
+) -> None:
+    result = Result("task", "experiment", "method", "metric", 1.0, 0.5, 2.0, 3, 4, "tipl", **place)
+    assert result.setting == place_label(**place) == setting
+    write_results(tmp_path / "new.jsonl", [result])
+    assert list(read_results(tmp_path / "new.jsonl")) == [result]
+    line = json.loads((tmp_path / "new.jsonl").read_text())
+    old = {name: line[name] for name in list(line)[:11]}  # as files of before have it
+    assert old["setting"] == setting
+    (tmp_path / "old.jsonl").write_text(json.dumps(old) + "\n")
+    assert list(read_results(tmp_path / "old.jsonl")) == [result]
+
+
+def test_an_exact_start_is_kept_beside_its_label(tmp_path: Path) -> None:
+    results = [replace(RESULT, start=n / 29) for n in range(30)]
+    write_results(tmp_path / "results.jsonl", results)
+    assert list(read_results(tmp_path / "results.jsonl")) == results
+    assert results[1].setting == "history 3%, horizon 5"
+
+
+def test_trials_of_one_network_are_told_apart_as_they_always_were(tmp_path: Path) -> None:
+    shared = replace(RESULT, initial="shared")
+    write_results(tmp_path / "results.jsonl", [RESULT, shared])
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [line["experiment"] for line in lines] == [
+        "forecast",
+        "forecast, shared initial network",
+    ]
+    assert list(read_results(tmp_path / "results.jsonl")) == [RESULT, shared]
+
+
+@pytest.mark.parametrize("name", ["accelerate-InvertedPendulum-v4", "benchmark-HalfCheetah-v4"])
+def test_the_numbers_of_the_documentation_can_be_read(name: str) -> None:
+    path = Path(__file__).parents[1] / "docs" / "results" / f"{name}.jsonl"
+    header, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    found = read_results(path)
+    assert len(found) == len(lines)
+    for result, line in zip(found, lines, strict=True):
+        old = dict(zip(header["columns"], line, strict=True))
+        shared = ", shared initial network" if result.initial else ""
+        assert (result.experiment + shared, result.setting) == (old["experiment"], old["setting"])
+    assert found.values("task") == [header["task"]]

@@ -28,7 +28,7 @@ from tipl.models.config import TrainConfig
 from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
-from tipl.report.results import Result
+from tipl.report.results import Rows
 
 __all__ = ["DemoConfig", "demo"]
 
@@ -90,7 +90,7 @@ def demo(
     fresh: bool = False,
     threads: int | None = None,
     progress: bool = True,
-) -> list[Result]:
+) -> Rows:
     """Runs the whole main job and writes `report.html` and `results.jsonl`.
 
     Args:

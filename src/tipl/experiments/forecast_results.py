@@ -16,25 +16,16 @@ from tipl.evaluation.stats import (
 )
 from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
 from tipl.forecast.lines import StandingStill
-from tipl.report.results import Result
+from tipl.report.results import Result, Rows
 
-__all__ = ["TRUE_CHECKPOINT", "forecast_results", "history_label"]
+__all__ = ["TRUE_CHECKPOINT", "forecast_results"]
 
 
 TRUE_CHECKPOINT = "true later checkpoint"
 """The method that PPO's own checkpoints stand for, beside forecasts of them."""
 
 
-def history_label(start: int, num_checkpoints: int) -> str:
-    """How tables name a history that ends at checkpoint `start`."""
-    if start == 0:
-        return "untrained network"
-    return f"history {start / (num_checkpoints - 1):.0%}"
-
-
-def forecast_results(
-    forecasts: ForecastSet, returns: ForecastReturns, command: str
-) -> list[Result]:
+def forecast_results(forecasts: ForecastSet, returns: ForecastReturns, command: str) -> Rows:
     """One row for each case and metric, and for the true checkpoint beside each case.
 
     Histories of checkpoint 0 alone are the experiment `optimize`, longer ones `forecast`. The
@@ -62,10 +53,6 @@ def forecast_results(
                 task=forecasts.paths.task.env_id,
                 experiment="forecast" if case.start else "optimize",
                 method=method,
-                setting=(
-                    f"{history_label(case.start, forecasts.paths.num_checkpoints)}, "
-                    f"horizon {case.horizon}"
-                ),
                 metric=metric,
                 value=interval.value,
                 low=interval.low,
@@ -73,6 +60,8 @@ def forecast_results(
                 n_trials=n_trials,
                 n_episodes=runs,
                 command=command,
+                start=case.start / (forecasts.paths.num_checkpoints - 1),
+                horizon=case.horizon,
             )
         )
 
@@ -95,7 +84,7 @@ def forecast_results(
             for metric, known in distances.items():
                 if known is not None:
                     add(case, case.method, metric, mean_interval(known[f].astype(np.float64)), 0)
-    return rows
+    return Rows(rows)
 
 
 def _return_intervals(method: str, reached: Array, still: Array) -> dict[str, Interval]:

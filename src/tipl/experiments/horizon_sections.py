@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tipl.core.arrays import Array
-from tipl.experiments.forecast_results import TRUE_CHECKPOINT, history_label
+from tipl.experiments.forecast_results import TRUE_CHECKPOINT
 from tipl.experiments.runs import Run
 from tipl.forecast.dynamic_modes import DynamicModeDecomposition
 from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting
@@ -18,7 +18,9 @@ from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacemen
 from tipl.forecast.return_regression import PartialLeastSquares
 from tipl.models.fitted_output_layer import FittedOutputLayer
 from tipl.report import plots
-from tipl.report.page import Section, Table, pivot_table
+from tipl.report.page import Section
+from tipl.report.results import place_label
+from tipl.report.tables import Pivot, Table
 
 __all__ = ["optimized_by_horizon", "returns_by_horizon", "weight_errors_by_horizon"]
 
@@ -27,38 +29,28 @@ def _panels(
     run: Run, metric: str, methods: Sequence[str], starts: Sequence[int]
 ) -> tuple[Array, dict[str, Any]]:
     """Horizons, and for each history and method the rows `value, low, high` of a metric."""
-    cases, length = run.forecasts.cases, run.paths.num_checkpoints
+    cases, end = run.forecasts.cases, run.paths.num_checkpoints - 1
     horizons = sorted({case.horizon for case in cases if case.start in starts})
-    found = {(r.method, r.setting): r for r in run.results if r.metric == metric}
     panels: dict[str, dict[str, Array]] = {}
     for start in starts:
-        history = history_label(start, length)
+        found = run.results.where(metric=metric, start=start / end)
         lines: dict[str, Array] = {}
         for method in methods:
-            rows = [found.get((method, f"{history}, horizon {h}")) for h in horizons]
+            rows = [found.find(method=method, horizon=horizon) for horizon in horizons]
             if any(rows):
                 lines[method] = np.array(
                     [(r.value, r.low, r.high) if r else (np.nan,) * 3 for r in rows]
                 )
+        history = place_label(start=start / end)
         panels[f"{history} of the path" if start else history] = lines
     return np.array(horizons), panels
 
 
 def _panel_values(run: Run, metric: str, methods: Sequence[str], starts: Sequence[int]) -> Table:
     """The values of such panels, a row a method and a column a history and horizon."""
-    length = run.paths.num_checkpoints
-    settings = [
-        f"{history_label(start, length)}, horizon {horizon}"
-        for start in starts
-        for horizon in sorted({c.horizon for c in run.forecasts.cases if c.start == start})
-    ]
-    chosen = [
-        r
-        for r in run.results
-        if r.metric == metric and r.setting in settings and r.method in methods
-    ]
-    chosen.sort(key=lambda result: settings.index(result.setting))
-    return pivot_table(chosen, caption="Mean and 95% interval")
+    end = run.paths.num_checkpoints - 1
+    where = {"method": methods, "start": [start / end for start in starts]}
+    return Pivot(metric, where=where)(run.results)
 
 
 TABLES_ONLY = (

@@ -35,14 +35,14 @@ def dimension_results(
     """
     results = []
     for part in measured:
-        for setting, metric, values in _numbers(part):
+        for center, metric, values in _numbers(part):
             known = np.asarray(values, np.float64)[np.isfinite(values)]
             if len(known):
                 value, low, high = _interval(known)
                 results.append(
                     Result(
-                        task, "low dimension", part.method, setting, metric, value, low, high,
-                        len(known), 0, command,
+                        task, "low dimension", part.method, metric, value, low, high, len(known),
+                        0, command, part=part.part, center=center,
                     )
                 )  # fmt: skip
     return results
@@ -54,15 +54,15 @@ def _interval(known: Array) -> Interval:
     return mean_interval(known)
 
 
-def _numbers(part: PathDimension) -> Iterator[tuple[str, str, Array]]:
-    """Setting, metric and the trials' values `[N]`."""
+def _numbers(part: PathDimension) -> Iterator[tuple[str | None, str, Array]]:
+    """Centre, metric and the trials' values `[N]`."""
     for center, name in CENTERS.items():
-        spectrum, setting = part.spectra[center], f"{part.part}, {name}"
-        yield from ((setting, f"D({beta})", spectrum.dimension(beta)) for beta in BETAS)
+        spectrum = part.spectra[center]
+        yield from ((name, f"D({beta})", spectrum.dimension(beta)) for beta in BETAS)
         for metric in ("monotonicity", "half_waves", "harmonic_share"):
             for k, values in enumerate(getattr(spectrum, metric).T, 1):
-                yield setting, f"{metric}_{k}", values
-    yield part.part, "detour_ratio", part.detour_ratio
-    yield part.part, "parameter_detour_ratio", part.parameter_detour
+                yield name, f"{metric}_{k}", values
+    yield None, "detour_ratio", part.detour_ratio
+    yield None, "parameter_detour_ratio", part.parameter_detour
     for share in REPORTED_SHARES:
-        yield part.part, f"activity_top_{share:.0%}", part.activity_of(share)
+        yield None, f"activity_top_{share:.0%}", part.activity_of(share)

@@ -27,8 +27,8 @@ from tipl.paths.dimension import (
     measure_dataset,
 )
 from tipl.report import path_dimension_plots as plots
-from tipl.report.page import Section, Table
-from tipl.report.results import format_number
+from tipl.report.page import Section
+from tipl.report.tables import Table, format_number
 
 __all__ = [
     "activity_section",

@@ -15,7 +15,8 @@ from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import PolicyPath
 from tipl.paths.svd import TemporalSVD, information, information_dimension, singular_vectors
 from tipl.report import plots
-from tipl.report.page import Section, Table
+from tipl.report.page import Section
+from tipl.report.tables import Table
 
 __all__ = [
     "forecast_coordinates",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,16 +12,16 @@ from rich.console import Console
 from tipl.errors import TiplError
 from tipl.experiments import horizon_sections
 from tipl.experiments import report_sections as sections
-from tipl.experiments.forecast_results import history_label
 from tipl.experiments.runs import Run, load_run
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
-from tipl.report.page import Report, pivot_table, write_report
-from tipl.report.results import Result, results_table, write_results
+from tipl.report.page import Report, write_report
+from tipl.report.results import Result, Rows, write_results
+from tipl.report.tables import Pivot, results_table
 
 __all__ = ["headline_results", "print_headline", "report_run", "run_report", "shown_versions"]
 
 
-def report_run(directory: str | Path) -> list[Result]:
+def report_run(directory: str | Path) -> Rows:
     """Writes `results.jsonl` and `report.html` of a run; returns the results.
 
     Raises:
@@ -32,31 +31,32 @@ def report_run(directory: str | Path) -> list[Result]:
     run = load_run(directory)
     write_results(directory / "results.jsonl", run.results)
     write_report(run_report(run), directory / "report.html")
-    return list(run.results)
+    return run.results
 
 
-def headline_results(results: Sequence[Result], num_checkpoints: int) -> list[Result]:
+def headline_results(results: Rows, num_checkpoints: int) -> Rows:
     """The returns that come first: one step and all steps ahead, from short and long histories."""
     end = num_checkpoints - 1
-    settings = [
-        f"{history_label(start, num_checkpoints)}, horizon {horizon}"
+    returns = results.where(metric="episodic_return", experiment=["forecast", "optimize"])
+    return Rows(
+        result
         for start in (round(0.5 * end), round(0.25 * end), 0)
         for horizon in (1, end - start)
         if start or horizon > 1
-    ]
-    chosen = [r for r in results if r.metric == "episodic_return" and r.setting in settings]
-    return sorted(chosen, key=lambda result: settings.index(result.setting))
+        for result in returns.where(start=start / end, horizon=horizon)
+    )
 
 
-def print_headline(results: Sequence[Result], num_checkpoints: int, console: Console) -> None:
+def print_headline(results: Rows, num_checkpoints: int, console: Console) -> None:
     """Prints the headline as two tables: forecasts from histories, and from untrained networks."""
     headline = headline_results(results, num_checkpoints)
     for experiment, title in (
         ("forecast", "Forecast from histories of held-out trials: mean episodic return"),
         ("optimize", "Optimise the untrained networks of held-out trials: mean episodic return"),
     ):
-        if rows := [result for result in headline if result.experiment == experiment]:
-            console.print(results_table(rows, title=f"{title} ({rows[0].n_trials} trials)"))
+        if rows := headline.where(experiment=experiment):
+            caption = f"{title} ({rows[0].n_trials} trials)"
+            console.print(results_table(Pivot("episodic_return", caption=caption)(rows)))
 
 
 def run_report(run: Run) -> Report:
@@ -70,14 +70,14 @@ def run_report(run: Run) -> Report:
     return Report(
         title=f"{run.paths.task.env_id}: forecasting the weights of PPO policies",
         lead=_lead(run),
-        headline=pivot_table(
-            headline_results(run.results, run.paths.num_checkpoints),
+        headline=Pivot(
+            "episodic_return",
             caption=(
                 "Mean episodic return of the forecast policies on held-out trials, with 95% "
                 "bootstrap intervals over trials. Horizons are in checkpoints of "
                 f"{run.paths.metadata.steps_per_checkpoint:,} environment steps."
             ),
-        ),
+        )(headline_results(run.results, run.paths.num_checkpoints)),
         sections=[
             sections.learning_curves(run),
             sections.svd_spectrum(run),
@@ -110,16 +110,9 @@ def shown_versions() -> dict[str, str]:
     return {"Python": platform.python_version(), **versions}
 
 
-def _value(run: Run, **wanted: str) -> Result | None:
-    for result in run.results:
-        if all(getattr(result, name) == value for name, value in wanted.items()):
-            return result
-    return None
-
-
 def _lead(run: Run) -> list[str]:
     paths, trials = run.paths, run.forecasts.paths.num_trials
-    end = _value(run, experiment="collect", method="PPO", metric="episodic_return")
+    end = run.results.find(experiment="collect", method="PPO", metric="episodic_return")
     networks = "one shared random network" if run.shared_network else "random initial networks"
     sentences = [
         f"{paths.num_trials} independent PPO trials from {networks} made "
@@ -132,10 +125,9 @@ def _lead(run: Run) -> list[str]:
             f"trials{_interval(end, ',.0f')}."
         )
     horizon = paths.num_checkpoints - 1
-    setting = f"{history_label(0, paths.num_checkpoints)}, horizon {horizon}"
     made = []
     for name in [asked.name for model in run.models for asked in model.all_ways()]:
-        reached = _value(run, method=name, metric="episodic_return", setting=setting)
+        reached = run.results.find(method=name, metric="episodic_return", start=0, horizon=horizon)
         if reached is not None:
             made.append(f"{name} {reached.value:,.0f}{_interval(reached, ',.0f')}")
     if made:

@@ -22,7 +22,7 @@ from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import PathDataset
 from tipl.paths.svd import TemporalSVD
 from tipl.report.page import Stage
-from tipl.report.results import Result
+from tipl.report.results import Result, Rows
 
 __all__ = [
     "Run",
@@ -32,6 +32,10 @@ __all__ = [
     "recorded_stages",
     "stage_results",
 ]
+
+
+FROM_START = "from its start"
+"""What the dimension of one path is measured of."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Run:
     model_names: Sequence[str]
     forecasts: ForecastSet
     returns: ForecastReturns
-    results: Sequence[Result]
+    results: Rows
     commands: Sequence[str]
     stages: Sequence[Stage]
 
@@ -113,7 +117,7 @@ def load_run(directory: str | Path) -> Run:
         [config.parent.name for config in saved],
         forecasts,
         returns,
-        results,
+        Rows(results),
         list(commands.values()) or [settings["command"]],
         recorded_stages(directory),
     )
@@ -148,20 +152,20 @@ def path_results(forecasts: ForecastSet, returns: ForecastReturns, command: str)
     paths = forecasts.paths
     n_trials, _, n_episodes = returns.checkpoints.shape
 
-    def row(method: str, setting: str, metric: str, value: Interval, episodes: int) -> Result:
+    def row(method: str, metric: str, value: Interval, episodes: int, **place: Any) -> Result:
         return Result(
-            paths.task.env_id, "collect", method, setting, metric, *value, n_trials, episodes,
-            command,
+            paths.task.env_id, "collect", method, metric, *value, n_trials, episodes, command,
+            **place,
         )  # fmt: skip
 
     first, last = returns.checkpoints[:, 0], returns.checkpoints[:, -1]
     steps = int(paths.global_step[-1])
     dimensions = [_dimensions(path.params) for path in paths]
     return [
-        row("untrained", "start", "episodic_return", mean_interval(first), n_episodes),
-        row("PPO", f"end ({steps:,} steps)", "episodic_return", mean_interval(last), n_episodes),
+        row("untrained", "episodic_return", mean_interval(first), n_episodes, env_steps=0),
+        row("PPO", "episodic_return", mean_interval(last), n_episodes, env_steps=steps),
         *(
-            row("PPO", "one path, from its start", f"D({beta})", mean_interval(values), 0)
+            row("PPO", f"D({beta})", mean_interval(values), 0, part="one path", center=FROM_START)
             for beta, values in zip((0.9, 0.99), np.array(dimensions, float).T, strict=True)
         ),
     ]
@@ -186,9 +190,8 @@ def model_results(model: TrainedForecaster, command: str) -> list[Result]:
             values |= {f"D({beta})": model.tokenizer.dimension(beta) for beta in (0.9, 0.99)}
         rows += [
             Result(
-                model.task.env_id, "train", model.with_options(target=target).name,
-                f"{trials} training trials", metric, float(value), math.nan, math.nan, trials, 0,
-                command,
+                model.task.env_id, "train", model.with_options(target=target).name, metric,
+                float(value), n_trials=trials, command=command, training_trials=trials,
             )
             for metric, value in values.items()
         ]  # fmt: skip
@@ -199,8 +202,8 @@ def stage_results(stage: dict[str, Any], paths: PathDataset) -> list[Result]:
     """Wall time and peak memory of a stage of the demo."""
     return [
         Result(
-            paths.task.env_id, "stages", stage["name"], "whole stage", metric,
-            float(stage[metric]), math.nan, math.nan, paths.num_trials, 0, stage["command"],
+            paths.task.env_id, "stages", stage["name"], metric, float(stage[metric]),
+            n_trials=paths.num_trials, command=stage["command"], part="whole stage",
         )
         for metric in ("seconds", "cpu_seconds", "peak_rss_mb")
         if metric in stage

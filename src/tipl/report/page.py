@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -20,54 +19,20 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tipl.core.atomic import write_bytes_atomically
-from tipl.errors import TiplError
-from tipl.report.results import Result, format_bounds, format_number, pivot, write_results
+from tipl.report.results import Result, write_results
 from tipl.report.style import ACCENT, MODELS, NARROW, WIDE, figure_svg, save_figure
+from tipl.report.tables import Cell, Judged, Number, Table, format_bounds, format_number
 
 __all__ = [
-    "Cell",
     "Drawing",
-    "Judged",
     "Picture",
     "Report",
     "Section",
     "Stage",
-    "Table",
-    "pivot_table",
     "render_report",
     "write_report",
 ]
 
-
-@dataclass(frozen=True)
-class Judged:
-    """A result with what it means for a statement.
-
-    Attributes:
-        result: the number.
-        holds: whether the statement holds there; None is undecided.
-        verdict: what it comes to, in words.
-    """
-
-    result: Result
-    holds: bool | None
-    verdict: str
-
-    @property
-    def mark(self) -> str:
-        """The verdict as a sign."""
-        return {True: "✓", False: "✗", None: "~"}[self.holds]
-
-    @property
-    def kind(self) -> str:
-        """The verdict as a class of the style sheet."""
-        return {True: "holds", False: "fails", None: "undecided"}[self.holds]
-
-
-Number = int | float | np.number[Any]
-Cell = str | Number | Result | Judged | None
-"""What a table holds: a `Result` is shown as "value [low, high]", with a sign before it if it is
-judged; None is an empty cell."""
 
 Drawing = Callable[..., Figure]
 """Draws a figure `width` inches wide: called as `drawing(width=...)`, for a page and for a phone.
@@ -75,27 +40,6 @@ Drawing = Callable[..., Figure]
 A `functools.partial` of a function of `tipl.report.plots` is one, for example
 `partial(plots.learning_curves, global_step, episodic_return, note="128 trials")`.
 """
-
-
-@dataclass(frozen=True)
-class Table:
-    """A captioned table; the first cell of each row is its heading.
-
-    Raises:
-        TiplError: a row has more or fewer cells than the table has columns.
-    """
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise TiplError(
-                    f"a row of {len(row)} cells was given for the table {self.caption!r} of "
-                    f"{len(self.columns)} columns; expected a cell a column (None if it is empty)"
-                )
 
 
 @dataclass(frozen=True)
@@ -181,16 +125,6 @@ class Report:
     stages: Sequence[Stage] = ()
 
 
-def pivot_table(results: Sequence[Result], *, caption: str) -> Table:
-    """Arranges results as a table with a row a method and a column a setting.
-
-    Raises:
-        TiplError: two results want the same cell.
-    """
-    settings, rows = pivot(results)
-    return Table(caption, ["method", *settings], [[name, *cells] for name, cells in rows.items()])
-
-
 def render_report(report: Report) -> str:
     """Returns the report as one HTML page."""
     drawings = [_draw(section, n) for n, section in enumerate(report.sections, 1)]
@@ -245,9 +179,12 @@ def _draw(section: Section, number: int) -> tuple[Markup, Markup] | None:
 
 
 def _raw_results(results: Sequence[Result]) -> Table:
-    columns = ["method", "experiment", "setting", "metric", "value", "low", "high"]
-    columns += ["n_trials", "n_episodes", "command"]
-    rows = [[getattr(result, column) for column in columns] for result in results]
+    columns = ["setting", "metric", "value", "low", "high", "n_trials", "n_episodes", "command"]
+    rows = [
+        [result.method, result.experiment_label, *(getattr(result, column) for column in columns)]
+        for result in results
+    ]
+    columns = ["method", "experiment", *columns]
     return Table("Every number, with its 95% interval and its command", columns, rows)
 
 

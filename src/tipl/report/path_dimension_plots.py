@@ -16,7 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
-from tipl.report.results import format_number
 from tipl.report.style import (
     GREY,
     SERIES,
@@ -27,6 +26,7 @@ from tipl.report.style import (
     panel_grid,
     styled,
 )
+from tipl.report.tables import format_number
 
 __all__ = [
     "activity_of_parameters",

@@ -20,7 +20,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 
 from tipl.errors import TiplError
-from tipl.report.results import format_number
 from tipl.report.style import (
     ACCENT,
     BLUE,
@@ -38,6 +37,7 @@ from tipl.report.style import (
     styled,
     thin_alpha,
 )
+from tipl.report.tables import format_number
 
 __all__ = [
     "NARROW",

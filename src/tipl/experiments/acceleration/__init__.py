@@ -12,11 +12,11 @@ from tipl.experiments.acceleration.config import AccelerationConfig, acceleratio
 from tipl.experiments.acceleration.job import AccelerationJob
 from tipl.experiments.acceleration.outcome import Comparison, load_comparison
 from tipl.experiments.acceleration.report import comparison_report
-from tipl.experiments.acceleration.tables import headline_results
+from tipl.experiments.acceleration.tables import terminal_headline
 from tipl.experiments.acceleration.trials import Record, write_record
 from tipl.experiments.stages import begin_commands
 from tipl.report.page import write_report_with_figures
-from tipl.report.results import results_table
+from tipl.report.tables import results_table
 
 __all__ = [
     "AccelerationConfig",
@@ -70,4 +70,4 @@ def print_headline(found: Comparison, console: Console) -> None:
     for architecture in found.architectures:
         title = f"{found.config.env_id}, layers of {architecture.name}, {architecture.num_trials} "
         title += "trials: environment steps to PPO's final mean return; return at equal steps"
-        console.print(results_table(headline_results(found, architecture), title=title))
+        console.print(results_table(terminal_headline(found, architecture, title)))

@@ -13,7 +13,7 @@ from tipl.experiments.benchmark.ledger import read_costs
 from tipl.forecast.hub import model_directory
 from tipl.paths import PathDataset
 
-__all__ = ["USES", "ModelCost", "model_cost", "shared", "uses_label"]
+__all__ = ["USES", "ModelCost", "model_cost", "shared"]
 
 USES = (1.0, 10.0, 100.0, math.inf)
 """Trainings among which data and training of a model are shared out; infinitely many: its use."""
@@ -86,10 +86,3 @@ def shared(own: Interval, unit: float, cost: float, uses: float) -> Interval:
         uses: among which it is shared; may be infinite.
     """
     return Interval(*(bound * unit + cost / uses for bound in own))
-
-
-def uses_label(uses: float) -> str:
-    """How many uses share the cost, in words."""
-    if math.isinf(uses):
-        return "infinitely many uses"
-    return f"{uses:,.0f} use{'s' * (uses != 1)}"

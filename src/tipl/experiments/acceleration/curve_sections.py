@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from tipl.experiments.acceleration.amortised import USES, ModelCost, uses_label
+from tipl.experiments.acceleration.amortised import USES, ModelCost
 from tipl.experiments.acceleration.curves import mean_curve
-from tipl.experiments.acceleration.measures import reach_metric, seconds_metric, uses_setting
+from tipl.experiments.acceleration.measures import reach_metric, seconds_metric
 from tipl.experiments.acceleration.outcome import Comparison
 from tipl.experiments.acceleration.tables import layers, numbers_table
 from tipl.experiments.acceleration.trials import Architecture
 from tipl.report.curve_plots import Curve, paired_learning_curves
-from tipl.report.page import Cell, Section, Table
+from tipl.report.page import Section
+from tipl.report.results import place_label
 from tipl.report.style import ACCENT, BLUE, GOLD, GREEN, GREY, PURPLE
+from tipl.report.tables import Cell, Table
 
 __all__ = ["amortised_return", "return_over_seconds", "return_over_steps"]
 
@@ -137,7 +139,7 @@ def _curves(architecture: Architecture) -> dict[str, Curve]:
 
 
 def _with_uses(name: str, uses: float) -> str:
-    return f"{name}, {uses_label(uses)}"
+    return f"{name}, {place_label(uses=uses)}"
 
 
 def _amortised_curves(architecture: Architecture, cost: ModelCost) -> dict[str, Curve]:
@@ -154,14 +156,12 @@ def _amortised_table(comparison: Comparison) -> Table:
     """For each architecture PPO's own steps and seconds, and those of each number of uses."""
     rows: list[list[Cell]] = []
     for a in comparison.architectures:
-        ppo, name = a.ppo.name, a.gated.name
-        own = (reach_metric(1.0), seconds_metric(1.0))
-        rows.append([ppo, layers(a), *(comparison.row(ppo, a.name, metric) for metric in own)])
+        name, own = a.gated.name, (reach_metric(1.0), seconds_metric(1.0))
+        rows.append([a.ppo.name, layers(a), *(comparison.find(a.ppo, a, metric) for metric in own)])
         for uses in USES:
-            setting = uses_setting(a, uses)
-            cells = [comparison.row(name, setting, f"{unit}_amortised") for unit in UNITS]
+            cells = [comparison.find(a.gated, a, f"{u}_amortised", uses=uses) for u in UNITS]
             rows.append([_with_uses(name, uses), layers(a), *cells])
-        paid = [comparison.row(name, a.name, f"uses_to_pay_back_{unit}") for unit in UNITS]
+        paid = [comparison.find(a.gated, a, f"uses_to_pay_back_{unit}") for unit in UNITS]
         rows.append(["uses until it has paid for itself", layers(a), *paid])
     return Table(
         "What one use takes until PPO's final mean return [95% interval over trials]; a dash: it "

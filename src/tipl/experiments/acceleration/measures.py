@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from tipl.evaluation.stats import (
     ratio_interval,
     reach_interval,
 )
-from tipl.experiments.acceleration.amortised import USES, ModelCost, shared, uses_label
+from tipl.experiments.acceleration.amortised import USES, ModelCost, shared
 from tipl.experiments.acceleration.curves import steps_to_shares
 from tipl.experiments.acceleration.trials import Architecture, Trained
 from tipl.experiments.benchmark.ledger import uses_until_paid
@@ -30,9 +31,7 @@ __all__ = [
     "architecture_rows",
     "cost_rows",
     "reach_metric",
-    "rival_setting",
     "seconds_metric",
-    "uses_setting",
 ]
 
 
@@ -58,16 +57,6 @@ def seconds_metric(share: float) -> str:
     return f"cpu_seconds_to_{100 * share:g}_percent_of_ppo"
 
 
-def rival_setting(architecture: Architecture, rival: str) -> str:
-    """The setting in which the gated method is compared with another one."""
-    return f"{architecture.name}, less {rival}"
-
-
-def uses_setting(architecture: Architecture, uses: float) -> str:
-    """The setting of what a use costs when a model's cost is shared out among some."""
-    return f"{architecture.name}, {uses_label(uses)}"
-
-
 def architecture_rows(
     architecture: Architecture, task: str, cost: ModelCost | None, command: str
 ) -> list[Result]:
@@ -80,13 +69,13 @@ def architecture_rows(
         command: of the comparison.
     """
 
-    def row(one: Trained, setting: str, metric: str, value: Interval, episodes: int) -> Result:
+    def row(one: Trained, metric: str, value: Interval, episodes: int, **place: Any) -> Result:
         return Result(
-            task, EXPERIMENT, one.name, setting, metric, *value, architecture.num_trials,
-            episodes, one.command or command,
+            task, EXPERIMENT, one.name, metric, *value, architecture.num_trials, episodes,
+            one.command or command, one.method.key, architecture=architecture.name, **place,
         )  # fmt: skip
 
-    setting, episodes, gated = architecture.name, architecture.episodes, architecture.gated
+    episodes, gated = architecture.episodes, architecture.gated
     reached = steps_to_shares(
         {one.name: one.curves for one in architecture.trained},
         architecture.ppo.name,
@@ -97,28 +86,25 @@ def architecture_rows(
     for one in architecture.trained:
         found = _returns(one, architecture)
         found |= _reach(one, architecture, reached)
-        rows += [row(one, setting, metric, value, episodes) for metric, value in found.items()]
-        rows += [row(one, setting, metric, value, 0) for metric, value in _spent(one, architecture)]
+        rows += [row(one, metric, value, episodes) for metric, value in found.items()]
+        rows += [row(one, metric, value, 0) for metric, value in _spent(one, architecture)]
         if one is not gated:
-            against = rival_setting(architecture, one.name)
             for metric, value in _differences(gated, one, architecture.end).items():
-                rows.append(row(gated, against, metric, value, episodes))
+                rows.append(row(gated, metric, value, episodes, beside=one.name))
     if cost is not None:
         own, ppo = (reach_interval(reached[one.name][:, -1]) for one in (gated, architecture.ppo))
         for uses in USES:
             for metric, value in _amortised(own, gated, cost, uses):
-                rows.append(row(gated, uses_setting(architecture, uses), metric, value, episodes))
+                rows.append(row(gated, metric, value, episodes, uses=uses))
         for metric, value in _paid(own.value, ppo.value, architecture, cost):
-            rows.append(row(gated, setting, metric, value, episodes))
+            rows.append(row(gated, metric, value, episodes))
     return rows
 
 
 def cost_rows(task: str, cost: ModelCost, command: str) -> list[Result]:
     """What data and training of the model took."""
     return [
-        Result(
-            task, EXPERIMENT, DATA_AND_TRAINING, "in all", metric, *_single(value), 0, 0, command
-        )
+        Result(task, EXPERIMENT, DATA_AND_TRAINING, metric, value, command=command, part="in all")
         for metric, value in (("env_steps", cost.env_steps), ("cpu_seconds", cost.cpu_seconds))
     ]
 

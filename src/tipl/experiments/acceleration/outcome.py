@@ -8,15 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tipl.experiments.acceleration.amortised import ModelCost
 from tipl.experiments.acceleration.config import AccelerationConfig
 from tipl.experiments.acceleration.job import best_policy_directory
 from tipl.experiments.acceleration.measures import architecture_rows, cost_rows
-from tipl.experiments.acceleration.trials import Architecture, load_architecture, load_record
+from tipl.experiments.acceleration.trials import (
+    Architecture,
+    Trained,
+    load_architecture,
+    load_record,
+)
 from tipl.experiments.runs import recorded_stages
 from tipl.report.page import Stage
-from tipl.report.results import Result
+from tipl.report.results import Result, Rows
 
 __all__ = ["Comparison", "load_comparison"]
 
@@ -38,26 +44,35 @@ class Comparison:
     command: str
     architectures: Sequence[Architecture]
     cost: ModelCost | None
-    rows: Sequence[Result]
+    rows: Rows
     stages: Sequence[Stage]
 
     @cached_property
-    def results(self) -> list[Result]:
+    def results(self) -> Rows:
         """All rows of `results.jsonl`: NaN where a goal is not reached."""
-        return [_finite(row) for row in self.rows]
+        return Rows(map(_finite, self.rows))
 
     @property
     def gated(self) -> str:
         """The method of which most is said: see `Architecture.gated`."""
         return self.architectures[0].gated.name
 
-    def row(self, method: str, setting: str, metric: str) -> Result | None:
-        """One number, if there is such a one."""
-        return self._by_key.get((method, setting, metric))
+    def find(self, one: Trained, architecture: Architecture, metric: str, **place: Any) -> Result:
+        """One number of a method in an architecture.
 
-    @cached_property
-    def _by_key(self) -> dict[tuple[str, str, str], Result]:
-        return {(row.method, row.setting, row.metric): row for row in self.rows}
+        Args:
+            one: the method.
+            architecture: where it was trained.
+            metric: what was measured.
+            **place: `beside` and `uses`, where the number has them.
+
+        Raises:
+            TiplError: there is no such number.
+        """
+        where: dict[str, Any] = {"beside": None, "uses": None} | place
+        return self.rows.one(
+            key=one.method.key, architecture=architecture.name, metric=metric, **where
+        )
 
 
 def load_comparison(directory: str | Path) -> Comparison:
@@ -86,7 +101,7 @@ def load_comparison(directory: str | Path) -> Comparison:
         for row in architecture_rows(architecture, config.env_id, cost, command)
     ]
     rows += [] if cost is None else cost_rows(config.env_id, cost, command)
-    return Comparison(config, command, architectures, cost, rows, stages)
+    return Comparison(config, command, architectures, cost, Rows(rows), stages)
 
 
 def _finite(row: Result) -> Result:

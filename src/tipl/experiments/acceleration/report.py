@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from tipl.experiments.acceleration.measures import reach_metric, rival_setting
+from tipl.experiments.acceleration.measures import reach_metric
 from tipl.experiments.acceleration.outcome import Comparison
 from tipl.experiments.acceleration.sections import comparison_sections
 from tipl.experiments.acceleration.tables import headline_table, layers
@@ -13,6 +13,7 @@ from tipl.experiments.acceleration.trials import Architecture
 from tipl.experiments.run_report import shown_versions
 from tipl.report.page import Report
 from tipl.report.results import Result
+from tipl.report.tables import format_whole, listed
 
 __all__ = ["comparison_report", "lead"]
 
@@ -49,39 +50,39 @@ def lead(comparison: Comparison) -> list[str]:
 
 
 def _of_architecture(comparison: Comparison, architecture: Architecture) -> Iterator[str]:
-    name, setting = comparison.gated, architecture.name
+    gated = architecture.gated
     if architecture.left_out:
         yield (
             f"Left out with layers of {layers(architecture)}, since they diverged under some "
             f"method: {architecture.left_out} of the trials."
         )
-    ppo = _found(comparison, architecture.ppo.name, setting, "final_return")
-    own = _found(comparison, name, setting, "final_return")
-    verdict = _verdict(_found(comparison, name, setting, "final_return_minus_ppo"))
-    returns = f"{_whole(own.value)} {_BESIDE[verdict]} PPO's {_whole(ppo.value)}"
+    ppo = comparison.find(architecture.ppo, architecture, "final_return")
+    own = comparison.find(gated, architecture, "final_return")
+    verdict = _verdict(comparison.find(gated, architecture, "final_return_minus_ppo"))
+    returns = f"{format_whole(own.value)} {_BESIDE[verdict]} PPO's {format_whole(ppo.value)}"
     yield (
-        f"Layers of {layers(architecture)}: {name} {verdict} at equal steps, with a mean return of "
-        f"{returns}; {_speed(comparison, architecture)}."
+        f"Layers of {layers(architecture)}: {gated.name} {verdict} at equal steps, with a mean "
+        f"return of {returns}; {_speed(comparison, architecture)}."
     )
     yield from _beside_rivals(comparison, architecture)
 
 
 def _speed(comparison: Comparison, architecture: Architecture) -> str:
     """How soon the gated method is where PPO ends."""
-    metric, setting = reach_metric(1.0), architecture.name
-    own = _found(comparison, comparison.gated, setting, metric)
-    ppo = _found(comparison, architecture.ppo.name, setting, metric)
+    metric, gated = reach_metric(1.0), architecture.gated
+    own = comparison.find(gated, architecture, metric)
+    ppo = comparison.find(architecture.ppo, architecture, metric)
     if math.isinf(own.value):
         return "it does not come to PPO's final mean return within PPO's steps"
-    share = _found(comparison, comparison.gated, setting, f"{metric}_relative_to_ppo")
+    share = comparison.find(gated, architecture, f"{metric}_relative_to_ppo")
     verdict = "neither faster nor slower beyond doubt"
     if share.high < 1:
         verdict = "faster"
     elif share.low > 1:
         verdict = "slower"
     return (
-        f"it comes to PPO's final mean return after {_whole(own.value)} steps, where PPO needs "
-        f"{_whole(ppo.value)}: {verdict}"
+        f"it comes to PPO's final mean return after {format_whole(own.value)} steps, where PPO "
+        f"needs {format_whole(ppo.value)}: {verdict}"
     )
 
 
@@ -90,11 +91,12 @@ def _beside_rivals(comparison: Comparison, architecture: Architecture) -> Iterat
     by_verdict: dict[str, list[str]] = {}
     for one in architecture.trained[1:]:
         if one is not architecture.gated:
-            setting = rival_setting(architecture, one.name)
-            found = _found(comparison, comparison.gated, setting, "final_return_difference")
+            found = comparison.find(
+                architecture.gated, architecture, "final_return_difference", beside=one.name
+            )
             by_verdict.setdefault(_verdict(found), []).append(f"“{one.name}”")
     parts = [
-        f"{verdict} {preposition} {_listed(by_verdict[verdict])}"
+        f"{verdict} {preposition} {listed(by_verdict[verdict])}"
         for verdict, preposition in (("wins", "against"), ("ties", "with"), ("loses", "to"))
         if verdict in by_verdict
     ]
@@ -106,22 +108,14 @@ def _of_cost(comparison: Comparison, env_steps: float) -> str:
     """After how many uses the model has paid for itself."""
     parts = []
     for architecture in comparison.architectures:
-        uses = _found(
-            comparison, comparison.gated, architecture.name, "uses_to_pay_back_env_steps"
-        ).value
+        metric = "uses_to_pay_back_env_steps"
+        uses = comparison.find(architecture.gated, architecture, metric).value
         after = f"are paid after {uses:,.0f} uses" if math.isfinite(uses) else "are never paid"
         parts.append(f"with {layers(architecture)} they {after}")
     return (
         f"Data and training of such a model take {env_steps:,.0f} environment steps: "
-        f"{_listed(parts)}."
+        f"{listed(parts)}."
     )
-
-
-def _found(comparison: Comparison, method: str, setting: str, metric: str) -> Result:
-    row = comparison.row(method, setting, metric)
-    if row is None:
-        raise KeyError(f"no {metric} of {method} in {setting}")
-    return row
 
 
 def _verdict(difference: Result) -> str:
@@ -129,12 +123,3 @@ def _verdict(difference: Result) -> str:
     if difference.low > 0:
         return "wins"
     return "loses" if difference.high < 0 else "ties"
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}".replace("-", "−")
-
-
-def _listed(words: Sequence[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last

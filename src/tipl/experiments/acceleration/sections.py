@@ -9,10 +9,11 @@ from tipl.experiments.acceleration.curve_sections import (
     return_over_seconds,
     return_over_steps,
 )
-from tipl.experiments.acceleration.measures import COUNTS, SHARES, reach_metric, rival_setting
+from tipl.experiments.acceleration.measures import COUNTS, SHARES, reach_metric
 from tipl.experiments.acceleration.outcome import Comparison
 from tipl.experiments.acceleration.tables import layers, numbers_table
-from tipl.report.page import Cell, Section, Table
+from tipl.report.page import Section
+from tipl.report.tables import Cell, Table
 
 __all__ = ["comparison_sections"]
 
@@ -122,7 +123,7 @@ def _rivals(comparison: Comparison) -> Section:
         [
             f"less {rival.name}",
             layers(a),
-            *(comparison.row(name, rival_setting(a, rival.name), metric) for metric in labels),
+            *(comparison.find(a.gated, a, metric, beside=rival.name) for metric in labels),
         ]
         for a in comparison.architectures
         for rival in a.trained

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tipl.evaluation.stats import Interval
 from tipl.experiments.benchmark.config import BenchmarkConfig
@@ -21,7 +22,7 @@ from tipl.experiments.runs import Run, load_run
 from tipl.paths import PathDataset
 from tipl.paths.dimension import measure_dataset
 from tipl.report.page import Section
-from tipl.report.results import Result
+from tipl.report.results import Result, Rows
 from tipl.report.style import MODELS
 
 __all__ = ["PAY_BACK_SHARE", "Benchmark", "load_benchmark", "pay_back_uses"]
@@ -56,7 +57,7 @@ class Benchmark:
     steps: Mapping[str, Sequence[Interval]]
     uses: Mapping[str, tuple[float, float]]
     findings: Sequence[Finding]
-    results: Sequence[Result]
+    results: Rows
     command: str
     dimension: Sequence[Section] = ()
     pictures: Sequence[Section] = ()
@@ -100,7 +101,7 @@ def load_benchmark(directory: Path, config: BenchmarkConfig, command: str) -> Be
         steps,
         uses,
         found,
-        results,
+        Rows(results),
         command,
         low_dimension_sections(run.paths, dimensions),
         [film_section(run, directory / "figures")],
@@ -114,8 +115,7 @@ def _model_names(run: Run) -> list[str]:
 
 
 def _of_shared(result: Result) -> Result:
-    experiment = f"{result.experiment}, shared initial network"
-    return dataclasses.replace(result, experiment=experiment)
+    return dataclasses.replace(result, initial="shared")
 
 
 def pay_back_uses(
@@ -166,22 +166,21 @@ def _ledger_results(
     task = run.paths.task.env_id
     trials, _, episodes = run.returns.checkpoints.shape
 
-    def row(method: str, setting: str, metric: str, value: Interval, made_by: str = "") -> Result:
+    def row(method: str, metric: str, value: Interval, made_by: str = "", **place: Any) -> Result:
         number, low, high = (bound if math.isfinite(bound) else math.nan for bound in value)
         return Result(
-            task, "ledger", method, setting, metric, number, low, high, trials, episodes,
-            made_by or command,
+            task, "ledger", method, metric, number, low, high, trials, episodes,
+            made_by or command, **place,
         )  # fmt: skip
 
     for cost in costs:
         for metric in ("env_steps", "cpu_seconds", "flops", "peak_rss_mb"):
             single = Interval(getattr(cost, metric), math.nan, math.nan)
-            yield row(cost.work, "in all", metric, single, cost.command)
+            yield row(cost.work, metric, single, cost.command, part="in all")
     for method, intervals in steps.items():
         for share, interval in zip(SHARES, intervals, strict=True):
-            yield row(method, f"{share:.0%} of PPO's improvement", "env_steps_to_reach", interval)
+            yield row(method, "env_steps_to_reach", interval, share=share)
     for method, values in uses.items():
-        setting = f"{PAY_BACK_SHARE:.0%} of PPO's improvement"
         for metric, value in zip(("env_steps", "cpu_seconds"), values, strict=True):
             single = Interval(value, math.nan, math.nan)
-            yield row(method, setting, f"uses_to_pay_back_{metric}", single)
+            yield row(method, f"uses_to_pay_back_{metric}", single, share=PAY_BACK_SHARE)

@@ -9,10 +9,11 @@ from tipl.experiments import report_sections as run_sections
 from tipl.experiments.benchmark import sections
 from tipl.experiments.benchmark.outcome import PAY_BACK_SHARE, Benchmark
 from tipl.experiments.benchmark.reproduction import CLAIMS, MARGIN, Finding
-from tipl.experiments.forecast_results import history_label
 from tipl.experiments.run_report import shown_versions
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
-from tipl.report.page import Report, Section, Table, pivot_table
+from tipl.report.page import Report, Section
+from tipl.report.results import Rows
+from tipl.report.tables import Pivot, Table
 
 __all__ = ["benchmark_report", "headline"]
 
@@ -23,15 +24,14 @@ HEADLINE_STARTS = (0.0, 0.1, 0.25, 0.5)
 def headline(benchmark: Benchmark) -> Table:
     """Mean return at the path's end, of every method from several histories."""
     run = benchmark.run
-    end, length = run.paths.num_checkpoints - 1, run.paths.num_checkpoints
+    end = run.paths.num_checkpoints - 1
     starts = sorted({case.start for case in run.forecasts.cases})
     chosen = dict.fromkeys(min(starts, key=lambda s: abs(s - f * end)) for f in HEADLINE_STARTS)
-    settings = [f"{history_label(start, length)}, horizon {end - start}" for start in chosen]
-    rows = [r for r in run.results if r.metric == "episodic_return" and r.setting in settings]
-    rows.sort(key=lambda result: settings.index(result.setting))
+    returns = run.results.where(metric="episodic_return")
+    at_end = [returns.where(start=start / end, horizon=end - start) for start in chosen]
     trials, _, episodes = run.returns.checkpoints.shape
-    return pivot_table(
-        rows,
+    return Pivot(
+        "episodic_return",
         caption=(
             "Mean return of the policies that are forecast for the end of PPO's training, after a "
             f"history of that part of it [95% interval over {trials} held-out trials, {episodes} "
@@ -39,7 +39,7 @@ def headline(benchmark: Benchmark) -> Table:
             "after the same number of environment steps. A checkpoint is "
             f"{run.paths.metadata.steps_per_checkpoint:,} steps."
         ),
-    )
+    )(Rows(result for results in at_end for result in results))
 
 
 def benchmark_report(benchmark: Benchmark) -> Report:

@@ -16,10 +16,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from tipl.experiments.forecast_results import TRUE_CHECKPOINT, history_label
+from tipl.experiments.forecast_results import TRUE_CHECKPOINT
 from tipl.experiments.forecast_sets import ForecastCase
 from tipl.experiments.runs import Run
-from tipl.report.results import Result
+from tipl.report.results import Result, place_label
 
 __all__ = ["CLAIMS", "INDEPENDENT", "MARGIN", "Finding", "findings"]
 
@@ -65,13 +65,12 @@ class _Results:
     """The results of a run by what they are of."""
 
     def __init__(self, run: Run) -> None:
-        self._found = {(r.method, r.setting, r.metric): r for r in run.results}
-        self._length = run.paths.num_checkpoints
+        self._rows, self._end = run.results, run.paths.num_checkpoints - 1
 
     def of(self, case: ForecastCase, metric: str, method: str | None = None) -> Result:
         """The result of a forecast, or of another method at the same place."""
-        setting = f"{history_label(case.start, self._length)}, horizon {case.horizon}"
-        return self._found[method or case.method, setting, metric]
+        place = {"start": case.start / self._end, "horizon": case.horizon}
+        return self._rows.one(method=method or case.method, metric=metric, **place)
 
 
 def findings(run: Run, models: Sequence[str]) -> list[Finding]:
@@ -84,7 +83,7 @@ def findings(run: Run, models: Sequence[str]) -> list[Finding]:
     results = _Results(run)
     experiment = "shared initial network" if run.shared_network else INDEPENDENT
     gain = float(run.returns.checkpoints[:, -1].mean() - run.returns.checkpoints[:, 0].mean())
-    length = run.paths.num_checkpoints
+    end = run.paths.num_checkpoints - 1
     found = []
     for model in models:
         cases = [case for case in run.forecasts.cases if case.method == model]
@@ -93,7 +92,7 @@ def findings(run: Run, models: Sequence[str]) -> list[Finding]:
             for test in (_fits, _does_no_harm, _optimises):
                 finding = test(results, ahead, MARGIN * gain)
                 if finding is not None:
-                    history = history_label(start, length)
+                    history = place_label(start=start / end)
                     found.append(
                         dataclasses.replace(finding, experiment=experiment, history=history)
                     )

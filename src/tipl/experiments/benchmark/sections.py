@@ -13,12 +13,21 @@ from tipl.experiments.benchmark import plots
 from tipl.experiments.benchmark.ledger import Cost
 from tipl.experiments.benchmark.reach import PPO, SHARES
 from tipl.experiments.benchmark.reproduction import INDEPENDENT, Finding
-from tipl.experiments.forecast_results import TRUE_CHECKPOINT, history_label
+from tipl.experiments.forecast_results import TRUE_CHECKPOINT
 from tipl.experiments.runs import Run
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import PathDataset
 from tipl.report.curve_plots import Curve, paired_learning_curves
-from tipl.report.page import Cell, Judged, Section, Table, pivot_table
+from tipl.report.page import Section
+from tipl.report.results import Rows
+from tipl.report.tables import (
+    Cell,
+    Judged,
+    Pivot,
+    Table,
+    format_whole_interval,
+    listed,
+)
 
 __all__ = [
     "claim_section",
@@ -61,13 +70,13 @@ def token_error_table(runs: Sequence[Run]) -> Table:
     rows: list[list[Cell]] = []
     for run in runs:
         label = ", shared initial network" if run.shared_network else ""
-        losses = {(r.method, r.metric): r for r in run.results if r.experiment == "train"}
+        losses = run.results.where(experiment="train")
         for model in run.models:
             if isinstance(model, PathTransformerForecaster):
-                found = [
-                    losses[model.name, f"{name}_loss"] for name in ("held_out", "standing_still")
+                values = [
+                    losses.one(method=model.name, metric=f"{name}_loss").value
+                    for name in ("held_out", "standing_still")
                 ]
-                values = [result.value for result in found]
                 rows.append([f"{model.name}{label}", *values, values[0] / values[1]])
     return Table(
         "Mean squared error of the next token on held-out paths: what the model is trained for",
@@ -93,14 +102,11 @@ def compared_places(run: Run) -> list[tuple[int, int]]:
 
 def metric_section(run: Run, metric: str, title: str, sentence: str) -> Section:
     """A metric of every method at the compared places."""
-    length = run.paths.num_checkpoints
-    settings = [f"{history_label(s, length)}, horizon {h}" for s, h in compared_places(run)]
-    chosen = [r for r in run.results if r.metric == metric and r.setting in settings]
-    chosen.sort(key=lambda result: settings.index(result.setting))
-    order = list(dict.fromkeys(case.method for case in run.forecasts.cases))
-    table = pivot_table(chosen, caption=title)
-    rows = sorted(table.rows, key=lambda row: [TRUE_CHECKPOINT, *order].index(str(row[0])))
-    return Section(title, sentence, table=Table(title, table.columns, rows))
+    end, measured = run.paths.num_checkpoints - 1, run.results.where(metric=metric)
+    found = [measured.where(start=s / end, horizon=h) for s, h in compared_places(run)]
+    order = [TRUE_CHECKPOINT, *dict.fromkeys(case.method for case in run.forecasts.cases)]
+    table = Pivot(metric, caption=title, order=order)
+    return Section(title, sentence, table=table(Rows(r for rows in found for r in rows)))
 
 
 def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]]) -> Section:
@@ -132,7 +138,7 @@ def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]]) -> Section:
             "Environment steps of one trial [95% interval], by share of the improvement from the "
             "untrained networks' return to that of PPO's end; a dash: not from any history tested",
             ["method", *(f"{share:.0%}" for share in SHARES)],
-            [[name, *map(_text, intervals)] for name, intervals in steps.items()],
+            [[name, *map(format_whole_interval, intervals)] for name, intervals in steps.items()],
         ),
     )
 
@@ -140,8 +146,7 @@ def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]]) -> Section:
 def _listed_starts(run: Run) -> str:
     """Environment steps of the histories from which forecasts start."""
     steps = run.paths.global_step
-    *first, last = [f"{steps[start]:,}" for start in sorted({c.start for c in run.forecasts.cases})]
-    return f"{', '.join(first)} and {last}" if first else last
+    return listed([f"{steps[s]:,}" for s in sorted({c.start for c in run.forecasts.cases})])
 
 
 def costs_section(costs: Sequence[Cost]) -> Section:
@@ -235,11 +240,15 @@ def plug_in_section(paths: PathDataset, boosted: Mapping[str, PathDataset]) -> S
     rows: list[list[Cell]] = []
     for name, values in returns.items():
         end = mean_interval(values[:, -1])
-        row: list[Cell] = [name, _text(end)]
+        row: list[Cell] = [name, format_whole_interval(end)]
         if name != PPO:
             row += [
-                _text(paired_difference_interval(values[:, -1], returns[PPO][:, -1])),
-                _text(paired_difference_interval(values.mean(axis=1), returns[PPO].mean(axis=1))),
+                format_whole_interval(
+                    paired_difference_interval(values[:, -1], returns[PPO][:, -1])
+                ),
+                format_whole_interval(
+                    paired_difference_interval(values.mean(axis=1), returns[PPO].mean(axis=1))
+                ),
             ]
         rows.append(row if name != PPO else [*row, None, None])
     trials, _, episodes = returns[PPO].shape
@@ -259,13 +268,3 @@ def plug_in_section(paths: PathDataset, boosted: Mapping[str, PathDataset]) -> S
             rows,
         ),
     )
-
-
-def _text(interval: Interval) -> str:
-    """Whole numbers with their interval; a dash is infinite."""
-    value, low, high = (
-        f"{x:,.0f}".replace("-", "−") if math.isfinite(x) else "–" for x in interval
-    )
-    if value == low == high:
-        return value
-    return f"{value} [{low}, {high}]"

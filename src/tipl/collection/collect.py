@@ -8,11 +8,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from threadpoolctl import threadpool_limits
 
-from tipl.collection.config import CollectConfig
+from tipl.collection.config import CollectConfig, CollectOptions
 from tipl.collection.groups import TrialGroup, unfinished_groups
 from tipl.collection.plan import dataset_metadata
 from tipl.core.options import config_from_options, thread_count
@@ -34,7 +34,7 @@ def collect(
     evaluation_episodes: int = 0,
     evaluate_every: int = 1,
     config: CollectConfig | None = None,
-    **options: Any,
+    **options: Unpack[CollectOptions],
 ) -> PathDataset:
     """Runs independent PPO trials and stores the path of each policy's weights.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from tyro.conf import UseAppendAction
 
@@ -15,7 +15,7 @@ from tipl.paths.metadata import Initial, Networks, Normaliser
 from tipl.policies.layout import check_hidden_sizes
 from tipl.ppo.config import PPOConfig
 
-__all__ = ["CollectConfig", "parse_ranges"]
+__all__ = ["CollectConfig", "CollectOptions", "parse_ranges"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +108,24 @@ class CollectConfig:
                 f"num_steps is {self.ppo.num_steps} with {self.ppo.num_minibatches} minibatches; "
                 "expected at least 2 steps in each, whose advantages can be normalised"
             )
+
+
+class CollectOptions(TypedDict, total=False):
+    """The fields of `CollectConfig` as options of `tipl.collect`, for type checkers."""
+
+    num_trials: int
+    total_steps: int
+    seed: int
+    hidden_sizes: tuple[int, ...]
+    initial: Initial
+    normaliser: Normaliser
+    networks: Networks
+    checkpoint_interval: int
+    trials_per_group: int | None
+    vary: tuple[str, ...]
+    ppo: PPOConfig
+    pptb: PPTBConfig
+    jumps: JumpConfig
 
 
 def parse_ranges(vary: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from tipl.errors import TiplError
@@ -14,7 +15,7 @@ Config = TypeVar("Config")
 
 
 def config_from_options(
-    kind: type[Config], config: Config | None, options: dict[str, Any], caller: str
+    kind: type[Config], config: Config | None, options: Mapping[str, Any], caller: str
 ) -> Config:
     """The configuration of a call that takes either a whole one or its fields.
 

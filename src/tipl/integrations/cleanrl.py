@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +16,7 @@ from tipl.errors import TiplError
 from tipl.integrations.pytorch.agent import agent_of_cleanrl
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, another_environment, known_task
 from tipl.integrations.pytorch.normaliser import RunNormaliser, all_wrappers, wrappers
-from tipl.jumps.config import JumpConfig
+from tipl.jumps.config import JumpConfig, JumpOptions
 
 __all__ = ["ForecastHook"]
 
@@ -64,10 +64,10 @@ class ForecastHook:
         gae_lambda: float = 0.95,
         seed: int = 0,
         config: JumpConfig | None = None,
-        **options: Any,
+        **options: Unpack[JumpOptions],
     ) -> None:
         if model is not None:
-            options = {**options, "forecaster": str(model)}
+            options["forecaster"] = str(model)
         self.config = config_from_options(JumpConfig, config, options, "ForecastHook")
         self.envs, self.gamma, self.gae_lambda, self.seed = envs, gamma, gae_lambda, seed
         self.task = known_task(self._spec)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, TypedDict
 
 from tipl.errors import TiplError
 from tipl.forecast.extrapolation import check_rank_and_boost
 
-__all__ = ["JumpConfig", "Moments", "PPTBConfig"]
+__all__ = ["JumpConfig", "JumpOptions", "Moments", "PPTBConfig"]
 
 Moments = Literal["reset", "keep"]
 """What becomes of Adam's moments at a jump."""
@@ -89,6 +89,26 @@ class JumpConfig:
                 f"horizons of {self.horizons} checkpoints were given without the gate that would "
                 "choose among them; give one, or leave the gate in"
             )
+
+
+class JumpOptions(TypedDict, total=False):
+    """The fields of `JumpConfig` as options of a hook or callback, for type checkers."""
+
+    forecaster: str | None
+    target: Literal["elite", "own"] | None
+    every: int
+    horizons: tuple[int, ...]
+    spacing: int | None
+    min_history: int | None
+    max_jumps: int | None
+    gate: bool
+    episodes: int
+    margin: float
+    budget: float
+    rollback: bool
+    moments: Moments
+    critic_epochs: int
+    min_log_std: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +18,7 @@ from tipl.integrations.pytorch.agent import agent_of_sb3
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, another_environment, known_task
 from tipl.integrations.pytorch.normaliser import RunNormaliser
 from tipl.integrations.sb3.required import sb3_required
-from tipl.jumps.config import JumpConfig
+from tipl.jumps.config import JumpConfig, JumpOptions
 
 with sb3_required("tipl.integrations.sb3.callback"):
     from stable_baselines3.common.callbacks import BaseCallback
@@ -74,11 +74,11 @@ class ForecastCallback(BaseCallback):
         seed: int = 0,
         config: JumpConfig | None = None,
         verbose: int = 0,
-        **options: Any,
+        **options: Unpack[JumpOptions],
     ) -> None:
         super().__init__(verbose)
         if model is not None:
-            options = {**options, "forecaster": str(model)}
+            options["forecaster"] = str(model)
         self.config = config_from_options(JumpConfig, config, options, "ForecastCallback")
         self.eval_env, self.seed = eval_env, seed
         self.state_file = None if state_file is None else Path(state_file)

@@ -418,7 +418,7 @@ BAD_INPUT = {
     "evaluate nan-policy": "1 of 102 parameters of the policy are NaN or infinite",
     "evaluate policies/better --episodes 0": "0 episodes were given",
     "evaluate policies/better --seed -1": "seed -1 was given",
-    "evaluate policies/better --threads 0": "0 threads",
+    "evaluate policies/better --threads 0": "threads is 0",
     "evaluate forecasts --episodes 0": "0 episodes were given",
     "evaluate running-forecasts": "normaliser='running'",
     "film policies/better --out film.png": "expected a name that ends in .gif",

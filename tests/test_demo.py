@@ -352,7 +352,7 @@ def test_a_place_that_is_taken(place: str, fresh: bool, tmp_path: Path) -> None:
         ({"total_steps": 2048}, "total_steps is 2048; expected at least 4096"),
         ({"total_steps": 100}, "total_steps is 100"),
         ({"env_id": "Pendulm-v1"}, "unknown environment id 'Pendulm-v1'"),
-        ({"threads": 0}, "0 threads"),
+        ({"threads": 0}, "threads is 0"),
     ],
 )
 def test_impossible_options_change_nothing(

@@ -300,7 +300,7 @@ def test_progress_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str])
         ({"episodes": 0}, "0 episodes were given; expected at least 1"),
         ({"episodes": -2}, "-2 episodes"),
         ({"seed": -1}, "seed -1 was given; expected 0 or more"),
-        ({"threads": 0}, "0 threads were given; expected at least 1"),
+        ({"threads": 0}, "threads is 0; expected at least 1"),
         ({"layout": ParamLayout.actor(4, 1, (5,))}, "of 26 parameters were given with a .* of 32"),
     ],
 )

@@ -15,8 +15,10 @@ from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
 from tipl.collection.plan import dataset_metadata
 from tipl.envs import make_vec
+from tipl.evaluation.returns import evaluate_stack
 from tipl.forecast.base import Forecaster
 from tipl.forecast.lines import StandingStill
+from tipl.jumps import plug_in
 from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.jumps.critics import refit_critics
 from tipl.jumps.plug_in import ForecastJumps
@@ -92,6 +94,26 @@ def test_a_gate_that_lets_nothing_through_leaves_ppo_as_it_is() -> None:
     counts = gated.plug_in.checkpoint()  # type: ignore[union-attr]
     assert (counts["jump_steps"] > 0).all()
     assert not counts["jumps"].any()
+
+
+def test_tests_of_forecasts_start_from_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def recorded(*args: Any, seed: int, **options: Any) -> Any:
+        seeds.append(seed)
+        return evaluate_stack(*args, seed=seed, **options)
+
+    monkeypatch.setattr(plug_in, "evaluate_stack", recorded)
+    ppo = learning(jumps(every=1, budget=9.0), Shifted())
+    train(ppo, ITERATIONS)
+    purposes = range(1, 6)  # of a trial's network, environment, noise, minibatches and physics
+    others = {
+        int(np.random.SeedSequence((ppo.seed, index, purpose)).generate_state(1)[0])
+        for index in range(10)
+        for purpose in purposes
+    }
+    assert len(set(seeds)) > 1
+    assert not others & set(seeds)
 
 
 def test_without_the_gate_a_bad_forecast_does_its_harm() -> None:

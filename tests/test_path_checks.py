@@ -266,7 +266,7 @@ def test_returns_of_another_evaluation_are_detected(directory: Path, tmp_path: P
     [
         (lambda data: data.update(format_version=2), "has format version 2, but this tipl reads"),
         (lambda data: data.pop("every"), "the evaluation lacks every; restore"),
-        (lambda data: data.update(episodes=0), "0 episodes were given"),
+        (lambda data: data.update(episodes=0), "episodes is 0"),
         (lambda data: data.update(every="2"), "evaluation.json: "),
         (lambda data: data.update(dataset="0"), "belongs to another dataset"),
     ],

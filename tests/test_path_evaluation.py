@@ -252,10 +252,10 @@ def test_an_evaluation_is_of_one_version(copy: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"episodes": 0}, "0 episodes were given; expected at least 1"),
-        ({"every": 0}, "every 0 was given; expected at least 1"),
-        ({"seed": -1}, "seed -1 was given; expected 0 or more"),
-        ({"threads": 0}, "0 threads were given; expected at least 1"),
+        ({"episodes": 0}, "episodes is 0; expected at least 1"),
+        ({"every": 0}, "every is 0; expected at least 1"),
+        ({"seed": -1}, "seed is -1; expected at least 0"),
+        ({"threads": 0}, "threads is 0; expected at least 1"),
     ],
 )
 def test_impossible_options(directory: Path, changes: dict[str, int], message: str) -> None:
@@ -377,10 +377,10 @@ def test_show_of_hardly_anything(directory: Path) -> None:
 
 BAD_INPUT = {
     "paths evaluate {}/missing": "missing/metadata.json",
-    "paths evaluate {} --episodes 0": "0 episodes were given",
-    "paths evaluate {} --every 0": "every 0 was given",
-    "paths evaluate {} --seed -1": "seed -1 was given",
-    "paths evaluate {} --threads 0": "0 threads",
+    "paths evaluate {} --episodes 0": "episodes is 0",
+    "paths evaluate {} --every 0": "every is 0",
+    "paths evaluate {} --seed -1": "seed is -1",
+    "paths evaluate {} --threads 0": "threads is 0",
     "paths evaluate {}": "but episodes=5, every=1, seed=0 was given",
 }
 

@@ -25,10 +25,12 @@ from probe_envs import (
     Wanderer,
 )
 from tipl.core import storage
+from tipl.core.seeds import Stream
 from tipl.envs import make_vec
+from tipl.errors import TiplError
 from tipl.policies.tasks import get_task
 from tipl.ppo.config import PPOConfig
-from tipl.ppo.ppo import MINIBATCHES, PPO
+from tipl.ppo.ppo import PPO
 from tipl.ppo.rollout import Rollout, advantages_and_returns
 
 PENDULUM = "InvertedPendulum-v4"
@@ -95,7 +97,7 @@ def naive_rollout(rollout: Rollout, n: int) -> NaiveRollout:
 
 def minibatch_orders(ppo: PPO) -> list[np.ndarray]:
     """The orders in which the next update's epochs see the steps."""
-    rng = np.random.default_rng((ppo.seed, ppo.iteration, MINIBATCHES))
+    rng = Stream.MINIBATCHES.rng(ppo.seed, ppo.iteration)
     return [rng.permutation(ppo.config.num_steps) for _ in range(ppo.config.update_epochs)]
 
 
@@ -520,3 +522,18 @@ def test_probe_action(probe: type[Probe], best: dict[float, float]) -> None:
         mean_reward = 1.0 - (actions - action) ** 2 - np.exp(2 * ppo.log_std[:, 0])
         np.testing.assert_allclose(values * ppo.reward_scaler.moments.std, mean_reward, atol=0.05)
     assert (np.exp(ppo.log_std) < 0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_steps": 0}, "num_steps is 0"),
+        ({"num_minibatches": 0}, "num_minibatches is 0; expected at least 1"),
+        ({"num_steps": 64, "num_minibatches": 64}, "64 with 64 minibatches"),
+        ({"update_epochs": 0}, "update_epochs is 0; expected at least 1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+    ],
+)
+def test_impossible_hyperparameters_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TiplError, match=message):
+        PPOConfig(**options)

@@ -250,8 +250,8 @@ def test_a_stopped_collection_ends_in_the_same_bytes(
         ({"rank": 2, "boost": -0.1}, r"a boost of -0\.1"),
         ({"rank": 2, "boost": float("nan")}, "a boost of nan"),
         ({"rank": 2, "boost": float("inf")}, "a boost of inf"),
-        ({"rank": 2, "interval": 0}, "an interval of 0 was given; expected at least 1"),
-        ({"rank": 2, "window": 1}, "a window of 1 was given"),
+        ({"rank": 2, "interval": 0}, "interval of PPTB is 0; expected at least 1"),
+        ({"rank": 2, "window": 1}, "window of PPTB is 1; expected at least 2"),
         ({"boost": 0.5}, "given boost but no rank.*give a rank"),
     ],
 )

@@ -249,7 +249,7 @@ def test_the_state_is_all_that_was_fitted(center: Center) -> None:
 @pytest.mark.parametrize("rank", [0, -1])
 @pytest.mark.parametrize("kind", [TemporalSVD, PathSVD])
 def test_a_rank_below_one_is_refused(kind: type[TemporalSVD | PathSVD], rank: int) -> None:
-    with pytest.raises(TiplError, match=f"rank of {rank} was given; expected at least 1"):
+    with pytest.raises(TiplError, match=f"rank is {rank}; expected at least 1"):
         kind(rank)
 
 

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from tipl.collection.config import CollectConfig, CollectOptions
 from tipl.collection.groups import TrialGroup, unfinished_groups
 from tipl.collection.plan import dataset_metadata
-from tipl.core.options import config_from_options, thread_count
+from tipl.core.options import at_least, config_from_options, thread_count
 from tipl.core.progress import CollectionProgress
 from tipl.errors import TiplError
 from tipl.evaluation.checkpoints import evaluate_paths
@@ -59,11 +59,8 @@ def collect(
             directory holds something else. Nothing has been written then.
     """
     available = thread_count(threads)
-    if evaluation_episodes < 0 or evaluate_every < 1:
-        raise TiplError(
-            f"evaluation_episodes is {evaluation_episodes} and evaluate_every {evaluate_every}; "
-            "expected 0 or more episodes, and every 1 or more checkpoints"
-        )
+    at_least(0, evaluation_episodes=evaluation_episodes)
+    at_least(1, evaluate_every=evaluate_every)
     config = config_from_options(CollectConfig, config, options, "collect")
     metadata = dataset_metadata(env_id, config)
     directory = Path(out) if out is not None else default_directory(env_id, config)

@@ -9,6 +9,7 @@ from typing import Annotated, TypedDict
 
 from tyro.conf import UseAppendAction
 
+from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.paths.metadata import Initial, Networks, Normaliser
@@ -64,14 +65,14 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         check_hidden_sizes(self.hidden_sizes)
-        for name in ("num_trials", "checkpoint_interval", "trials_per_group"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise TiplError(f"{name} is {value}; expected at least 1")
-        if self.seed < 0:
-            raise TiplError(f"the seed is {self.seed}; expected 0 or more")
+        at_least(
+            1,
+            num_trials=self.num_trials,
+            checkpoint_interval=self.checkpoint_interval,
+            trials_per_group=self.trials_per_group,
+        )
+        at_least(0, seed=self.seed)
         parse_ranges(self.vary)
-        self._check_ppo()
         self.pptb.check()
         self.jumps.check()
         if self.pptb.rank is not None and self.jumps.forecaster is not None:
@@ -94,19 +95,6 @@ class CollectConfig:
                 f"{self.total_steps} steps are {self.num_iterations} iterations, which "
                 f"a checkpoint_interval of {self.checkpoint_interval} does not divide; the last "
                 "weights would be lost: choose a divisor"
-            )
-
-    def _check_ppo(self) -> None:
-        for name, value in dataclasses.asdict(self.ppo).items():
-            if not math.isfinite(value):
-                raise TiplError(f"{name} is {value}; expected a finite number")
-        for name in ("num_minibatches", "update_epochs"):
-            if getattr(self.ppo, name) < 1:
-                raise TiplError(f"{name} is {getattr(self.ppo, name)}; expected at least 1")
-        if self.ppo.num_steps < 2 * self.ppo.num_minibatches:
-            raise TiplError(
-                f"num_steps is {self.ppo.num_steps} with {self.ppo.num_minibatches} minibatches; "
-                "expected at least 2 steps in each, whose advantages can be normalised"
             )
 
 

@@ -12,8 +12,7 @@ from tipl.collection.config import CollectConfig
 from tipl.collection.plan import draw_physics
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.core.atomic import remove_unfinished, unfinished_writes
-from tipl.core.locks import FileLock
+from tipl.core.atomic import FileLock, remove_unfinished, unfinished_writes
 from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.jumps.plug_in import ForecastJumps

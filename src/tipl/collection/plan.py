@@ -10,19 +10,15 @@ from typing import Any
 import numpy as np
 
 from tipl.collection.config import CollectConfig, parse_ranges
+from tipl.core.seeds import Stream
 from tipl.envs import make_task, make_vec
 from tipl.jumps.forecasters import check_fits, jump_forecaster
-from tipl.paths.metadata import PathMetadata, library_versions
+from tipl.paths.metadata import CHECKPOINTS_PER_PART, PathMetadata, library_versions
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
 __all__ = ["dataset_metadata", "draw_physics"]
-
-CHECKPOINTS_PER_PART = 8
-
-# The purpose of a trial's random numbers, beside those that `tipl.ppo` counts up to 4.
-PHYSICS = 5
 
 
 def dataset_metadata(env_id: str, config: CollectConfig) -> PathMetadata:
@@ -88,7 +84,7 @@ def draw_physics(ranges: Mapping[str, Sequence[float]], seed: int, trial: int) -
         seed: of the collection.
         trial: its number.
     """
-    rng = np.random.default_rng((seed, trial, PHYSICS))
+    rng = Stream.PHYSICS.rng(seed, trial)
     return {
         name: math.exp(rng.uniform(math.log(low), math.log(high)))
         for name, (low, high) in sorted(ranges.items())

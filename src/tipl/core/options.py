@@ -1,17 +1,51 @@
-"""Options that several Python calls take: the fields of a configuration, and threads."""
+"""What configurations and calls have in common: checks of their values, and threads."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from tipl.errors import TiplError
 
-__all__ = ["config_from_options", "thread_count"]
+__all__ = ["at_least", "config_from_options", "one_of", "thread_count"]
 
 Config = TypeVar("Config")
+
+
+def at_least(lowest: int, of: str = "", **values: Any) -> None:
+    """Checks named numbers; None, for "not given", passes.
+
+    Args:
+        lowest: that each may be.
+        of: what the names belong to, such as `"the jumps"`, where they do not say it.
+        **values: the numbers by name.
+
+    Raises:
+        TiplError: one of them is lower, or NaN.
+    """
+    for name, value in values.items():
+        if value is not None and not value >= lowest:
+            belonging = f"{name} of {of}" if of else name
+            raise TiplError(f"{belonging} is {value}; expected at least {lowest}")
+
+
+def one_of(choices: Iterable[object], **values: object) -> None:
+    """Checks named values.
+
+    Args:
+        choices: what each may be.
+        **values: the values by name.
+
+    Raises:
+        TiplError: one of them is none of the choices.
+    """
+    allowed = tuple(choices)
+    for name, value in values.items():
+        if value not in allowed:
+            known = ", ".join(map(str, allowed))
+            raise TiplError(f"{name} is {value!r}; expected one of {known}")
 
 
 def config_from_options(
@@ -47,6 +81,5 @@ def thread_count(threads: int | None) -> int:
     Raises:
         TiplError: the number is below 1.
     """
-    if threads is not None and threads < 1:
-        raise TiplError(f"{threads} threads were given; expected at least 1")
+    at_least(1, threads=threads)
     return threads or os.cpu_count() or 1

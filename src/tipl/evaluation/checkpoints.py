@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from tipl.core import storage
-from tipl.core.atomic import explained, remove_unfinished
-from tipl.core.locks import locked_directory
+from tipl.core.atomic import explained, locked_directory, remove_unfinished
 from tipl.core.options import thread_count
 from tipl.core.progress import progress_bar
 from tipl.errors import TiplError

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from tipl.core.arrays import Array
 from tipl.core.options import thread_count
 from tipl.core.progress import progress_bar
+from tipl.core.seeds import Stream
 from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.evaluation.stats import Interval, mean_interval
@@ -175,7 +176,7 @@ def _evaluate_group(
 
 def episode_seed(seed: int, episode: int) -> int:
     """The seed that the environment of an episode is reset with, for every policy."""
-    return int(np.random.SeedSequence((seed, episode)).generate_state(1)[0])
+    return Stream.EPISODES.number(seed, episode)
 
 
 def evaluate_stack(

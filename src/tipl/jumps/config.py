@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Literal, TypedDict
 
+from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.forecast.extrapolation import check_rank_and_boost
 
@@ -70,18 +71,13 @@ class JumpConfig:
                     f"jumps were given {' and '.join(given)} but no forecaster, so weights would "
                     "stay as PPO makes them; give a forecaster, such as HalfCheetah-v4 or relex"
                 )
-        least = {"every": 1, "episodes": 1, "critic_epochs": 0}
-        least |= {"spacing": 1, "max_jumps": 1, "min_history": 1}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise TiplError(f"{name} of the jumps is {value}; expected at least {lowest}")
-        for name in ("margin", "budget"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
-                raise TiplError(f"{name} of the jumps is {value}; expected 0 or more")
-        if not math.isfinite(self.min_log_std):
-            raise TiplError(f"min_log_std of the jumps is {self.min_log_std}; expected a number")
+        for name in ("every", "episodes", "spacing", "max_jumps", "min_history"):
+            at_least(1, "the jumps", **{name: getattr(self, name)})
+        for name in ("critic_epochs", "margin", "budget"):
+            at_least(0, "the jumps", **{name: getattr(self, name)})
+        for name in ("margin", "budget", "min_log_std"):
+            if not math.isfinite(getattr(self, name)):
+                raise TiplError(f"{name} of the jumps is {getattr(self, name)}; expected a number")
         if min(self.horizons, default=1) < 1:
             raise TiplError(f"horizons of {self.horizons} checkpoints were given; expected above 0")
         if not self.gate and len(self.horizons) > 1:
@@ -136,7 +132,5 @@ class PPTBConfig:
                 )
             return
         check_rank_and_boost(self.rank, self.boost)
-        if self.interval < 1:
-            raise TiplError(f"an interval of {self.interval} was given; expected at least 1")
-        if self.window < 2:
-            raise TiplError(f"a window of {self.window} was given; a path has at least 2 weights")
+        at_least(1, "PPTB", interval=self.interval)
+        at_least(2, "PPTB", window=self.window)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tipl.core.arrays import Array
+from tipl.core.seeds import Stream
 from tipl.errors import TiplError
 from tipl.evaluation.returns import Episodes, evaluate_stack
 from tipl.forecast.base import Forecaster
@@ -17,10 +18,6 @@ from tipl.ppo.ppo import PPO
 from tipl.ppo.rollout import Rollout
 
 __all__ = ["ForecastJumps"]
-
-
-TESTS = 5
-"""What episodes of tests are seeded by beside the collection's seed, after PPO's own purposes."""
 
 
 class ForecastJumps(PlugIn):
@@ -112,14 +109,13 @@ class ForecastJumps(PlugIn):
 
     def _evaluate(self, ppo: PPO, params: Array, trials: Array, when: int) -> Episodes:
         """An episode of each of some trials' policies, in the trial's physics."""
-        seed = int(np.random.SeedSequence((ppo.seed, TESTS, when)).generate_state(1)[0])
         return evaluate_stack(
             np.ascontiguousarray(params, np.float32),
             ppo.actor_layout,
             ppo.task,
             1,
             physics={name: factors[trials] for name, factors in self.physics.items()},
-            seed=seed,
+            seed=Stream.JUMP_TESTS.number(ppo.seed, when),
             threads=1,  # other groups of trials have their own
         )
 

@@ -17,6 +17,7 @@ from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.tasks import TaskSpec
 
 __all__ = [
+    "CHECKPOINTS_PER_PART",
     "FORMAT_VERSION",
     "PathMetadata",
     "first_difference",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+
+CHECKPOINTS_PER_PART = 8
+"""In a dataset that is collected; files of others open just as well."""
 
 Networks = Literal["actor", "actor+critic"]
 Initial = Literal["independent", "shared"]

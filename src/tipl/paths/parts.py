@@ -42,8 +42,7 @@ from jaxtyping import Bool, Float32
 
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.core.atomic import explained, is_unfinished, remove_unfinished
-from tipl.core.locks import locked_directory
+from tipl.core.atomic import explained, is_unfinished, locked_directory, remove_unfinished
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
 

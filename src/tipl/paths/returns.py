@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from tipl.core import storage
 from tipl.core.atomic import explained
+from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, first_difference
 from tipl.paths.parts import PartRange, array_specs, part_ranges
@@ -72,14 +73,8 @@ class EvaluationMetadata:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise TiplError(f"{self.episodes} episodes were given; expected at least 1")
-        if self.every < 1:
-            raise TiplError(
-                f"every {self.every} was given; expected at least 1, which runs all checkpoints"
-            )
-        if self.seed < 0:
-            raise TiplError(f"the seed {self.seed} was given; expected 0 or more")
+        at_least(1, episodes=self.episodes, every=self.every)
+        at_least(0, seed=self.seed)
 
     @property
     def settings(self) -> str:

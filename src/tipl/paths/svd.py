@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.core.options import at_least
 from tipl.errors import TiplError
 
 __all__ = [
@@ -138,8 +139,7 @@ class TemporalSVD:
     """
 
     def __init__(self, rank: int, center: Center = "initial") -> None:
-        if rank < 1:
-            raise TiplError(f"a rank of {rank} was given; expected at least 1 coordinate a token")
+        at_least(1, rank=rank)
         self.rank = rank
         self.center_kind: Center = center
         self.basis = np.zeros((0, 0))
@@ -255,8 +255,7 @@ class PathSVD:
     min_history = 2
 
     def __init__(self, rank: int) -> None:
-        if rank < 1:
-            raise TiplError(f"a rank of {rank} was given; expected at least 1 coordinate a token")
+        at_least(1, rank=rank)
         self.rank = rank
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from tipl.core import storage
+from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.policies.actions import best_actions
 from tipl.policies.frames import normalise_observations
@@ -98,8 +99,7 @@ class Policy:
         Raises:
             TiplError: the task is not known, a hidden size is not positive, or the seed negative.
         """
-        if seed < 0:
-            raise TiplError(f"the seed {seed} was given; expected 0 or more")
+        at_least(0, seed=seed)
         spec = get_task(task) if isinstance(task, str) else task
         check_hidden_sizes(hidden)
         layout = actor_layout(spec, hidden)

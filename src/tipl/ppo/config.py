@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+
+from tipl.core.options import at_least
+from tipl.errors import TiplError
 
 __all__ = ["PPOConfig"]
 
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-    """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions."""
+    """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions.
+
+    Raises:
+        TiplError: a value is not finite, or minibatches are too small for their advantages to be
+            normalised.
+    """
 
     num_steps: int = 2048
     """environment steps of each trial between two updates"""
@@ -41,3 +50,14 @@ class PPOConfig:
     """epsilon of Adam"""
     reward_clip: float = 10.0
     """scaled rewards are clipped to +- this"""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not math.isfinite(value):
+                raise TiplError(f"{name} is {value}; expected a finite number")
+        at_least(1, num_minibatches=self.num_minibatches, update_epochs=self.update_epochs)
+        if self.num_steps < 2 * self.num_minibatches:
+            raise TiplError(
+                f"num_steps is {self.num_steps} with {self.num_minibatches} minibatches; "
+                "expected at least 2 steps in each, whose advantages can be normalised"
+            )

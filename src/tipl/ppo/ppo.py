@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from tipl.core.arrays import Array
+from tipl.core.seeds import Stream
 from tipl.policies.actions import executable
 from tipl.policies.frames import normalise_observations
 from tipl.policies.layout import ParamLayout, actor_layout, initial_params
@@ -31,10 +32,6 @@ from tipl.ppo.rollout import FinalObservations, Rollout, advantages_and_returns
 
 __all__ = ["PPO", "PPOConfig", "StoppedError"]
 
-
-# Each trial's random numbers come from (seed, trial, purpose, ...): they do not depend on which
-# trials share its batch, and a resumed trial needs no stored generator.
-INITIAL_NETWORK, ENVIRONMENT, ACTION_NOISE, MINIBATCHES = range(1, 5)
 
 TRIALS_PER_LEARNER = 16
 """An update takes so many trials at a time: few, so that what it touches stays in the cache."""
@@ -94,7 +91,10 @@ class PPO:
         self.layout = self.actor_layout + ParamLayout.critic(observation_size, hidden_sizes)
         networks = self.trials if initial == "independent" else [0] * N
         self.params = np.stack(
-            [initial_params(self.layout, (seed, network, INITIAL_NETWORK)) for network in networks]
+            [
+                initial_params(self.layout, Stream.INITIAL_NETWORK.key(seed, network))
+                for network in networks
+            ]
         ).astype(dtype)
         self._bind_networks()
         self.diverged = np.zeros(N, bool)
@@ -103,10 +103,7 @@ class PPO:
         )
         self.reward_scaler = RewardScaler(N, self.config.gamma, self.config.reward_clip)
         self.episode_return = np.zeros(N)
-        env_seeds = [
-            int(np.random.SeedSequence((seed, trial, ENVIRONMENT)).generate_state(1)[0])
-            for trial in self.trials
-        ]
+        env_seeds = [Stream.ENVIRONMENT.number(seed, trial) for trial in self.trials]
         observation, _ = envs.reset(seed=env_seeds)  # type: ignore[arg-type]
         self.observation = self._receive(observation)
 
@@ -215,8 +212,7 @@ class PPO:
         """What actions are drawn with, `[T, N, A]`, each trial's from its own generator."""
         noise = [
             self.head.noise(
-                np.random.default_rng((self.seed, trial, ACTION_NOISE, self.iteration)),
-                self.config.num_steps,
+                Stream.ACTION_NOISE.rng(self.seed, trial, self.iteration), self.config.num_steps
             )
             for trial in self.trials
         ]
@@ -287,7 +283,7 @@ class PPO:
         if config.anneal_lr:
             learning_rate *= 1.0 - self.iteration / self.num_iterations
         # The order is the same for all trials; their data differ.
-        rng = np.random.default_rng((self.seed, self.iteration, MINIBATCHES))
+        rng = Stream.MINIBATCHES.rng(self.seed, self.iteration)
         orders = [rng.permutation(config.num_steps) for _ in range(config.update_epochs)]
         for learner in self.learners:
             learner.update(rollout, advantages, returns, orders, learning_rate, self._check_stop)

@@ -16,7 +16,7 @@ from tipl.integrations.pytorch.normaliser import RunNormaliser
 from tipl.integrations.sb3.required import sb3_required
 from tipl.integrations.sb3.weights import check_actions, readable_agent, task_of
 from tipl.paths import PathMetadata
-from tipl.paths.metadata import library_versions
+from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions
 from tipl.paths.parts import create_dataset, part_ranges, write_part
 from tipl.policies.frames import refolded
 from tipl.policies.tasks import TaskSpec
@@ -27,8 +27,6 @@ with sb3_required("tipl.integrations.sb3.recorder"):
 
 __all__ = ["PathRecorder"]
 
-
-CHECKPOINTS_PER_PART = 8
 
 HYPERPARAMETERS = {
     "n_steps": "num_steps",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tipl.core.options import thread_count
+from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
 from tipl.evaluation.elite import best_checkpoint
 from tipl.models.action_error import ActionError
@@ -31,9 +32,6 @@ from tipl.paths import PathDataset
 from tipl.policies.layout import layer_sizes
 
 __all__ = ["train_neuron_transformer"]
-
-HELD_OUT_SEED = 1_000_003
-"""Of the batches whose loss is recorded but never learned from."""
 
 
 def train_neuron_transformer(

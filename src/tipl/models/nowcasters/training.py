@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
 from tipl.models.config import TrainConfig
 from tipl.models.data import ReturnScale
@@ -20,9 +21,6 @@ __all__ = ["train_nowcaster"]
 
 HORIZONS = 8
 """Forecasts from each history in a step: they share its reading, which is most of the work."""
-
-HELD_OUT_SEED = 1_000_003
-"""Of the batches whose loss is recorded but never learned from."""
 
 HELD_OUT_BATCHES = 4
 """Batches in which the held-out loss is measured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -27,6 +28,7 @@ PERSONAL = re.compile(
 )
 
 
+@functools.cache
 def _module_names() -> list[str]:
     found = pkgutil.walk_packages(tipl.__path__, "tipl.")
     return ["tipl", *(module.name for module in found if "._" not in module.name)]
@@ -175,3 +177,71 @@ def test_personal_folders_and_addresses_are_found(text: str) -> None:
 )
 def test_ordinary_text_is_left_alone(text: str) -> None:
     assert not PERSONAL.search(text)
+
+
+# Names of files and modules that texts put between backticks.
+NAMED_FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|sh))`")
+NAMED_MODULE = re.compile(r"`(tipl(?:\.\w+)+)")
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)")
+# Files of CleanRL's, of which the texts about scripts in its style speak.
+OF_OTHERS = {"ppo.py", "ppo_continuous_action.py"}
+
+
+def _texts() -> list[Path]:
+    """All that is written for readers of the code: documents, and the code with its docstrings."""
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.md")]
+    folders = ("src", "scripts", "benchmarks", "examples")
+    return [*documents, *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
+
+
+def test_files_that_texts_name_are_there() -> None:
+    homes = (ROOT, ROOT / "src" / "tipl")  # from the repository's root, or the package's
+    named = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in _texts()
+        for name in NAMED_FILE.findall(path.read_text(encoding="utf-8"))
+    }
+    assert [
+        (path, name)
+        for path, name in sorted(named)
+        if name not in OF_OTHERS and not any((home / name).exists() for home in homes)
+    ] == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    links = [
+        (path, link)
+        for path in _texts()
+        if path.suffix == ".md"
+        for link in LINK.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert [(path, link) for path, link in links if not (path.parent / link).exists()] == []
+
+
+def test_modules_that_texts_name_are_there() -> None:
+    named = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in _texts()
+        for name in NAMED_MODULE.findall(path.read_text(encoding="utf-8"))
+    }
+    assert [(path, name) for path, name in sorted(named) if not _exists(name)] == []
+
+
+def _exists(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one, at its present address."""
+    module, _, rest = name.partition(".")
+    found: Any = importlib.import_module(module)
+    for part in rest.split("."):
+        module = f"{module}.{part}"
+        if module in _module_names():
+            found = importlib.import_module(module)
+        else:
+            found = getattr(found, part, None)
+            if found is None or inspect.ismodule(found):  # such as one that has moved
+                return False
+    return True
+
+
+@pytest.mark.parametrize("name", ["tipl.stats", "tipl.policies.Policies", "tipl.ppo.ppo.PPO.quick"])
+def test_a_name_of_nothing_is_found(name: str) -> None:
+    assert not _exists(name)

@@ -16,9 +16,9 @@ from result_pages import markdown, results_folder, section_lines, write_numbers
 from tyro.conf import Positional
 from update_collection_docs import RESULTS, ROOT, replace_between
 
-from tipl.experiments.acceleration.config import acceleration_config
 from tipl.experiments.acceleration.outcome import Comparison, load_comparison
 from tipl.experiments.acceleration.report import comparison_report
+from tipl.experiments.config import AccelerationConfig
 
 LEFT_OUT = ("What is compared",)
 """Sections of the report that the page says in its own words."""
@@ -29,7 +29,7 @@ def command_of(found: Comparison) -> str:
     config = found.config
     options = {"--model": config.model, "--nino": config.nino, "--paths": config.paths}
     given = [word for pair in options.items() if pair[1] is not None for word in pair]
-    if config.widths != acceleration_config(config.env_id).widths:
+    if config.widths != AccelerationConfig.for_task(config.env_id).widths:
         given += ["--widths", *config.widths]
     return shlex.join(["tipl", "accelerate", config.env_id, *map(str, given)])
 

@@ -8,6 +8,7 @@ between the `benchmark` marks of both pages. The first task is the one that the 
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,6 @@ from result_pages import markdown, results_folder, section_lines, write_numbers
 from tyro.conf import Positional
 from update_collection_docs import RESULTS, ROOT, replace_between
 
-from tipl.experiments.benchmark import benchmark_config
 from tipl.experiments.benchmark.outcome import Benchmark, load_benchmark
 from tipl.experiments.benchmark.report import benchmark_report, headline
 from tipl.report.page import Section
@@ -39,8 +39,11 @@ SHOWN = (
     "After how many uses a model has paid for itself",
     "Path trimming and boosting inside PPO",
     "How many directions a path needs",
+    "Monotone first, harmonic after: the coordinates over time",
+    "Detours",
+    "How unevenly the parameters move",
 )
-"""The sections of the report that the page repeats, with those on the dimension of paths."""
+"""The sections of the report that the page repeats."""
 
 
 def page(found: Benchmark, sections: Sequence[Section], folder: Path) -> str:
@@ -59,13 +62,13 @@ def main(runs: Positional[tuple[Path, ...]], /) -> None:
     """
     pages = []
     for number, run in enumerate(runs):
-        config = benchmark_config(run.name)
-        found = load_benchmark(run, config, shlex.join(["tipl", "benchmark", run.name]))
+        command = shlex.join(["tipl", "benchmark", run.name])  # wherever its directory is
+        found = dataclasses.replace(load_benchmark(run), command=command)
         report = benchmark_report(found)
         folder = results_folder(f"benchmark-{run.name}")
         file = RESULTS / f"benchmark-{run.name}.jsonl"
         write_numbers(found.results, found.run.paths.task.env_id, found.command, file)
-        wanted = [s for s in report.sections if s.title in SHOWN or s in found.dimension]
+        wanted = [s for s in report.sections if s.title in SHOWN]
         pages.append(page(found, wanted, folder))
         if number == 0:
             caption = markdown(headline(found))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
-import resource
+import time
 from collections.abc import Sequence
 
 from tipl.cli import main
+from tipl.experiments.pipeline import Ended
 
 
-def run_tipl(words: Sequence[str], quiet: bool) -> tuple[int, resource.struct_rusage, str]:
-    """Stands in for `tipl.experiments.stages._run_tipl`."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+def run_tipl(words: Sequence[str], quiet: bool) -> Ended:
+    """Stands in for `tipl.experiments.pipeline._run_tipl`."""
+    start = time.process_time()
+    said = io.StringIO()
+    status = 0
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         try:
             main(words)
         except SystemExit as end:
-            return int(end.code or 0), resource.getrusage(resource.RUSAGE_SELF), "failed"
-    return 0, resource.getrusage(resource.RUSAGE_SELF), ""
+            status = int(end.code or 0)
+    last_words = said.getvalue().strip().rpartition("\n")[2]
+    return Ended(status, time.process_time() - start, 300.0, last_words)

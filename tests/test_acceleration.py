@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import resource
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,11 @@ from tipl.cli import main
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.evaluation import stats
-from tipl.experiments import stages as stages_module
+from tipl.experiments import pipeline
 from tipl.experiments.acceleration import (
     AccelerationConfig,
     Comparison,
     accelerate,
-    acceleration_config,
     print_headline,
 )
 from tipl.experiments.acceleration.amortised import ModelCost, model_cost
@@ -36,10 +35,15 @@ from tipl.experiments.acceleration.curves import (
     mean_curve,
     steps_to_shares,
 )
-from tipl.experiments.acceleration.job import collect_stage, paths_of
 from tipl.experiments.acceleration.outcome import load_comparison
 from tipl.experiments.acceleration.report import comparison_report, lead
 from tipl.experiments.acceleration.sections import WHAT
+from tipl.experiments.acceleration.stages import (
+    acceleration_stages,
+    collection_name,
+    comparison_methods,
+    trials_directory,
+)
 from tipl.experiments.acceleration.trials import Record, load_record, write_record
 from tipl.experiments.benchmark.ledger import Cost
 from tipl.paths import create_dataset, part_ranges
@@ -202,16 +206,16 @@ def write_comparison(
     """The directory of a comparison of these returns and costs, as its stages leave it."""
     returns = {**RETURNS, **changed.get("returns", {})}
     stages = []
-    for method in MADE_UP.methods(directory):
+    for method in comparison_methods(MADE_UP, directory):
         write_trials(
-            paths_of(directory, 64, method),
+            trials_directory(directory, 64, method),
             np.array(returns[method.key], float),
             changed.get("counts", COUNTS).get(method.key, {}),
             changed.get("seeds", {}).get(method.key, 1),
         )
         stages.append(
             {
-                "name": collect_stage(64, method),
+                "name": collection_name(64, method),
                 "command": f"tipl collect {method.key}",
                 "seconds": 1.0,
                 "cpu_seconds": CPU_SECONDS[method.key],
@@ -570,7 +574,7 @@ CONFIG = AccelerationConfig(PENDULUM, num_trials=2, total_steps=1024, widths=(8,
 SHORT = ("--ppo.num-steps", "256", "--ppo.num-minibatches", "2", "--ppo.update-epochs", "2")
 
 
-def run_shortly(words: Sequence[str], quiet: bool) -> tuple[int, resource.struct_rusage, str]:
+def run_shortly(words: Sequence[str], quiet: bool) -> pipeline.Ended:
     """A command whose PPO has short rollouts, so that a few of them take no time."""
     return run_tipl([*words, *(SHORT if words[0] == "collect" else ())], quiet)
 
@@ -585,7 +589,7 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     directory = tmp_path_factory.mktemp("acceleration") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages_module, "_run_tipl", run_shortly)
+        patch.setattr(pipeline, "_run_tipl", run_shortly)
         patch.setattr(stats, "RESAMPLES", 100)
         yield Made(directory, accelerate(CONFIG, directory, threads=1, progress=False))
 
@@ -634,21 +638,22 @@ def test_a_second_run_reuses_all_stages_and_prints_the_headline(
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a stage was done again")
 
-    monkeypatch.setattr(stages_module, "_run_tipl", never)
+    monkeypatch.setattr(pipeline, "_run_tipl", never)
     monkeypatch.setattr("tipl.report.write_report", lambda report, path: None)
     monkeypatch.setattr("tipl.report.save_figures", lambda report, directory: None)
-    main(
-        [
-            *("accelerate", PENDULUM, "--out", str(made.directory), "--num-trials", "2"),
-            *("--total-steps", "1024", "--widths", "8", "6", "--episodes", "1"),
-        ]
-    )
+    arguments = [
+        *("accelerate", PENDULUM, "--out", str(made.directory), "--num-trials", "2"),
+        *("--total-steps", "1024", "--widths", "8", "6", "--episodes", "1"),
+    ]
+    main(arguments)
     printed = capsys.readouterr()
     assert printed.err.count("already there: reused") == 20  # 5 methods, trained and run, twice
     assert "layers of 8-8" in printed.out
     assert "layers of 6-6" in printed.out
     assert f"{made.directory / 'report.html'}: the report" in printed.out
-    assert load_record(made.directory).config == CONFIG
+    record = load_record(made.directory)
+    assert record.config == CONFIG
+    assert record.command == shlex.join(["tipl", *arguments])  # not those of the process
 
 
 @pytest.mark.parametrize(
@@ -675,7 +680,7 @@ def test_impossible_options_are_refused_in_a_line(
 
 def test_unknown_tasks_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(TiplError, match="unknown environment id"):
-        accelerate(acceleration_config("Pendulm-v1"), tmp_path / "run")
+        accelerate(AccelerationConfig.for_task("Pendulm-v1"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -691,13 +696,34 @@ def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 def test_rivals_need_what_they_jump_to(tmp_path: Path) -> None:
     bare = AccelerationConfig("Hopper-v4")
-    assert [method.key for method in bare.methods(tmp_path)] == ["ppo", "pptb", "relex"]
+    assert [method.key for method in comparison_methods(bare, tmp_path)] == ["ppo", "pptb", "relex"]
     full = AccelerationConfig("Hopper-v4", model="m", nino="n", paths="p")
-    keys = [method.key for method in full.methods(tmp_path)]
+    keys = [method.key for method in comparison_methods(full, tmp_path)]
     assert keys == ["ppo", "copy", "pptb", "relex", "nino", "ours", "ours-blind"]
     assert keys == list(WHAT)
-    one_architecture = [method.key for method in full.methods(tmp_path) if not method.any_width]
-    assert one_architecture == ["copy"]
+    methods = comparison_methods(full, tmp_path)
+    assert [method.key for method in methods if not method.any_width] == ["copy"]
+
+
+def test_a_model_may_be_called_as_the_copied_policy(tmp_path: Path) -> None:
+    for paths in (None, "paths"):
+        config = AccelerationConfig(
+            "Hopper-v4", widths=(8,), model="runs/best-policy", nino="best-policy", paths=paths
+        )
+        stages = acceleration_stages(config, tmp_path)
+        policy = tmp_path / "best-policy" / "policy.json"
+        need_it = [stage.name for stage in stages if policy in stage.reads]
+        assert need_it == ([] if paths is None else ["best stored policy, copied, 8-8"])
+
+
+def test_trials_are_made_again_with_another_model(tmp_path: Path) -> None:
+    config = AccelerationConfig("Hopper-v4", model="my/model", nino="HalfCheetah-v4", widths=(8,))
+    reads = {stage.name: stage.reads for stage in acceleration_stages(config, tmp_path)}
+    model = Path("my/model")
+    files = (model / "config.json", model / "model.safetensors")
+    assert reads["NeuronTransformer, gated, 8-8"] == files
+    assert all(file.is_file() for file in reads["NiNo, 8-8"])  # one that ships
+    assert reads["PPTB, 8-8"] == ()
 
 
 @pytest.mark.parametrize(
@@ -706,13 +732,14 @@ def test_rivals_need_what_they_jump_to(tmp_path: Path) -> None:
 def test_extrapolations_begin_early_in_short_trials(
     tmp_path: Path, total_steps: int, early: tuple[str, ...]
 ) -> None:
-    methods = AccelerationConfig("Hopper-v4", total_steps=total_steps).methods(tmp_path)
+    config = AccelerationConfig("Hopper-v4", total_steps=total_steps)
+    methods = comparison_methods(config, tmp_path)
     (relex,) = (method for method in methods if method.key == "relex")
     assert relex.options == ("--jumps.forecaster", "relex", *early)
 
 
 def test_options_beat_the_task_and_quick() -> None:
-    config = acceleration_config("HalfCheetah-v4", quick=True, num_trials=5, seed=None)
+    config = AccelerationConfig.for_task("HalfCheetah-v4", quick=True, num_trials=5)
     assert (config.num_trials, config.total_steps, config.widths) == (5, 20_480, (64, 32))
     assert config.forecaster == "HalfCheetah-v4"
-    assert acceleration_config("Hopper-v4").forecaster is None
+    assert AccelerationConfig.for_task("Hopper-v4").forecaster is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -14,25 +16,26 @@ import pytest
 
 from in_process import run_tipl
 from path_data import make_dataset
+from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.evaluation import stats
 from tipl.evaluation.pictures import missing_renderer
 from tipl.evaluation.stats import Interval
-from tipl.experiments import stages as stages_module
+from tipl.experiments import pipeline
 from tipl.experiments.benchmark import (
     Benchmark,
     BenchmarkConfig,
     benchmark,
-    benchmark_config,
     ledger,
-    outcome,
+    report,
 )
 from tipl.experiments.benchmark.films import film_section
 from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs
 from tipl.experiments.benchmark.outcome import pay_back_uses
 from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
 from tipl.experiments.benchmark.reproduction import CLAIMS, Finding, findings
+from tipl.experiments.benchmark.stages import benchmark_stages
 from tipl.experiments.forecast_results import forecast_results
 from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
 from tipl.experiments.runs import Run
@@ -41,6 +44,7 @@ from tipl.models.path_transformer.net import PathTransformer, PathTransformerCon
 from tipl.paths import PathDataset
 from tipl.paths.svd import PathSVD
 from tipl.policies.layout import ParamLayout
+from tipl.ppo.config import PPOConfig
 from tipl.report.page import Section
 from tipl.report.results import Result, read_results
 
@@ -86,10 +90,10 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     directory = tmp_path_factory.mktemp("benchmark") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages_module, "_run_tipl", run_tipl)
+        patch.setattr(pipeline, "_run_tipl", run_tipl)
         patch.setattr(ledger, "LONG", ledger.SHORT + 1)
         patch.setattr(stats, "RESAMPLES", 100)
-        patch.setattr(outcome, "film_section", lambda run, figures: Section("Films", "left out"))
+        patch.setattr(report, "film_section", lambda run, figures: Section("Films", "left out"))
         yield Made(directory, benchmark(CONFIG, directory, progress=False))
 
 
@@ -168,7 +172,7 @@ def test_a_second_run_reuses_everything(
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a stage was done again")
 
-    monkeypatch.setattr(stages_module, "_run_tipl", never)
+    monkeypatch.setattr(pipeline, "_run_tipl", never)
     monkeypatch.setattr("tipl.experiments.benchmark.ledger._training_flops", never)
     again = benchmark(CONFIG, made.directory)
     assert list(again.results) == list(made.found.results)
@@ -342,7 +346,7 @@ def test_damaged_costs_are_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("task", "least"), [("InvertedPendulum-v4", 32), ("HalfCheetah-v4", 16)])
 def test_enough_trials_are_held_out(task: str, least: int) -> None:
-    config = benchmark_config(task)
+    config = BenchmarkConfig.for_task(task)
     assert round(config.held_out * config.num_trials) >= least
     assert config.shared_trials / 2 >= least
     assert config.pptb_trials >= 16
@@ -350,10 +354,10 @@ def test_enough_trials_are_held_out(task: str, least: int) -> None:
 
 
 def test_options_beat_the_task_and_quick() -> None:
-    config = benchmark_config("HalfCheetah-v4", quick=True, num_trials=9, episodes=None)
+    config = BenchmarkConfig.for_task("HalfCheetah-v4", quick=True, num_trials=9)
     assert (config.num_trials, config.episodes) == (9, 1)
     assert config.own_behaviour_weight == 1
-    assert benchmark_config("Hopper-v4").num_trials == 64
+    assert BenchmarkConfig.for_task("Hopper-v4").num_trials == 64
 
 
 @pytest.mark.parametrize(
@@ -365,6 +369,8 @@ def test_options_beat_the_task_and_quick() -> None:
         ({"pptb_trials": 7}, "pptb_trials is 7, but there are 6 trials"),
         ({"total_steps": 2048}, "total_steps is 2048; expected at least 4096"),
         ({"seed": -1}, "the seed is -1"),
+        ({"held_out": 1.0}, "held_out is 1.0; expected a share between 0 and 1"),
+        ({"nowcaster_steps": 0}, "nowcaster_steps is 0"),
     ],
 )
 def test_impossible_options(changes: dict[str, Any], message: str) -> None:
@@ -372,9 +378,40 @@ def test_impossible_options(changes: dict[str, Any], message: str) -> None:
         dataclasses.replace(CONFIG, **changes)
 
 
+def test_some_checkpoints_are_run_however_long_rollouts_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def every() -> str:
+        config = BenchmarkConfig("InvertedPendulum-v4", total_steps=100 * 2048)
+        stages = {stage.name: stage.words for stage in benchmark_stages(config, tmp_path)}
+        return stages["paths evaluate"][-1]
+
+    assert every() == "8"  # of 100 checkpoints
+    short = functools.partial(CollectConfig, ppo=PPOConfig(num_steps=1024))
+    monkeypatch.setattr("tipl.experiments.config.CollectConfig", short)
+    assert every() == "16"  # of 200
+
+
+def test_a_configuration_comes_back_from_json_and_from_its_command_line(tmp_path: Path) -> None:
+    config = BenchmarkConfig.for_task(
+        "HalfCheetah-v4",
+        num_trials=17,
+        nowcaster_steps=3,
+        pptb=((1, 0.5), (2, 0.25)),
+        starts=(0.5,),
+    )
+    stored = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert BenchmarkConfig.from_json(stored) == config
+    line = config.command_line("benchmark", tmp_path)
+    assert line == (
+        "tipl benchmark HalfCheetah-v4 --num-trials 17 --nowcaster-steps 3 --starts 0.5 "
+        f"--pptb 1 0.5 2 0.25 --out {tmp_path}"
+    )
+
+
 def test_unknown_tasks_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(TiplError, match="unknown environment id"):
-        benchmark(benchmark_config("Pendulm-v1"), tmp_path / "run")
+        benchmark(BenchmarkConfig.for_task("Pendulm-v1"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -26,7 +26,7 @@ from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.evaluation.returns import evaluate
-from tipl.experiments.demo import DemoConfig
+from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.forecasts import forecast_held_out
 from tipl.forecast import hub as shipped
@@ -249,9 +249,9 @@ def test_report_and_demo_pass_their_arguments_on(
     chain: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[object, ...]] = []
-    for module, function in (("tipl.cli.report", "report_run"), ("tipl.experiments.demo", "demo")):
+    for module, function in (("run_report", "report_run"), ("demo", "demo")):
         monkeypatch.setattr(
-            importlib.import_module(module),
+            importlib.import_module(f"tipl.experiments.{module}"),
             function,
             lambda *args, **kwargs: calls.append((*args, kwargs)) or [1, 2, 3],
         )
@@ -268,6 +268,7 @@ def test_report_and_demo_pass_their_arguments_on(
 
 # --- help ------------------------------------------------------------------------------------
 
+EXPERIMENT = ["out", "quick", "fresh", "threads"]
 ARGUMENTS = {
     "demo": [*dataclasses.fields(DemoConfig), "out", "fresh", "threads"],
     "collect": [*dataclasses.fields(CollectConfig), "a Gymnasium id", "out", "from_sb3"],
@@ -281,8 +282,8 @@ ARGUMENTS = {
     "evaluate": ["directory of a policy", "episodes", "seed", "threads"],
     "film": ["directories of policies", "out", "labels", "seed"],
     "report": ["the run's directory"],
-    "benchmark": ["a Gymnasium id", "out", "quick", "fresh", "threads", "num_trials", "episodes"],
-    "accelerate": ["a Gymnasium id", "out", "quick", "threads", "widths", "model", "nino", "paths"],
+    "benchmark": [*dataclasses.fields(BenchmarkConfig)[1:], "a Gymnasium id", *EXPERIMENT],
+    "accelerate": [*dataclasses.fields(AccelerationConfig)[1:], "a Gymnasium id", *EXPERIMENT],
 }
 
 

@@ -6,20 +6,22 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from in_process import run_tipl
 from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.experiments import demo as demo_module
-from tipl.experiments.demo import DemoConfig, demo
+from tipl.experiments import pipeline
+from tipl.experiments.config import DemoConfig
+from tipl.experiments.demo import demo
 from tipl.experiments.forecast_results import TRUE_CHECKPOINT
 from tipl.experiments.forecast_sets import ForecastSet
 from tipl.experiments.runs import load_run
 from tipl.forecast.base import Forecaster
-from tipl.forecast.trained import TrainedForecaster
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import verify
 from tipl.policies.policy import Policy
@@ -52,18 +54,28 @@ FIGURES = (
 )
 
 
-class KilledError(Exception):
-    """What stops a demo in these tests."""
-
-
 @dataclasses.dataclass
 class Made:
     directory: Path
     results: Rows
 
 
+@pytest.fixture(scope="module", autouse=True)
+def commands() -> Iterator[list[list[str]]]:
+    """The commands that were run, in this process, which need not wait for imports."""
+    done: list[list[str]] = []
+
+    def run(words: Sequence[str], quiet: bool) -> pipeline.Ended:
+        done.append(list(words))
+        return run_tipl(words, quiet)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_run_tipl", run)
+        yield done
+
+
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def first(tmp_path_factory: pytest.TempPathFactory, commands: list[list[str]]) -> Made:
     """A demo that has run once; nothing may change it."""
     directory = tmp_path_factory.mktemp("demo") / "runs" / "demo"
     return Made(directory, demo(directory, CONFIG, progress=False))
@@ -77,29 +89,19 @@ def made(first: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The stages whose work is done from now on."""
-    done: list[str] = []
+def work(commands: list[list[str]]) -> Callable[[], list[str]]:
+    """The stages whose commands were run since it was last called."""
+    commands.clear()
 
-    def watch(owner: Any, function: str, stage: str) -> None:
-        original = getattr(owner, function)
+    def stages_done() -> list[str]:
+        done = [
+            f"train ({Path(words[-1]).name})" if words[0] == "train" else words[0]
+            for words in commands
+        ]
+        commands.clear()
+        return done
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            config = kwargs.get("config")
-            if stage == "train":
-                done.append(f"train ({'neuron' if config.model == 'neuron' else config.basis})")
-            else:
-                done.append(stage)
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(owner, function, watched)
-
-    watch(demo_module, "collect", "collect")
-    watch(demo_module, "train", "train")
-    watch(TrainedForecaster, "optimize", "optimize")
-    watch(demo_module, "make_forecasts", "forecast")
-    watch(demo_module, "evaluate_forecasts", "evaluate")
-    return done
+    return stages_done
 
 
 def content(directory: Path) -> dict[str, bytes | None]:
@@ -225,11 +227,11 @@ def test_what_the_stages_leave(first: Made) -> None:
 # --- what it does again ----------------------------------------------------------------------
 
 
-def test_a_second_run_reuses_everything(made: Made, work: list[str]) -> None:
+def test_a_second_run_reuses_everything(made: Made, work: Callable[[], list[str]]) -> None:
     before, records = content(made.directory), stages(made.directory)
     again = demo(made.directory, CONFIG, progress=False)
     assert environment_results(again) == environment_results(made.results)
-    assert work == []
+    assert work() == []
     assert content(made.directory) == before
     assert stages(made.directory) == records
 
@@ -244,7 +246,7 @@ def test_a_second_run_reuses_everything(made: Made, work: list[str]) -> None:
     ],
 )
 def test_what_was_removed_is_made_again(
-    removed: str, again: list[str], made: Made, work: list[str]
+    removed: str, again: list[str], made: Made, work: Callable[[], list[str]]
 ) -> None:
     path, before = made.directory / removed, content(made.directory)
     if path.is_dir():
@@ -252,9 +254,10 @@ def test_what_was_removed_is_made_again(
     else:
         path.unlink()
     if removed.startswith("forecasts"):  # its command names this directory, not the copied one
-        before = {name: data for name, data in before.items() if "returns.s" not in name}
+        named = ("forecasts/returns.safetensors", "forecasts/results.jsonl")
+        before = {name: data for name, data in before.items() if name not in named}
     results = demo(made.directory, CONFIG, progress=False)
-    assert work == again
+    assert work() == again
     originals = environment_results(made.results)
     for result, original in zip(environment_results(results), originals, strict=True):
         assert dataclasses.replace(result, command="") == dataclasses.replace(original, command="")
@@ -270,24 +273,24 @@ def test_what_was_removed_is_made_again(
     ("changes", "again"),
     [
         ({"episodes": 2}, ["evaluate"]),
-        ({"train_steps": 4}, STAGES[1:]),
+        ({"train_steps": 4}, ["train (path)", "train (joint)", "forecast", "evaluate"]),
+        ({"neuron_steps": 2}, ["train (neuron)", "optimize", "forecast", "evaluate"]),
     ],
 )
 def test_what_depends_on_a_change_is_made_again(
-    changes: dict[str, Any], again: list[str], made: Made, work: list[str]
+    changes: dict[str, Any], again: list[str], made: Made, work: Callable[[], list[str]]
 ) -> None:
     results = demo(made.directory, dataclasses.replace(CONFIG, **changes), progress=False)
-    assert work == again
+    assert work() == again
     assert {result.n_episodes for result in results} == {0, changes.get("episodes", 1)}
     assert stages(made.directory)[-1]["command"].endswith(f"{changes.get('episodes', 1)}")
-    work.clear()
     demo(made.directory, CONFIG, progress=False)
-    assert work == again
+    assert work() == again
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"num_trials": 7}, {"total_steps": 10240}])
 def test_other_paths_need_another_directory(
-    changes: dict[str, Any], made: Made, work: list[str]
+    changes: dict[str, Any], made: Made, work: Callable[[], list[str]]
 ) -> None:
     before, records = content(made.directory), stages(made.directory)
     with pytest.raises(TiplError, match=r"already holds another dataset: its "):
@@ -297,32 +300,33 @@ def test_other_paths_need_another_directory(
 
 
 def test_an_interrupted_demo_goes_on(
-    made: Made, work: list[str], monkeypatch: pytest.MonkeyPatch
+    made: Made, work: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(CONFIG, train_steps=6)
+    config = dataclasses.replace(CONFIG, train_steps=6, neuron_steps=2)
     with monkeypatch.context() as patch:
 
         def killed(*args: object, **kwargs: object) -> None:
-            raise KilledError
+            raise KeyboardInterrupt
 
-        patch.setattr(TrainedForecaster, "optimize", killed)
-        with pytest.raises(KilledError):
+        patch.setattr(Forecaster, "optimize", killed)
+        with pytest.raises(TiplError, match="'optimize' ended with exit status 130"):
             demo(made.directory, config, progress=False)
-    assert work == STAGES[1:4]
-    work.clear()
+    assert work() == STAGES[1:5]
     demo(made.directory, config, progress=False)
-    assert work == STAGES[4:]
+    assert work() == STAGES[4:]
 
 
 def test_a_fresh_demo_starts_over(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    def collect(*args: object, **kwargs: object) -> None:
-        raise KilledError
+    def killed(words: Sequence[str], quiet: bool) -> pipeline.Ended:
+        return pipeline.Ended(130, 0.0, 0.0, "interrupted")
 
-    monkeypatch.setattr(demo_module, "collect", collect)
-    with pytest.raises(KilledError):
+    monkeypatch.setattr(pipeline, "_run_tipl", killed)
+    with pytest.raises(TiplError, match="'collect' ended with exit status 130"):
         demo(made.directory, CONFIG, fresh=True, progress=False)
     assert content(made.directory) == {}
-    assert stages(made.directory) == []
+    assert [(record["name"], record["digest"]) for record in stages(made.directory)] == [
+        ("collect", "")
+    ]
 
 
 # --- refusals --------------------------------------------------------------------------------

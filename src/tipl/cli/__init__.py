@@ -7,6 +7,7 @@ the libraries that do the work are imported in the function, after the options h
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import shlex
@@ -37,7 +38,13 @@ COMMANDS = {
 }
 """What each command does; `paths show` is the function `paths_show` in `tipl.cli.paths`."""
 
-MODULES = {"film": "evaluate"}
+MODULES = {
+    "demo": "run",
+    "film": "evaluate",
+    "report": "run",
+    "benchmark": "run",
+    "accelerate": "run",
+}
 """The module in `tipl.cli` of each command that is not in the one of its own first word."""
 
 _given: ContextVar[tuple[str, ...]] = ContextVar("_given", default=())
@@ -93,6 +100,8 @@ def _run(arguments: list[str]) -> None:
 
     module = importlib.import_module(f"tipl.cli.{MODULES.get(name, name.split()[0])}")
     function = getattr(module, name.replace(" ", "_"))
+    if hasattr(function, "defaults"):  # those of what is named first
+        function = functools.partial(function, **function.defaults(arguments[words:]))
     tyro.cli(function, prog=f"tipl {name}", args=arguments[words:])
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from rich.console import Console
 
 from tipl.experiments.acceleration.amortised import model_cost
-from tipl.experiments.acceleration.config import AccelerationConfig, acceleration_config
-from tipl.experiments.acceleration.job import AccelerationJob
 from tipl.experiments.acceleration.outcome import Comparison, load_comparison
 from tipl.experiments.acceleration.report import comparison_report
+from tipl.experiments.acceleration.stages import acceleration_stages
 from tipl.experiments.acceleration.tables import terminal_headline
 from tipl.experiments.acceleration.trials import Record, write_record
-from tipl.experiments.stages import begin_commands
+from tipl.experiments.config import AccelerationConfig
+from tipl.experiments.pipeline import run_pipeline
 from tipl.report.page import write_report_with_figures
 from tipl.report.tables import results_table
 
@@ -22,7 +21,6 @@ __all__ = [
     "AccelerationConfig",
     "Comparison",
     "accelerate",
-    "acceleration_config",
     "print_headline",
 ]
 
@@ -42,23 +40,24 @@ def accelerate(
     `figures`, and the datasets of all methods.
 
     Args:
-        config: what to compare; see `acceleration_config`.
+        config: what to compare; see `AccelerationConfig.for_task`.
         out: directory; by default `runs/accelerate/` and the task.
         fresh: remove an earlier comparison's results from the directory first.
         threads: of each stage; by default one for each processor.
         progress: show the stages and their progress bars.
-        command: the command line, for the record; by default one with the task and directory.
+        command: the command line, for the record; by default one that does the same.
 
     Raises:
         TiplError: the directory holds something else, an option is impossible, a stage failed, or
             fewer than two trials diverged under no method.
     """
-    stages = begin_commands(
-        "accelerate", config.env_id, out, fresh=fresh, threads=threads, progress=progress
+    directory = run_pipeline(
+        *("accelerate", config, acceleration_stages, None if out is None else Path(out)),
+        fresh=fresh,
+        threads=threads,
+        progress=progress,
     )
-    directory = stages.directory
-    AccelerationJob(directory, config, stages, threads).run()
-    command = command or shlex.join(["tipl", "accelerate", config.env_id, "--out", str(directory)])
+    command = command or config.command_line("accelerate", directory)
     write_record(directory, Record(config, command, model_cost(config)))
     found = load_comparison(directory)
     write_report_with_figures(comparison_report(found), directory)

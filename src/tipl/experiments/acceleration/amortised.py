@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tipl.core import storage
 from tipl.evaluation.stats import Interval
-from tipl.experiments.acceleration.config import AccelerationConfig
 from tipl.experiments.benchmark.ledger import read_costs
+from tipl.experiments.config import AccelerationConfig
+from tipl.experiments.pipeline import read_records
 from tipl.forecast.hub import model_directory
 from tipl.paths import PathDataset
 
@@ -53,9 +54,7 @@ def model_cost(config: AccelerationConfig) -> ModelCost | None:
     if config.paths is None or config.forecaster is None:
         return None
     run = Path(config.paths).parent
-    if not (run / "stages.json").exists():
-        return None
-    stages = {stage["name"]: stage for stage in storage.read_json(run / "stages.json")["stages"]}
+    stages = read_records(run)
     if not {COLLECTING_STAGE, TRAINING_STAGE} <= stages.keys():
         return None
     paths = PathDataset.open(config.paths)
@@ -65,7 +64,7 @@ def model_cost(config: AccelerationConfig) -> ModelCost | None:
         in_training = sum(cost.env_steps for cost in costs if cost.work == TRAINING_WORK)
     return ModelCost(
         float(paths.num_trials * paths.global_step[-1] + in_training),
-        stages[COLLECTING_STAGE]["cpu_seconds"] + stages[TRAINING_STAGE]["cpu_seconds"],
+        stages[COLLECTING_STAGE].cpu_seconds + stages[TRAINING_STAGE].cpu_seconds,
         paths.metadata.digest in _training_datasets(config.forecaster),
     )
 

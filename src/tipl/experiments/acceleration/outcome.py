@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from tipl.experiments.acceleration.amortised import ModelCost
-from tipl.experiments.acceleration.config import AccelerationConfig
-from tipl.experiments.acceleration.job import best_policy_directory
 from tipl.experiments.acceleration.measures import architecture_rows, cost_rows
+from tipl.experiments.acceleration.stages import trained_methods
 from tipl.experiments.acceleration.trials import (
     Architecture,
     Trained,
     load_architecture,
     load_record,
 )
+from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.runs import recorded_stages
 from tipl.report.page import Stage
 from tipl.report.results import Result, Rows
@@ -29,23 +29,34 @@ __all__ = ["Comparison", "load_comparison"]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What the stages of a comparison left, and what was made of it.
+    """What the stages of a comparison left; its numbers are worked out when they are asked for.
 
     Attributes:
         config: what was compared.
         command: its command line.
+        directory: where the stages left it.
         architectures: one for each width.
         cost: of the model that forecasts; None if it is not known.
-        rows: all numbers, infinite where a goal is not reached.
         stages: what each took.
     """
 
     config: AccelerationConfig
     command: str
+    directory: Path
     architectures: Sequence[Architecture]
     cost: ModelCost | None
-    rows: Rows
     stages: Sequence[Stage]
+
+    @cached_property
+    def rows(self) -> Rows:
+        """All numbers, infinite where a goal is not reached."""
+        task, cost, command = self.config.env_id, self.cost, self.command
+        rows = [
+            row
+            for architecture in self.architectures
+            for row in architecture_rows(architecture, task, cost, command)
+        ]
+        return Rows(rows + ([] if cost is None else cost_rows(task, cost, command)))
 
     @cached_property
     def results(self) -> Rows:
@@ -76,7 +87,7 @@ class Comparison:
 
 
 def load_comparison(directory: str | Path) -> Comparison:
-    """Reads what a comparison left, and computes what it comes to.
+    """Reads what a comparison left.
 
     Args:
         directory: of the comparison, whose stages are all done.
@@ -87,21 +98,13 @@ def load_comparison(directory: str | Path) -> Comparison:
     """
     directory = Path(directory)
     record = load_record(directory)
-    config, cost, command = record.config, record.cost, record.command
     stages = recorded_stages(directory)
     by_name = {stage.name: stage for stage in stages}
-    methods = config.methods(best_policy_directory(directory))
-    architectures = []
-    for i, width in enumerate(config.widths):
-        trained = [method for method in methods if method.any_width or i == 0]
-        architectures.append(load_architecture(directory, width, trained, by_name))
-    rows = [
-        row
-        for architecture in architectures
-        for row in architecture_rows(architecture, config.env_id, cost, command)
+    architectures = [
+        load_architecture(directory, width, methods, by_name)
+        for width, methods in trained_methods(record.config, directory)
     ]
-    rows += [] if cost is None else cost_rows(config.env_id, cost, command)
-    return Comparison(config, command, architectures, cost, Rows(rows), stages)
+    return Comparison(record.config, record.command, directory, architectures, record.cost, stages)
 
 
 def _finite(row: Result) -> Result:

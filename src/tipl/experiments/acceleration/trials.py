@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -14,9 +13,9 @@ from jaxtyping import Bool, Float
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.experiments.acceleration.amortised import ModelCost
-from tipl.experiments.acceleration.config import AccelerationConfig, Method
 from tipl.experiments.acceleration.curves import ReturnCurves
-from tipl.experiments.acceleration.job import collect_stage, paths_of
+from tipl.experiments.acceleration.stages import Method, collection_name, trials_directory
+from tipl.experiments.config import AccelerationConfig
 from tipl.paths import PathDataset
 from tipl.report.page import Stage
 
@@ -121,9 +120,8 @@ def load_record(directory: Path) -> Record:
     read = storage.read_json(
         directory / FILE, "the record of a comparison (made by `tipl accelerate`)"
     )
-    config: dict[str, Any] = read["config"] | {"widths": tuple(read["config"]["widths"])}
     cost = None if read["cost"] is None else ModelCost(**read["cost"])
-    return Record(AccelerationConfig(**config), read["command"], cost)
+    return Record(AccelerationConfig.from_json(read["config"]), read["command"], cost)
 
 
 def load_architecture(
@@ -141,13 +139,13 @@ def load_architecture(
         TiplError: a stage's result is missing or damaged, the methods' trials are not the same
             ones, or fewer than two of them diverged under no method.
     """
-    datasets = [PathDataset.open(paths_of(directory, width, method)) for method in methods]
+    datasets = [PathDataset.open(trials_directory(directory, width, method)) for method in methods]
     # [N, T] each, NaN where a trial has diverged
     returns = [d.deterministic_return().mean(axis=2, dtype=np.float64) for d in datasets]
     usable = _usable(datasets, returns)
     trained = []
     for method, paths, own in zip(methods, datasets, returns, strict=True):
-        name = collect_stage(width, method)
+        name = collection_name(width, method)
         if name not in stages:
             raise TiplError(
                 f"{directory / 'stages.json'} says nothing of the stage {name!r}, whose time is "

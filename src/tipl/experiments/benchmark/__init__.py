@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
-from tipl.experiments.benchmark.config import BenchmarkConfig, benchmark_config
-from tipl.experiments.benchmark.job import BenchmarkJob
-from tipl.experiments.benchmark.outcome import Benchmark, load_benchmark
+from tipl.experiments.benchmark.outcome import Benchmark, load_benchmark, write_record
 from tipl.experiments.benchmark.report import benchmark_report
-from tipl.experiments.stages import begin_commands
+from tipl.experiments.benchmark.stages import benchmark_stages
+from tipl.experiments.config import BenchmarkConfig
+from tipl.experiments.pipeline import run_pipeline
 from tipl.report.page import write_report_with_figures
 
-__all__ = ["Benchmark", "BenchmarkConfig", "benchmark", "benchmark_config"]
+__all__ = ["Benchmark", "BenchmarkConfig", "benchmark"]
 
 
 def benchmark(
@@ -30,22 +29,24 @@ def benchmark(
     `figures`, and all that its stages left.
 
     Args:
-        config: what to do; see `benchmark_config`.
+        config: what to do; see `BenchmarkConfig.for_task`.
         out: directory; by default `runs/benchmark/` and the task.
         fresh: remove an earlier run's results from the directory first.
         threads: of each stage; by default one for each processor.
         progress: show the stages and their progress bars.
-        command: the command line, for the record; by default one with the task and directory.
+        command: the command line, for the record; by default one that does the same.
 
     Raises:
         TiplError: the directory holds something else, an option is impossible, or a stage failed.
     """
-    stages = begin_commands(
-        "benchmark", config.env_id, out, fresh=fresh, threads=threads, progress=progress
+    directory = run_pipeline(
+        *("benchmark", config, benchmark_stages, None if out is None else Path(out)),
+        fresh=fresh,
+        threads=threads,
+        progress=progress,
     )
-    directory = stages.directory
-    BenchmarkJob(directory, config, stages, threads).run()
-    command = command or shlex.join(["tipl", "benchmark", config.env_id, "--out", str(directory)])
-    found = load_benchmark(directory, config, command)
+    command = command or config.command_line("benchmark", directory)
+    write_record(directory, config, command)
+    found = load_benchmark(directory)
     write_report_with_figures(benchmark_report(found), directory)
     return found

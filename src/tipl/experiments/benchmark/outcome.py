@@ -6,105 +6,118 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tipl.core import storage
 from tipl.evaluation.stats import Interval
-from tipl.experiments.benchmark.config import BenchmarkConfig
-from tipl.experiments.benchmark.films import film_section
-from tipl.experiments.benchmark.job import pptb_directory, pptb_name
 from tipl.experiments.benchmark.ledger import Cost, measure_costs, uses_until_paid
 from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
 from tipl.experiments.benchmark.reproduction import Finding, findings
+from tipl.experiments.benchmark.stages import pptb_directory, pptb_name
+from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.path_dimension_results import dimension_results
-from tipl.experiments.path_dimension_sections import low_dimension_sections
 from tipl.experiments.runs import Run, load_run
 from tipl.paths import PathDataset
-from tipl.paths.dimension import measure_dataset
-from tipl.report.page import Section
+from tipl.paths.dimension import PathDimension, measure_dataset
 from tipl.report.results import Result, Rows
 from tipl.report.style import MODELS
 
-__all__ = ["PAY_BACK_SHARE", "Benchmark", "load_benchmark", "pay_back_uses"]
+__all__ = ["PAY_BACK_SHARE", "Benchmark", "load_benchmark", "pay_back_uses", "write_record"]
+
+FILE = "benchmark.json"
 
 PAY_BACK_SHARE = 0.9
 """Part of PPO's improvement at which a model has to pay for itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Benchmark:
-    """What the stages of a benchmark left, and what was made of it.
+    """What the stages of a benchmark left; what is made of it is worked out when it is asked for.
 
     Attributes:
+        config: what was done.
+        command: the command line that did it.
+        directory: where the stages left it.
         run: trials with independent initial networks.
         shared: trials that share one; None if left out.
         boosted: datasets of PPO with trimming and boosting, by name.
         costs: of each piece of work.
-        steps: environment steps to each share of PPO's improvement, by method.
-        uses: until a method has paid for itself, in environment steps and in processor seconds;
-            infinite if it never does.
-        findings: on each claim.
-        results: all rows of `results.jsonl`.
-        command: the command line of the benchmark.
-        dimension: sections on the dimension of the paths.
-        pictures: sections with pictures of the policies.
     """
 
+    config: BenchmarkConfig
+    command: str
+    directory: Path
     run: Run
     shared: Run | None
     boosted: Mapping[str, PathDataset]
     costs: Sequence[Cost]
-    steps: Mapping[str, Sequence[Interval]]
-    uses: Mapping[str, tuple[float, float]]
-    findings: Sequence[Finding]
-    results: Rows
-    command: str
-    dimension: Sequence[Section] = ()
-    pictures: Sequence[Section] = ()
+
+    @cached_property
+    def steps(self) -> dict[str, list[Interval]]:
+        """Environment steps to each share of PPO's improvement, by method."""
+        return steps_to_reach(self.run.forecasts, self.run.returns)
+
+    @cached_property
+    def uses(self) -> dict[str, tuple[float, float]]:
+        """Uses until a method has paid for itself: see `pay_back_uses`."""
+        return pay_back_uses(self.run, self.costs, self.steps)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """On each claim."""
+        runs = [one for one in (self.run, self.shared) if one is not None]
+        return [finding for run in runs for finding in findings(run, _model_names(run))]
+
+    @cached_property
+    def dimensions(self) -> list[PathDimension]:
+        """Of the paths, and of random walks."""
+        return measure_dataset(self.run.paths)
+
+    @cached_property
+    def results(self) -> Rows:
+        """All rows of `results.jsonl`."""
+        task = self.run.paths.task.env_id
+        rows = [
+            *self.run.results,
+            *(_of_shared(result) for result in (self.shared.results if self.shared else ())),
+            *_ledger_results(self.run, self.costs, self.steps, self.uses, self.command),
+            *dimension_results(self.dimensions, task=task, command=self.command),
+        ]
+        return Rows(rows)
 
 
-def load_benchmark(directory: Path, config: BenchmarkConfig, command: str) -> Benchmark:
-    """Reads what the stages of a benchmark left, and works out what it comes to.
+def write_record(directory: Path, config: BenchmarkConfig, command: str) -> None:
+    """Writes what was done, and by which command line, to a benchmark's directory."""
+    record = {"config": dataclasses.asdict(config), "command": command}
+    storage.write_json(directory / FILE, record)
 
-    Args:
-        directory: of the benchmark.
-        config: what was done.
-        command: the command line that did it.
+
+def load_benchmark(directory: str | Path) -> Benchmark:
+    """Reads what the stages of a benchmark left.
 
     Raises:
         TiplError: a stage's result is missing or damaged.
     """
+    directory = Path(directory)
+    record = storage.read_json(
+        directory / FILE, "the record of a benchmark (made by `tipl benchmark`)"
+    )
+    config = BenchmarkConfig.from_json(record["config"])
     run = load_run(directory)
-    shared = load_run(directory / "shared") if config.shared_trials else None
     boosted = {
         pptb_name(rank, boost): PathDataset.open(pptb_directory(directory, rank, boost))
         for rank, boost in (config.pptb if config.pptb_trials else ())
     }
-    costs = measure_costs(run, directory / "costs.json")
-    steps = steps_to_reach(run.forecasts, run.returns)
-    found = [
-        finding for one in (run, shared) if one for finding in findings(one, _model_names(one))
-    ]
-    uses = pay_back_uses(run, costs, steps)
-    dimensions = measure_dataset(run.paths)
-    results = [
-        *run.results,
-        *(_of_shared(result) for result in (shared.results if shared else ())),
-        *_ledger_results(run, costs, steps, uses, command),
-        *dimension_results(dimensions, task=run.paths.task.env_id, command=command),
-    ]
     return Benchmark(
+        config,
+        record["command"],
+        directory,
         run,
-        shared,
+        load_run(directory / "shared") if config.shared_trials else None,
         boosted,
-        costs,
-        steps,
-        uses,
-        found,
-        Rows(results),
-        command,
-        low_dimension_sections(run.paths, dimensions),
-        [film_section(run, directory / "figures")],
+        measure_costs(run, directory / "costs.json"),
     )
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from tipl.experiments import horizon_sections
 from tipl.experiments import report_sections as run_sections
 from tipl.experiments.benchmark import sections
+from tipl.experiments.benchmark.films import film_section
 from tipl.experiments.benchmark.outcome import PAY_BACK_SHARE, Benchmark
 from tipl.experiments.benchmark.reproduction import CLAIMS, MARGIN, Finding
+from tipl.experiments.path_dimension_sections import low_dimension_sections
 from tipl.experiments.run_report import shown_versions
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.report.page import Report, Section
@@ -50,11 +52,11 @@ def benchmark_report(benchmark: Benchmark) -> Report:
         lead=_lead(benchmark),
         headline=headline(benchmark),
         sections=[
-            *benchmark.pictures,
+            film_section(run, benchmark.directory / "figures"),
             *_reproduction(benchmark),
             *_rivals(benchmark),
             *_ledger(benchmark),
-            *benchmark.dimension,
+            *low_dimension_sections(run.paths, benchmark.dimensions),
             *_training(benchmark),
         ],
         results=benchmark.results,

@@ -1,0 +1,145 @@
+"""`tipl demo`, `tipl report`, `tipl benchmark` and `tipl accelerate`: whole experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from tyro.conf import Positional, arg
+
+from tipl.cli import given_command
+from tipl.errors import TiplError
+from tipl.experiments.config import (
+    AccelerationConfig,
+    BenchmarkConfig,
+    DemoConfig,
+    ExperimentConfig,
+)
+
+__all__ = ["accelerate", "benchmark", "demo", "report"]
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _with_defaults_of_the_task(kind: type[ExperimentConfig]) -> Callable[[Command], Command]:
+    """Lets a command begin with what its first argument, the task, has otherwise by default."""
+
+    def defaults(arguments: Sequence[str]) -> dict[str, Any]:
+        if not arguments or arguments[0] in ("--help", "-h"):
+            return {}
+        if arguments[0].startswith("-"):
+            raise TiplError(
+                f"{arguments[0]!r} was given first; expected the task, whose defaults the options "
+                "change: such as `HalfCheetah-v4 --quick`"
+            )
+        return {"config": kind.for_task(arguments[0], quick="--quick" in arguments)}
+
+    def with_defaults(command: Command) -> Command:
+        command.defaults = defaults  # type: ignore[attr-defined]
+        return command
+
+    return with_defaults
+
+
+def demo(
+    config: Annotated[DemoConfig, arg(name="")],
+    out: Path = Path("runs/demo"),
+    fresh: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Collect, train, forecast, optimise, evaluate and report, on real physics.
+
+    Running it again reuses what is there, and goes on with what is not.
+
+    Args:
+        config: what to do
+        out: directory of the run
+        fresh: start over
+        threads: default: one for each processor
+    """
+    from tipl.experiments import demo as main_job
+
+    main_job.demo(out, config, fresh=fresh, threads=threads)
+
+
+def report(run: Positional[Path], /) -> None:
+    """Write the report of a run: report.html, and every number in results.jsonl.
+
+    Args:
+        run: the run's directory; it holds paths (a dataset), models (a directory for each) and
+            forecasts (evaluated), as `tipl demo` makes it
+    """
+    from tipl.experiments import run_report
+
+    _print_made(run, run_report.report_run(run))
+
+
+@_with_defaults_of_the_task(BenchmarkConfig)
+def benchmark(
+    config: Annotated[BenchmarkConfig, arg(name="")],
+    out: Path | None = None,
+    quick: bool = False,
+    fresh: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Test the paper's claims on a task, beside all rivals, and count what everything takes.
+
+    Collects paths, trains every model, forecasts and runs the held-out trials, and writes
+    report.html, results.jsonl and the figures. Running it again goes on with what is not done.
+    InvertedPendulum-v4 takes under an hour, HalfCheetah-v4 hours. The task comes first:
+    `tipl benchmark HalfCheetah-v4 --help` shows its defaults.
+
+    Args:
+        config: what to do
+        out: directory of the benchmark (default: runs/benchmark/ and the task)
+        quick: a smoke run of minutes, whose numbers show nothing
+        fresh: start over
+        threads: of each stage (default: one for each processor)
+    """
+    from tipl.experiments import benchmark as the_benchmark
+
+    found = the_benchmark.benchmark(
+        config, out, fresh=fresh, threads=threads, command=given_command()
+    )
+    _print_made(found.directory, found.results)
+
+
+@_with_defaults_of_the_task(AccelerationConfig)
+def accelerate(
+    config: Annotated[AccelerationConfig, arg(name="")],
+    out: Path | None = None,
+    quick: bool = False,
+    fresh: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Train by PPO with jumps to forecasts of the weights, beside PPO alone and rivals.
+
+    Writes report.html, results.jsonl and the figures; the trained policies are in the datasets
+    beside them. Running it again goes on with what is not done. The task comes first:
+    `tipl accelerate HalfCheetah-v4 --help` shows its defaults. For jumps alone, without the
+    comparison: `tipl collect ... --jumps.forecaster MODEL`.
+
+    Args:
+        config: what to compare
+        out: directory of the comparison (default: runs/accelerate/ and the task)
+        quick: a smoke run of minutes, whose numbers show nothing
+        fresh: start over
+        threads: of each stage (default: one for each processor)
+    """
+    from rich.console import Console
+
+    from tipl.experiments import acceleration
+
+    found = acceleration.accelerate(
+        config, out, fresh=fresh, threads=threads, command=given_command()
+    )
+    acceleration.print_headline(found, Console())
+    _print_made(found.directory, found.results)
+
+
+def _print_made(directory: Path, results: Sequence[object]) -> None:
+    print(
+        f"{directory / 'report.html'}: the report; {directory / 'results.jsonl'}: "
+        f"{len(results)} numbers"
+    )

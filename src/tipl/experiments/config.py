@@ -1,0 +1,292 @@
+"""What the demo, a benchmark and a comparison do: their fields are the options of their commands.
+
+What a task or a smoke run has otherwise than the defaults stands in `TASKS` and `QUICK`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from tyro.conf import Positional
+
+from tipl.collection.config import CollectConfig
+from tipl.errors import TiplError
+from tipl.forecast.hub import shipped_models
+from tipl.policies.layout import check_hidden_sizes
+
+__all__ = ["AccelerationConfig", "BenchmarkConfig", "DemoConfig", "ExperimentConfig"]
+
+Kind = TypeVar("Kind", bound="ExperimentConfig")
+Presets = Mapping[str, Mapping[str, Any]]
+
+
+def _at_least(config: object, **bounds: int) -> None:
+    """Raises a TiplError where a field of a configuration is smaller than it may be."""
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        if value is not None and value < bound:
+            raise TiplError(f"{name} is {value}; expected at least {bound}")
+
+
+def _collection(config: DemoConfig | BenchmarkConfig, checkpoint_interval: int) -> CollectConfig:
+    """The collection of an experiment, whose paths have three checkpoints or more."""
+    found = CollectConfig(
+        num_trials=config.num_trials,
+        total_steps=config.total_steps,
+        checkpoint_interval=checkpoint_interval,
+        seed=config.seed,
+    )
+    if found.num_iterations < 2 * checkpoint_interval:
+        raise TiplError(
+            f"total_steps is {config.total_steps}; expected at least "
+            f"{2 * found.ppo.num_steps * checkpoint_interval}, for paths of three checkpoints"
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoConfig:
+    """What the demo does; the defaults take about 10 minutes on two processors."""
+
+    env_id: str = "InvertedPendulum-v4"
+    """the task"""
+    num_trials: int = 128
+    """PPO trials to collect"""
+    total_steps: int = 61_440
+    """environment steps of each trial"""
+    train_steps: int = 800
+    """optimiser steps of each PathTransformer"""
+    neuron_steps: int = 600
+    """optimiser steps of the NeuronTransformer, for each target"""
+    episodes: int = 2
+    """episodes of each evaluated policy"""
+    seed: int = 0
+    """seed of the collection and of the training"""
+
+    @property
+    def collection(self) -> CollectConfig:
+        """What the demo collects."""
+        return _collection(self, 1)
+
+    def __post_init__(self) -> None:
+        # everything is checked before the first stage, not after minutes of work
+        _at_least(self, num_trials=2, train_steps=1, neuron_steps=1, episodes=1)
+        _collection(self, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """What the experiments have in common that have settings for each task."""
+
+    env_id: Positional[str]
+    """a Gymnasium id, such as InvertedPendulum-v4 or HalfCheetah-v4"""
+
+    TASKS: ClassVar[Presets] = {}
+    """What tasks have otherwise than the defaults, by their ids."""
+    QUICK: ClassVar[Mapping[str, Any]] = {}
+    """A smoke run of minutes: everything is made, nothing is shown by its numbers."""
+
+    @classmethod
+    def for_task(cls: type[Kind], env_id: str, *, quick: bool = False, **options: Any) -> Kind:
+        """The experiment on a task.
+
+        Args:
+            env_id: a Gymnasium id.
+            quick: a smoke run of minutes.
+            **options: fields that shall differ.
+
+        Raises:
+            TiplError: an option is impossible.
+        """
+        return cls(
+            env_id, **{**cls.TASKS.get(env_id, {}), **(cls.QUICK if quick else {}), **options}
+        )
+
+    @classmethod
+    def from_json(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
+        """The configuration whose fields were stored as JSON, in which tuples are lists."""
+        return cls(**{name: _with_tuples(value) for name, value in values.items()})
+
+    def command_line(self, command: str, out: Path) -> str:
+        """The command line that does this experiment in a directory.
+
+        Args:
+            command: of tipl: `"benchmark"`.
+            out: the directory.
+        """
+        usual, words = self.for_task(self.env_id), ["tipl", command, self.env_id]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != getattr(usual, field.name):
+                words += [f"--{field.name.replace('_', '-')}", *_flat(value)]
+        return shlex.join([*words, "--out", str(out)])
+
+
+def _with_tuples(value: Any) -> Any:
+    return tuple(_with_tuples(one) for one in value) if isinstance(value, list) else value
+
+
+def _flat(value: Any) -> list[str]:
+    """An option's words: those of a tuple one after the other."""
+    if isinstance(value, tuple):
+        return [word for one in value for word in _flat(one)]
+    return [str(value)]
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkConfig(ExperimentConfig):
+    """What a benchmark collects, trains, forecasts and runs."""
+
+    num_trials: int = 64
+    """PPO trials with independent initial networks"""
+    held_out: float = 0.25
+    """share of them that no model sees"""
+    total_steps: int = 200_704
+    """environment steps of each trial"""
+    checkpoint_interval: int = 1
+    """PPO iterations between two checkpoints"""
+    shared_trials: int = 32
+    """trials that start from one shared initial network, half of them held out; 0 leaves the
+    experiment out"""
+    path_steps: int = 800
+    """optimiser steps of each PathTransformer"""
+    elite_steps: int = 600
+    """optimiser steps of the NeuronTransformer (elite)"""
+    own_steps: int = 600
+    """optimiser steps of the NeuronTransformer (own)"""
+    own_behaviour_weight: float = 0.0
+    """weight of the error of actions in training the NeuronTransformer (own)"""
+    nowcaster_steps: int | None = None
+    """optimiser steps of each nowcaster (default: as `tipl train`)"""
+    starts: tuple[float, ...] = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75)
+    """where histories end, as fractions of the path"""
+    horizons: tuple[int, ...] = (1, 2, 5, 10, 20)
+    """checkpoints ahead; the jump to the path's end comes on top"""
+    episodes: int = 2
+    """episodes of each policy"""
+    pptb_trials: int = 16
+    """trials of PPO with trimming and boosting, paired with the first ones without; 0 leaves the
+    experiment out"""
+    pptb: tuple[tuple[int, float], ...] = ((16, 0.1),)
+    """rank and boost of each run of it"""
+    seed: int = 0
+    """seed of the collections and of the training"""
+
+    # HalfCheetah's paths are of one checkpoint in eight iterations, so that a horizon means about
+    # the same share of both tasks' paths
+    TASKS: ClassVar[Presets] = {
+        "InvertedPendulum-v4": {
+            "num_trials": 128,
+            "total_steps": 61_440,
+            "shared_trials": 64,
+            "starts": (0.0, 0.034, 0.067, 0.1, 0.25, 0.5, 0.75),
+            "pptb_trials": 32,
+            "pptb": ((8, 0.1), (16, 0.1), (16, 0.5), (16, 1.0)),
+        },
+        "HalfCheetah-v4": {
+            "num_trials": 64,
+            "total_steps": 1_000_000,
+            "checkpoint_interval": 8,
+            "elite_steps": 1000,
+            "own_steps": 800,
+            "own_behaviour_weight": 1.0,
+            "horizons": (1, 5, 20),
+        },
+    }
+    QUICK: ClassVar[Mapping[str, Any]] = {
+        "num_trials": 8,
+        "total_steps": 20_480,
+        "checkpoint_interval": 1,
+        "shared_trials": 4,
+        "path_steps": 20,
+        "elite_steps": 10,
+        "own_steps": 10,
+        "nowcaster_steps": 20,
+        "starts": (0.0, 0.1, 0.5),
+        "horizons": (1, 5),
+        "episodes": 1,
+        "pptb_trials": 2,
+        "pptb": ((16, 0.1),),
+    }
+
+    @property
+    def collection(self) -> CollectConfig:
+        """How the trials with independent initial networks are collected."""
+        return _collection(self, self.checkpoint_interval)
+
+    @property
+    def num_checkpoints(self) -> int:
+        """Checkpoints of a path after its start."""
+        return self.collection.num_iterations // self.checkpoint_interval
+
+    def __post_init__(self) -> None:
+        _at_least(self, num_trials=4, shared_trials=0, pptb_trials=0, episodes=1, path_steps=1)
+        _at_least(self, elite_steps=1, own_steps=1, nowcaster_steps=1)
+        if not 0 < self.held_out < 1:
+            raise TiplError(f"held_out is {self.held_out}; expected a share between 0 and 1")
+        if 0 < self.shared_trials < 2:
+            raise TiplError(
+                f"shared_trials is {self.shared_trials}; expected 0, or at least 2: one to learn "
+                "from and one to hold out"
+            )
+        if self.pptb_trials > self.num_trials:
+            raise TiplError(
+                f"pptb_trials is {self.pptb_trials}, but there are {self.num_trials} trials to "
+                "pair them with; give at most as many"
+            )
+        _collection(self, self.checkpoint_interval)
+
+
+@dataclasses.dataclass(frozen=True)
+class AccelerationConfig(ExperimentConfig):
+    """What PPO with jumps is compared with, and on which trials."""
+
+    num_trials: int = 16
+    """trials of each method and architecture, paired by their seeds"""
+    total_steps: int = 200_704
+    """environment steps of PPO in each trial"""
+    checkpoint_interval: int = 1
+    """PPO iterations between two checkpoints, at which policies are run"""
+    widths: tuple[int, ...] = (64, 48)
+    """units in each of the two hidden layers; one architecture a number"""
+    episodes: int = 1
+    """episodes of each checkpoint, acting by its mean"""
+    seed: int = 7_000_000
+    """of the trials: one that no model was trained with"""
+    model: str | None = None
+    """model that forecasts, or its directory (default: the one that ships for the task, if any)"""
+    nino: str | None = None
+    """directory of a neural-graph nowcaster (default: that rival is left out)"""
+    paths: str | None = None
+    """dataset whose best policy of a training trial is copied (default: that rival is left out)"""
+
+    TASKS: ClassVar[Presets] = {
+        "InvertedPendulum-v4": {"num_trials": 32, "total_steps": 61_440, "episodes": 2},
+        "HalfCheetah-v4": {"total_steps": 1_000_000, "checkpoint_interval": 8},
+        "Hopper-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
+        "Swimmer-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
+    }
+    QUICK: ClassVar[Mapping[str, Any]] = {
+        "num_trials": 2,
+        "total_steps": 20_480,
+        "checkpoint_interval": 2,
+        "episodes": 1,
+        "widths": (64, 32),
+    }
+
+    def __post_init__(self) -> None:
+        _at_least(self, num_trials=2, episodes=1, checkpoint_interval=1)
+        check_hidden_sizes(self.widths)
+        if len(set(self.widths)) < len(self.widths):
+            raise TiplError(f"widths {self.widths} were given; expected each one once")
+
+    @property
+    def forecaster(self) -> str | None:
+        """The model that forecasts, if there is one."""
+        if self.model is not None:
+            return self.model
+        return self.env_id if self.env_id in shipped_models() else None

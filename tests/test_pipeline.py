@@ -1,0 +1,267 @@
+"""Stages of an experiment: done once, measured, and taken up again after an interruption."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from path_data import make_dataset
+from tipl.core import storage
+from tipl.errors import TiplError
+from tipl.experiments import pipeline
+from tipl.experiments.pipeline import (
+    Ended,
+    Pipeline,
+    Stage,
+    StageRecord,
+    prepare_directory,
+    read_records,
+)
+
+
+class Runner:
+    """Stands for the processes of commands: each writes its output, unless it shall fail."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.status = 0
+
+    def __call__(self, words: Sequence[str], quiet: bool) -> Ended:
+        self.commands.append(list(words))
+        if self.status == 0:
+            out = Path(words[words.index("--out") + 1])
+            out.parent.mkdir(exist_ok=True)
+            out.write_text("made")
+        return Ended(self.status, 3.0, 5.0 * len(self.commands), "what went wrong")
+
+    @property
+    def made(self) -> list[str]:
+        """The names of what the commands were to make."""
+        return [Path(words[words.index("--out") + 1]).name for words in self.commands]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Runner:
+    runner = Runner()
+    monkeypatch.setattr(pipeline, "_run_tipl", runner)
+    return runner
+
+
+def stage(
+    directory: Path, name: str, *options: str, reads: Sequence[str] = (), **how: Any
+) -> Stage:
+    out = directory / name
+    files = tuple(directory / read for read in reads)
+    return Stage(name, ("make", *options, "--out", str(out)), out, files, threads=True, **how)
+
+
+def do(directory: Path, *stages: Stage, threads: int | None = 3) -> None:
+    prepare_directory(directory, False, "benchmark")
+    Pipeline(directory, stages, threads=threads, progress=False).run()
+
+
+def test_a_command_is_run_once_and_measured(tmp_path: Path, run: Runner) -> None:
+    for _ in range(2):
+        do(tmp_path, stage(tmp_path, "first"))
+    out = str(tmp_path / "first")
+    assert run.commands == [["make", "--out", out, "--threads", "3"]]
+    record = read_records(tmp_path)["first"]
+    assert record.command == f"tipl make --out {out} --threads 3"
+    assert (record.cpu_seconds, record.peak_rss_mb) == (3.0, 5)
+
+
+@pytest.mark.parametrize("removed", ["first", "second"])
+def test_what_was_removed_is_made_again(removed: str, tmp_path: Path, run: Runner) -> None:
+    both = stage(tmp_path, "first"), stage(tmp_path, "second", reads=["first"])
+    do(tmp_path, *both)
+    (tmp_path / removed).unlink()
+    run.commands.clear()
+    do(tmp_path, *both)
+    assert run.made == [removed]
+
+
+def test_a_stage_is_due_again_when_one_that_it_reads_was_done_otherwise(
+    tmp_path: Path, run: Runner
+) -> None:
+    second, alone = stage(tmp_path, "second", reads=["first"]), stage(tmp_path, "alone")
+    for option in ("--a", "--b"):
+        do(tmp_path, stage(tmp_path, "first", option), second, alone)
+    assert run.made == ["first", "second", "alone", "first", "second"]
+
+
+def test_a_stage_is_due_again_when_a_file_from_elsewhere_has_changed(
+    tmp_path: Path, run: Runner
+) -> None:
+    model = tmp_path / "model"
+    first = stage(tmp_path / "run", "first", reads=["../model"])
+    for weights in ("some", "some", "others"):
+        model.write_text(weights)
+        do(tmp_path / "run", first)
+    assert len(run.commands) == 2
+    model.unlink()
+    do(tmp_path / "run", first)  # its reader will say what is wrong
+    assert len(run.commands) == 3
+
+
+def test_nothing_of_other_files_is_gone_on_with(tmp_path: Path, run: Runner) -> None:
+    kept = tmp_path / "run" / "kept"
+    goes_on = Stage(
+        "goes on", ("make", "--out", str(kept / "done")), kept / "done",
+        (tmp_path / "model",), resumes=kept,
+    )  # fmt: skip
+    for weights, status in (("some", 130), ("some", 130), ("others", 0)):
+        (tmp_path / "model").write_text(weights)
+        run.status = status
+        if status:
+            with pytest.raises(TiplError, match="exit status 130"):
+                do(tmp_path / "run", goes_on)
+            kept.mkdir(exist_ok=True)
+            (kept / weights).write_text("half of it")
+            assert (kept / weights).exists()
+        else:
+            do(tmp_path / "run", goes_on)
+    assert [path.name for path in kept.iterdir()] == ["done"]
+    assert read_records(tmp_path / "run")["goes on"].cpu_seconds == 3.0
+
+
+def test_threads_and_the_place_change_nothing(tmp_path: Path, run: Runner) -> None:
+    do(tmp_path / "one", stage(tmp_path / "one", "first"))
+    (tmp_path / "one").rename(tmp_path / "two")
+    do(tmp_path / "two", stage(tmp_path / "two", "first"), threads=1)
+    assert len(run.commands) == 1
+
+
+def test_time_of_an_interrupted_command_is_kept_and_added(tmp_path: Path, run: Runner) -> None:
+    first = stage(tmp_path, "first")
+    run.status = 130
+    with pytest.raises(TiplError, match=r"'first' ended with exit status 130.*what went wrong"):
+        do(tmp_path, first)
+    assert read_records(tmp_path)["first"].cpu_seconds == 3.0
+    run.status = 0
+    do(tmp_path, first)
+    record = read_records(tmp_path)["first"]
+    assert (record.cpu_seconds, record.peak_rss_mb) == (6.0, 10)
+    run.commands.clear()
+    do(tmp_path, first)
+    assert run.commands == []
+    do(tmp_path, stage(tmp_path, "first", "--other"))  # another one, whose time starts at nothing
+    assert read_records(tmp_path)["first"].cpu_seconds == 3.0
+
+
+def test_what_is_done_stays_done_when_a_command_refuses(tmp_path: Path, run: Runner) -> None:
+    do(tmp_path, stage(tmp_path, "first"))
+    before = read_records(tmp_path)
+    run.status = 2
+    with pytest.raises(TiplError, match="ended with exit status 2"):
+        do(tmp_path, stage(tmp_path, "first", "--impossible"))
+    assert read_records(tmp_path) == before
+
+
+def test_an_experiment_goes_on_without_what_it_does_not_need(tmp_path: Path, run: Runner) -> None:
+    def extra() -> None:
+        do(tmp_path, stage(tmp_path, "extra", needed=False))
+
+    for run.status in (1, 2):
+        extra()
+    assert read_records(tmp_path)["extra"].digest == ""
+    run.status = 130
+    with pytest.raises(TiplError, match="exit status 130"):
+        extra()
+    run.status = 0
+    extra()
+    assert run.made == ["extra"] * 4
+
+
+def test_each_stage_is_told(tmp_path: Path, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Console(file=io.StringIO(), width=200)
+    for _ in range(2):
+        prepare_directory(tmp_path, False, "benchmark")
+        experiment = Pipeline(tmp_path, [stage(tmp_path, "first")])
+        monkeypatch.setattr(experiment, "console", told)
+        experiment.run()
+    assert isinstance(told.file, io.StringIO)
+    line = f"first  tipl make --out {tmp_path / 'first'}"
+    assert [text.strip() for text in told.file.getvalue().splitlines()] == [
+        line,
+        line,
+        "already there: reused",
+    ]
+
+
+# --- the records -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        StageRecord("a", "tipl a", 1.5, 0.0, 7, "digest"),
+        StageRecord("a", "tipl a", 0.0, 2.0, 0, "", "digest", {"file": "digest"}),
+    ],
+)
+def test_a_record_comes_back(record: StageRecord) -> None:
+    assert StageRecord.from_json(record.to_json()) == record
+
+
+def test_records_of_earlier_versions_are_read_and_written(tmp_path: Path, run: Runner) -> None:
+    demo = {"name": "collect", "command": "tipl collect", "seconds": 1.5, "peak_rss_mb": 9,
+            "digest": "d"}  # fmt: skip
+    killed = demo | {"name": "train", "cpu_seconds": 2.0, "digest": "", "unfinished": "d"}
+    storage.write_json(tmp_path / "stages.json", {"stages": [demo, killed]})
+    records = read_records(tmp_path)
+    assert list(records) == ["collect", "train"]
+    assert np.isnan(records["collect"].cpu_seconds)
+    assert (records["train"].cpu_seconds, records["train"].unfinished) == (2.0, "d")
+    do(tmp_path, stage(tmp_path, "new"))
+    written = storage.read_json(tmp_path / "stages.json")["stages"]
+    assert written[:2] == [demo, killed]
+
+
+def test_a_stage_of_an_earlier_version_is_reused(tmp_path: Path, run: Runner) -> None:
+    (tmp_path / "model").write_text("weights")
+    first = stage(tmp_path / "run", "first", reads=["../model"])
+    do(tmp_path / "run", first)
+    (record,) = storage.read_json(tmp_path / "run" / "stages.json")["stages"]
+    del record["reads"]  # which were not kept
+    storage.write_json(tmp_path / "run" / "stages.json", {"stages": [record]})
+    do(tmp_path / "run", first)
+    assert len(run.commands) == 1
+
+
+def test_without_a_file_there_are_no_records(tmp_path: Path) -> None:
+    assert read_records(tmp_path) == {}
+
+
+def test_damaged_records_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "stages.json").write_text('{"stages": []}')
+    with pytest.raises(TiplError, match=r"stages\.json is damaged"):
+        read_records(tmp_path)
+
+
+# --- real processes --------------------------------------------------------------------------
+
+
+def test_a_real_command_is_a_process_with_its_own_time_and_memory(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "paths")
+    held = np.ones(100_000_000)  # 800 MB of this process, which no stage has a part in
+    verify = Stage("verify", ("paths", "verify", str(tmp_path / "paths")), tmp_path / "paths")
+    do(tmp_path / "run", verify)
+    record = read_records(tmp_path / "run")["verify"]
+    assert 0.05 < record.cpu_seconds < 100
+    assert 20 < record.peak_rss_mb < held.nbytes / 1e6
+    lost = Stage("lost", ("paths", "verify", str(tmp_path / "nowhere")), tmp_path / "nowhere")
+    with pytest.raises(TiplError, match=r"status 2: `tipl paths verify .*` says tipl: there is no"):
+        do(tmp_path / "run", lost)
+
+
+def test_a_place_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for fresh in (False, True):
+        with pytest.raises(TiplError, match="holds other files than those of `tipl benchmark`"):
+            prepare_directory(tmp_path, fresh, "benchmark")
+    assert (tmp_path / "notes.txt").read_text() == "mine"

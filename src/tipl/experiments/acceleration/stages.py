@@ -51,8 +51,15 @@ def comparison_methods(config: AccelerationConfig, directory: Path) -> list[Meth
     if config.paths is not None:
         policy = directory / "best-policy"
         copied = ("--jumps.forecaster", str(policy), *blind)
-        reads = (policy / "policy.json",)
-        found.append(Method("best stored policy, copied", "copy", copied, reads, any_width=False))
+        found.append(
+            Method(
+                "best stored policy, copied",
+                "copy",
+                copied,
+                (policy / "policy.json",),
+                any_width=False,
+            )
+        )
     found.append(Method("PPTB", "pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1")))
     relex = ("--jumps.forecaster", "relex", *_early_if_short(config.total_steps))
     found.append(Method("RELEX, gated", "relex", relex))

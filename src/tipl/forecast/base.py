@@ -77,7 +77,7 @@ class Forecaster(abc.ABC):
         horizon: Horizon | Sequence[Horizon],
         *,
         layout: ParamLayout | None = None,
-    ) -> Float[np.ndarray, ...]:
+    ) -> Float[np.ndarray, " ..."]:
         """Weights `horizon` checkpoints after the last one of a history.
 
         Args:

@@ -12,7 +12,7 @@ __all__ = ["best_actions", "executable"]
 
 def best_actions(
     task: TaskSpec, outputs: Float[np.ndarray, "*batch A"]
-) -> Shaped[np.ndarray, "*batch ..."]:
+) -> Shaped[np.ndarray, " ..."]:
     """The most likely action for each output of an actor, as the environment takes it.
 
     Returns:
@@ -26,7 +26,7 @@ def best_actions(
 
 def executable(
     task: TaskSpec, actions: Shaped[np.ndarray, "*batch A"]
-) -> Shaped[np.ndarray, "*batch ..."]:
+) -> Shaped[np.ndarray, " ..."]:
     """Actions as the environment takes them: inside the bounds, or counted from its first one."""
     if task.first_action is not None:
         numbers: Int[np.ndarray, "*batch"] = actions[..., 0].astype(np.int64) + task.first_action

@@ -123,7 +123,7 @@ class Policy:
         self,
         observation: Float[np.ndarray, "*batch O"],
         rng: np.random.Generator | None = None,
-    ) -> Shaped[np.ndarray, "*batch ..."]:
+    ) -> Shaped[np.ndarray, " ..."]:
         """The action for an observation, as the environment takes it.
 
         Args:

@@ -23,7 +23,7 @@ from measuring import command_line, fresh_networks, return_summary, versions
 from tipl.core import storage
 from tipl.evaluation.returns import evaluate_stack
 from tipl.forecast.trained import TrainedForecaster
-from tipl.models.config import TrainConfig
+from tipl.models.kinds import make_config
 from tipl.models.train import train
 from tipl.paths import PathDataset
 
@@ -64,7 +64,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "32 trials": {"trials": 32},
     },
 }
-"""What each variant changes: fields of `TrainConfig`, `steps` (a factor), `trials`, `shared`."""
+"""What each variant changes: options of the model, `steps` (a factor), `trials`, `shared`."""
 
 PLACES = ((0.1, 10), (0.25, 5), (0.5, 10))
 """Ends of histories, as shares of a path, and checkpoints ahead; at most to the path's end."""
@@ -114,7 +114,7 @@ def trained(args: Args, changes: dict[str, Any]) -> tuple[TrainedForecaster, Pat
     if changes.pop("shared", False) and args.shared is not None:
         training = PathDataset.open(args.shared).split(args.held_out).train
     training = training.select(training.trials[: changes.pop("trials", training.num_trials)])
-    config = TrainConfig(model="neuron", targets=(args.target,), num_steps=steps, **changes)
+    config = make_config("neuron", targets=(args.target,), num_steps=steps, **changes)
     start = time.monotonic()
     model = train(training, config=config, threads=args.threads, progress=False)
     return model, split.held_out, time.monotonic() - start

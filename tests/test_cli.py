@@ -33,7 +33,7 @@ from tipl.forecast import hub as shipped
 from tipl.forecast.base import Forecaster
 from tipl.forecast.lines import StandingStill
 from tipl.jumps.config import JumpConfig, PPTBConfig
-from tipl.models.config import TrainConfig
+from tipl.models.path_transformer import PathTrainConfig
 from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
@@ -51,7 +51,7 @@ COLLECT = (
     "collect InvertedPendulum-v4 --num-trials 6 --total-steps 384 --hidden-sizes 8 6 "
     "--ppo.num-steps 64 --ppo.num-minibatches 2 --ppo.update-epochs 2"
 )
-TRAINING = TrainConfig(rank=4, width=8, depth=1, heads=2, num_steps=3)
+TRAINING = PathTrainConfig(rank=4, width=8, depth=1, heads=2, num_steps=3)
 TRAIN = "train paths --rank 4 --width 8 --depth 1 --heads 2 --num-steps 3"
 CHAIN = {
     "collect": f"{COLLECT} --out paths --threads 1",
@@ -276,7 +276,7 @@ ARGUMENTS = {
     "paths verify": ["the dataset"],
     "paths evaluate": ["the dataset", "episodes", "every", "seed", "threads"],
     "paths best": ["the dataset", "out", "held_out", "episodes"],
-    "train": [*dataclasses.fields(TrainConfig), "the dataset of paths", "out", "held_out"],
+    "train": [*dataclasses.fields(PathTrainConfig), "the dataset of paths", "out", "held_out"],
     "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
     "optimize": ["directory of a trained model", "out", "policy", "seed", "horizon"],
     "evaluate": ["directory of a policy", "episodes", "seed", "threads"],

@@ -9,7 +9,7 @@ from tipl import Policy, TiplError, evaluate
 from tipl.envs import make_task
 from tipl.evaluation.elite import Elite
 from tipl.experiments.rivals import fitted_output_layer
-from tipl.models.fitted_output_layer import FittedOutputLayer
+from tipl.models.readout import FittedOutputLayer
 from tipl.policies.layout import actor_layout
 from tipl.ppo.mlp import stacked_mlp
 

@@ -19,7 +19,7 @@ from tipl.forecast.hub import shipped_models
 from tipl.forecast.lines import StandingStill
 from tipl.forecast.memory import BestStoredPolicy
 from tipl.forecast.trained import TrainedForecaster
-from tipl.models import kinds
+from tipl.models import TrainConfig, kinds
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
 from tipl.paths.svd import Basis, Center, make_tokenizer
@@ -107,8 +107,11 @@ def make_widening() -> Widening:
 
 @pytest.fixture(autouse=True)
 def widening_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    widening = kinds.Kind("Widening", Widening)
-    monkeypatch.setattr(kinds, "_KINDS", [*kinds._KINDS, widening])
+    widening = kinds.Kind(
+        name="widening", title="Widening", summary="", config=TrainConfig, train="nowhere",
+        forecaster=Widening, colours={}, losses={},
+    )  # fmt: skip
+    monkeypatch.setattr(kinds, "_REGISTERED", {"widening": widening})
 
 
 @pytest.fixture

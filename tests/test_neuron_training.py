@@ -18,30 +18,32 @@ from path_data import make_arrays, make_metadata, write_parts
 from tipl.collection.collect import collect
 from tipl.envs import make_vec
 from tipl.errors import TiplError
-from tipl.evaluation import elite as behaviour
-from tipl.evaluation.elite import Elite
+from tipl.evaluation import visits as behaviour
+from tipl.evaluation.elite import Elite, best_checkpoint
 from tipl.forecast.base import Forecaster
 from tipl.models import learning_paths as own
 from tipl.models import loop
-from tipl.models.action_error import LEAK, ActionError
-from tipl.models.config import TrainConfig
-from tipl.models.data import ReturnScale
 from tipl.models.learning_paths import (
     LearningPaths,
-    OwnLoss,
+    ReturnScale,
     batch_count,
     change_scales,
-    draw_checkpoints,
     draw_horizons,
     learning_paths,
 )
-from tipl.models.network import Network
-from tipl.models.neuron_transformer import elite
+from tipl.models.network import LEAK, ActionError, Network
+from tipl.models.neuron_transformer import NeuronTrainConfig
+from tipl.models.neuron_transformer import losses as elite
 from tipl.models.neuron_transformer import training as neuron_transformer
-from tipl.models.neuron_transformer.elite import EliteLoss, fresh_networks
 from tipl.models.neuron_transformer.forecaster import (
     NeuronTransformerForecaster,
     context_checkpoints,
+)
+from tipl.models.neuron_transformer.losses import (
+    EliteLoss,
+    OwnLoss,
+    draw_checkpoints,
+    fresh_networks,
 )
 from tipl.models.neuron_transformer.net import (
     Conditions,
@@ -216,7 +218,7 @@ def test_a_model_remembers_how_it_was_trained(
 ) -> None:
     model, settings = trained.model, trained.model.settings
     options = {name: SMALL[name] for name in SMALL if name not in ("threads", "progress")}
-    config = TrainConfig(**options | {"num_steps": 60})
+    config = NeuronTrainConfig(**options | {"num_steps": 60})
     assert settings["train"] == dataclasses.asdict(config)
     assert settings.keys() == {
         "curves", "env_steps", "elite", "train", "datasets", "high_return", "steps_per_checkpoint",
@@ -229,7 +231,7 @@ def test_a_model_remembers_how_it_was_trained(
     np.testing.assert_allclose(model.return_scale, (known.mean(), known.std()))
     both = np.concatenate([d.episodic_return().ravel() for d in (paths, others)])
     assert settings["high_return"] == np.nanpercentile(both, 99)
-    best = {d.metadata.digest: behaviour.best_checkpoint(d) for d in (paths, others)}
+    best = {d.metadata.digest: best_checkpoint(d) for d in (paths, others)}
     expected = max(best.items(), key=lambda item: item[1].mean_return)
     elite = dataclasses.asdict(expected[1]) | {"dataset": expected[0]}
     del elite["policy"], elite["env_steps"]
@@ -243,7 +245,7 @@ def test_environment_steps_are_counted(
     trained: Trained, paths: PathDataset, others: PathDataset
 ) -> None:
     """Those of the search for each dataset's best policy, too."""
-    elites = [behaviour.best_checkpoint(dataset) for dataset in (paths, others)]
+    elites = [best_checkpoint(dataset) for dataset in (paths, others)]
     search = sum(found.env_steps for found in elites)
     assert min(search, trained.env_steps) > 0
     assert trained.model.settings["env_steps"] == trained.env_steps + search
@@ -252,7 +254,7 @@ def test_environment_steps_are_counted(
 def test_the_model_of_the_elite_remembers_what_it_does(
     trained: Trained, paths: PathDataset, others: PathDataset, tmp_path: Path
 ) -> None:
-    best = [behaviour.best_checkpoint(dataset) for dataset in (paths, others)]
+    best = [best_checkpoint(dataset) for dataset in (paths, others)]
     policy = max(best, key=lambda found: found.mean_return).policy
     readout = trained.model.models["elite"].readout
     assert readout is not None
@@ -281,7 +283,7 @@ def test_the_best_policy_of_all_datasets_is_the_elite(
     returns = {paths.directory: 10.0 - best, others.directory: 9.0 + best}
     wanted = [paths, others][best]
 
-    def best_checkpoint(dataset: PathDataset, seed: int) -> Elite:
+    def found(dataset: PathDataset, seed: int) -> Elite:
         assert seed == 4
         return Elite(dataset.policy(1, 2), 1, 2, returns[dataset.directory], 8, 100)
 
@@ -292,7 +294,7 @@ def test_the_best_policy_of_all_datasets_is_the_elite(
         seen.append(params)
         return visited(params, *args, **options)
 
-    monkeypatch.setattr(neuron_transformer, "best_checkpoint", best_checkpoint)
+    monkeypatch.setattr(neuron_transformer, "best_checkpoint", found)
     for module in (behaviour, elite):
         monkeypatch.setattr(module, "visited_observations", spy)
     settings = learn(paths, others, targets=("elite",), num_steps=1, seed=4).settings
@@ -646,9 +648,9 @@ def test_logits_to_fit_have_a_mean_of_zero() -> None:
 # --- the loss of `own` -----------------------------------------------------------------------
 
 
-def config(**changes: Any) -> TrainConfig:
+def config(**changes: Any) -> NeuronTrainConfig:
     options = {name: SMALL[name] for name in SMALL if name not in ("threads", "progress")}
-    return TrainConfig(**options | changes)
+    return NeuronTrainConfig(**options | changes)
 
 
 def new_model(*scales: Tensor, memory: int = 0) -> NeuronTransformer:

@@ -15,9 +15,8 @@ from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.experiments.report_sections import LOSSES
 from tipl.forecast.base import Forecaster
-from tipl.models.config import Model, TrainConfig
-from tipl.models.data import ReturnScale
-from tipl.models.learning_paths import change_scales, learning_paths
+from tipl.models.kinds import make_config
+from tipl.models.learning_paths import ReturnScale, change_scales, learning_paths
 from tipl.models.network import Network
 from tipl.models.nowcasters.forecaster import NiNoForecaster, NowcasterForecaster, WNNForecaster
 from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
@@ -35,14 +34,14 @@ HIDDEN = (6, 5)
 SIZES = (4, *HIDDEN, 1)
 LAYOUT = actor_layout(TASK, HIDDEN)
 T = 9
-KINDS: tuple[Model, ...] = ("wnn", "nino")
+KINDS = ("wnn", "nino")
 CLASSES = {"wnn": WNNForecaster, "nino": NiNoForecaster}
-SMALL: dict[str, Any] = {"width": 8, "heads": 2, "num_steps": 3, "progress": False}
+SMALL: dict[str, Any] = {"width": 8, "num_steps": 3, "progress": False}
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-def make_model(kind: Model, width: int = 8, *, untrained: bool = False) -> Nowcaster:
+def make_model(kind: str, width: int = 8, *, untrained: bool = False) -> Nowcaster:
     """A model of which no parameter is zero, unless it is an untrained one."""
     torch.manual_seed(0)
     scales = torch.linspace(0.02, 0.1, T)
@@ -59,7 +58,7 @@ def make_model(kind: Model, width: int = 8, *, untrained: bool = False) -> Nowca
     return model.eval()
 
 
-def make_forecaster(kind: Model, **options: Any) -> NowcasterForecaster:
+def make_forecaster(kind: str, **options: Any) -> NowcasterForecaster:
     return CLASSES[kind](make_model(kind, **options), TASK, HIDDEN)
 
 
@@ -101,7 +100,7 @@ def permuted(network: Network, orders: list[Tensor]) -> Network:
 
 @both_kinds
 @torch.inference_mode()
-def test_permuting_hidden_units_permutes_the_forecast(kind: Model) -> None:
+def test_permuting_hidden_units_permutes_the_forecast(kind: str) -> None:
     model = make_model(kind).double()
     history = Network.from_flat(torch.tensor(random_history(CONTEXT)).double(), SIZES, True)
     horizons = torch.tensor([[1, 4, 8]]).expand(3, -1)
@@ -116,7 +115,7 @@ def test_permuting_hidden_units_permutes_the_forecast(kind: Model) -> None:
 @both_kinds
 @pytest.mark.parametrize("index", [0, 30, 60, LAYOUT.size - 2, LAYOUT.size - 1])
 @torch.inference_mode()
-def test_a_wnn_knows_one_parameter_and_a_nino_its_neighbours(kind: Model, index: int) -> None:
+def test_a_wnn_knows_one_parameter_and_a_nino_its_neighbours(kind: str, index: int) -> None:
     history = random_history(CONTEXT)
     model = make_forecaster(kind)
     before = model.forecast(history, 3) - history[:, -1]
@@ -149,7 +148,7 @@ def test_a_nino_tells_inputs_apart_but_not_hidden_units() -> None:
 
 
 @both_kinds
-def test_only_the_last_five_checkpoints_count(kind: Model) -> None:
+def test_only_the_last_five_checkpoints_count(kind: str) -> None:
     model, history = make_forecaster(kind), random_history(CONTEXT + 2)
     expected = model.forecast(history[:, 2:], [1, 5])
     np.testing.assert_array_equal(model.forecast(history, [1, 5]), expected)
@@ -157,7 +156,7 @@ def test_only_the_last_five_checkpoints_count(kind: Model) -> None:
 
 @both_kinds
 @pytest.mark.parametrize("length", [2, 3, 4])
-def test_the_first_checkpoint_of_a_short_history_is_repeated(kind: Model, length: int) -> None:
+def test_the_first_checkpoint_of_a_short_history_is_repeated(kind: str, length: int) -> None:
     model, history = make_forecaster(kind), random_history(length)
     longer = np.concatenate([history[:, :1].repeat(CONTEXT - length, axis=1), history], axis=1)
     np.testing.assert_array_equal(model.forecast(history, [1, 5]), model.forecast(longer, [1, 5]))
@@ -170,7 +169,7 @@ def test_training_repeats_it_as_well() -> None:
 
 
 @both_kinds
-def test_each_horizon_has_a_forecast_of_its_own_up_to_the_longest(kind: Model) -> None:
+def test_each_horizon_has_a_forecast_of_its_own_up_to_the_longest(kind: str) -> None:
     model, history = make_forecaster(kind), random_history(CONTEXT)
     together = model.forecast(history, [1, 2, T - 1, T, 100])
     for column, horizon in enumerate((1, 2, T - 1, T, 100)):
@@ -184,7 +183,7 @@ def test_each_horizon_has_a_forecast_of_its_own_up_to_the_longest(kind: Model) -
 
 @both_kinds
 def test_many_histories_are_forecast_in_several_passes(
-    kind: Model, monkeypatch: pytest.MonkeyPatch
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, history = make_forecaster(kind), random_history(CONTEXT)
     expected = model.forecast(history, [1, 5])
@@ -194,7 +193,7 @@ def test_many_histories_are_forecast_in_several_passes(
 
 @both_kinds
 @pytest.mark.parametrize("hidden", [(3,), (7, 6), (4, 5, 6)])
-def test_networks_of_other_hidden_sizes_are_forecast(kind: Model, hidden: tuple[int, ...]) -> None:
+def test_networks_of_other_hidden_sizes_are_forecast(kind: str, hidden: tuple[int, ...]) -> None:
     layout = actor_layout(TASK, hidden)
     history = random_history(4, layout)
     ahead = make_forecaster(kind).forecast(history, [1, 3], layout=layout)
@@ -204,7 +203,7 @@ def test_networks_of_other_hidden_sizes_are_forecast(kind: Model, hidden: tuple[
 
 @both_kinds
 @torch.inference_mode()
-def test_networks_without_log_std_are_forecast(kind: Model) -> None:
+def test_networks_without_log_std_are_forecast(kind: str) -> None:
     history = Network.from_flat(torch.tensor(random_history(CONTEXT)[..., :-1]), SIZES, False)
     change = make_model(kind)(history, torch.tensor([[1, 3]]).expand(3, -1))
     assert change.log_std is None
@@ -215,14 +214,14 @@ def test_networks_without_log_std_are_forecast(kind: Model) -> None:
 
 
 @both_kinds
-def test_an_untrained_model_stands_still_exactly(kind: Model) -> None:
+def test_an_untrained_model_stands_still_exactly(kind: str) -> None:
     history = random_history(4)
     ahead = make_forecaster(kind, untrained=True).forecast(history, [1, 5, 20])
     np.testing.assert_array_equal(ahead, history[:, -1:].repeat(3, axis=1))
 
 
 @both_kinds
-def test_changes_are_in_the_training_paths_units(kind: Model, paths: PathDataset) -> None:
+def test_changes_are_in_the_training_paths_units(kind: str, paths: PathDataset) -> None:
     forecaster = train(paths, model=kind, **SMALL)
     assert isinstance(forecaster, NowcasterForecaster)
     model = forecaster.model
@@ -245,7 +244,7 @@ def test_the_loss_of_standing_still_is_that_of_an_untrained_model(paths: PathDat
 
 @both_kinds
 def test_straight_lines_are_learned_and_held_out_paths_are_forecast(
-    kind: Model, paths: PathDataset
+    kind: str, paths: PathDataset
 ) -> None:
     split = paths.split(0.25)
     model = train(
@@ -263,7 +262,7 @@ def test_straight_lines_are_learned_and_held_out_paths_are_forecast(
 
 
 @both_kinds
-def test_equal_seeds_give_equal_bytes(kind: Model, paths: PathDataset, tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_bytes(kind: str, paths: PathDataset, tmp_path: Path) -> None:
     saved = []
     for n, seed in enumerate((5, 5, 6)):
         torch.manual_seed(n)
@@ -274,7 +273,7 @@ def test_equal_seeds_give_equal_bytes(kind: Model, paths: PathDataset, tmp_path:
 
 
 @both_kinds
-def test_a_model_remembers_how_it_was_trained(kind: Model, paths: PathDataset) -> None:
+def test_a_model_remembers_how_it_was_trained(kind: str, paths: PathDataset) -> None:
     model = train(paths.select([4, 0, 2]), model=kind, **SMALL)
     assert type(model) is CLASSES[kind]
     assert model.settings["train"]["model"] == kind
@@ -292,7 +291,7 @@ def test_a_model_remembers_how_it_was_trained(kind: Model, paths: PathDataset) -
     ("kind", "name"),
     [("wnn", "per-parameter nowcaster (WNN)"), ("nino", "neural-graph nowcaster (NiNo)")],
 )
-def test_they_are_called_by_what_they_are(kind: Model, name: str) -> None:
+def test_they_are_called_by_what_they_are(kind: str, name: str) -> None:
     model = make_forecaster(kind)
     assert model.name == model.label == name
     assert (model.targets, model.knows_returns, model.min_history) == (("own",), False, 2)
@@ -300,7 +299,7 @@ def test_they_are_called_by_what_they_are(kind: Model, name: str) -> None:
 
 
 @both_kinds
-def test_a_saved_model_is_read_back(kind: Model, tmp_path: Path) -> None:
+def test_a_saved_model_is_read_back(kind: str, tmp_path: Path) -> None:
     model, history = make_forecaster(kind), random_history(6)
     model.settings["train"] = {"model": kind}
     model.save_pretrained(tmp_path / "model")
@@ -321,7 +320,7 @@ def test_a_saved_model_is_read_back(kind: Model, tmp_path: Path) -> None:
 
 
 @both_kinds
-def test_a_model_of_the_other_kind_is_refused(kind: Model, tmp_path: Path) -> None:
+def test_a_model_of_the_other_kind_is_refused(kind: str, tmp_path: Path) -> None:
     make_forecaster(kind).save_pretrained(tmp_path / "model")
     other = CLASSES["nino" if kind == "wnn" else "wnn"]
     with pytest.raises(
@@ -331,7 +330,7 @@ def test_a_model_of_the_other_kind_is_refused(kind: Model, tmp_path: Path) -> No
 
 
 @both_kinds
-def test_exchanged_weights_are_refused(kind: Model, tmp_path: Path) -> None:
+def test_exchanged_weights_are_refused(kind: str, tmp_path: Path) -> None:
     make_forecaster(kind).save_pretrained(tmp_path / "model")
     make_forecaster(kind, width=16).save_pretrained(tmp_path / "other")
     (tmp_path / "other/model.safetensors").replace(tmp_path / "model/model.safetensors")
@@ -340,7 +339,7 @@ def test_exchanged_weights_are_refused(kind: Model, tmp_path: Path) -> None:
 
 
 @both_kinds
-def test_an_untrained_network_alone_is_refused(kind: Model) -> None:
+def test_an_untrained_network_alone_is_refused(kind: str) -> None:
     model = make_forecaster(kind)
     message = rf"{model.kind}\) needs \[T, P\] with at least T = 2 checkpoints; give more"
     with pytest.raises(TiplError, match=message):
@@ -350,7 +349,7 @@ def test_an_untrained_network_alone_is_refused(kind: Model) -> None:
 
 
 @both_kinds
-def test_weights_of_another_layout_are_refused(kind: Model) -> None:
+def test_weights_of_another_layout_are_refused(kind: str) -> None:
     model, history = make_forecaster(kind), random_history(4)
     with pytest.raises(TiplError, match=r"history of 10 parameters .* give the layout"):
         model.forecast(history[..., :10], 1)
@@ -366,7 +365,7 @@ def test_a_nino_refuses_networks_of_another_task() -> None:
 
 
 @both_kinds
-def test_several_datasets_are_refused(kind: Model, paths: PathDataset) -> None:
+def test_several_datasets_are_refused(kind: str, paths: PathDataset) -> None:
     name = CLASSES[kind].kind
     with pytest.raises(TiplError, match=rf"2 datasets .* a {name} learns from one: .*'neuron'"):
         train([paths, paths], model=kind, **SMALL)
@@ -375,7 +374,7 @@ def test_several_datasets_are_refused(kind: Model, paths: PathDataset) -> None:
 
 
 @both_kinds
-def test_paths_with_a_critic_are_refused(kind: Model, tmp_path: Path) -> None:
+def test_paths_with_a_critic_are_refused(kind: str, tmp_path: Path) -> None:
     metadata = make_metadata(networks="actor+critic")
     create_dataset(tmp_path / "paths", metadata)
     write_parts(tmp_path / "paths", metadata, make_arrays(metadata))
@@ -386,5 +385,5 @@ def test_paths_with_a_critic_are_refused(kind: Model, tmp_path: Path) -> None:
 
 def test_defaults_of_training() -> None:
     for kind in KINDS:
-        config = TrainConfig(model=kind)
+        config = make_config(kind)
         assert (config.steps, config.peak_learning_rate) == (1000, 2e-3)

@@ -12,8 +12,9 @@ import torch
 
 from path_data import make_arrays, make_metadata, write_parts
 from tipl.errors import TiplError
-from tipl.models.config import TrainConfig
-from tipl.models.data import return_scale
+from tipl.models import TrainConfig
+from tipl.models.learning_paths import return_scale
+from tipl.models.path_transformer import PathTrainConfig
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.path_transformer.training import token_sequences
 from tipl.models.train import train
@@ -252,7 +253,7 @@ def test_losses_are_in_units_of_standing_still_on_the_training_paths(
 
 
 def test_a_model_remembers_how_it_was_trained(paths: PathDataset) -> None:
-    config = TrainConfig(**{key: SMALL[key] for key in SMALL if key != "progress"})
+    config = PathTrainConfig(**{key: SMALL[key] for key in SMALL if key != "progress"})
     chosen = paths.select([4, 0, 2])
     model = train(chosen, config=config, progress=False)
     assert model.settings["train"] == dataclasses.asdict(config)
@@ -350,10 +351,13 @@ def test_counts_below_one_are_refused(paths: PathDataset, name: str, value: int)
         ({"width": 10, "heads": 4}, r"width of 10 .* 4 heads; expected a multiple"),
         ({"learning_rate": 0.0}, r"learning_rate is 0.0; expected a positive number"),
         ({"learning_rate": float("nan")}, r"learning_rate is nan; expected a positive number"),
-        ({"weight_decay": -0.1}, r"weight_decay is -0.1; expected 0 or more"),
-        ({"memory": -1}, r"memory is -1; expected 0 or more"),
+        ({"weight_decay": -0.1}, r"weight_decay is -0.1; expected at least 0"),
         ({"basis": "path", "center": "mean"}, r"basis='path'.*use center='initial'"),
         ({"num_epochs": 3}, r"no option 'num_epochs'; expected one of model, num_steps, "),
+        (
+            {"model": "neuron", "memory": -1, "rank": 4},
+            r"model='neuron' has no option 'rank', which",
+        ),
         ({"config": TrainConfig()}, r"both config and the options \['batch_size', .*; give one"),
     ],
 )
@@ -368,7 +372,7 @@ def test_impossible_options_are_refused(
     ("name", "choices"), [("basis", "joint, path"), ("center", "none, initial, mean")]
 )
 def test_unknown_choices_are_refused(name: str, choices: str) -> None:
-    config = TrainConfig()
+    config = PathTrainConfig()
     object.__setattr__(config, name, "own")  # the tests' type checker is as strict
     with pytest.raises(TiplError, match=f"{name} is 'own'; expected one of {choices}"):
         config.__post_init__()

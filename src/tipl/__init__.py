@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tipl.errors import TiplError
     from tipl.evaluation.returns import evaluate
     from tipl.forecast.base import Forecaster
-    from tipl.models.config import TrainConfig
+    from tipl.models import TrainConfig
     from tipl.models.neuron_transformer.net import NeuronTransformer
     from tipl.models.path_transformer.net import PathTransformer
     from tipl.models.train import train
@@ -57,7 +57,7 @@ else:
             "tipl.errors": "TiplError",
             "tipl.evaluation.returns": "evaluate",
             "tipl.forecast.base": "Forecaster",
-            "tipl.models.config": "TrainConfig",
+            "tipl.models": "TrainConfig",
             "tipl.models.neuron_transformer.net": "NeuronTransformer",
             "tipl.models.path_transformer.net": "PathTransformer",
             "tipl.models.train": "train",

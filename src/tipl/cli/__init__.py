@@ -102,6 +102,8 @@ def _run(arguments: list[str]) -> None:
     function = getattr(module, name.replace(" ", "_"))
     if hasattr(function, "defaults"):  # those of what is named first
         function = functools.partial(function, **function.defaults(arguments[words:]))
+    if hasattr(module, "for_arguments"):  # its options depend on one of them
+        function = module.for_arguments(arguments[words:])
     tyro.cli(function, prog=f"tipl {name}", args=arguments[words:])
 
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from tipl.core.atomic import check_replaceable
-from tipl.models import train as training
-from tipl.paths import PathDataset
+from tipl.models import TrainConfig
+from tipl.models.kinds import Kind, all_kinds, check_option, find_kind
 
-__all__ = ["train"]
+__all__ = ["for_arguments", "train"]
 
 
 def train(
     paths: Positional[tuple[Path, ...]],
     /,
-    config: Annotated[training.TrainConfig, arg(name="")],
+    config: Annotated[TrainConfig, arg(name="")],
     out: Path,
     held_out: float = 0.25,
     threads: int | None = None,
 ) -> None:
-    """Train a model of how weights change: a PathTransformer, a NeuronTransformer or a rival.
+    """Train a model of how weights change, or a rival of such models.
+
+    Models: MODELS
 
     Args:
         paths: the dataset of paths; a NeuronTransformer learns from several of one task at once
@@ -31,9 +34,13 @@ def train(
         held_out: share of the trials that the model does not learn from
         threads: of a NeuronTransformer's training (default: one for each processor)
     """
+    from tipl.core.atomic import check_replaceable
+    from tipl.models.train import train as train_model
+    from tipl.paths.dataset import PathDataset
+
     check_replaceable(out, replaces="config.json")  # before the work, not after it
     splits = [PathDataset.open(directory).split(held_out) for directory in paths]
-    model = training.train(
+    model = train_model(
         [split.train for split in splits],
         held_out=[split.held_out for split in splits],
         config=config,
@@ -41,12 +48,66 @@ def train(
     )
     model.save_pretrained(out)
     print(
-        f"{out}: {model.kind}, {sum(split.train.num_trials for split in splits)} training and "
-        f"{sum(split.held_out.num_trials for split in splits)} held-out trials"
+        f"{out}: {model.kind}, {sum(map(len, model.training_trials.values()))} training and "
+        f"{sum(int((~split.held_out.diverged()).sum()) for split in splits)} held-out trials"
     )
     for target, curve in model.settings["curves"].items():
-        print(
-            f"  {model.with_options(target=target).name}: held-out loss "
-            f"{curve['held_out_loss'][-1]:.3f}, standing still "
-            f"{curve['standing_still_loss'][-1]:.3f}"
+        held_out_loss, still = (
+            "unknown" if curve[name][-1] is None else f"{curve[name][-1]:.3f}"
+            for name in ("held_out_loss", "standing_still_loss")
         )
+        name = model.with_options(target=target).name
+        print(f"  {name}: held-out loss {held_out_loss}, standing still {still}")
+
+
+def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
+    """The command with the options of the kind of model that the arguments name, and no others.
+
+    Raises:
+        TiplError: there is no such kind, or an option is another kind's.
+    """
+    kind = find_kind(_named_model(arguments))
+    others = {name for other in all_kinds() for name in other.options} - {*kind.options}
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+        if argument.startswith("--") and name in others:
+            check_option(kind, name)
+
+    signature = inspect.signature(train, eval_str=True)
+    options = kind.config_class
+    config = Annotated[options, arg(name="")]  # type: ignore[valid-type]
+    parameters = [
+        one.replace(annotation=config) if name == "config" else one
+        for name, one in signature.parameters.items()
+    ]
+    doc = (train.__doc__ or "").replace("MODELS", _models(kind))
+    described = {
+        "__name__": train.__name__,
+        "__signature__": signature.replace(parameters=parameters),
+        "__annotations__": {one.name: one.annotation for one in parameters},
+        "__doc__": doc,
+    }
+    return _with_attributes(lambda *given, **named: train(*given, **named), described)
+
+
+def _with_attributes(
+    function: Callable[..., None], attributes: Mapping[str, Any]
+) -> Callable[..., None]:
+    for name, value in attributes.items():
+        setattr(function, name, value)
+    return function
+
+
+def _models(kind: Kind) -> str:
+    """What there is to choose from, for the help."""
+    names = [f"{one.name}, {one.summary}" for one in all_kinds()]
+    return f"{'; '.join(names)}. The options below are those of --model {kind.name}."
+
+
+def _named_model(arguments: Sequence[str]) -> str:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "--model":
+            return following
+        if argument.startswith("--model="):
+            return argument.partition("=")[2]
+    return TrainConfig.model

@@ -27,9 +27,9 @@ MOVED = {
     "extrapolation": "forecast.extrapolation forecast.lines",
     "figure_style": "report.style",
     "film": "evaluation.film",
-    "forecast": "models.fitted_output_layer models.path_transformer.forecaster "
-    "models.neuron_transformer.forecaster models.nowcasters.forecaster models.threads",
-    "forecast.fitted_output_layer": "models.fitted_output_layer",
+    "forecast": "models.readout models.path_transformer.forecaster "
+    "models.neuron_transformer.forecaster models.nowcasters.forecaster models.loop",
+    "forecast.fitted_output_layer": "models.readout",
     "forecast.neuron_transformer": "models.neuron_transformer.forecaster",
     "forecast.nowcasters": "models.nowcasters.forecaster",
     "forecast.path_transformer": "models.path_transformer.forecaster",
@@ -65,7 +65,7 @@ MOVED = {
     "storage": "core.storage",
     "tasks": "policies.tasks",
     "tokenizers": "paths.svd",
-    "training": "models.config models.train",
+    "training": "models models.train forecast.base",
     "variation": "collection.config collection.plan",
 }
 """Where the contents of old modules are now, all named within tipl. Those of a module whose name a

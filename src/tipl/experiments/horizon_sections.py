@@ -16,7 +16,7 @@ from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting
 from tipl.forecast.lines import StandingStill, TwoPointLine
 from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacement, NearestPath
 from tipl.forecast.return_regression import PartialLeastSquares
-from tipl.models.fitted_output_layer import FittedOutputLayer
+from tipl.models.readout import FittedOutputLayer
 from tipl.report import plots
 from tipl.report.page import Section
 from tipl.report.results import place_label

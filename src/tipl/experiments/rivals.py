@@ -16,8 +16,8 @@ from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingSt
 from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacement, NearestPath
 from tipl.forecast.return_regression import PartialLeastSquares, scikit_learn_is_installed
 from tipl.forecast.trained import TrainedForecaster
-from tipl.models.action_error import ActionError
-from tipl.models.fitted_output_layer import FittedOutputLayer
+from tipl.models.network import ActionError
+from tipl.models.readout import FittedOutputLayer
 from tipl.paths import PathDataset
 from tipl.ppo.mlp import stacked_mlp
 

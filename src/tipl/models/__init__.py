@@ -1,1 +1,63 @@
-"""Models that read policy learning paths."""
+"""Models that read policy learning paths; and the options of training that all of them have."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TypeAlias
+
+from tipl.core.options import at_least
+from tipl.errors import TiplError
+
+__all__ = ["Model", "TrainConfig"]
+
+Model: TypeAlias = str
+"""The name of a kind of model, see `tipl.models.kinds`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Equal seeds and data give equal models.
+
+    These options all models have. Each kind of model has a class of its own that adds its options
+    and states its defaults, such as `tipl.models.neuron_transformer.NeuronTrainConfig`.
+    """
+
+    model: str = "path"
+    """kind of the model, whose options these are"""
+    num_steps: int | None = None
+    """optimiser steps, of each model if there are several"""
+    batch_size: int = 32
+    """paths in each step; of a NeuronTransformer networks of 64 units a layer, of a nowcaster
+    forecasts, eight of them from one history"""
+    learning_rate: float | None = None
+    """peak of the one-cycle schedule"""
+    weight_decay: float = 0.01
+    """decoupled weight decay (AdamW)"""
+    width: int = 64
+    """width D of the model"""
+    seed: int = 0
+    """seed of the initial model and of the batches"""
+
+    def __post_init__(self) -> None:
+        at_least(1, width=self.width, batch_size=self.batch_size, num_steps=self.num_steps)
+        at_least(0, weight_decay=self.weight_decay)
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise TiplError(f"learning_rate is {self.learning_rate}; expected a positive number")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of each model."""
+        return self.num_steps or 1000
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Peak of the one-cycle schedule."""
+        return self.learning_rate or 2e-3
+
+    def _check_heads(self, heads: int) -> None:
+        at_least(1, heads=heads)
+        if self.width % heads:
+            raise TiplError(
+                f"a width of {self.width} was given with {heads} heads; expected a multiple"
+            )

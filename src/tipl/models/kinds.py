@@ -1,48 +1,279 @@
-"""Every kind of model: importing this makes them known to `Forecaster.from_pretrained`."""
+"""Every kind of model: one entry each, from which all lists of models follow.
+
+A kind of your own is made known by `register`: then `tipl.train(paths, model="mine", ...)` trains
+it, `tipl.Forecaster.from_pretrained` reads it, and tables and figures show it in its colour.
+
+Importing this loads no model: what an entry names by a string is imported when it is used.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tipl.core.lazy import resolve
+from tipl.errors import TiplError
+from tipl.forecast.base import Target
+from tipl.models import TrainConfig
 
 if TYPE_CHECKING:
     from tipl.forecast.trained import TrainedForecaster
 
-__all__ = ["Kind", "all_kinds"]
+__all__ = [
+    "Kind",
+    "all_kinds",
+    "colours",
+    "find_kind",
+    "loss_sentence",
+    "make_config",
+    "our_models",
+    "recorded_config",
+    "register",
+]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of model: all that the rest of tipl knows of it."""
+    """One kind of model: all that the rest of tipl knows of it.
 
+    A class or a function may be given itself, or as `"module:name"`, and is then imported when it
+    is used.
+    """
+
+    name: str
+    """what `tipl.train(model=...)` and `tipl train --model` call it"""
     title: str
-    """what its files call it"""
+    """what its files call it: the `kind` of its forecaster"""
+    summary: str
+    """what it is, in a line"""
+    config: str | type[TrainConfig]
+    """its options: a frozen dataclass that derives from `TrainConfig` and states its `model`"""
+    train: str | Callable[..., TrainedForecaster]
+    """`train(datasets, held_out, config, *, threads, progress)`: trains a model on a list of
+    `PathDataset`; the trials held out (a list, which may be empty) are never learned from"""
     forecaster: str | type[TrainedForecaster]
-    """its class, or where that stands among the models, as `module:name`"""
+    """the class that `train` returns an instance of, and that reads its files"""
+    colours: Mapping[str, str]
+    """by how names in tables and figures begin: a colour, such as `"#a03070"`, or one of tipl's
+    (accent, blue, green, purple, gold, grey); the longest beginning counts"""
+    losses: Mapping[Target, str]
+    """by target: what the training's loss is, in a sentence or two"""
+    several_datasets: bool = False
+    """whether it learns from several datasets at once"""
+    rival: bool = False
+    """whether it takes part as a rival of others, which tables set apart"""
+
+    @property
+    def config_class(self) -> type[TrainConfig]:
+        """The class of its options."""
+        found: type[TrainConfig] = _resolved(self.config)
+        return found
 
     @property
     def forecaster_class(self) -> type[TrainedForecaster]:
         """The class of its forecasters."""
-        if not isinstance(self.forecaster, str):
-            return self.forecaster
-        module, _, name = self.forecaster.partition(":")
-        home = importlib.import_module(f"tipl.models.{module}")
-        found: type[TrainedForecaster] = getattr(home, name)
+        found: type[TrainedForecaster] = _resolved(self.forecaster)
         return found
 
+    @property
+    def train_function(self) -> Callable[..., TrainedForecaster]:
+        """What trains it."""
+        found: Callable[..., TrainedForecaster] = _resolved(self.train)
+        return found
 
-_KINDS = [
-    Kind("PathTransformer", "path_transformer.forecaster:PathTransformerForecaster"),
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of its options."""
+        return tuple(field.name for field in dataclasses.fields(self.config_class))
+
+
+def _resolved(entry: Any) -> Any:
+    return resolve(entry) if isinstance(entry, str) else entry
+
+
+_NOWCASTER_LOSS = (
+    "Mean squared error of the forecast weights, in units of standing still's: the dashed line is "
+    "what standing still has on the held-out paths."
+)
+
+_OURS = (
     Kind(
-        "NeuronTransformer",
-        "neuron_transformer.forecaster:NeuronTransformerForecaster",
+        name="path",
+        title="PathTransformer",
+        summary="a Transformer over tokens of whole checkpoints (the paper's model)",
+        config="tipl.models.path_transformer:PathTrainConfig",
+        train="tipl.models.path_transformer.training:train_path_transformer",
+        forecaster="tipl.models.path_transformer.forecaster:PathTransformerForecaster",
+        colours={"PathTransformer": "accent", "PathTransformer (joint basis": "purple"},
+        losses={
+            "own": "Mean squared error of the next token, in units of a mean squared one-step "
+            "change: the dashed line is what standing still would have on the held-out paths."
+        },
     ),
-    Kind("WNN", "nowcasters.forecaster:WNNForecaster"),
-    Kind("NiNo", "nowcasters.forecaster:NiNoForecaster"),
-]
+    Kind(
+        name="neuron",
+        title="NeuronTransformer",
+        summary="a Transformer over the neurons of the networks",
+        config="tipl.models.neuron_transformer:NeuronTrainConfig",
+        train="tipl.models.neuron_transformer.training:train_neuron_transformer",
+        forecaster="tipl.models.neuron_transformer.forecaster:NeuronTransformerForecaster",
+        colours={"NeuronTransformer": "accent", "NeuronTransformer (elite)": "gold"},
+        losses={
+            "own": "Mean squared error of the forecast weights, and of the forecast policies' "
+            "actions if the training weighs them, in units of standing still's: the dashed line is "
+            "what standing still has on the held-out paths.",
+            "elite": "Mean squared difference of the actions of carried networks from those of the "
+            "best stored policy; held out are random networks that were never trained on, and the "
+            "dashed line is what they do where they stand.",
+        },
+        several_datasets=True,
+    ),
+    Kind(
+        name="wnn",
+        title="WNN",
+        summary="a nowcaster of each parameter (ICML 2023), a rival",
+        config="tipl.models.nowcasters:WNNTrainConfig",
+        train="tipl.models.nowcasters.training:train_wnn",
+        forecaster="tipl.models.nowcasters.forecaster:WNNForecaster",
+        colours={"per-parameter nowcaster": "gold"},
+        losses={"own": _NOWCASTER_LOSS},
+        rival=True,
+    ),
+    Kind(
+        name="nino",
+        title="NiNo",
+        summary="a nowcaster of the network as a graph (ICLR 2025), a rival",
+        config="tipl.models.nowcasters:NiNoTrainConfig",
+        train="tipl.models.nowcasters.training:train_nino",
+        forecaster="tipl.models.nowcasters.forecaster:NiNoForecaster",
+        colours={"neural-graph nowcaster": "gold"},
+        losses={"own": _NOWCASTER_LOSS},
+        rival=True,
+    ),
+)
+"""The kinds that tipl has."""
+
+_REGISTERED: dict[str, Kind] = {}
 
 
 def all_kinds() -> tuple[Kind, ...]:
-    """The kinds of models that tipl knows."""
-    return tuple(_KINDS)
+    """Every kind that is known: tipl's own, then the registered ones."""
+    return (*_OURS, *_REGISTERED.values())
+
+
+def register(kind: Kind) -> None:
+    """Makes a kind of model known, in this process; one registered before by its name is replaced.
+
+    Raises:
+        TiplError: a kind of tipl, or another registered one, has its name or title.
+    """
+    for known in all_kinds():
+        taken = known.title == kind.title or known.name == kind.name
+        if taken and (known in _OURS or known.name != kind.name):
+            raise TiplError(
+                f"the model {kind.name!r} with the title {kind.title!r} was given to register, but "
+                f"there is {known.name!r} with the title {known.title!r}; choose another name and "
+                "title"
+            )
+    _REGISTERED[kind.name] = kind
+
+
+def find_kind(name: str) -> Kind:
+    """The kind of a name, as `tipl.train(model=...)` has it.
+
+    Raises:
+        TiplError: there is none.
+    """
+    for kind in all_kinds():
+        if kind.name == name:
+            return kind
+    raise TiplError(
+        f"model is {name!r}; expected one of {', '.join(kind.name for kind in all_kinds())}, or "
+        "the name of a kind that was registered (`tipl.models.kinds.register`)"
+    )
+
+
+def make_config(model: str = "path", **options: Any) -> TrainConfig:
+    """The configuration of a kind of model.
+
+    Args:
+        model: the kind's name.
+        **options: the kind's options.
+
+    Raises:
+        TiplError: there is no such kind, or an option is impossible or not the kind's.
+    """
+    kind = find_kind(model)
+    for name in options:
+        check_option(kind, name)
+    return kind.config_class(model=model, **options)
+
+
+def check_option(kind: Kind, name: str) -> None:
+    """Raises a TiplError unless a kind has an option; it says which kinds have it."""
+    if name in kind.options:
+        return
+    others = [f"model={other.name!r}" for other in all_kinds() if name in other.options]
+    having = f", which belongs to {' and '.join(others)}" if others else ""
+    raise TiplError(
+        f"model={kind.name!r} has no option {name!r}{having}; expected one of "
+        f"{', '.join(kind.options)}"
+    )
+
+
+def recorded_config(record: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that a model's `settings["train"]` records.
+
+    Models of older versions record the options of all kinds; those of others are left out.
+    """
+    kind = find_kind(record.get("model", "path"))
+    options: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in record.items()
+        if name in kind.options and value is not None
+    }
+    return kind.config_class(**options)
+
+
+def completed(config: TrainConfig) -> TrainConfig:
+    """The configuration of its kind of model; of a plain `TrainConfig` what is stated counts.
+
+    Raises:
+        TiplError: the configuration is of another kind of model than it names.
+    """
+    kind = find_kind(config.model)
+    if type(config) is kind.config_class:
+        return config
+    if type(config) is not TrainConfig:
+        raise TiplError(
+            f"a {type(config).__name__} was given with model={config.model!r}, whose options are "
+            f"in {kind.config_class.__name__}; give that, or leave `model` as it is"
+        )
+    stated = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default
+    }
+    return make_config(**{"model": config.model, **stated})
+
+
+def colours() -> dict[str, str]:
+    """The colours of the models, by how their names begin: see `Kind.colours`."""
+    return {name: colour for kind in all_kinds() for name, colour in kind.colours.items()}
+
+
+def our_models() -> tuple[str, ...]:
+    """How the names of the models begin that are no rivals."""
+    return tuple(name for kind in all_kinds() if not kind.rival for name in kind.colours)
+
+
+def loss_sentence(title: str, target: Target) -> str:
+    """What the loss of a kind of model is; empty where its entry does not say.
+
+    Args:
+        title: the kind, as the model's files call it.
+        target: what was learned.
+    """
+    found = [kind.losses.get(target, "") for kind in all_kinds() if kind.title == title]
+    return found[0] if found else ""

@@ -1,27 +1,35 @@
-"""The target `own`: what PPO would have made of a network, learned from paths."""
+"""Learning paths as models learn from them: usable trials, tensors, scales, and random draws."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tipl.errors import TiplError
 from tipl.evaluation.visits import visited_observations
-from tipl.models.action_error import ActionError
-from tipl.models.config import TrainConfig
-from tipl.models.data import ReturnScale, usable, usable_params
-from tipl.models.network import Network
-from tipl.models.neuron_transformer.forecaster import context_checkpoints
-from tipl.models.neuron_transformer.net import REFERENCE_WIDTH, Conditions, NeuronTransformer
+from tipl.models.network import REFERENCE_WIDTH, Network
 from tipl.paths import PathDataset
 from tipl.policies.layout import layer_sizes
 
-__all__ = ["LearningPaths", "OwnLoss", "change_scales", "learning_paths"]
+__all__ = [
+    "LearningPaths",
+    "ReturnScale",
+    "batch_count",
+    "change_scales",
+    "draw_dataset",
+    "draw_horizons",
+    "learning_paths",
+    "return_scale",
+    "usable",
+    "usable_params",
+]
 
 NUM_ANCHORS = 8
 """Checkpoints of each path whose policies are run to see the states that they visit."""
@@ -31,6 +39,55 @@ STEPS_OF_ANCHOR = 192
 
 STATES_OF_ANCHOR = 64
 """Observations that are kept of them."""
+
+
+def usable(paths: PathDataset) -> PathDataset:
+    """The trials that did not diverge.
+
+    Raises:
+        TiplError: all trials diverged.
+    """
+    trials = paths.trials[~paths.diverged()]
+    if len(trials) == 0:
+        raise TiplError(
+            f"all {paths.num_trials} trials of {paths.directory} diverged; collect paths with a "
+            "smaller learning rate"
+        )
+    return paths.select(trials)
+
+
+def usable_params(paths: PathDataset) -> Float[np.ndarray, "N T P"]:
+    """Their weights.
+
+    Raises:
+        TiplError: all trials diverged, or the paths have fewer than 3 checkpoints.
+    """
+    params = usable(paths).params()
+    if params.shape[1] < 3:
+        raise TiplError(
+            f"the paths in {paths.directory} have {params.shape[1]} checkpoints; expected at "
+            "least 3: collect more steps, or with a smaller checkpoint interval"
+        )
+    return params
+
+
+class ReturnScale(NamedTuple):
+    """Mean and standard deviation of returns."""
+
+    mean: float
+    std: float
+
+    def scaled(self, returns: Float[np.ndarray, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Returns in these units; NaN stays NaN."""
+        scaled = (returns.astype(np.float64) - self.mean) / self.std
+        return torch.as_tensor(scaled, dtype=torch.float32)
+
+
+def return_scale(returns: Float[np.ndarray, "*shape"]) -> ReturnScale:
+    """The scale of the returns that are known."""
+    known = returns[np.isfinite(returns)].astype(np.float64)
+    mean, std = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
+    return ReturnScale(float(mean), max(float(std), 1e-6 * max(abs(float(mean)), 1.0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,63 +217,6 @@ def _mean_square(values: np.ndarray) -> float:
     return float(np.square(values, dtype=np.float64).mean())
 
 
-class OwnLoss:
-    """The error of forecast weights and, if it weighs anything, of the forecast policies' actions.
-
-    Both are in units that make standing still about 1 each.
-    """
-
-    def __init__(
-        self, datasets: Sequence[LearningPaths], config: TrainConfig, action_error: ActionError
-    ) -> None:
-        self.datasets, self.config, self.action_error = datasets, config, action_error
-
-    def __call__(
-        self, model: NeuronTransformer, rng: torch.Generator, *, still: bool = False
-    ) -> Tensor:
-        """The loss of a model, or of standing still in its units, on a batch."""
-        data = draw_dataset(self.datasets, rng)
-        N, T = data.params.shape[:2]
-        length = int(torch.randint(1, min(self.config.context, T - 1) + 1, (), generator=rng))
-        count = batch_count(self.config.batch_size, data.sizes, length)
-        trials = torch.randint(N, (count,), generator=rng)
-        checkpoints = draw_checkpoints(count, length, T, rng)
-        horizons = draw_horizons(checkpoints, T, rng)
-        returns = data.returns[trials[:, None], checkpoints + horizons]  # [B, L]
-        # half of the paths hide their returns, so that the model also works without
-        hidden = torch.rand(count, 1, generator=rng) < 0.5
-        if not self.config.condition_on_return:
-            hidden[:] = True
-        returns = returns.masked_fill(hidden, torch.nan)
-        start = data.network(trials, checkpoints)
-        wanted = data.network(trials, checkpoints + horizons)
-        conditions = Conditions(checkpoints.float(), horizons.float(), returns)
-        change = start - start if still else model(start, conditions)
-        missed = (start + change - wanted) / model.scales(start, conditions.horizon)
-        weight_error = torch.stack([a.square().mean() for a in missed.arrays()]).mean()
-        if not self.config.behaviour_weight:
-            return weight_error
-        seen = data.observations_near(trials, (checkpoints + horizons)[:, -1])
-        behaviour = self._behaviour(start, start + change, wanted, seen)
-        return weight_error + self.config.behaviour_weight * behaviour
-
-    def _behaviour(
-        self, start: Network, forecast: Network, wanted: Network, seen: Float[Tensor, "B S O"]
-    ) -> Tensor:
-        """The error of the actions of the last forecasts, in units of standing still's."""
-        start, forecast, wanted = (n.map(_last_checkpoint) for n in (start, forecast, wanted))
-        observations = seen[:, None]  # [B, S, O] -> [B, 1, S, O]
-        with torch.no_grad():
-            truth = wanted.mean_actions(observations)
-            still = self.action_error(start.mean_actions(observations), truth).mean()
-        error = self.action_error(forecast.mean_actions(observations), truth).mean()
-        return error / (still + 1e-4)
-
-
-def _last_checkpoint(array: Tensor) -> Tensor:
-    return array[:, -1:]
-
-
 def draw_dataset(datasets: Sequence[LearningPaths], rng: torch.Generator) -> LearningPaths:
     """One of the datasets, each as often as it has trials."""
     trials = torch.tensor([float(len(data.params)) for data in datasets])
@@ -227,28 +227,6 @@ def batch_count(batch_size: int, sizes: Sequence[int], length: int = 1) -> int:
     """Networks in a batch: fewer where they are wider or come with more checkpoints."""
     widest = max(REFERENCE_WIDTH, *sizes[1:-1])
     return max(2, round(batch_size * REFERENCE_WIDTH / (widest * math.sqrt(length))))
-
-
-def draw_checkpoints(
-    count: int, length: int, num_checkpoints: int, rng: torch.Generator
-) -> Int[Tensor, "B L"]:
-    """Histories of `length` checkpoints, in order, none of them the last one of a path.
-
-    Of half of them the checkpoints lie as `context_checkpoints` of a forecaster chooses them,
-    of the others anywhere. A history of one checkpoint is the untrained network half of the time.
-    """
-    last = torch.randint(length - 1, num_checkpoints - 1, (count,), generator=rng)
-    if length == 1:
-        untrained = torch.rand(count, generator=rng) < 0.5
-        return torch.where(untrained, 0, last)[:, None]
-    rows = []
-    for end, anywhere in zip(last.tolist(), torch.rand(count, generator=rng) < 0.5, strict=True):
-        chosen = context_checkpoints(range(end + 1), length)
-        if anywhere:
-            earlier = torch.randperm(end, generator=rng)[: length - 1].sort().values
-            chosen = [*earlier.tolist(), end]
-        rows.append(chosen)
-    return torch.tensor(rows)
 
 
 def draw_horizons(

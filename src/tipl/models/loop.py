@@ -1,17 +1,20 @@
-"""The one training loop of all models."""
+"""The one training loop of all models, and the threads that they use."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from tipl.core.progress import progress_bar
-from tipl.models.config import TrainConfig
+from tipl.errors import TiplError
+from tipl.models import TrainConfig
 
-__all__ = ["Curve", "fit"]
+__all__ = ["Curve", "fit", "torch_threads"]
 
 LOG_INTERVAL = 25
 """Training steps between two entries of the training curve."""
@@ -43,6 +46,9 @@ def fit(
 
     Returns:
         `step`, `train_loss`, `held_out_loss` and `standing_still_loss`.
+
+    Raises:
+        TiplError: the training diverges.
     """
     rng = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(
@@ -58,21 +64,36 @@ def fit(
         task = bar.add_task(label, total=config.steps, note="")
         for step in range(1, config.steps + 1):
             loss = batch_loss(rng)
+            _check_finite(label, step, config, float(loss.detach()))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             if step % LOG_INTERVAL == 0 or step == config.steps:
-                values = (step, loss.item(), held_out_loss(), held_out_still)
+                held_out = held_out_loss()
+                if not math.isnan(held_out_still):
+                    _check_finite(label, step, config, held_out)
+                values = (step, loss.item(), held_out, held_out_still)
                 for name, value in zip(curve, values, strict=True):
                     curve[name].append(value)
                 bar.update(task, note=_note(*values[1:]))
             bar.advance(task)
+    size = sum(float(parameter.detach().square().sum()) for parameter in model.parameters())
+    _check_finite(label, config.steps, config, size)  # where no loss has seen the last step
     return {
         name: [None if math.isnan(value) else value for value in values]
         for name, values in curve.items()
     }
+
+
+def _check_finite(label: str, step: int, config: TrainConfig, value: float) -> None:
+    if not math.isfinite(value):
+        raise TiplError(
+            f"{label}: the training diverged at step {step} of {config.steps} (the loss is {value})"
+            f" with a learning rate of {config.peak_learning_rate:g}, and nothing was kept; train "
+            "with a smaller one"
+        )
 
 
 def _note(loss: float, held_out: float, still: float) -> str:
@@ -80,3 +101,19 @@ def _note(loss: float, held_out: float, still: float) -> str:
     if not math.isnan(held_out):
         note += f", held-out {held_out:.3f} (standing still {still:.3f})"
     return note
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Lets torch and BLAS use so many threads.
+
+    At the sizes of most models here more than one gains little, they wait for each other when
+    other processes are busy, and results depend on the number of processors.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads, "blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Policy networks as tensors: many checkpoints of many networks of one architecture."""
+"""Policy networks as tensors: what they give, how far apart they act, how they typically change."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Network"]
+from tipl.evaluation.visits import action_unit
+from tipl.policies.tasks import TaskSpec
+
+__all__ = ["ActionError", "Network", "layer_group", "typical_changes"]
+
+
+REFERENCE_WIDTH = 64
+"""Width of the layers in whose changes the scales are given."""
+
+LEAK = 0.05
+"""Slope outside the action bounds, where an action has no effect but a gradient has to show."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,3 +137,81 @@ class Network:
     def mean_actions(self, inputs: Float[Tensor, "B L S O"]) -> Float[Tensor, "B L S A"]:
         """The outputs of each network for S normalised observations of its own."""
         return self.activations(inputs)[-1]
+
+
+def layer_group(layer: int, count: int) -> int:
+    """0 of the first of `count` layers, 2 of the last one, 1 of those between."""
+    return 0 if layer == 0 else 2 if layer == count - 1 else 1
+
+
+def typical_changes(
+    network: Network,
+    horizon: Int[Tensor, "B L"],
+    change_scale: Float[Tensor, "T 3 2"],
+    log_std_scale: Float[Tensor, " T"],
+) -> Network:
+    """Typical sizes of the changes of networks of a shape, to be broadcast against them.
+
+    Args:
+        network: of the shape.
+        horizon: over which they change, below T.
+        change_scale: typical size by horizon, layer (the first, those between, the last) and kind
+            (weight, bias), in networks of `REFERENCE_WIDTH`.
+        log_std_scale: typical size of a change of `log_std` by horizon.
+    """
+    table = change_scale[horizon]  # [B, L, 3, 2]
+    weights, biases = [], []
+    for layer, weight in enumerate(network.weights):
+        group = table[:, :, layer_group(layer, len(network.weights)), :, None]
+        # a sum over more units needs less of each
+        shrink = REFERENCE_WIDTH / weight.shape[-1] if layer else 1.0
+        weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
+        biases.append(group[:, :, 1])  # [B, L, 1]
+    log_std = None if network.log_std is None else log_std_scale[horizon][..., None]
+    return Network(weights, biases, log_std)
+
+
+class ActionError:
+    """Mean squared difference of the actions of policies.
+
+    Of continuous actions the means count, inside the action bounds, in units of half their range;
+    of discrete ones the probabilities.
+
+    Args:
+        task: whose actions they are.
+    """
+
+    def __init__(self, task: TaskSpec) -> None:
+        self.discrete = task.discrete
+        if not self.discrete:
+            low, high = task.action_bounds
+            self.unit = torch.as_tensor(action_unit(task))
+            self.low, self.high = (
+                torch.as_tensor(low) / self.unit,
+                torch.as_tensor(high) / self.unit,
+            )
+
+    def __call__(
+        self, outputs: Float[Tensor, "B L S A"], wanted: Float[Tensor, "B L S A"]
+    ) -> Float[Tensor, "B L"]:
+        """The error of policies whose networks give `outputs` where others give `wanted`."""
+        if self.discrete:
+            difference = torch.softmax(outputs, dim=-1) - torch.softmax(wanted, dim=-1)
+        else:
+            difference = self._leaky(outputs) - self._leaky(wanted)
+        return difference.square().mean(dim=(-2, -1))
+
+    def fitting(self, outputs: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
+        """Outputs of equal effect that are easier to fit: none far outside the action bounds.
+
+        Of discrete actions, whose logits count up to a constant, those with a mean of 0.
+        """
+        if self.discrete:
+            return outputs - outputs.mean(dim=-1, keepdim=True)
+        return self._leaky(outputs) * self.unit
+
+    def _leaky(self, outputs: Tensor) -> Tensor:
+        """Actions in units of half their range, that hardly grow outside their bounds."""
+        actions = outputs / self.unit
+        inside = actions.clamp(self.low, self.high)
+        return inside + LEAK * (actions - inside)

@@ -2,20 +2,26 @@
 
 Whatever the hidden layers of a network compute, the output layer that comes closest to wanted
 outputs is the solution of a linear system. So a model that changes the hidden layers has to make
-their features good for the purpose, no more.
+their features good for the purpose, no more; a rival of such models fits the output layer alone.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tipl.errors import TiplError
+from tipl.forecast.base import Forecaster
+from tipl.models.loop import torch_threads
 from tipl.models.network import Network
+from tipl.policies.layout import ParamLayout, layer_sizes
+from tipl.policies.tasks import TaskSpec
 
-__all__ = ["LeastSquaresReadout"]
+__all__ = ["FittedOutputLayer", "LeastSquaresReadout"]
 
 INITIAL_RIDGE = 0.003
 """Penalty on the change of the output layer, beside the mean squares of the features (up to 1)."""
@@ -71,3 +77,50 @@ class LeastSquaresReadout(nn.Module):
             [*network.biases[:-1], bias + change[..., -1]],
             network.log_std,
         )
+
+
+class FittedOutputLayer(Forecaster):
+    """Leaves the hidden layers as they are and fits the output layer to a policy's actions.
+
+    That random features go far is known from Rahimi and Recht (2008); what a model of weights is
+    worth shows beside this.
+
+    Args:
+        task: the environment.
+        observations: normalised observations of the policy.
+        outputs: what its network gives there.
+    """
+
+    name = "best stored policy, output layer fitted"
+
+    def __init__(
+        self,
+        task: TaskSpec,
+        observations: Float[np.ndarray, "S O"],
+        outputs: Float[np.ndarray, "S A"],
+    ) -> None:
+        self.task = task
+        memory, observation_size = observations.shape
+        self.readout = LeastSquaresReadout(memory, observation_size, outputs.shape[1])
+        self.readout.remember(torch.as_tensor(observations), torch.as_tensor(outputs))
+
+    @torch_threads(1)
+    @torch.inference_mode()
+    def _forecast(
+        self,
+        histories: Float[np.ndarray, "B T P"],
+        horizons: list[int],
+        layout: ParamLayout | None,
+    ) -> Float[np.ndarray, "B H P"]:
+        if layout is None:
+            raise TiplError(
+                f"no layout was given, but {self.name} reads networks of any; give the layout that "
+                "the weights have"
+            )
+        sizes = layer_sizes(self.task, layout.hidden_sizes)
+        last = torch.as_tensor(np.ascontiguousarray(histories[:, -1:], np.float32))
+        fitted = [
+            self.readout(Network.from_flat(one[None], sizes, not self.task.discrete)).flat()[0]
+            for one in last
+        ]
+        return np.repeat(torch.stack(fitted).numpy(), len(horizons), axis=1)

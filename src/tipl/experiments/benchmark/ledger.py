@@ -25,7 +25,7 @@ from tipl.core.arrays import Array
 from tipl.experiments.runs import Run
 from tipl.forecast.base import Forecaster
 from tipl.forecast.trained import TrainedForecaster
-from tipl.models.config import TrainConfig
+from tipl.models.kinds import recorded_config
 from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.layout import ParamLayout
@@ -174,11 +174,7 @@ def _stage_costs(run: Run) -> list[Cost]:
 
 def _training_flops(paths: PathDataset, model: TrainedForecaster) -> float:
     """Of a whole training, from a few steps of it on a few of the trials."""
-    options: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in model.settings["train"].items()
-    }
-    config = TrainConfig(**options)
+    config = recorded_config(model.settings["train"])
     few = paths.select(paths.trials[~paths.diverged()][:4])
     counts = []
     for steps in (SHORT, LONG):

@@ -1,19 +1,74 @@
-"""A Transformer whose tokens are the networks' units and whose edges are their weights."""
+"""A Transformer whose tokens are the networks' units; here, its options."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, get_args
 
 from tipl.core.lazy import lazy_names
+from tipl.core.options import at_least, one_of
+from tipl.errors import TiplError
+from tipl.forecast.base import Target
+from tipl.models import TrainConfig
 
-__all__ = ["NeuronTransformer", "NeuronTransformerConfig"]
+__all__ = ["MAX_HIDDEN_LAYERS", "NeuronTrainConfig", "NeuronTransformer", "NeuronTransformerConfig"]
+
+MAX_HIDDEN_LAYERS = 3
+"""Hidden layers that a network may have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuronTrainConfig(TrainConfig):
+    """How NeuronTransformers are trained, one for each target."""
+
+    model: str = "neuron"
+    num_steps: int = 2000
+    learning_rate: float = 2e-3
+    heads: int = 4
+    """attention heads"""
+    condition_on_return: bool = False
+    """own: tell the model the return of what it forecasts"""
+    targets: tuple[Target, ...] = ("elite", "own")
+    """what to learn. elite: carry any network to the best behaviour that the paths know; own: what
+    PPO would have made of the network"""
+    rounds: int = 2
+    """times that messages travel through the network and back"""
+    context: int = 2
+    """own: checkpoints that a unit attends to"""
+    behaviour_weight: float = 0.0
+    """own: weight of the error of the forecast policies' actions, for which policies of the
+    training paths have to be run"""
+    memory: int = 2048
+    """elite: observations that the model remembers, with what the elite does there, to fit output
+    layers by least squares; 0 for a model that forecasts output layers as it does others"""
+    jump_penalty: float = 0.002
+    """elite: weight of the size of the jump"""
+    fresh_widths: tuple[int, ...] = (16, 32, 64, 64, 96, 128, 256)
+    """elite: hidden units of the random networks that it learns to carry"""
+    fresh_depths: tuple[int, ...] = (1, 2, 2, 2, 3)
+    """elite: hidden layers of those networks"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, rounds=self.rounds, context=self.context)
+        at_least(0, behaviour_weight=self.behaviour_weight, jump_penalty=self.jump_penalty)
+        at_least(0, memory=self.memory)
+        self._check_heads(self.heads)
+        if not self.targets:
+            raise TiplError("no targets were given; expected elite, own or both")
+        for target in self.targets:
+            one_of(get_args(Target), target=target)
+        if not self.fresh_widths or min(self.fresh_widths) < 1:
+            raise TiplError(f"fresh_widths is {self.fresh_widths}; expected positive numbers")
+        depths = range(1, MAX_HIDDEN_LAYERS + 1)
+        if not self.fresh_depths or not set(self.fresh_depths) <= {*depths}:
+            raise TiplError(
+                f"fresh_depths is {self.fresh_depths}; expected numbers from 1 to "
+                f"{MAX_HIDDEN_LAYERS}"
+            )
+
 
 if TYPE_CHECKING:
     from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.models.neuron_transformer.net": "NeuronTransformer NeuronTransformerConfig",
-        },
-    )
+else:  # what stands in `net` is found here, too
+    __getattr__, __dir__ = lazy_names(__name__, {})

@@ -14,14 +14,14 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.forecast.base import Target
 from tipl.forecast.trained import AnyArchitectureForecaster
+from tipl.models.loop import torch_threads
 from tipl.models.network import Network
+from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS
 from tipl.models.neuron_transformer.net import (
-    MAX_HIDDEN_LAYERS,
     Conditions,
     NeuronTransformer,
     NeuronTransformerConfig,
 )
-from tipl.models.threads import torch_threads
 from tipl.policies.layout import ParamLayout, actor_layout, layer_sizes
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec

@@ -16,21 +16,16 @@ import dataclasses
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tipl.errors import TiplError
-from tipl.models.network import Network
+from tipl.models.network import REFERENCE_WIDTH, Network, layer_group, typical_changes
+from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS
 from tipl.models.readout import LeastSquaresReadout
 
-__all__ = ["Conditions", "NeuronTransformer", "NeuronTransformerConfig", "typical_changes"]
-
-MAX_HIDDEN_LAYERS = 3
-"""Hidden layers that a network may have."""
-
-REFERENCE_WIDTH = 64
-"""Width of the layers in whose changes the scales are given."""
+__all__ = ["Conditions", "NeuronTransformer", "NeuronTransformerConfig"]
 
 KINDS = ("input", "hidden", "output")
 """Kinds of units; the layers of one kind share their weights."""
@@ -174,7 +169,7 @@ class Round(nn.Module):
 
 
 def _kind(layer: int, last: int) -> str:
-    return "input" if layer == 0 else "output" if layer == last else "hidden"
+    return KINDS[layer_group(layer, last + 1)]
 
 
 def _messages(states: list[Tensor], edges: list[Tensor], layer: int) -> Float[Tensor, "B L U D2"]:
@@ -306,7 +301,7 @@ class NeuronTransformer(nn.Module):
             source = self.source[_kind(layer, last)](states[layer])
             target = self.target[_kind(layer + 1, last)](states[layer + 1])
             own = 0.1 * self.unit_out[_kind(layer + 1, last)](states[layer + 1])  # [B, L, out, 3]
-            group = 0 if layer == 0 else 2 if layer == last - 1 else 1
+            group = layer_group(layer, last)
             # [B, L, out, D] @ [B, L, D, in]
             product = target @ source.mT / math.sqrt(self.config.width)
             weights.append(self.gain[group] * product + own[..., 2:] * edge)
@@ -331,34 +326,6 @@ class NeuronTransformer(nn.Module):
             match = torch.einsum("blud,bmud->bulm", query, key) / math.sqrt(state.shape[-1])
             mixtures.append(self.line_gain * match * ratio[:, None])
         return network.mixed_displacements(mixtures)
-
-
-def typical_changes(
-    network: Network,
-    horizon: Int[Tensor, "B L"],
-    change_scale: Float[Tensor, "T 3 2"],
-    log_std_scale: Float[Tensor, " T"],
-) -> Network:
-    """Typical sizes of the changes of networks of a shape, to be broadcast against them.
-
-    Args:
-        network: of the shape.
-        horizon: over which they change, below T.
-        change_scale: typical size by horizon, layer (the first, those between, the last) and kind
-            (weight, bias), in networks of `REFERENCE_WIDTH`.
-        log_std_scale: typical size of a change of `log_std` by horizon.
-    """
-    table = change_scale[horizon]  # [B, L, 3, 2]
-    weights, biases = [], []
-    last = len(network.weights) - 1
-    for layer, weight in enumerate(network.weights):
-        group = table[:, :, 0 if layer == 0 else 2 if layer == last else 1, :, None]
-        # a sum over more units needs less of each
-        shrink = REFERENCE_WIDTH / weight.shape[-1] if layer else 1.0
-        weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
-        biases.append(group[:, :, 1])  # [B, L, 1]
-    log_std = None if network.log_std is None else log_std_scale[horizon][..., None]
-    return Network(weights, biases, log_std)
 
 
 def _unit_statistics(network: Network, edges: list[Tensor], layer: int) -> Float[Tensor, "B L U F"]:

@@ -13,21 +13,21 @@ from tipl.core.options import thread_count
 from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
 from tipl.evaluation.elite import best_checkpoint
-from tipl.models.action_error import ActionError
-from tipl.models.config import Target, TrainConfig
-from tipl.models.data import return_scale, usable
+from tipl.forecast.base import Target
 from tipl.models.learning_paths import (
     NUM_ANCHORS,
     LearningPaths,
-    OwnLoss,
     change_scales,
     learning_paths,
+    return_scale,
+    usable,
 )
-from tipl.models.loop import Curve, fit
-from tipl.models.neuron_transformer.elite import EliteLoss, fresh_networks
+from tipl.models.loop import Curve, fit, torch_threads
+from tipl.models.network import ActionError
+from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
+from tipl.models.neuron_transformer.losses import EliteLoss, OwnLoss, fresh_networks
 from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
-from tipl.models.threads import torch_threads
 from tipl.paths import PathDataset
 from tipl.policies.layout import layer_sizes
 
@@ -37,7 +37,7 @@ __all__ = ["train_neuron_transformer"]
 def train_neuron_transformer(
     datasets: Sequence[PathDataset],
     held_out: Sequence[PathDataset],
-    config: TrainConfig,
+    config: NeuronTrainConfig,
     *,
     threads: int | None = None,
     progress: bool = True,
@@ -103,7 +103,7 @@ class _Job:
         datasets: Sequence[PathDataset],
         paths: Sequence[LearningPaths],
         held_out: Sequence[LearningPaths],
-        config: TrainConfig,
+        config: NeuronTrainConfig,
         progress: bool,
     ) -> None:
         self.datasets, self.paths, self.held_out = datasets, paths, held_out

@@ -12,9 +12,9 @@ from jaxtyping import Float
 
 from tipl.core.arrays import Array
 from tipl.forecast.trained import AnyArchitectureForecaster
+from tipl.models.loop import torch_threads
 from tipl.models.network import Network
 from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, Nowcaster
-from tipl.models.threads import torch_threads
 from tipl.policies.layout import ParamLayout, actor_layout, layer_sizes
 from tipl.policies.tasks import TaskSpec
 

@@ -23,8 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tipl.errors import TiplError
-from tipl.models.network import Network
-from tipl.models.neuron_transformer.net import typical_changes
+from tipl.models.network import Network, layer_group, typical_changes
 
 __all__ = ["CONTEXT", "WNN", "NiNo", "NiNoConfig", "Nowcaster", "NowcasterConfig"]
 
@@ -71,7 +70,7 @@ class Nowcaster(nn.Module, abc.ABC):
     Args:
         config: sizes.
         change_scale: typical size `[T, 3, 2]` of a change by horizon, layer and kind, see
-            `tipl.models.neuron_transformer.net.typical_changes`.
+            `tipl.models.network.typical_changes`.
         log_std_scale: typical size `[T]` of a change of `log_std` by horizon.
     """
 
@@ -172,8 +171,8 @@ class WNN(Nowcaster):
     def _features(self, past: Network) -> Network:
         layers = len(past.weights)
         kinds = Network(
-            [self.kind.weight[_layer_kind(layer, layers)] for layer in range(layers)],
-            [self.kind.weight[3 + _layer_kind(layer, layers)] for layer in range(layers)],
+            [self.kind.weight[layer_group(layer, layers)] for layer in range(layers)],
+            [self.kind.weight[3 + layer_group(layer, layers)] for layer in range(layers)],
             None if past.log_std is None else self.kind.weight[6],
         )
         return past.map(self._features_of, kinds)
@@ -267,7 +266,7 @@ class NiNo(Nowcaster):
         nodes = [self.input_identity.expand(batch, -1, -1)]
         edges = []
         for layer, (weight, bias) in enumerate(zip(past.weights, past.biases, strict=True)):
-            kind = _layer_kind(layer, count)
+            kind = layer_group(layer, count)
             edges.append(self.weight_in(weight) + self.kind.weight[kind])
             nodes.append(self.bias_in(bias) + self.kind.weight[3 + kind])
         nodes[-1] = nodes[-1] + self.output_identity
@@ -283,11 +282,6 @@ class NiNo(Nowcaster):
                 f"a network with {given[0]} inputs and {given[1]} outputs was given, but this NiNo "
                 f"reads those with {expected[0]} and {expected[1]}; use a model of its task"
             )
-
-
-def _layer_kind(layer: int, count: int) -> int:
-    """0 of the first layer, 2 of the last one, 1 of those between."""
-    return 0 if layer == 0 else 2 if layer == count - 1 else 1
 
 
 def _smooth_codes(num_checkpoints: int, width: int) -> Float[Tensor, "T D"]:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
-from tipl.models.config import TrainConfig
-from tipl.models.data import ReturnScale
-from tipl.models.learning_paths import LearningPaths, change_scales, draw_horizons, learning_paths
-from tipl.models.loop import fit
+from tipl.models import TrainConfig
+from tipl.models.learning_paths import (
+    LearningPaths,
+    ReturnScale,
+    change_scales,
+    draw_horizons,
+    learning_paths,
+)
+from tipl.models.loop import Curve, fit, torch_threads
+from tipl.models.nowcasters import NiNoTrainConfig, WNNTrainConfig
 from tipl.models.nowcasters.forecaster import NiNoForecaster, WNNForecaster
 from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
-from tipl.models.threads import torch_threads
 from tipl.paths import PathDataset
+from tipl.policies.tasks import TaskSpec
 
-__all__ = ["train_nowcaster"]
+__all__ = ["train_nino", "train_wnn"]
+
+NowcasterT = TypeVar("NowcasterT", bound=Nowcaster)
 
 HORIZONS = 8
 """Forecasts from each history in a step: they share its reading, which is most of the work."""
@@ -26,29 +38,79 @@ HELD_OUT_BATCHES = 4
 """Batches in which the held-out loss is measured."""
 
 
-@torch_threads(1)
-def train_nowcaster(
-    paths: PathDataset,
-    held_out: PathDataset | None,
-    config: TrainConfig,
+def train_wnn(
+    datasets: Sequence[PathDataset],
+    held_out: Sequence[PathDataset],
+    config: WNNTrainConfig,
     *,
+    threads: int | None = None,
     progress: bool = True,
-) -> WNNForecaster | NiNoForecaster:
-    """Trains a WNN or a NiNo to forecast the weights of its training paths.
+) -> WNNForecaster:
+    """Trains a WNN, see `trained`; on one thread.
+
+    Raises:
+        TiplError: see `trained`.
+    """
+    sizes = NowcasterConfig(datasets[0].num_checkpoints, config.width)
+    model, curve = trained(partial(WNN, sizes), datasets, held_out, config, progress)
+    return WNNForecaster(model, *_record(datasets[0], curve))
+
+
+def train_nino(
+    datasets: Sequence[PathDataset],
+    held_out: Sequence[PathDataset],
+    config: NiNoTrainConfig,
+    *,
+    threads: int | None = None,
+    progress: bool = True,
+) -> NiNoForecaster:
+    """Trains a NiNo, see `trained`; on one thread.
+
+    Raises:
+        TiplError: see `trained`.
+    """
+    task = datasets[0].task
+    sizes = NiNoConfig(
+        datasets[0].num_checkpoints, config.width, task.observation_size, task.action_size
+    )
+    model, curve = trained(partial(NiNo, sizes), datasets, held_out, config, progress)
+    return NiNoForecaster(model, *_record(datasets[0], curve))
+
+
+def _record(paths: PathDataset, curve: Curve) -> tuple[TaskSpec, tuple[int, ...], dict[str, Any]]:
+    return paths.task, paths.layout.hidden_sizes, {"curves": {"own": curve}}
+
+
+@torch_threads(1)
+def trained(
+    make: Callable[..., NowcasterT],
+    datasets: Sequence[PathDataset],
+    held_out: Sequence[PathDataset],
+    config: TrainConfig,
+    progress: bool,
+) -> tuple[NowcasterT, Curve]:
+    """A nowcaster that has learned to forecast the weights of its training paths, and its curve.
 
     The loss is the mean squared error of the forecast weights at horizons drawn at random from
     histories drawn at random, in units of standing still's and with equal weight for each array.
 
+    Args:
+        make: makes the nowcaster from the scales of the paths' changes.
+        datasets: the training paths: one dataset.
+        held_out: those that are never learned from: one dataset or none.
+        config: how to train.
+        progress: show a progress bar.
+
     Raises:
-        TiplError: no trial can be learned from, or the paths are not of actors alone.
+        TiplError: no trial can be learned from, the paths are not of actors alone, or the training
+            diverges.
     """
-    data = _learning_paths(paths)
-    loss = NowcastLoss(data, config.batch_size)
+    loss = NowcastLoss(_learning_paths(datasets[0]), config.batch_size)
     held_out_loss = None
-    if held_out is not None:
-        held_out_loss = NowcastLoss(_learning_paths(held_out), 2 * config.batch_size)
+    if held_out:
+        held_out_loss = NowcastLoss(_learning_paths(held_out[0]), 2 * config.batch_size)
     torch.manual_seed(config.seed)
-    model = _initial_model(paths, config)
+    model = make(*change_scales(datasets))
 
     @torch.inference_mode()
     def unseen(still: bool = False) -> float:
@@ -67,10 +129,7 @@ def train_nowcaster(
         label=f"train ({type(model).__name__})",
         progress=progress,
     )
-    shared = (paths.task, paths.layout.hidden_sizes, {"curves": {"own": curve}})
-    if isinstance(model, NiNo):
-        return NiNoForecaster(model, *shared)
-    return WNNForecaster(model, *shared)
+    return model, curve
 
 
 class NowcastLoss:
@@ -113,12 +172,3 @@ def _learning_paths(paths: PathDataset) -> LearningPaths:
             "from actors alone: collect such paths"
         )
     return learning_paths(paths, ReturnScale(0.0, 1.0), seed=0, anchors=0)
-
-
-def _initial_model(paths: PathDataset, config: TrainConfig) -> WNN | NiNo:
-    scales, T = change_scales([paths]), paths.num_checkpoints
-    if config.model == "wnn":
-        return WNN(NowcasterConfig(T, config.width), *scales)
-    task = paths.task
-    sizes = NiNoConfig(T, config.width, task.observation_size, task.action_size)
-    return NiNo(sizes, *scales)

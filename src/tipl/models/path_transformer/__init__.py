@@ -1,19 +1,48 @@
-"""The paper's model: a causal Transformer over tokens of whole checkpoints."""
+"""The paper's model: a causal Transformer whose tokens are checkpoints; here, its options."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, get_args
 
 from tipl.core.lazy import lazy_names
+from tipl.core.options import at_least, one_of
+from tipl.models import TrainConfig
+from tipl.paths.svd import Basis, Center
 
-__all__ = ["PathTransformer", "PathTransformerConfig"]
+__all__ = ["PathTrainConfig", "PathTransformer", "PathTransformerConfig"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PathTrainConfig(TrainConfig):
+    """How a PathTransformer is trained."""
+
+    model: str = "path"
+    num_steps: int = 800
+    learning_rate: float = 1e-3
+    heads: int = 4
+    """attention heads"""
+    condition_on_return: bool = False
+    """tell the model the return that each path ends with"""
+    basis: Basis = "joint"
+    """one SVD basis for all training paths, or a basis for each path (finds no basis, and so no
+    forecast, from an untrained policy alone)"""
+    center: Center = "initial"
+    """what is subtracted before the SVD: nothing, the path's first checkpoint, or the mean"""
+    rank: int = 16
+    """coordinates of a token, K"""
+    depth: int = 2
+    """Transformer blocks"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, rank=self.rank, depth=self.depth)
+        self._check_heads(self.heads)
+        one_of(get_args(Basis), basis=self.basis)
+        one_of(get_args(Center), center=self.center)
+
 
 if TYPE_CHECKING:
     from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.models.path_transformer.net": "PathTransformer PathTransformerConfig",
-        },
-    )
+else:  # what stands in `net` is found here, too
+    __getattr__, __dir__ = lazy_names(__name__, {})

@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from tipl.core.arrays import Array
 from tipl.forecast.trained import TrainedForecaster
+from tipl.models.loop import torch_threads
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
-from tipl.models.threads import torch_threads
 from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec

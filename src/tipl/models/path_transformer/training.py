@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from tipl.errors import TiplError
-from tipl.models.config import TrainConfig
-from tipl.models.data import return_scale, usable, usable_params
-from tipl.models.loop import Curve, fit
+from tipl.models.learning_paths import return_scale, usable, usable_params
+from tipl.models.loop import Curve, fit, torch_threads
+from tipl.models.path_transformer import PathTrainConfig
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
-from tipl.models.threads import torch_threads
 from tipl.paths import PathDataset
 from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
 
@@ -72,19 +72,22 @@ def token_sequences(
 
 @torch_threads(1)
 def train_path_transformer(
-    paths: PathDataset,
-    held_out: PathDataset | None,
-    config: TrainConfig,
+    datasets: Sequence[PathDataset],
+    held_out: Sequence[PathDataset],
+    config: PathTrainConfig,
     *,
+    threads: int | None = None,
     progress: bool = True,
 ) -> PathTransformerForecaster:
     """Fits the tokenizer and trains a PathTransformer to predict the next token (MSE).
 
-    Losses are in units of a mean squared one-step change.
+    Losses are in units of a mean squared one-step change. It learns from one dataset, is tested on
+    one or none, and uses one thread.
 
     Raises:
-        TiplError: no trial can be learned from.
+        TiplError: no trial can be learned from, or the training diverges.
     """
+    paths = datasets[0]
     params = usable_params(paths)
     tokenizer = make_tokenizer(config.basis, config.rank, config.center)
     if isinstance(tokenizer, TemporalSVD):
@@ -100,8 +103,8 @@ def train_path_transformer(
     torch.manual_seed(config.seed)
     model = _initial_model(config, tokenizer, sequences, paths.num_checkpoints)
     validation = None
-    if held_out is not None:
-        validation = token_sequences(tokenizer, usable_params(held_out))
+    if held_out:
+        validation = token_sequences(tokenizer, usable_params(held_out[0]))
     curve = _fit(model, config, sequences, scale.scaled(final_return), validation, progress)
     return PathTransformerForecaster(
         tokenizer,
@@ -116,7 +119,7 @@ def train_path_transformer(
 
 def _fit(
     model: PathTransformer,
-    config: TrainConfig,
+    config: PathTrainConfig,
     sequences: TokenSequences,
     final_return: Float[Tensor, " N"],
     validation: TokenSequences | None,
@@ -143,7 +146,7 @@ def _fit(
 
 
 def _initial_model(
-    config: TrainConfig,
+    config: PathTrainConfig,
     tokenizer: TemporalSVD | PathSVD,
     sequences: TokenSequences,
     num_checkpoints: int,

@@ -12,15 +12,15 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tipl.evaluation.elite import Elite
 from tipl.evaluation.visits import observations_around, visited_observations
-from tipl.models.action_error import ActionError
-from tipl.models.config import TrainConfig
-from tipl.models.learning_paths import LearningPaths, batch_count, draw_dataset
-from tipl.models.network import Network
+from tipl.models.learning_paths import LearningPaths, batch_count, draw_dataset, draw_horizons
+from tipl.models.network import ActionError, Network
+from tipl.models.neuron_transformer import NeuronTrainConfig
+from tipl.models.neuron_transformer.forecaster import context_checkpoints
 from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
 from tipl.policies.layout import actor_layout, layer_sizes
 
@@ -47,6 +47,88 @@ STORED = 0.3
 
 CARRIED = 0.15
 """Share of the batches that start from networks that were just carried."""
+
+
+class OwnLoss:
+    """The error of forecast weights and, if it weighs anything, of the forecast policies' actions.
+
+    Both are in units that make standing still about 1 each.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[LearningPaths],
+        config: NeuronTrainConfig,
+        action_error: ActionError,
+    ) -> None:
+        self.datasets, self.config, self.action_error = datasets, config, action_error
+
+    def __call__(
+        self, model: NeuronTransformer, rng: torch.Generator, *, still: bool = False
+    ) -> Tensor:
+        """The loss of a model, or of standing still in its units, on a batch."""
+        data = draw_dataset(self.datasets, rng)
+        N, T = data.params.shape[:2]
+        length = int(torch.randint(1, min(self.config.context, T - 1) + 1, (), generator=rng))
+        count = batch_count(self.config.batch_size, data.sizes, length)
+        trials = torch.randint(N, (count,), generator=rng)
+        checkpoints = draw_checkpoints(count, length, T, rng)
+        horizons = draw_horizons(checkpoints, T, rng)
+        returns = data.returns[trials[:, None], checkpoints + horizons]  # [B, L]
+        # half of the paths hide their returns, so that the model also works without
+        hidden = torch.rand(count, 1, generator=rng) < 0.5
+        if not self.config.condition_on_return:
+            hidden[:] = True
+        returns = returns.masked_fill(hidden, torch.nan)
+        start = data.network(trials, checkpoints)
+        wanted = data.network(trials, checkpoints + horizons)
+        conditions = Conditions(checkpoints.float(), horizons.float(), returns)
+        change = start - start if still else model(start, conditions)
+        missed = (start + change - wanted) / model.scales(start, conditions.horizon)
+        weight_error = torch.stack([a.square().mean() for a in missed.arrays()]).mean()
+        if not self.config.behaviour_weight:
+            return weight_error
+        seen = data.observations_near(trials, (checkpoints + horizons)[:, -1])
+        behaviour = self._behaviour(start, start + change, wanted, seen)
+        return weight_error + self.config.behaviour_weight * behaviour
+
+    def _behaviour(
+        self, start: Network, forecast: Network, wanted: Network, seen: Float[Tensor, "B S O"]
+    ) -> Tensor:
+        """The error of the actions of the last forecasts, in units of standing still's."""
+        start, forecast, wanted = (n.map(_last_checkpoint) for n in (start, forecast, wanted))
+        observations = seen[:, None]  # [B, S, O] -> [B, 1, S, O]
+        with torch.no_grad():
+            truth = wanted.mean_actions(observations)
+            still = self.action_error(start.mean_actions(observations), truth).mean()
+        error = self.action_error(forecast.mean_actions(observations), truth).mean()
+        return error / (still + 1e-4)
+
+
+def _last_checkpoint(array: Tensor) -> Tensor:
+    return array[:, -1:]
+
+
+def draw_checkpoints(
+    count: int, length: int, num_checkpoints: int, rng: torch.Generator
+) -> Int[Tensor, "B L"]:
+    """Histories of `length` checkpoints, in order, none of them the last one of a path.
+
+    Of half of them the checkpoints lie as `context_checkpoints` of a forecaster chooses them,
+    of the others anywhere. A history of one checkpoint is the untrained network half of the time.
+    """
+    last = torch.randint(length - 1, num_checkpoints - 1, (count,), generator=rng)
+    if length == 1:
+        untrained = torch.rand(count, generator=rng) < 0.5
+        return torch.where(untrained, 0, last)[:, None]
+    rows = []
+    for end, anywhere in zip(last.tolist(), torch.rand(count, generator=rng) < 0.5, strict=True):
+        chosen = context_checkpoints(range(end + 1), length)
+        if anywhere:
+            earlier = torch.randperm(end, generator=rng)[: length - 1].sort().values
+            chosen = [*earlier.tolist(), end]
+        rows.append(chosen)
+    return torch.tensor(rows)
 
 
 def fresh_networks(
@@ -83,7 +165,7 @@ class EliteLoss:
         self,
         elite: Elite,
         datasets: Sequence[LearningPaths],
-        config: TrainConfig,
+        config: NeuronTrainConfig,
         action_error: ActionError,
         num_checkpoints: int,
     ) -> None:

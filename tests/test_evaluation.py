@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tipl.envs import make_task
+from tipl.envs import BatchedMujocoEnv, make_task
 from tipl.errors import TiplError
 from tipl.evaluation import returns as evaluation
 from tipl.evaluation.returns import Episodes, Evaluation, evaluate, evaluate_stack
@@ -112,6 +112,34 @@ def test_returns_do_not_depend_on_who_runs_them(
     np.testing.assert_array_equal(again.lengths, returns[order])
     if threads is not None:
         assert len(workers) == min(threads, -(-10 // slots))
+
+
+def test_slots_without_an_episode_are_not_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = get_task("Hopper-v4")
+    layout = ParamLayout.actor(11, 3, (8,))
+    params = np.stack([np.float32(scale) * initial_params(layout, scale) for scale in range(1, 9)])
+    physics = {"gravity": np.linspace(0.4, 1.6, 8), "body_mass:foot": np.linspace(2, 0.5, 8)}
+
+    def run(chosen: slice) -> Episodes:
+        some = {name: values[chosen] for name, values in physics.items()}
+        return evaluate_stack(params[chosen], layout, task, 3, physics=some, threads=1)
+
+    alone = [run(slice(m, m + 1)) for m in range(8)]
+    steps, step = [], BatchedMujocoEnv.step
+
+    def counting(self: BatchedMujocoEnv, actions: np.ndarray) -> Any:
+        steps.append(len(actions))
+        return step(self, actions)
+
+    monkeypatch.setattr(BatchedMujocoEnv, "step", counting)
+    together = run(slice(0, 8))
+    for name in Episodes._fields:
+        expected = np.concatenate([getattr(one, name) for one in alone])
+        np.testing.assert_array_equal(getattr(together, name), expected)
+    assert together.lengths.min() < together.lengths.max() / 2
+    assert sorted(steps, reverse=True) == steps
+    assert (steps[0], steps[-1] <= 4) == (24, True)
+    assert sum(steps) < 2 * together.lengths.sum()
 
 
 def test_another_task_in_any_slots(monkeypatch: pytest.MonkeyPatch) -> None:

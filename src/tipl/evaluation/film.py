@@ -6,7 +6,7 @@ import functools
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,12 +119,14 @@ def film(
 def _stage(policy: Policy, width: int, height: int) -> Iterator[tuple[Any, float, _Draw]]:
     """The environment of a policy, the seconds of its steps, and what draws its present state."""
     task = policy.task
-    envs: Any
     if task.env_id in MUJOCO_TASKS:
         factors = {name: np.array([factor]) for name, factor in task.physics}
-        envs = make_vec(task.env_id, 1, physics=factors)
-        with MujocoPictures(task.env_id, width, height) as pictures:
-            yield envs, pictures.step_seconds, lambda: pictures.draw(envs.state()["simulation"][0])
+        with (
+            MujocoPictures(task.env_id, width, height) as pictures,
+            closing(make_vec(task.env_id, 1, physics=factors)) as simulated,
+        ):
+            state: Any = simulated.state  # type: ignore[attr-defined]
+            yield simulated, pictures.step_seconds, lambda: pictures.draw(state()["simulation"][0])
         return
     make_vec(task.env_id, 1).close()  # says what is wrong with the id or its spaces
     with warnings.catch_warnings():
@@ -132,9 +134,9 @@ def _stage(policy: Policy, width: int, height: int) -> Iterator[tuple[Any, float
         warnings.simplefilter("ignore")
         options: dict[str, Any] = {"render_mode": "rgb_array", "disable_env_checker": True}
         envs = GymnasiumVec([lambda: gymnasium.make(task.env_id, **options)])
-    step_seconds = 1 / envs.metadata.get("render_fps", 1 / _FRAME_SECONDS)
-    yield envs, step_seconds, lambda: _rendered(envs, task.env_id, width, height)
-    envs.close()
+    with closing(envs):
+        step_seconds = 1 / envs.metadata.get("render_fps", 1 / _FRAME_SECONDS)
+        yield envs, step_seconds, lambda: _rendered(envs, task.env_id, width, height)
 
 
 def _rendered(envs: GymnasiumVec, env_id: str, width: int, height: int) -> _Picture:

@@ -17,7 +17,7 @@ from tipl.core.arrays import Array
 from tipl.core.options import thread_count
 from tipl.core.progress import progress_bar
 from tipl.core.seeds import Stream
-from tipl.envs import make_vec
+from tipl.envs import BatchedMujocoEnv, make_vec
 from tipl.errors import TiplError
 from tipl.evaluation.stats import Interval, mean_interval
 from tipl.policies.actions import best_actions
@@ -278,7 +278,7 @@ class _Worker:
         returns: Array,
         lengths: Array,
     ) -> None:
-        self.params, self.task, self.seed = params, task, seed
+        self.params, self.layout, self.task, self.seed = params, layout, task, seed
         self.returns, self.lengths = returns, lengths
         self.all_means, self.all_stds = statistics
         self.all_physics = physics
@@ -287,10 +287,16 @@ class _Worker:
         slots = min(NUM_SLOTS, len(pairs))
         self.running: list[tuple[int, int] | None] = [None] * slots
         self.slot_params = np.zeros((slots, layout.size), np.float32)
-        self.actor = stacked_mlp(layout.unflatten(self.slot_params), "actor")
         self.mean = np.zeros((slots, task.observation_size))
         self.std = np.ones((slots, task.observation_size))
-        self.envs = make_vec(task.env_id, slots, physics={name: np.ones(slots) for name in physics})
+        self._open()
+
+    def _open(self) -> None:
+        """Makes the environments of the slots, and the networks that act in them."""
+        slots = len(self.running)
+        self.actor = stacked_mlp(self.layout.unflatten(self.slot_params), "actor")
+        ones = {name: np.ones(slots) for name in self.all_physics}
+        self.envs = make_vec(self.task.env_id, slots, physics=ones)
 
     def run(self, bar: Progress, task_id: Any) -> None:
         """Fills this worker's entries of the returns and lengths, unless `stop` is set."""
@@ -313,7 +319,35 @@ class _Worker:
                 totals[done], steps[done] = 0.0, 0
                 observations = self._start_episodes(done)
                 running = np.array([pair is not None for pair in self.running])
+                if self._mostly_idle():
+                    kept = self._close_idle_slots()
+                    observations, totals, steps = observations[kept], totals[kept], steps[kept]
+                    running = running[kept]
         self.envs.close()
+
+    def _mostly_idle(self) -> bool:
+        """Whether it is worth a few milliseconds to be rid of the slots that have no episode."""
+        count = len(self.running)
+        idle = self.running.count(None)
+        return count > 4 and 2 * idle >= count > idle and isinstance(self.envs, BatchedMujocoEnv)
+
+    def _close_idle_slots(self) -> Array:
+        """Goes on with the slots whose episodes are not over; returns their indices.
+
+        The others would be stepped for nothing. A simulation does not depend on those beside it.
+        """
+        kept = np.flatnonzero([pair is not None for pair in self.running])
+        envs: Any = self.envs
+        state = {name: array[kept] for name, array in envs.state().items()}
+        envs.close()
+        self.running = [self.running[slot] for slot in kept]
+        self.slot_params, self.mean, self.std = (
+            array[kept] for array in (self.slot_params, self.mean, self.std)
+        )
+        self._open()
+        self._set_physics(np.ones(len(kept), bool))
+        self.envs.set_state(state)  # type: ignore[attr-defined]
+        return kept
 
     def _start_episodes(self, free: Array) -> Array:
         """Gives the free slots their next episodes; returns all present observations."""

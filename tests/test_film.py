@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,11 @@ from gymnasium.spaces import Box
 from PIL import Image, ImageSequence
 
 from tipl.cli import main
-from tipl.envs import make_task, make_vec
+from tipl.envs import BatchedMujocoEnv, make_task, make_vec
+from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
 from tipl.errors import TiplError
+from tipl.evaluation import film as films
 from tipl.evaluation import pictures
 from tipl.evaluation.film import Film, animation, film, save_filmstrip, still_strip
 from tipl.evaluation.pictures import SKY, VIEWS, MujocoPictures, missing_renderer
@@ -213,6 +216,54 @@ def test_numbers_out_of_range_are_refused() -> None:
         film(policy, width=0)
     with pytest.raises(TiplError, match="seed -1"):
         film(policy, seed=-1)
+
+
+class Stage:
+    """Stands in for `MujocoPictures` where nothing can be drawn."""
+
+    step_seconds = 0.04
+
+    def __init__(self, env_id: str, width: int, height: int) -> None:
+        self.picture = np.zeros((height, width, 3), np.uint8)
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def draw(self, state: np.ndarray) -> np.ndarray:
+        return self.picture
+
+
+@pytest.mark.parametrize("env_id", [PENDULUM, "Drawn-v0"])
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.usefixtures("drawn")
+def test_a_film_closes_its_environments(
+    env_id: str, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Policy.initial(make_task(env_id))
+    opened, closed = [], []
+    for kind in (BatchedMujocoEnv, GymnasiumVec):
+        make, close = kind.__init__, kind.close
+
+        def making(self: Any, *args: Any, make: Any = make, **options: Any) -> None:
+            opened.append(self)
+            make(self, *args, **options)
+
+        def closing(self: Any, close: Any = close, **options: Any) -> None:
+            closed.append(self)
+            close(self, **options)
+
+        monkeypatch.setattr(kind, "__init__", making)
+        monkeypatch.setattr(kind, "close", closing)
+    monkeypatch.setattr(films, "MujocoPictures", Stage)
+    if fails:
+        monkeypatch.setattr(films, "mean_actions", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+        film(policy, num_frames=2, width=8, height=8)
+    assert len(opened) == len(closed) == (1 if env_id == PENDULUM else 2)
+    assert set(map(id, opened)) == set(map(id, closed))
 
 
 # --- without a renderer ----------------------------------------------------------------------

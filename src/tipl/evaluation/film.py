@@ -23,8 +23,9 @@ from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
 from tipl.errors import TiplError
 from tipl.evaluation.pictures import SKY, MujocoPictures
-from tipl.evaluation.returns import episode_seed
+from tipl.evaluation.returns import episode_seed, mean_actions
 from tipl.policies.policy import Policy
+from tipl.ppo.mlp import stacked_mlp
 
 __all__ = ["Film", "animation", "check_gif_name", "film", "save_filmstrip", "still_strip"]
 
@@ -161,11 +162,14 @@ def _run(
     policy: Policy, envs: Any, draw: _Draw, seed: int, num_frames: int, every: int
 ) -> tuple[list[_Picture], list[float], float]:
     """Runs a whole episode: its first frames, the return up to each, and the episodic return."""
+    actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
+    normaliser = policy.observation_mean[None], policy.observation_std[None]
     observations, _ = envs.reset(seed=[episode_seed(seed, 0)])
     frames, returns = [draw()], [0.0]
     total, steps, done = 0.0, 0, False
     while not done:
-        observations, rewards, terminated, truncated, _ = envs.step(policy.act(observations))
+        actions = mean_actions(policy.task, actor, observations, *normaliser)
+        observations, rewards, terminated, truncated, _ = envs.step(actions)
         total += float(rewards[0])
         steps += 1
         done = bool(terminated[0] or truncated[0])

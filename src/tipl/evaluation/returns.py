@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
@@ -25,9 +25,9 @@ from tipl.policies.frames import normalise_observations
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
-from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.mlp import StackedMLP, stacked_mlp
 
-__all__ = ["Episodes", "Evaluation", "episode_seed", "evaluate", "evaluate_stack"]
+__all__ = ["Episodes", "Evaluation", "episode_seed", "evaluate", "evaluate_stack", "mean_actions"]
 
 
 NUM_SLOTS = 64
@@ -179,6 +179,27 @@ def episode_seed(seed: int, episode: int) -> int:
     return Stream.EPISODES.number(seed, episode)
 
 
+def mean_actions(
+    task: TaskSpec,
+    actor: StackedMLP,
+    observations: Float[np.ndarray, "M O"],
+    mean: Float[np.ndarray, "M O"],
+    std: Float[np.ndarray, "M O"],
+) -> Shaped[np.ndarray, "M ..."]:
+    """What each of M policies does by its mean, by the arithmetic of all evaluations.
+
+    Args:
+        task: whose actions they are.
+        actor: the M networks.
+        observations: one of each policy.
+        mean: of each policy's observation normaliser.
+        std: of each policy's observation normaliser.
+    """
+    inputs = normalise_observations(observations, mean, std)[:, None]
+    # [M, 1, O] -> [M, 1, A] -> [M, A]
+    return best_actions(task, actor.forward(inputs)[:, 0])
+
+
 def evaluate_stack(
     params: Float32[np.ndarray, "M P"],
     layout: ParamLayout,
@@ -304,9 +325,7 @@ class _Worker:
         observations = self._start_episodes(np.ones(slots, bool))
         running, totals, steps = np.ones(slots, bool), np.zeros(slots), np.zeros(slots, np.int64)
         while running.any() and not self.stop.is_set():
-            inputs = normalise_observations(observations, self.mean, self.std)[:, None]
-            # [S, 1, O] -> [S, 1, A] -> [S, A]
-            actions = best_actions(self.task, self.actor.forward(inputs)[:, 0])
+            actions = mean_actions(self.task, self.actor, observations, self.mean, self.std)
             observations, rewards, terminated, truncated, _ = self.envs.step(actions)
             totals += rewards
             steps += 1
@@ -341,9 +360,8 @@ class _Worker:
         state = {name: array[kept] for name, array in envs.state().items()}
         envs.close()
         self.running = [self.running[slot] for slot in kept]
-        self.slot_params, self.mean, self.std = (
-            array[kept] for array in (self.slot_params, self.mean, self.std)
-        )
+        self.slot_params = self.slot_params[kept]
+        self.mean, self.std = self.mean[kept], self.std[kept]
         self._open()
         self._set_physics(np.ones(len(kept), bool))
         self.envs.set_state(state)  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import inspect
@@ -245,3 +246,14 @@ def _exists(name: str) -> bool:
 @pytest.mark.parametrize("name", ["tipl.stats", "tipl.policies.Policies", "tipl.ppo.ppo.PPO.quick"])
 def test_a_name_of_nothing_is_found(name: str) -> None:
     assert not _exists(name)
+
+
+def test_the_package_asserts_nothing() -> None:
+    # Wrong input is a TiplError; what cannot be is left to the type checker.
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert)
+    ]
+    assert found == []

@@ -268,7 +268,7 @@ def test_the_critic_is_refitted_before_the_actor_moves() -> None:
             if self.errors == (0.0, 0.0):
                 assert (buffer.values != values).any()
                 np.testing.assert_array_equal(agent.params(), actor)
-                said = self._values(torch.as_tensor(buffer.observations.reshape(-1, 4)))
+                said = agent.value(torch.as_tensor(buffer.observations.reshape(-1, 4))).detach()
                 np.testing.assert_allclose(buffer.values.ravel(), said.numpy(), rtol=1e-5)
                 advantages, buffer_returns = buffer.advantages.copy(), buffer.returns.copy()
                 np.testing.assert_allclose(advantages + buffer.values, buffer_returns, rtol=1e-4)

@@ -255,16 +255,16 @@ def test_what_stable_baselines3_cannot_do_is_refused(
     assert not (tmp_path / "paths").exists()
 
 
-@pytest.mark.parametrize("name", ["sb3_recording", "sb3_collection"])
+@pytest.mark.parametrize("name", ["recorder", "collect"])
 def test_a_missing_stable_baselines3_is_explained(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("sb3_recording", "sb3_collection"):
-        monkeypatch.delitem(sys.modules, f"tipl.integrations.{module}")
+    for module in ("recorder", "collect"):
+        monkeypatch.delitem(sys.modules, f"tipl.integrations.sb3.{module}")
     for module in [m for m in sys.modules if m.startswith("stable_baselines3")]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(TiplError, match=r"not installed; `pip install 'tipl\[sb3\]'`"):
-        importlib.import_module(f"tipl.integrations.{name}")
+        importlib.import_module(f"tipl.integrations.sb3.{name}")
 
 
 def test_the_command_line_collects_with_stable_baselines3(

@@ -54,6 +54,21 @@ class TorchAgent:
         self._hooks: list[Any] = []
 
     @property
+    def known_layout(self) -> ParamLayout:
+        """The layout of an actor that tipl can read.
+
+        Raises:
+            TiplError: it is of another kind.
+        """
+        if self.layout is None:
+            raise TiplError(
+                "the model's policy is no multi-layer perceptron of tanh units that shares nothing "
+                "with the critic, which is all that a tipl.Policy can be; train one with "
+                "'MlpPolicy'"
+            )
+        return self.layout
+
+    @property
     def size(self) -> int:
         """Number P of the actor's parameters."""
         return sum(parameter.numel() for parameter in self.actor)

@@ -119,12 +119,17 @@ class TorchJumps:
         dataclasses.replace(config, forecaster=config.forecaster or "relex").check()
         self.config, self.agent, self.normaliser = config, agent, normaliser
         self.task, self.test_env, self.seed = task, test_env, seed
+        # the normaliser under which the forecaster reads weights, if not the run's own
+        self.frame = None
+        if task is not None:
+            self.frame = (np.array(task.observation_mean), np.array(task.observation_std))
         forecaster, self.fallback = fitting_forecaster(
             config, self._policy(), None if task is None else task.env_id
         )
         if self.fallback is not None:
             warnings.warn(f"{self.fallback}: {forecaster.name} forecasts instead", stacklevel=3)
-        self.in_frozen_frame = isinstance(forecaster, TrainedForecaster | BestStoredPolicy)
+        if not isinstance(forecaster, TrainedForecaster | BestStoredPolicy):
+            self.frame = None
         self.jumper = Jumper(config, forecaster, 1, agent.layout, self._evaluate, rollout_steps)
         self.fresh = False  # jumped, and the critic not refitted yet
         self.before: tuple[Any, Any] | None = None
@@ -177,22 +182,18 @@ class TorchJumps:
 
     def _params(self) -> Array:
         """The run's weights as its forecaster reads them."""
-        params = self.agent.params()
-        return self._refolded(params) if self.in_frozen_frame else params
+        return self._refolded(self.agent.params())
 
     def _refolded(self, params: Array, back: bool = False) -> Array:
-        """Weights for the task's frozen normaliser, made from the run's; or the way back.
+        """Weights under the forecaster's normaliser, made from those under the run's; or back.
 
         A network that has not seen what its normaliser will be is as untrained under any.
         """
-        if self.normaliser.unsettled:
+        if self.frame is None or self.normaliser.unsettled:
             return params
-        assert self.task is not None
-        assert self.agent.layout is not None
-        frozen = (np.array(self.task.observation_mean), np.array(self.task.observation_std))
-        frames = (self.normaliser.statistics, frozen)
+        frames = (self.normaliser.statistics, self.frame)
         old, new = frames[::-1] if back else frames
-        return refolded(params, self.agent.layout, old, new)
+        return refolded(params, self.agent.known_layout, old, new)
 
     def _jump(self, params: Array) -> None:
         """Gives the run its new weights, and remembers what an undone jump goes back to."""
@@ -205,11 +206,9 @@ class TorchJumps:
 
     def _put_on(self, params: Array) -> None:
         """Gives the agent weights as its forecaster writes them, and the normaliser they need."""
-        if self.in_frozen_frame:
-            assert self.task is not None
-            self.normaliser.settle(
-                np.array(self.task.observation_mean), np.array(self.task.observation_std)
-            )
+        if self.frame is not None:
+            mean, std = self.frame
+            self.normaliser.settle(mean.copy(), std.copy())
             params = self._refolded(params, back=True)
         self.agent.set_params(params)
 
@@ -219,9 +218,8 @@ class TorchJumps:
         Without this HalfCheetah's velocities, which are up to seven times as large, let PPO walk
         away from where it has jumped to.
         """
-        if self.in_frozen_frame and self.normaliser.moments is None:
-            assert self.task is not None
-            self.agent.scale_first_steps(np.array(self.task.observation_std) if jumped else None)
+        if self.frame is not None and self.normaliser.moments is None:
+            self.agent.scale_first_steps(self.frame[1] if jumped else None)
 
     # --- tests -------------------------------------------------------------------------------
 

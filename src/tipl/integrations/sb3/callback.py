@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import gymnasium as gym
 import numpy as np
@@ -140,40 +140,40 @@ class ForecastCallback(BaseCallback):
                 self.last_episodes.append((info["episode"]["r"], info["episode"]["l"]))
             if self.jumps.fresh and done and info.get("TimeLimit.truncated", False):
                 observation = torch.as_tensor(info["terminal_observation"])[None]
-                value = self._values(observation)[0]
+                value = self._values(self.jumps, observation)[0]
                 self.truncated.append((self.step, env, observation, float(value)))
         self.step += 1
         return True
 
     def _on_rollout_end(self) -> None:
-        if self.jumps is None or not self.jumps.fresh:
+        jumps = self.jumps
+        if jumps is None or not jumps.fresh:
             return
-        assert isinstance(self.model, OnPolicyAlgorithm)
-        buffer, gamma = self.model.rollout_buffer, self.model.gamma
+        model = cast(OnPolicyAlgorithm, self.model)  # jumps are of no other
+        buffer, gamma = model.rollout_buffer, model.gamma
         # [T, E, O] -> [T * E, O]
         observations = torch.as_tensor(buffer.observations.reshape(-1, *buffer.obs_shape))
 
         def targets() -> torch.Tensor:
             """Tells the buffer what the critic says now, and returns what it should say."""
-            values = self._values(observations).numpy()
+            values = self._values(jumps, observations).numpy()
             buffer.values[:] = values.reshape(buffer.values.shape)  # [T * E] -> [T, E]
             for n, (step, env, last, old) in enumerate(self.truncated):
-                value = float(self._values(last)[0])
+                value = float(self._values(jumps, last)[0])
                 buffer.rewards[step, env] += gamma * (value - old)
                 self.truncated[n] = (step, env, last, value)
-            following = self._values(torch.as_tensor(self.locals["new_obs"]))
+            following = self._values(jumps, torch.as_tensor(self.locals["new_obs"]))
             buffer.compute_returns_and_advantage(following[:, None], self.locals["dones"])
             return torch.as_tensor(buffer.returns.reshape(-1))  # [T, E] -> [T * E]
 
-        self.jumps.refit_critic(observations, targets)
+        jumps.refit_critic(observations, targets)
 
     # --- the run -----------------------------------------------------------------------------
 
-    def _values(self, observations: torch.Tensor) -> torch.Tensor:
-        """The critic's values `[B]` of normalised observations `[B, O]`."""
-        assert self.jumps is not None
+    def _values(self, jumps: TorchJumps, observations: torch.Tensor) -> torch.Tensor:
+        """What the jumps' agent values `[B]` normalised observations `[B, O]` at."""
         with torch.no_grad():
-            return self.jumps.agent.value(observations.to(self.model.device)).cpu()
+            return jumps.agent.value(observations.to(self.model.device)).cpu()
 
     def _see_again(self) -> None:
         """Shows the policy its last observation as it is normalised now."""

@@ -109,13 +109,13 @@ class PathRecorder(BaseCallback):
         create_dataset(self.directory, self.metadata)
 
     def _metadata(self, model: OnPolicyAlgorithm, total_timesteps: int) -> PathMetadata:
-        assert self.agent.layout is not None
+        layout = self.agent.known_layout
         rollout_steps = model.n_steps * model.n_envs
         iterations = -(-total_timesteps // rollout_steps)
         return PathMetadata(
             task=self.task,
-            layout=self.agent.layout,
-            hidden_sizes=self.agent.layout.hidden_sizes,
+            layout=layout,
+            hidden_sizes=layout.hidden_sizes,
             networks="actor",
             initial="independent",
             normaliser="frozen" if self.normaliser.moments is None else "running",
@@ -160,7 +160,6 @@ class PathRecorder(BaseCallback):
 
     def _checkpoint(self) -> dict[str, Array]:
         """The policy at present, and that nothing is known of its returns yet."""
-        assert self.agent.layout is not None
         params = self.agent.params()
         checkpoint: dict[str, Array] = {
             "diverged": np.array(not np.isfinite(params).all()),
@@ -173,7 +172,7 @@ class PathRecorder(BaseCallback):
         }
         if self.normaliser.moments is None:
             frozen = (np.array(self.task.observation_mean), np.array(self.task.observation_std))
-            params = refolded(params, self.agent.layout, self.normaliser.statistics, frozen)
+            params = refolded(params, self.agent.known_layout, self.normaliser.statistics, frozen)
         else:
             mean, std = self.normaliser.statistics
             checkpoint |= {"observation_mean": mean.copy(), "observation_std": std.copy()}

@@ -36,16 +36,16 @@ def policy_from_sb3(model: Any, task: TaskSpec | None = None) -> Policy:
     agent = readable_agent(model)
     spec = task_of(model) if task is None else task
     normaliser = RunNormaliser(model.get_env(), spec.observation_size)
-    assert agent.layout is not None
-    if agent.layout.shapes[0][1] != spec.observation_size:
+    layout = agent.known_layout
+    if layout.shapes[0][1] != spec.observation_size:
         raise TiplError(
-            f"the model's policy takes {agent.layout.shapes[0][1]} observed values, and "
+            f"the model's policy takes {layout.shapes[0][1]} observed values, and "
             f"{spec.env_id} has {spec.observation_size}; give the task that the model is for"
         )
     check_actions(model, spec)
     frozen = (np.array(spec.observation_mean), np.array(spec.observation_std))
-    params = refolded(agent.params(), agent.layout, normaliser.statistics, frozen)
-    return Policy(params, agent.layout, spec)
+    params = refolded(agent.params(), layout, normaliser.statistics, frozen)
+    return Policy(params, layout, spec)
 
 
 def policy_to_sb3(policy: Policy, model: Any) -> None:
@@ -83,11 +83,7 @@ def policy_to_sb3(policy: Policy, model: Any) -> None:
 def readable_agent(model: Any) -> TorchAgent:
     """The model's agent, with a layout."""
     agent = agent_of_sb3(model)
-    if agent.layout is None:
-        raise TiplError(
-            "the model's policy is no multi-layer perceptron of tanh units that shares nothing "
-            "with the critic, which is all that a tipl.Policy can be; train one with 'MlpPolicy'"
-        )
+    _ = agent.known_layout  # raises if there is none
     return agent
 
 

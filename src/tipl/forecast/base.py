@@ -27,7 +27,7 @@ Target = Literal["elite", "own"]
 """Where a forecast leads: to the best behaviour that the training paths know, from any network
 (`elite`); or to what PPO would have made of this very network (`own`)."""
 
-Horizon: TypeAlias = "int | np.integer[Any]"
+Horizon: TypeAlias = int | np.integer[Any]
 """Checkpoints ahead: whole numbers of NumPy are as good as Python's."""
 
 

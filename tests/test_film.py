@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from tipl.errors import TiplError
 from tipl.evaluation import film as films
 from tipl.evaluation import pictures
 from tipl.evaluation.film import Film, animation, film, save_filmstrip, still_strip
-from tipl.evaluation.pictures import SKY, VIEWS, MujocoPictures, missing_renderer
+from tipl.evaluation.pictures import SKY, MujocoPictures, missing_renderer
 from tipl.evaluation.returns import evaluate
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import get_task
@@ -315,8 +316,13 @@ def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "; glfw: no glfw here)" in find("").complaint
 
 
-def test_every_task_has_a_view() -> None:
-    assert {env_id.rpartition("-v")[0] for env_id in MUJOCO_TASKS} == VIEWS.keys()
+@pytest.mark.parametrize("env_id", MUJOCO_TASKS)
+def test_every_task_has_a_view_and_another_one_gets_one_like_it(env_id: str) -> None:
+    task = MUJOCO_TASKS[env_id]
+    assert task.view is not None
+    found = pictures._view(dataclasses.replace(task, view=None))
+    assert abs(found.height - task.view.height) < 0.5
+    assert 0.4 < found.distance / task.view.distance < 2.5
 
 
 # --- with one --------------------------------------------------------------------------------
@@ -327,7 +333,7 @@ def test_every_task_has_a_view() -> None:
 def test_every_task_is_drawn(env_id: str) -> None:
     envs: Any = make_vec(env_id, 1)
     envs.reset(seed=0)
-    with MujocoPictures(env_id, 96, 60) as stage:
+    with MujocoPictures(MUJOCO_TASKS[env_id], 96, 60) as stage:
         first = stage.draw(envs.state()["simulation"][0])
         for action in np.random.default_rng(0).uniform(-1, 1, (5, *envs.action_space.shape)):
             envs.step(action.astype(np.float32))
@@ -345,7 +351,7 @@ def test_the_camera_moves_with_the_cheetah() -> None:
     envs: Any = make_vec(CHEETAH, 1)
     envs.reset(seed=0)
     state = envs.state()["simulation"][0]
-    with MujocoPictures(CHEETAH, 96, 60) as stage:
+    with MujocoPictures(MUJOCO_TASKS[CHEETAH], 96, 60) as stage:
         for position in (0.0, 7.3, 250.0):
             state[1] = position  # after the time
             picture = stage.draw(state).astype(int)

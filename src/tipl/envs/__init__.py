@@ -2,7 +2,8 @@
 
 - `make_vec` makes copies of an environment that are stepped together;
 - `make_task` gives the `tipl.policies.tasks.TaskSpec` of any environment id;
-- `BatchedMujocoEnv` runs the built-in tasks on `mujoco.batch`.
+- `BatchedMujocoEnv` runs the tasks of `tipl.envs.mujoco_tasks` on `mujoco.batch`;
+- `register_task` adds a `MujocoTask` of your own to them.
 """
 
 from __future__ import annotations
@@ -11,16 +12,29 @@ from typing import TYPE_CHECKING
 
 from tipl.core.lazy import lazy_names
 
-__all__ = ["BatchedMujocoEnv", "make_task", "make_vec"]
+__all__ = [
+    "BatchedMujocoEnv",
+    "Budget",
+    "MujocoTask",
+    "StepResult",
+    "View",
+    "make_task",
+    "make_vec",
+    "register_task",
+]
 
 if TYPE_CHECKING:
     from tipl.envs.batched_mujoco import BatchedMujocoEnv
-    from tipl.envs.factory import make_task, make_vec
+    from tipl.envs.factory import make_task, make_vec, register_task
+    from tipl.envs.mujoco_functions import StepResult
+    from tipl.envs.mujoco_tasks import Budget, MujocoTask, View
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "tipl.envs.batched_mujoco": "BatchedMujocoEnv",
-            "tipl.envs.factory": "make_task make_vec",
+            "tipl.envs.factory": "make_task make_vec register_task",
+            "tipl.envs.mujoco_functions": "StepResult",
+            "tipl.envs.mujoco_tasks": "Budget MujocoTask View",
         },
     )

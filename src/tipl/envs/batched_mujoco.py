@@ -14,7 +14,8 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Float64, Integer
 from mujoco import batch as mujoco_batch
 
-from tipl.envs.mujoco_tasks import MUJOCO_TASKS, StepResult
+from tipl.core.options import at_least
+from tipl.envs.mujoco_tasks import MUJOCO_TASKS, StepResult, find_mujoco_task
 from tipl.envs.mujoco_warnings import silent_mujoco
 from tipl.envs.physics import PhysicsVariants
 from tipl.errors import TiplError
@@ -60,16 +61,15 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         *,
         num_threads: int = 1,
         physics: Mapping[str, np.ndarray] | None = None,
+        max_episode_steps: int | None = None,
     ) -> None:
-        if env_id not in MUJOCO_TASKS:
+        task = find_mujoco_task(env_id)
+        if task is None:
             raise TiplError(
                 f"no batched task {env_id!r}: expected one of {', '.join(MUJOCO_TASKS)}; "
                 "tipl.envs.make_vec runs any other Gymnasium id"
             )
-        for name, number in (("num_envs", num_envs), ("num_threads", num_threads)):
-            if number < 1:
-                raise TiplError(f"{name} is {number}: expected 1 or more; give a positive number")
-        task = MUJOCO_TASKS[env_id]
+        at_least(1, num_envs=num_envs, num_threads=num_threads)
         with silent_mujoco():  # half_cheetah.xml has a deprecated attribute
             model = mujoco.MjModel.from_xml_path(str(task.xml_path))
         # Only a persistent batch can show the contacts that contact forces are computed from.
@@ -79,7 +79,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         fields = {name: batch.bind(name).copy() for name in task.derived}
         fields |= {"qpos": batch.bind("qpos"), "qvel": batch.bind("qvel")}
 
-        self.spec = gymnasium.spec(env_id)
+        self.spec = gymnasium.spec(env_id.rpartition(":")[2])
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         low, high = model.actuator_ctrlrange.astype(np.float32).T
@@ -97,7 +97,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._default_state = batch.state[0].copy()
         self._initial_qpos, self._initial_qvel = model.qpos0, np.zeros(model.nv)
         self._dt = model.opt.timestep * task.frame_skip
-        limit = self.spec.max_episode_steps
+        limit = max_episode_steps or self.spec.max_episode_steps
         self._max_episode_steps = np.inf if limit is None else limit
         self._elapsed_steps = np.zeros(num_envs, dtype=np.int64)
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]

@@ -12,17 +12,21 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import VectorEnv
 
+from tipl.core.options import at_least
 from tipl.envs.batched_mujoco import BatchedMujocoEnv
 from tipl.envs.gymnasium_vec import GymnasiumVec
-from tipl.envs.mujoco_tasks import MUJOCO_TASKS
+from tipl.envs.mujoco_tasks import MUJOCO_TASKS, MujocoTask, find_mujoco_task
 from tipl.errors import TiplError
 from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
-__all__ = ["OBSERVATION_STD_FLOOR", "make_task", "make_vec", "measure_task"]
+__all__ = ["OBSERVATION_STD_FLOOR", "make_task", "make_vec", "measure_task", "register_task"]
 
 #: A dimension that random actions hardly move is divided by this at least, so that it cannot
 #: dwarf the others once a policy moves it.
 OBSERVATION_STD_FLOOR = 1e-3
+
+_SHIPPED = frozenset(MUJOCO_TASKS)
+_NEW_TO_GYMNASIUM: set[str] = set()
 
 
 def make_vec(
@@ -54,21 +58,56 @@ def make_vec(
         TiplError: The id is unknown, the environment cannot be made or has other spaces, a
             number is below 1, or physics are not as expected or not for a batched task.
     """
-    if env_id in MUJOCO_TASKS:
+    if find_mujoco_task(env_id) is not None:
         return BatchedMujocoEnv(env_id, num_envs, num_threads=num_threads, physics=physics)
     if physics:
         raise TiplError(
             f"physics were given for {env_id!r}, which does not run on mujoco.batch: expected one "
             f"of {', '.join(MUJOCO_TASKS)}; leave the physics out"
         )
-    if num_envs < 1:
-        raise TiplError(f"num_envs is {num_envs}: expected 1 or more; give a positive number")
+    at_least(1, num_envs=num_envs)
     with warnings.catch_warnings():
         # Old versions of an environment are a choice here: returns of v4 and v5 are not comparable.
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
         first = _make_gymnasium(env_id)
         _check_spaces(env_id, first)
         return GymnasiumVec([lambda: first, *[lambda: gymnasium.make(env_id)] * (num_envs - 1)])
+
+
+def register_task(env_id: str, task: MujocoTask) -> None:
+    """Adds a task of your own: from now on every part of tipl runs it under its id.
+
+    Gymnasium learns the id as well (`gymnasium.make_vec`), unless it knows it. Where no file of
+    yours has been imported, as on the command line, its name goes in front of the id, as in
+    Gymnasium: `python -m tipl collect my_tasks:MyHopper-v0`.
+
+    Args:
+        env_id: a Gymnasium id with a version, such as `"MyHopper-v0"`. What was registered under
+            it before is replaced.
+        task: what the id stands for.
+
+    Raises:
+        TiplError: the id is that of a task that ships with tipl, it has no version, or nobody says
+            after how many steps an episode is truncated.
+    """
+    if env_id in _SHIPPED:
+        raise TiplError(f"{env_id!r} ships with tipl; register your task under an id of its own")
+    if env_id in _NEW_TO_GYMNASIUM or env_id not in gymnasium.registry:
+        if task.max_episode_steps is None or not env_id.rpartition("-v")[2].isdecimal():
+            raise TiplError(
+                f"{env_id!r}, which Gymnasium does not know, was given with max_episode_steps="
+                f"{task.max_episode_steps}; expected an id with a version, such as 'MyHopper-v0', "
+                "and the number of steps after which an episode is truncated"
+            )
+        gymnasium.registry.pop(env_id, None)
+        gymnasium.register(
+            env_id,
+            vector_entry_point="tipl.envs.batched_mujoco:BatchedMujocoEnv",
+            max_episode_steps=task.max_episode_steps,
+            kwargs={"env_id": env_id},
+        )
+        _NEW_TO_GYMNASIUM.add(env_id)
+    MUJOCO_TASKS[env_id] = task
 
 
 def make_task(env_id: str) -> TaskSpec:

@@ -1,48 +1,90 @@
-"""The MuJoCo tasks as Gymnasium defines them, written for many simulations at once.
+"""The tasks that run on `mujoco.batch`, one entry each: physics, camera and budget.
 
-Each :class:`MujocoTask` puts together, from :mod:`tipl.envs.mujoco_functions`, one of Gymnasium's
-environments (``gymnasium/envs/mujoco``) with its default settings, so that
-:class:`tipl.envs.BatchedMujocoEnv` is bit-identical to it. Another task is another entry of
-:data:`MUJOCO_TASKS`.
+Each `MujocoTask` here puts together, from `tipl.envs.mujoco_functions`, one of Gymnasium's
+environments (`gymnasium/envs/mujoco`) with its default settings, so that
+`tipl.envs.BatchedMujocoEnv` is bit-identical to it. Another task is another entry: here, or by
+`tipl.envs.register_task` from a file of your own.
 """
 
 from __future__ import annotations
 
+import contextlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import gymnasium
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from tipl.envs import mujoco_functions as f
 from tipl.envs.mujoco_functions import Fields, StepResult
 
-__all__ = ["MUJOCO_TASKS", "Fields", "MujocoTask", "StepResult"]
+__all__ = [
+    "MUJOCO_TASKS",
+    "Budget",
+    "Fields",
+    "MujocoTask",
+    "StepResult",
+    "View",
+    "find_mujoco_task",
+    "task_budget",
+]
+
+
+class View(NamedTuple):
+    """Where the camera of a task stands: to the side, and it turns with nothing."""
+
+    height: float
+    """of the point that it looks at, in metres"""
+    distance: float
+    """from that point, in metres"""
+    elevation: float = -8.0
+    """in degrees; -90 looks straight down"""
+    follows: str | None = None
+    """the body beside whose centre of mass, with all that hangs on it, the camera moves"""
+
+
+class Budget(NamedTuple):
+    """What comparisons spend on a task: PPO trials that end well, and as few as show it."""
+
+    num_trials: int = 64
+    """PPO trials with independent initial networks"""
+    total_steps: int = 200_704
+    """environment steps of each"""
+    checkpoint_interval: int = 1
+    """PPO iterations between checkpoints"""
+
+
+_USUAL_BUDGET = Budget()
 
 
 @dataclass(frozen=True)
 class MujocoTask:
-    """One Gymnasium MuJoCo environment: its model and five functions over all simulations.
+    """One MuJoCo task: its model, five functions over all simulations, its camera and budget.
 
     Attributes:
-        xml_file: The model, in Gymnasium's ``envs/mujoco/assets``.
-        frame_skip: Simulation steps in one environment step.
-        observe: From the fields to the observations, [E, O], in new memory.
-        terminate: Which episodes a step has ended, [E].
-        reward: From a step and its terminations to the rewards, [E].
-        draw_states: From n simulations' generators and the model's initial (qpos, qvel) to the
-            (qpos, qvel) that their next episodes start in, [n, nq] and [n, nv]; each generator
+        xml_file: the model, in Gymnasium's `envs/mujoco/assets`, or the path of any other file.
+        frame_skip: simulation steps in one environment step.
+        observe: from the fields to the observations `[E, O]`, in new memory.
+        terminate: which episodes a step has ended, `[E]`.
+        reward: from a step and its terminations to the rewards `[E]`.
+        draw_states: from n simulations' generators and the model's initial (qpos, qvel) to the
+            (qpos, qvel) that their next episodes start in, `[n, nq]` and `[n, nv]`; each generator
             draws in Gymnasium's order.
-        position: What the reward measures movement by, read before and after each step.
-        derived: The MjData fields that the functions read beside qpos and qvel. As in Gymnasium,
-            they are what the last simulation step left: ``xpos``, say, is of before its end, and
-            ``cfrc_ext`` is 0 until the first step.
+        position: what the reward measures movement by, read before and after each step.
+        derived: the MjData fields that the functions read beside qpos and qvel. As in Gymnasium,
+            they are what the last simulation step left: `xpos`, say, is of before its end, and
+            `cfrc_ext` is 0 until the first step.
+        max_episode_steps: environment steps after which an episode is truncated; None is what
+            Gymnasium has registered.
+        view: the camera of films; None looks at the first body from as far as the model is large.
+        budget: of comparisons.
     """
 
-    xml_file: str
+    xml_file: str | Path
     frame_skip: int
     observe: Callable[[Fields], Float64[np.ndarray, "E O"]]
     terminate: Callable[[StepResult], Bool[np.ndarray, " E"]]
@@ -52,10 +94,15 @@ class MujocoTask:
     ]
     position: Callable[[Fields], Float64[np.ndarray, "E ..."]] = f.first_joint
     derived: tuple[str, ...] = ()
+    max_episode_steps: int | None = None
+    view: View | None = None
+    budget: Budget = _USUAL_BUDGET
 
     @property
     def xml_path(self) -> Path:
         """The file of the model."""
+        import gymnasium  # late: a task's budget is asked for where nothing is simulated
+
         return Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / self.xml_file
 
 
@@ -66,6 +113,8 @@ _PENDULUM = MujocoTask(
     terminate=f.pole_fell,
     reward=f.one,
     draw_states=partial(f.draw_uniform, scale=0.01),
+    view=View(0.25, 1.9),
+    budget=Budget(128, 61_440),
 )
 
 _HALF_CHEETAH = MujocoTask(
@@ -75,6 +124,8 @@ _HALF_CHEETAH = MujocoTask(
     terminate=f.never,
     reward=partial(f.run_forward, control_weight=0.1),
     draw_states=f.draw_uniform_and_normal,
+    view=View(0.5, 2.3, follows="torso"),
+    budget=Budget(64, 1_000_000, checkpoint_interval=8),
 )
 
 _DOUBLE_PENDULUM = MujocoTask(
@@ -85,6 +136,7 @@ _DOUBLE_PENDULUM = MujocoTask(
     reward=partial(f.balance, alive=f.one),
     draw_states=f.draw_uniform_and_normal,
     derived=("site_xpos", "qfrc_constraint"),
+    view=View(0.5, 3.0),
 )
 
 _HOPPER = MujocoTask(
@@ -94,9 +146,15 @@ _HOPPER = MujocoTask(
     terminate=f.hopper_fell,
     reward=partial(f.run_upright, alive=f.one, control_weight=1e-3),
     draw_states=partial(f.draw_uniform, scale=5e-3),
+    view=View(0.7, 3.0, follows="torso"),
 )
 
-_WALKER = replace(_HOPPER, xml_file="walker2d.xml", terminate=f.walker_fell)
+_WALKER = replace(
+    _HOPPER,
+    xml_file="walker2d.xml",
+    terminate=f.walker_fell,
+    view=View(0.75, 3.2, follows="torso"),
+)
 
 _RUN_UNLESS_FALLEN = partial(f.run_upright, alive=f.one_unless_terminated, control_weight=1e-3)
 
@@ -107,6 +165,7 @@ _SWIMMER = MujocoTask(
     terminate=f.never,
     reward=partial(f.run_forward, control_weight=1e-4),
     draw_states=partial(f.draw_uniform, scale=0.1),
+    view=View(0.0, 3.6, -40, follows="torso"),
 )
 
 _REACHER = MujocoTask(
@@ -118,6 +177,7 @@ _REACHER = MujocoTask(
     draw_states=f.draw_reacher,
     position=f.from_target_to_fingertip,
     derived=("xpos",),
+    view=View(0.0, 0.8, -60),
 )
 
 _ANT = MujocoTask(
@@ -129,9 +189,9 @@ _ANT = MujocoTask(
     draw_states=f.draw_uniform_and_normal,
     position=f.torso_x,
     derived=("xpos",),
+    view=View(0.4, 5.0, -25, follows="torso"),
 )
 
-#: The tasks that :class:`tipl.envs.BatchedMujocoEnv` runs, by Gymnasium id.
 MUJOCO_TASKS: dict[str, MujocoTask] = {
     "InvertedPendulum-v4": _PENDULUM,  # pays +1 on the failing step too
     "InvertedPendulum-v5": replace(_PENDULUM, reward=f.one_unless_terminated),
@@ -158,3 +218,23 @@ MUJOCO_TASKS: dict[str, MujocoTask] = {
         _ANT, observe=f.observe_contacts, reward=f.run_softly, derived=("xpos", "cfrc_ext")
     ),
 }
+"""The tasks that `tipl.envs.BatchedMujocoEnv` runs, by Gymnasium id."""
+
+
+def find_mujoco_task(env_id: str) -> MujocoTask | None:
+    """The entry of a task; None if it has none, and Gymnasium runs it.
+
+    Args:
+        env_id: an id, or `"module:id"` of a module that registers it when it is imported.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        with contextlib.suppress(ImportError):  # Gymnasium explains it to whoever makes the task
+            pkgutil.resolve_name(module)
+    return MUJOCO_TASKS.get(name)
+
+
+def task_budget(env_id: str) -> Budget:
+    """What comparisons spend on a task; of one without an entry 64 trials of 200,704 steps."""
+    task = find_mujoco_task(env_id)
+    return _USUAL_BUDGET if task is None else task.budget

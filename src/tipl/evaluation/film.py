@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tipl.core.atomic import write_bytes_atomically
 from tipl.envs import make_vec
 from tipl.envs.gymnasium_vec import GymnasiumVec
-from tipl.envs.mujoco_tasks import MUJOCO_TASKS
+from tipl.envs.mujoco_tasks import find_mujoco_task
 from tipl.errors import TiplError
 from tipl.evaluation.pictures import SKY, MujocoPictures
 from tipl.evaluation.returns import episode_seed, mean_actions
@@ -120,10 +120,11 @@ def film(
 def _stage(policy: Policy, width: int, height: int) -> Iterator[tuple[Any, float, _Draw]]:
     """The environment of a policy, the seconds of its steps, and what draws its present state."""
     task = policy.task
-    if task.env_id in MUJOCO_TASKS:
+    mujoco_task = find_mujoco_task(task.env_id)
+    if mujoco_task is not None:
         factors = {name: np.array([factor]) for name, factor in task.physics}
         with (
-            MujocoPictures(task.env_id, width, height) as pictures,
+            MujocoPictures(mujoco_task, width, height) as pictures,
             closing(make_vec(task.env_id, 1, physics=factors)) as simulated,
         ):
             state: Any = simulated.state  # type: ignore[attr-defined]

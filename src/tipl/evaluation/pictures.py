@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -21,11 +20,11 @@ import mujoco  # type: ignore[import-untyped]
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from tipl.envs.mujoco_tasks import MUJOCO_TASKS
+from tipl.envs.mujoco_tasks import MujocoTask, View
 from tipl.envs.mujoco_warnings import silent_mujoco
 from tipl.errors import TiplError
 
-__all__ = ["SKY", "VIEWS", "MujocoPictures", "View", "missing_renderer"]
+__all__ = ["SKY", "MujocoPictures", "missing_renderer"]
 
 SKY = (242, 245, 249)
 """Colour of what lies behind everything, RGB."""
@@ -49,32 +48,6 @@ _ADVICE = (
 )
 
 
-class View(NamedTuple):
-    """Where the camera of a task stands: to the side, and it turns with nothing."""
-
-    height: float
-    """of the point that it looks at, in metres"""
-    distance: float
-    """from that point, in metres"""
-    elevation: float = -8.0
-    """in degrees; -90 looks straight down"""
-    follows: str | None = None
-    """the body beside whose centre of mass, with all that hangs on it, the camera moves"""
-
-
-VIEWS: Mapping[str, View] = {
-    "InvertedPendulum": View(0.25, 1.9),
-    "InvertedDoublePendulum": View(0.5, 3.0),
-    "HalfCheetah": View(0.5, 2.3, follows="torso"),
-    "Hopper": View(0.7, 3.0, follows="torso"),
-    "Walker2d": View(0.75, 3.2, follows="torso"),
-    "Swimmer": View(0.0, 3.6, -40, follows="torso"),
-    "Reacher": View(0.0, 0.8, -60),
-    "Ant": View(0.4, 5.0, -25, follows="torso"),
-}
-"""The view of each task, by its Gymnasium id without the version."""
-
-
 def missing_renderer() -> str | None:
     """Says why the MuJoCo tasks cannot be drawn here, and what to do; None if they can be.
 
@@ -91,25 +64,25 @@ class MujocoPictures:
     thread that made it may draw.
 
     Args:
-        env_id: A key of :data:`tipl.envs.mujoco_tasks.MUJOCO_TASKS`.
-        width: Of a picture, in pixels.
-        height: Of a picture, in pixels.
+        task: what runs, an entry of `tipl.envs.mujoco_tasks`.
+        width: of a picture, in pixels.
+        height: of a picture, in pixels.
 
     Attributes:
-        step_seconds: How long a step of the environment takes, in the simulation's time.
+        step_seconds: how long a step of the environment takes, in the simulation's time.
 
     Raises:
-        TiplError: No renderer works here.
+        TiplError: no renderer works here.
     """
 
-    def __init__(self, env_id: str, width: int, height: int) -> None:
+    def __init__(self, task: MujocoTask, width: int, height: int) -> None:
         backend, complaint = _find_renderer(_setting())
         if complaint:
             raise TiplError(complaint)
-        self._view = _view(env_id)
         with silent_mujoco():
-            self._model = _staged_model(env_id, width, height)
-        self.step_seconds = self._model.opt.timestep * MUJOCO_TASKS[env_id].frame_skip
+            self._view = _view(task)
+            self._model = _staged_model(task, self._view, width, height)
+        self.step_seconds = self._model.opt.timestep * task.frame_skip
         self._data = mujoco.MjData(self._model)
         self._scene = mujoco.MjvScene(self._model, maxgeom=1_000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = True
@@ -171,14 +144,23 @@ class MujocoPictures:
         return float(x), float(y)
 
 
-def _view(env_id: str) -> View:
-    return VIEWS[env_id.rpartition("-v")[0]]
+def _view(task: MujocoTask) -> View:
+    """The view of a task; where nobody chose one, of all that moves, from far enough."""
+    if task.view is not None:
+        return task.view
+    model = mujoco.MjModel.from_xml_path(str(task.xml_path))
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    moves = model.geom_bodyid > 0
+    centres, radii = data.geom_xpos[moves], model.geom_rbound[moves, None]
+    low, high = (centres - radii).min(axis=0), (centres + radii).max(axis=0)
+    distance = 1.5 * float(np.linalg.norm(high - low))
+    return View(float(low[2] + high[2]) / 2, distance, follows=model.body(1).name or None)
 
 
-def _staged_model(env_id: str, width: int, height: int) -> Any:
+def _staged_model(task: MujocoTask, view: View, width: int, height: int) -> Any:
     """The model of a task with its bodies as they are, on a bright stage."""
-    view = _view(env_id)
-    spec = mujoco.MjSpec.from_file(str(MUJOCO_TASKS[env_id].xml_path))
+    spec = mujoco.MjSpec.from_file(str(task.xml_path))
     spec.compiler.settotalmass = -1  # deprecated, so the compiler would warn; nothing moves here
     spec.stat.extent = view.distance  # what reaches of shadows and of haze are measured by
     visual = spec.visual

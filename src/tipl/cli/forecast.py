@@ -6,11 +6,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tipl.core.atomic import check_replaceable
 from tipl.errors import TiplError
-from tipl.experiments.forecasts import HORIZONS, STARTS, make_forecasts
-from tipl.forecast.base import Forecaster
-from tipl.paths import PathDataset
+from tipl.experiments.config import HORIZONS, STARTS
 
 __all__ = ["forecast"]
 
@@ -36,6 +33,11 @@ def forecast(
         starts: where histories end, as fractions of the path; 0 is the untrained network alone
         horizons: checkpoints ahead, one or more; the jump to the path's end comes on top
     """
+    from tipl.core.atomic import check_replaceable
+    from tipl.experiments.forecasts import make_forecasts
+    from tipl.forecast.base import Forecaster
+    from tipl.paths import PathDataset
+
     if not models:
         raise TiplError(
             "no model was given; expected one or more before the options: directories that "

@@ -18,7 +18,20 @@ from tipl.errors import TiplError
 from tipl.forecast.hub import shipped_models
 from tipl.policies.layout import check_hidden_sizes
 
-__all__ = ["AccelerationConfig", "BenchmarkConfig", "DemoConfig", "ExperimentConfig"]
+__all__ = [
+    "HORIZONS",
+    "STARTS",
+    "AccelerationConfig",
+    "BenchmarkConfig",
+    "DemoConfig",
+    "ExperimentConfig",
+]
+
+STARTS = (0.0, 0.1, 0.25, 0.5, 0.75)
+"""Where histories end, as fractions of the path; 0 is the untrained network alone."""
+
+HORIZONS = (1, 2, 5, 10, 20, 50)
+"""Checkpoints ahead, as far as the path goes; the jump to its end comes on top."""
 
 Kind = TypeVar("Kind", bound="ExperimentConfig")
 Presets = Mapping[str, Mapping[str, Any]]

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Float64
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.experiments.config import HORIZONS, STARTS
 from tipl.experiments.forecast_sets import ForecastCase, ForecastSet
 from tipl.experiments.rivals import rivals, training_paths
 from tipl.forecast.base import Forecaster
@@ -18,20 +19,11 @@ from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 
 __all__ = [
-    "HORIZONS",
-    "STARTS",
     "forecast_held_out",
     "held_out_trials",
     "make_forecasts",
     "nearest_distances",
 ]
-
-
-STARTS = (0.0, 0.1, 0.25, 0.5, 0.75)
-"""Where histories end, as fractions of the path; 0 is the untrained network alone."""
-
-HORIZONS = (1, 2, 5, 10, 20, 50)
-"""Checkpoints ahead, as far as the path goes; the jump to its end comes on top."""
 
 
 def held_out_trials(paths: PathDataset, forecasters: Sequence[Forecaster]) -> PathDataset:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -14,19 +16,38 @@ import pytest
 
 from tipl.collection.config import CollectConfig, CollectOptions
 from tipl.jumps.config import JumpConfig, JumpOptions
+from tipl.models import TrainOptions
+from tipl.models.kinds import all_kinds
+from tipl.models.neuron_transformer import NeuronTrainConfig, NeuronTrainOptions
+from tipl.models.nowcasters import NiNoTrainConfig, WNNTrainConfig
+from tipl.models.path_transformer import PathTrainConfig, PathTrainOptions
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    ("options", "config"), [(CollectOptions, CollectConfig), (JumpOptions, JumpConfig)]
+    ("options", "config"),
+    [
+        (CollectOptions, CollectConfig),
+        (JumpOptions, JumpConfig),
+        (PathTrainOptions, PathTrainConfig),
+        (NeuronTrainOptions, NeuronTrainConfig),
+        (TrainOptions, WNNTrainConfig),
+        (TrainOptions, NiNoTrainConfig),
+    ],
 )
 def test_options_are_the_fields_of_the_configuration(options: Any, config: Any) -> None:
-    names = [field.name for field in dataclasses.fields(config)]
+    names = {field.name for field in dataclasses.fields(config)} - {"model"}  # has its own argument
     types = get_type_hints(config)
     assert get_type_hints(options) == {name: types[name] for name in names}
-    assert list(options.__annotations__) == names
     assert options.__required_keys__ == frozenset()
+
+
+def test_every_kind_of_model_has_typed_options() -> None:
+    source = inspect.getsource(importlib.import_module("tipl.models.train"))
+    typed = re.findall(r"    model: Literal\[(.+)\]", source)
+    kinds = [kind.name for kind in all_kinds()]
+    assert [name for text in typed for name in re.findall(r"\w+", text)] == kinds
 
 
 RIGHT = """
@@ -42,6 +63,7 @@ paths: tipl.PathDataset = tipl.collect("InvertedPendulum-v4", num_trials=3, hidd
 train, held_out = paths.split()
 model = tipl.train(train, basis="path", num_steps=20)
 neuron = tipl.train([train], model="neuron", held_out=held_out, rounds=3)
+nino = tipl.train([train], model="nino", learning_rate=1e-3)
 policy: tipl.Policy = held_out.policy(0, 8)
 better: tipl.Policy = policy.with_params(model.forecast(held_out.params()[0, :9], horizon=22))
 print(tipl.evaluate(better, episodes=20).episodic_return.mean())
@@ -71,6 +93,8 @@ tipl.nonexistent()  # attr-defined: Module has no attribute "nonexistent"
 tipl.collect("InvertedPendulum-v4", num_trails=3)  # call-arg: Unexpected keyword argument "num_tr
 tipl.collect("InvertedPendulum-v4", num_trials="3")  # arg-type: Argument "num_trials" to "collect"
 policy.no_such_method()  # attr-defined: "Policy" has no attribute "no_such_method"
+tipl.train(paths, basis="both")  # call-overload: No overload variant of "train" matches argument t
+tipl.train(paths, model="neuron", rank=3)  # call-overload: No overload variant of "train" matches
 tipl.evaluate(paths)  # arg-type: Argument 1 to "evaluate" has incompatible type "PathDataset"
 tipl.Forecaster.from_pretrained("m").optimise(policy)  # attr-defined: "TrainedForecaster" has no
 ForecastCallback(ever=8)  # call-arg: Unexpected keyword argument "ever" for "ForecastCallback"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,4 +37,4 @@ def lazy_names(
             return resolve(f"{home_of[name]}:{name}")
         return moved.find(package, name)
 
-    return getattr_, lambda: sorted(home_of)
+    return getattr_, lambda: sorted(sys.modules[package].__all__)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 
-__all__ = ["Model", "TrainConfig"]
+__all__ = ["Model", "TrainConfig", "TrainOptions"]
 
 Model: TypeAlias = str
 """The name of a kind of model, see `tipl.models.kinds`."""
@@ -61,3 +61,14 @@ class TrainConfig:
             raise TiplError(
                 f"a width of {self.width} was given with {heads} heads; expected a multiple"
             )
+
+
+class TrainOptions(TypedDict, total=False):
+    """The options that all kinds of models have in `tipl.train`, for type checkers."""
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    width: int
+    seed: int

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
 from tipl.errors import TiplError
 from tipl.forecast.trained import TrainedForecaster
-from tipl.models import TrainConfig
+from tipl.models import TrainConfig, TrainOptions
 from tipl.models.kinds import Kind, completed, find_kind, make_config
+from tipl.models.neuron_transformer import NeuronTrainOptions
+from tipl.models.path_transformer import PathTrainOptions
 from tipl.paths import PathDataset
 
 __all__ = ["train"]
@@ -20,11 +22,53 @@ HIGH = 99
 """Percentile of the training paths' returns that is high, yet known well enough to be asked for."""
 
 
+Paths: TypeAlias = PathDataset | Sequence[PathDataset]
+
+
+@overload
 def train(
-    paths: PathDataset | Sequence[PathDataset],
+    paths: Paths,
+    *,
+    model: Literal["path"] = ...,
+    held_out: Paths | None = ...,
+    threads: int | None = ...,
+    progress: bool = ...,
+    **options: Unpack[PathTrainOptions],
+) -> TrainedForecaster: ...
+@overload
+def train(
+    paths: Paths,
+    *,
+    model: Literal["neuron"],
+    held_out: Paths | None = ...,
+    threads: int | None = ...,
+    progress: bool = ...,
+    **options: Unpack[NeuronTrainOptions],
+) -> TrainedForecaster: ...
+@overload
+def train(
+    paths: Paths,
+    *,
+    model: Literal["wnn", "nino"],
+    held_out: Paths | None = ...,
+    threads: int | None = ...,
+    progress: bool = ...,
+    **options: Unpack[TrainOptions],
+) -> TrainedForecaster: ...
+@overload
+def train(
+    paths: Paths,
+    *,
+    config: TrainConfig,  # of a kind of your own, too
+    held_out: Paths | None = ...,
+    threads: int | None = ...,
+    progress: bool = ...,
+) -> TrainedForecaster: ...
+def train(
+    paths: Paths,
     *,
     model: str | None = None,
-    held_out: PathDataset | Sequence[PathDataset] | None = None,
+    held_out: Paths | None = None,
     config: TrainConfig | None = None,
     threads: int | None = None,
     progress: bool = True,

@@ -9,9 +9,15 @@ from tipl.core.lazy import lazy_names
 from tipl.core.options import at_least, one_of
 from tipl.errors import TiplError
 from tipl.forecast.base import Target
-from tipl.models import TrainConfig
+from tipl.models import TrainConfig, TrainOptions
 
-__all__ = ["MAX_HIDDEN_LAYERS", "NeuronTrainConfig", "NeuronTransformer", "NeuronTransformerConfig"]
+__all__ = [
+    "MAX_HIDDEN_LAYERS",
+    "NeuronTrainConfig",
+    "NeuronTrainOptions",
+    "NeuronTransformer",
+    "NeuronTransformerConfig",
+]
 
 MAX_HIDDEN_LAYERS = 3
 """Hidden layers that a network may have."""
@@ -66,6 +72,21 @@ class NeuronTrainConfig(TrainConfig):
                 f"fresh_depths is {self.fresh_depths}; expected numbers from 1 to "
                 f"{MAX_HIDDEN_LAYERS}"
             )
+
+
+class NeuronTrainOptions(TrainOptions, total=False):
+    """The fields of `NeuronTrainConfig` as options of `tipl.train`, for type checkers."""
+
+    heads: int
+    condition_on_return: bool
+    targets: tuple[Target, ...]
+    rounds: int
+    context: int
+    behaviour_weight: float
+    memory: int
+    jump_penalty: float
+    fresh_widths: tuple[int, ...]
+    fresh_depths: tuple[int, ...]
 
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, get_args
 
 from tipl.core.lazy import lazy_names
 from tipl.core.options import at_least, one_of
-from tipl.models import TrainConfig
+from tipl.models import TrainConfig, TrainOptions
 from tipl.paths.svd import Basis, Center
 
-__all__ = ["PathTrainConfig", "PathTransformer", "PathTransformerConfig"]
+__all__ = ["PathTrainConfig", "PathTrainOptions", "PathTransformer", "PathTransformerConfig"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,17 @@ class PathTrainConfig(TrainConfig):
         self._check_heads(self.heads)
         one_of(get_args(Basis), basis=self.basis)
         one_of(get_args(Center), center=self.center)
+
+
+class PathTrainOptions(TrainOptions, total=False):
+    """The fields of `PathTrainConfig` as options of `tipl.train`, for type checkers."""
+
+    heads: int
+    condition_on_return: bool
+    basis: Basis
+    center: Center
+    rank: int
+    depth: int
 
 
 if TYPE_CHECKING:

@@ -208,6 +208,17 @@ def test_a_layer_is_a_weight_and_its_bias() -> None:
     }
 
 
+def test_a_categorical_actor_has_no_noise_to_measure() -> None:
+    layout = ParamLayout.mlp("actor", (4, 3, 2))
+    assert actor_parts(layout) == {
+        "whole actor": slice(0, 23),
+        "layer 1 (inputs)": slice(0, 15),
+        "output layer": slice(15, 23),
+    }
+    params = RNG.standard_normal((2, 5, layout.size)).cumsum(axis=1)
+    assert len(path_dimensions(params, layout)) == 2 * 3
+
+
 def test_each_part_is_measured_on_its_own() -> None:
     params = RNG.standard_normal((3, 8, LAYOUT.size)).cumsum(axis=1)
     found = path_dimensions(params, LAYOUT)

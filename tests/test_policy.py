@@ -10,13 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tipl.core import storage
+from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.models.network import Network
 from tipl.policies.frames import OBSERVATION_CLIP, normalise_observations
-from tipl.policies.layout import ParamLayout, actor_layout, initial_params, layer_sizes
+from tipl.policies.layout import (
+    ParamLayout,
+    actor_layout,
+    initial_gain,
+    initial_params,
+    layer_group,
+    layer_names,
+    layer_sizes,
+)
+from tipl.policies.mlp import mlp_outputs
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import get_task
+from tipl.ppo.mlp import stacked_mlp
 
 PENDULUM, CHEETAH = "InvertedPendulum-v4", "HalfCheetah-v4"
 LAYOUT = ParamLayout.actor(3, 2, (5, 4)) + ParamLayout.critic(3, (6,))
@@ -89,6 +102,19 @@ def test_layers_go_from_the_inputs_to_the_outputs(hidden_sizes: tuple[int, ...])
     assert actor_layout(discrete, hidden_sizes) == mean
 
 
+def test_layers_have_names_kinds_and_gains() -> None:
+    assert layer_names(LAYOUT.names, "critic") == [
+        ("critic.0.weight", "critic.0.bias"),
+        ("critic.1.weight", "critic.1.bias"),
+    ]
+    assert [weight for weight, _ in layer_names(LAYOUT.names)] == [
+        *("actor.0.weight", "actor.1.weight", "actor.2.weight"),
+    ]
+    assert [layer_group(layer, 4) for layer in range(4)] == [0, 1, 1, 2]
+    assert [initial_gain(layer, 3) for layer in range(3)] == [np.sqrt(2), np.sqrt(2), 0.01]
+    assert initial_gain(2, 3, "critic") == 1
+
+
 def test_layout_survives_json() -> None:
     text = json.dumps(LAYOUT.to_json())
     assert ParamLayout.from_json(json.loads(text)) == LAYOUT
@@ -155,6 +181,17 @@ def test_an_unknown_task_is_refused() -> None:
         Policy.initial("Pendulum-v99")
 
 
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_a_normaliser_that_would_make_actions_nan_is_refused(bad: float) -> None:
+    policy = random_policy()
+    std = np.array([1.0, bad, 1.0, 1.0])
+    with pytest.raises(TiplError, match=f"std .*{bad}.* standard deviations above 0"):
+        Policy(policy.params, policy.layout, policy.task, np.zeros(4), std)
+    if not np.isfinite(bad):
+        with pytest.raises(TiplError, match=f"mean .*{bad}.* expected finite numbers"):
+            Policy(policy.params, policy.layout, policy.task, std, np.ones(4))
+
+
 # --- acting --------------------------------------------------------------------------------
 
 
@@ -183,6 +220,46 @@ def test_the_deterministic_action_is_the_bounded_mean(env_id: str) -> None:
     np.testing.assert_allclose(actions, np.clip(expected, low, high), atol=1e-5)
     assert 0.1 < (np.abs(actions) == high[0]).mean() < 0.9  # the bounds matter
     np.testing.assert_array_equal(policy.act(observations), actions)
+
+
+def error_bounds(arrays: dict[str, np.ndarray], inputs: np.ndarray) -> tuple[Array, Array]:
+    """Exact outputs `[B, A]`, and how far float32 may be from them, however sums are ordered.
+
+    A sum of n products of float32 numbers is off by at most about n units of rounding of the sum
+    of their magnitudes; a tanh, whose slope is at most 1, hands on what it was given and adds a few
+    units of its own.
+    """
+    unit = np.finfo(np.float32).eps
+    exact, off = inputs.astype(np.float64), np.zeros(inputs.shape)
+    for layer, (weight, bias) in enumerate(layer_names(arrays)):
+        w, b = (arrays[name].astype(np.float64) for name in (weight, bias))
+        size = np.abs(exact) @ np.abs(w).T + np.abs(b)
+        off = off @ np.abs(w).T + (w.shape[1] + 1) * unit * size
+        exact = exact @ w.T + b
+        if layer < len(arrays) // 2 - 1:
+            exact, off = np.tanh(exact), off + 4 * unit
+    return exact, off
+
+
+@pytest.mark.parametrize("hidden_sizes", [(64, 64), (5,), (16, 8, 4)])
+def test_numpy_compiled_and_torch_networks_agree(hidden_sizes: tuple[int, ...]) -> None:
+    sizes = [17, *hidden_sizes, 6]
+    layout = ParamLayout.mlp("actor", sizes)
+    rng = np.random.default_rng(len(hidden_sizes))
+    params = (0.3 * rng.normal(size=layout.size)).astype(np.float32)
+    inputs = rng.normal(size=(40, 17)).astype(np.float32)
+    arrays = layout.unflatten(params)
+    exact, bounds = error_bounds(arrays, inputs)
+    network = Network.from_flat(torch.from_numpy(params)[None, None], sizes, has_log_std=False)
+    outputs = {
+        "NumPy": mlp_outputs(arrays, "actor", inputs),
+        "compiled": stacked_mlp(layout.unflatten(params[None]), "actor").forward(inputs[None])[0],
+        "torch": network.mean_actions(torch.from_numpy(inputs)[None, None])[0, 0].numpy(),
+    }
+    assert bounds.max() < 0.01 * exact.std()  # so another network would not pass
+    for form, found in outputs.items():
+        assert found.dtype == np.float32
+        assert (np.abs(found - exact) <= bounds).all(), form
 
 
 def test_observations_are_clipped_in_standard_deviations() -> None:
@@ -338,6 +415,13 @@ def make_newer(directory: Path) -> Path:
     return path
 
 
+def make_the_normaliser_constant(directory: Path) -> Path:
+    tensors, header = storage.read_tensors(directory / "policy.safetensors")
+    tensors["observation_std"][1] = 0.0
+    storage.write_tensors(directory / "policy.safetensors", tensors, header)
+    return directory
+
+
 def remove_all(directory: Path) -> Path:
     remove_weights(directory)
     remove_description(directory)
@@ -355,6 +439,7 @@ def remove_all(directory: Path) -> Path:
         (remove_description, "there is no"),
         (truncate_description, "is damaged"),
         (make_newer, r"has format version 2, but this tipl reads version 1"),
+        (make_the_normaliser_constant, "holds no usable policy .*standard deviations above 0"),
         (remove_all, "there is no"),
     ],
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import gymnasium
@@ -121,7 +122,10 @@ def test_only_an_object_is_a_spec(data: object) -> None:
     ("change", "message"),
     [
         ({"observation_mean": (0.0,)}, "1 values in 'observation_mean': expected 4"),
-        ({"observation_std": (1.0, 1.0, 0.0, 1.0)}, "expected positive values"),
+        ({"observation_std": (1.0, 1.0, 0.0, 1.0)}, "0.0 in 'observation_std': expected finite"),
+        ({"observation_std": (1.0, math.nan, 1.0, 1.0)}, "nan in 'observation_std': expected"),
+        ({"observation_std": (math.inf, 1.0, 1.0, 1.0)}, "inf in 'observation_std': expected"),
+        ({"observation_mean": (0.0, math.nan, 0.0, 0.0)}, "nan in 'observation_mean': expected"),
         ({"action_low": (3.0,)}, "expected each low below its high"),
     ],
 )

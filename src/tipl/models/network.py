@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tipl.evaluation.visits import action_unit
+from tipl.policies.layout import initial_gain, layer_group
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["ActionError", "Network", "layer_group", "typical_changes"]
+__all__ = ["ActionError", "Network", "typical_changes"]
 
 
 REFERENCE_WIDTH = 64
@@ -97,10 +98,9 @@ class Network:
 
         Of the last layer, whose weights start out tiny, a fifth of the gain of the others is left.
         """
-        last = len(self.weights) - 1
-        edges = []
+        count, edges = len(self.weights), []
         for layer, weight in enumerate(self.weights):
-            gain = 0.05 if layer == last else math.sqrt(2.0)
+            gain = initial_gain(layer, count) * (5 if layer == count - 1 else 1)
             edges.append(weight * (math.sqrt(max(weight.shape[-2:])) / gain))
         return edges
 
@@ -137,11 +137,6 @@ class Network:
     def mean_actions(self, inputs: Float[Tensor, "B L S O"]) -> Float[Tensor, "B L S A"]:
         """The outputs of each network for S normalised observations of its own."""
         return self.activations(inputs)[-1]
-
-
-def layer_group(layer: int, count: int) -> int:
-    """0 of the first of `count` layers, 2 of the last one, 1 of those between."""
-    return 0 if layer == 0 else 2 if layer == count - 1 else 1
 
 
 def typical_changes(

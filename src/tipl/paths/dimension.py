@@ -25,7 +25,7 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.paths import PathDataset
 from tipl.paths.svd import Center, information, information_dimension, singular_vectors
-from tipl.policies.layout import ParamLayout
+from tipl.policies.layout import ParamLayout, layer_names
 
 __all__ = [
     "ACTIVITY_SHARES",
@@ -121,26 +121,27 @@ class PathDimension:
 def actor_parts(layout: ParamLayout) -> dict[str, slice]:
     """Where the actor and its layers lie in a flat vector; a layer is a weight and its bias.
 
-    The names are "whole actor", "layer 1 (inputs)", "layer 2" and so on, "output layer" and
-    "log_std". A stored critic is in none of them.
+    The names are "whole actor", "layer 1 (inputs)", "layer 2" and so on, "output layer" and, of
+    Gaussian policies, "log_std". A stored critic is in none of them.
 
     Raises:
         TiplError: the layout has no actor.
     """
     slices = layout.slices
-    weights = [n for n in layout.names if n.startswith("actor.") and n.endswith(".weight")]
-    if not weights or "log_std" not in slices:
+    layers = layer_names(layout.names)
+    if not layers:
         raise TiplError(
-            f"the layout {layout} was given; expected one with an actor (actor.0.weight, ..., "
-            "log_std), such as ParamLayout.actor(...)"
+            f"the layout {layout} was given; expected one with an actor (actor.0.weight, ...), "
+            "such as ParamLayout.actor(...)"
         )
-    parts = {WHOLE_ACTOR: slice(slices[weights[0]].start, slices["log_std"].stop)}
-    for layer, weight in enumerate(weights, 1):
-        name = "output layer" if layer == len(weights) else f"layer {layer}"
-        name += " (inputs)" if layer == 1 < len(weights) else ""
-        bias = slices[weight.replace("weight", "bias")]
-        parts[name] = slice(slices[weight].start, bias.stop)
-    return parts | {"log_std": slices["log_std"]}
+    noise = {"log_std": slices["log_std"]} if "log_std" in slices else {}
+    end = max(slices[layers[-1][1]].stop, *(at.stop for at in noise.values()), 0)
+    parts = {WHOLE_ACTOR: slice(slices[layers[0][0]].start, end)}
+    for layer, (weight, bias) in enumerate(layers, 1):
+        name = "output layer" if layer == len(layers) else f"layer {layer}"
+        name += " (inputs)" if layer == 1 < len(layers) else ""
+        parts[name] = slice(slices[weight].start, slices[bias].stop)
+    return parts | noise
 
 
 def random_walk(

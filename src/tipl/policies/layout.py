@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,16 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["ParamLayout", "actor_layout", "initial_params", "layer_sizes"]
+__all__ = [
+    "ParamLayout",
+    "actor_layout",
+    "check_hidden_sizes",
+    "initial_gain",
+    "initial_params",
+    "layer_group",
+    "layer_names",
+    "layer_sizes",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +76,7 @@ class ParamLayout:
     def hidden_sizes(self) -> tuple[int, ...]:
         """Units in each hidden layer of the actor."""
         shapes = dict(zip(self.names, self.shapes, strict=True))
-        weights = [name for name in self.names if name.startswith("actor.") and "weight" in name]
-        return tuple(shapes[name][0] for name in weights[:-1])
+        return tuple(shapes[weight][0] for weight, _ in layer_names(self.names)[:-1])
 
     @property
     def slices(self) -> dict[str, slice]:
@@ -113,6 +121,32 @@ class ParamLayout:
             ) from error
 
 
+def layer_names(names: Iterable[str], network: str = "actor") -> list[tuple[str, str]]:
+    """Names of the weight and the bias of each layer of a network, from its inputs on.
+
+    Args:
+        names: of a layout, in its order.
+        network: `"actor"` or `"critic"`.
+    """
+    weights = [n for n in names if n.startswith(f"{network}.") and n.endswith(".weight")]
+    return [(weight, weight.removesuffix("weight") + "bias") for weight in weights]
+
+
+def layer_group(layer: int, count: int) -> int:
+    """0 of the first of `count` layers, 2 of the last one, 1 of those between."""
+    return 0 if layer == 0 else 2 if layer == count - 1 else 1
+
+
+def initial_gain(layer: int, count: int, network: str = "actor") -> float:
+    """Size of the weights that one of `count` layers starts with (CleanRL's).
+
+    It is sqrt(2) in hidden layers, and in the last one 0.01 of an actor and 1 of a critic.
+    """
+    if layer < count - 1:
+        return math.sqrt(2.0)
+    return 0.01 if network == "actor" else 1.0
+
+
 def layer_sizes(task: TaskSpec, hidden_sizes: Sequence[int]) -> tuple[int, ...]:
     """Units of each layer of a policy for a task, from its inputs to its outputs."""
     return (task.observation_size, *hidden_sizes, task.action_size)
@@ -137,8 +171,7 @@ def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...], gain: float) -
 def initial_params(layout: ParamLayout, seed: int | Sequence[int]) -> Float[np.ndarray, " P"]:
     """A freshly drawn network: CleanRL's initialisation for PPO.
 
-    Orthogonal weights with gain sqrt(2) in hidden layers, 0.01 in the actor's and 1 in the
-    critic's output layer; zero biases and `log_std`.
+    Orthogonal weights with `initial_gain`; zero biases and `log_std`.
 
     Args:
         layout: an actor's layout, a critic's, or both.
@@ -150,13 +183,11 @@ def initial_params(layout: ParamLayout, seed: int | Sequence[int]) -> Float[np.n
     rng = np.random.default_rng(seed)
     params = np.zeros(layout.size, np.float32)
     arrays = layout.unflatten(params)
-    weights = [name for name in layout.names if name.endswith(".weight")]
-    last = {name.split(".")[0]: name for name in weights}
-    for name in weights:
-        network = name.split(".")[0]
-        output_gain = 0.01 if network == "actor" else 1.0
-        gain = output_gain if name == last[network] else math.sqrt(2.0)
-        arrays[name][:] = _orthogonal(rng, arrays[name].shape, gain)
+    for network in ("actor", "critic"):
+        layers = layer_names(layout.names, network)
+        for layer, (weight, _) in enumerate(layers):
+            gain = initial_gain(layer, len(layers), network)
+            arrays[weight][:] = _orthogonal(rng, arrays[weight].shape, gain)
     return params
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.policies.layout import layer_names
 
 __all__ = ["mlp_outputs"]
 
@@ -24,9 +25,9 @@ def mlp_outputs(
         prefix: of the network's names in them.
         inputs: float32.
     """
-    depth = sum(name.startswith(f"{prefix}.") and name.endswith("weight") for name in arrays)
-    for layer in range(depth):
-        inputs = inputs @ arrays[f"{prefix}.{layer}.weight"].T + arrays[f"{prefix}.{layer}.bias"]
-        if layer < depth - 1:
-            inputs = np.tanh(inputs)
-    return inputs
+    *hidden, last = layer_names(arrays, prefix)
+    for weight, bias in hidden:
+        inputs = np.tanh(inputs @ arrays[weight].T + arrays[bias])
+    weight, bias = last
+    outputs: Array = inputs @ arrays[weight].T + arrays[bias]
+    return outputs

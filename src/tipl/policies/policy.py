@@ -14,7 +14,7 @@ from tipl.core import storage
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.policies.actions import best_actions
-from tipl.policies.frames import normalise_observations
+from tipl.policies.frames import check_normaliser, normalise_observations
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes, initial_params
 from tipl.policies.mlp import mlp_outputs
 from tipl.policies.tasks import TaskSpec, get_task
@@ -73,12 +73,7 @@ class Policy:
         self.observation_std = np.array(
             task.observation_std if observation_std is None else observation_std, np.float64
         )
-        for statistic in (self.observation_mean, self.observation_std):
-            if statistic.shape != (task.observation_size,):
-                raise TiplError(
-                    f"observation statistics of shape {statistic.shape} were given, but "
-                    f"{task.env_id} has {task.observation_size} observed values; give one for each"
-                )
+        check_normaliser(self.observation_mean, self.observation_std, task.observation_size)
         self._arrays = layout.unflatten(self.params)
 
     @classmethod

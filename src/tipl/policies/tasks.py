@@ -78,11 +78,13 @@ class TaskSpec:
                 f"the task spec of {self.env_id!r} has the action bounds {self.action_low} to "
                 f"{self.action_high}: expected each low below its high; correct the fields"
             )
-        if min(self.observation_std) <= 0:
-            raise TiplError(
-                f"the task spec of {self.env_id!r} has {min(self.observation_std)} in "
-                "'observation_std': expected positive values; measure the task again"
-            )
+        for name, lowest in (("observation_mean", -math.inf), ("observation_std", 0.0)):
+            for value in getattr(self, name):
+                if not lowest < value < math.inf:  # NaN neither
+                    raise TiplError(
+                        f"the task spec of {self.env_id!r} has {value} in {name!r}: expected "
+                        "finite values, and standard deviations above 0; measure the task again"
+                    )
 
     @property
     def discrete(self) -> bool:

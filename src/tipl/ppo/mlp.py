@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.policies.layout import layer_names
 from tipl.ppo.kernels import add_bias_tanh, backward_tanh
 
 __all__ = ["StackedMLP", "stacked_mlp"]
@@ -88,8 +89,5 @@ class StackedMLP:
 
 def stacked_mlp(arrays: Mapping[str, Array], prefix: str) -> StackedMLP:
     """The N networks `{prefix}.*` among the arrays of `ParamLayout.unflatten(params [N, P])`."""
-    depth = sum(name.startswith(f"{prefix}.") and name.endswith("weight") for name in arrays)
-    return StackedMLP(
-        [arrays[f"{prefix}.{layer}.weight"] for layer in range(depth)],
-        [arrays[f"{prefix}.{layer}.bias"] for layer in range(depth)],
-    )
+    names = layer_names(arrays, prefix)
+    return StackedMLP([arrays[weight] for weight, _ in names], [arrays[bias] for _, bias in names])

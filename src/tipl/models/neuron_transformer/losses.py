@@ -6,7 +6,6 @@ is no end, learn to act as the best stored policy does, where it acts and where 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -22,7 +21,7 @@ from tipl.models.network import ActionError, Network
 from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import context_checkpoints
 from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
-from tipl.policies.layout import actor_layout, layer_sizes
+from tipl.policies.layout import actor_layout, initial_gain, layer_sizes
 
 __all__ = ["EliteLoss", "fresh_networks"]
 
@@ -138,7 +137,7 @@ def fresh_networks(
     weights, biases = [], []
     pairs = list(pairwise(sizes))
     for layer, (fan_in, fan_out) in enumerate(pairs):
-        gain = 0.01 if layer == len(pairs) - 1 else math.sqrt(2.0)
+        gain = initial_gain(layer, len(pairs))
         tall = (count, max(fan_in, fan_out), min(fan_in, fan_out))
         q, r = torch.linalg.qr(torch.randn(tall, generator=rng))
         q = q * torch.diagonal(r, dim1=-2, dim2=-1).sign()[:, None]

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tipl.errors import TiplError
-from tipl.models.network import REFERENCE_WIDTH, Network, layer_group, typical_changes
+from tipl.models.network import REFERENCE_WIDTH, Network, typical_changes
 from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS
 from tipl.models.readout import LeastSquaresReadout
+from tipl.policies.layout import layer_group
 
 __all__ = ["Conditions", "NeuronTransformer", "NeuronTransformerConfig"]
 

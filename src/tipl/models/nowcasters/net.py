@@ -23,7 +23,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tipl.errors import TiplError
-from tipl.models.network import Network, layer_group, typical_changes
+from tipl.models.network import Network, typical_changes
+from tipl.policies.layout import layer_group
 
 __all__ = ["CONTEXT", "WNN", "NiNo", "NiNoConfig", "Nowcaster", "NowcasterConfig"]
 

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -291,6 +292,11 @@ GROUPS = {"ppo": PPOConfig, "pptb": PPTBConfig, "jumps": JumpConfig}
 """Options whose names start with the name of an argument."""
 
 
+def is_group(argument: Any) -> bool:
+    """Whether an argument is a configuration of its own."""
+    return getattr(argument, "default_factory", None) in GROUPS.values()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_argument(command: str) -> None:
     code, out, err = tipl(f"{command} --help")
@@ -301,15 +307,15 @@ def test_help_explains_every_argument(command: str) -> None:
         name = argument if isinstance(argument, str) else argument.name
         if " " in name:
             assert name in words
-        elif name in GROUPS:
+        elif is_group(argument):
             for field in dataclasses.fields(GROUPS[name]):
                 assert f" --{name}.{field.name.replace('_', '-')}" in words
         else:
             assert f" --{name.replace('_', '-')}" in words
     for field in ARGUMENTS[command]:
-        if not isinstance(field, str) and field.name not in GROUPS:
-            default = f"{field.default}".strip("()").replace(", ", " ")
-            assert default.replace("'", "") in words
+        if not isinstance(field, str) and not is_group(field):
+            default = " ".join(re.findall(r"[^(),' ]+", f"{field.default}"))
+            assert default in words
 
 
 @pytest.mark.parametrize("arguments", ["", "--help", "-h"])
@@ -360,7 +366,7 @@ BAD_INPUT = {
     f"{COLLECT} --seed -1": "seed is -1",
     f"{COLLECT} --seed 1 --out paths": "its seed is 0, but 1 was given",
     f"{COLLECT} --hidden-sizes 0": "hidden sizes (0,)",
-    f"{COLLECT} --threads -1": "-1 threads",
+    f"{COLLECT} --threads -1": "threads is -1",
     f"{COLLECT} --ppo.num-steps 0": "num_steps is 0",
     f"{COLLECT} --ppo.learning-rate nan": "learning_rate is nan",
     f"{COLLECT} --pptb.rank 0": "a rank of 0",
@@ -406,7 +412,7 @@ BAD_INPUT = {
     "forecast models/joint --paths paths --out paths": "paths holds other files",
     "optimize missing --out new": "there is no missing/config.json",
     "optimize models/joint --out new --horizon 0": "a horizon of 0 was given",
-    "optimize models/joint --out new --seed -1": "seed -1 was given",
+    "optimize models/joint --out new --seed -1": "seed is -1",
     "optimize models/joint --out new --policy missing": "there is no missing/policy.json",
     "optimize models/joint --out new --policy nan-policy": "NaN or infinite",
     "optimize models/joint --out a-file": "a-file is a file",

@@ -535,5 +535,7 @@ def test_probe_action(probe: type[Probe], best: dict[float, float]) -> None:
     ],
 )
 def test_impossible_hyperparameters_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(TiplError, match=message):
-        PPOConfig(**options)
+    config = PPOConfig(**options)
+    for refuse in (config.check, lambda: pendulum_ppo([0], config)):
+        with pytest.raises(TiplError, match=message):
+            refuse()

@@ -73,6 +73,7 @@ class CollectConfig:
         )
         at_least(0, seed=self.seed)
         parse_ranges(self.vary)
+        self.ppo.check()
         self.pptb.check()
         self.jumps.check()
         if self.pptb.rank is not None and self.jumps.forecaster is not None:

@@ -51,7 +51,8 @@ class PPOConfig:
     reward_clip: float = 10.0
     """scaled rewards are clipped to +- this"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises a TiplError unless the hyperparameters are possible, together and each."""
         for name, value in dataclasses.asdict(self).items():
             if not math.isfinite(value):
                 raise TiplError(f"{name} is {value}; expected a finite number")

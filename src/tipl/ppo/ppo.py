@@ -82,6 +82,7 @@ class PPO:
     ) -> None:
         self.envs, self.task, self.trials = envs, task, list(trials)
         self.config = config or PPOConfig()
+        self.config.check()
         self.num_iterations, self.seed, self.dtype = num_iterations, seed, dtype
         self.iteration = 0
         self.stop = threading.Event()

@@ -159,6 +159,14 @@ def test_the_root_holds_nothing_but_rooms() -> None:
     }
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/design.md"])
+def test_documents_show_the_rooms_in_their_order(document: str) -> None:
+    text = (SOURCE.parents[1] / document).read_text(encoding="utf-8")
+    tree = re.search(r"```text\nsrc/tipl/\n((?:  \S.*\n)+)", text)
+    assert tree is not None
+    assert re.findall(r"^  (\w+)(?:/|\.py) ", tree[1], re.MULTILINE) == [*ROOMS]
+
+
 @pytest.mark.parametrize("name", ["policy.py", "attic/__init__.py", "specs.json", "paths/x.txt"])
 def test_a_thing_without_a_room_is_found(tmp_path: Path, name: str) -> None:
     _plant(tmp_path / "core/__init__.py", "")

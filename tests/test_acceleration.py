@@ -37,7 +37,6 @@ from tipl.experiments.acceleration.curves import (
 )
 from tipl.experiments.acceleration.outcome import load_comparison
 from tipl.experiments.acceleration.report import comparison_report, lead
-from tipl.experiments.acceleration.sections import WHAT
 from tipl.experiments.acceleration.stages import (
     acceleration_stages,
     collection_name,
@@ -48,7 +47,8 @@ from tipl.experiments.acceleration.trials import Record, load_record, write_reco
 from tipl.experiments.benchmark.ledger import Cost
 from tipl.paths import create_dataset, part_ranges
 from tipl.paths.returns import EvaluationMetadata, settings_path, write_part_returns
-from tipl.report.curve_plots import Curve, paired_learning_curves
+from tipl.report.methods import line_styles, method_with_key
+from tipl.report.page import Report
 from tipl.report.results import Result, place_label, read_results
 
 PENDULUM = "InvertedPendulum-v4"
@@ -381,7 +381,7 @@ def test_the_report_shows_each_method_and_number(made_up: Comparison) -> None:
     methods = report.sections[0].table
     assert methods is not None
     assert [row[1] for row in methods.rows] == [
-        WHAT[key] for key in ("ppo", "pptb", "relex", "ours", "ours-blind")
+        method_with_key(key).sentence for key in ("ppo", "pptb", "relex", "ours", "ours-blind")
     ]
     steps = [cell.value for cell in report.headline.rows[3][2:4] if not isinstance(cell, str)]
     assert steps == [0.12, 0.14]  # thousands
@@ -535,37 +535,35 @@ def test_numbers_of_uses_in_words() -> None:
 # --- the figures -----------------------------------------------------------------------------
 
 
-def lines_of(curves: dict[str, dict[str, Curve]], **options: Any) -> list[list[Line2D]]:
-    """The drawn lines of each panel, without that at 0."""
-    figure = paired_learning_curves(curves, note="", **options)
-    return [axes.get_lines()[:-1] for axes in figure.axes]
+def drawn(report: Report, title: str) -> list[list[Line2D]]:
+    """The drawn lines of each panel of a section's figure, without that at 0."""
+    figure = next(section.figure for section in report.sections if section.title == title)
+    assert figure is not None
+    return [axes.get_lines()[:-1] for axes in figure().axes]
 
 
-def test_curves_have_a_panel_an_architecture_and_their_own_costs() -> None:
-    near = Curve(np.array([0, 10]), np.array([[1.0, 0.0, 2.0], [3.0, 2.0, 4.0]]))
-    far = Curve(near.x * 2.5, near.intervals)
-    looks = {"PPO": ("#000001", "-"), "other": ("#000002", "--")}
-    panels = lines_of(
-        {"64-64": {"PPO": near, "other": far}, "8-8": {"other": near}}, looks=looks, stepped=True
-    )
-    assert [[line.get_xdata().tolist() for line in lines] for lines in panels] == [
-        [[0, 10], [0, 25]],
-        [[0, 10]],
-    ]
-    assert [line.get_color() for lines in panels for line in lines] == [
-        "#000001",
-        "#000002",
-        "#000002",
-    ]
-    assert {line.get_drawstyle() for lines in panels for line in lines} == {"steps-post"}
+def test_curves_have_a_panel_an_architecture_and_their_own_costs(made_up: Comparison) -> None:
+    report = comparison_report(made_up)
+    (steps,) = drawn(report, "Return over environment steps")
+    (seconds,) = drawn(report, "Return over CPU seconds")
+    names = [one.name for one in made_up.architectures[0].trained]
+    for lines, unit in ((steps, 1.0), (seconds, 0.02)):
+        ours = lines[names.index(GATED)]
+        assert ours.get_xdata().tolist() == pytest.approx(
+            [unit * x for x in (0, 20, 40, 120, 140, 200)]
+        )
+        assert ours.get_ydata().tolist() == [5, 65, 140, 145, 150, 150]
+        assert {line.get_drawstyle() for line in lines} == {"steps-post"}
+        styles = line_styles(names)
+        assert [line.get_color() for line in lines] == [styles[n]["color"] for n in names]
+        assert lines[names.index(BLIND)].get_linestyle() == "--"
 
 
-def test_places_that_are_not_held_are_marked() -> None:
-    curve = Curve(np.array([1, 10]), np.array([[1.0, 0.0, 2.0], [3.0, 2.0, 4.0]]))
-    (lines,) = lines_of({"": {"PPO": curve, "other": curve}}, log=True)
-    assert {line.get_marker() for line in lines} == {"o"}
+def test_a_models_cost_moves_its_curve_to_the_right(made_up: Comparison) -> None:
+    (lines,) = drawn(comparison_report(made_up), "When data and training are counted")
+    assert [line.get_xdata()[0] for line in lines] == [100, 6000, 600, 60]  # PPO from its second
+    assert len({line.get_color() for line in lines}) == 4
     assert {line.axes.get_xscale() for line in lines if line.axes} == {"log"}
-    assert len({line.get_color() for line in lines}) == 2
 
 
 # --- the whole -------------------------------------------------------------------------------
@@ -700,7 +698,7 @@ def test_rivals_need_what_they_jump_to(tmp_path: Path) -> None:
     full = AccelerationConfig("Hopper-v4", model="m", nino="n", paths="p")
     keys = [method.key for method in comparison_methods(full, tmp_path)]
     assert keys == ["ppo", "copy", "pptb", "relex", "nino", "ours", "ours-blind"]
-    assert keys == list(WHAT)
+    assert all(method_with_key(key).sentence for key in keys)
     methods = comparison_methods(full, tmp_path)
     assert [method.key for method in methods if not method.any_width] == ["copy"]
 

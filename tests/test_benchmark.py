@@ -36,9 +36,8 @@ from tipl.experiments.benchmark.outcome import pay_back_uses
 from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
 from tipl.experiments.benchmark.reproduction import CLAIMS, Finding, findings
 from tipl.experiments.benchmark.stages import benchmark_stages
-from tipl.experiments.forecast_results import forecast_results
 from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
-from tipl.experiments.runs import Run
+from tipl.experiments.run import Run
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
 from tipl.paths import PathDataset
@@ -206,7 +205,7 @@ def forecast_run(
     made = ForecastSet(paths, list(forecasts), params, {})
     values = np.array(list(forecasts.values()), float).reshape(-1, 2, 1)  # [F, N, E]
     returns = ForecastReturns(values, checkpoints)
-    return Run(paths, [], [], made, returns, forecast_results(made, returns, "command"), [], [])
+    return Run(paths, [], [], made, returns, "command", [])
 
 
 TRUE = [0, 10, 20, 40, 60, 80, 100]
@@ -265,8 +264,7 @@ def test_a_perfect_forecast_fits_the_dynamics(paths: PathDataset) -> None:
     still = ForecastSet(
         paths, run.forecasts.cases, paths.params()[None, :, 3], run.forecasts.settings
     )
-    results = forecast_results(still, run.returns, "command")
-    assert findings(dataclasses.replace(run, results=results), ["M"])[0].holds is False
+    assert findings(dataclasses.replace(run, forecasts=still), ["M"])[0].holds is False
 
 
 # --- the ledger ------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ from tipl.errors import TiplError
 from tipl.experiments import pipeline
 from tipl.experiments.config import DemoConfig
 from tipl.experiments.demo import demo
-from tipl.experiments.forecast_results import TRUE_CHECKPOINT
 from tipl.experiments.forecast_sets import ForecastSet
-from tipl.experiments.runs import load_run
+from tipl.experiments.rows import TRUE_CHECKPOINT
+from tipl.experiments.run import load_run
 from tipl.forecast.base import Forecaster
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import verify

@@ -15,7 +15,6 @@ from tipl.errors import TiplError
 from tipl.evaluation.returns import Episodes, evaluate_stack
 from tipl.evaluation.stats import mean_interval, paired_difference_interval
 from tipl.experiments import forecast_sets
-from tipl.experiments.forecast_results import TRUE_CHECKPOINT, forecast_results
 from tipl.experiments.forecast_sets import (
     ForecastCase,
     ForecastReturns,
@@ -24,6 +23,7 @@ from tipl.experiments.forecast_sets import (
 )
 from tipl.experiments.forecasts import forecast_held_out, held_out_trials, make_forecasts
 from tipl.experiments.rivals import rivals
+from tipl.experiments.rows import TRUE_CHECKPOINT, forecast_rows
 from tipl.forecast.base import Forecaster
 from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingStill
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
@@ -411,7 +411,7 @@ def test_forecasts_replace_only_forecasts(forecasts: ForecastSet, tmp_path: Path
 def test_results_are_means_over_trials(
     forecasts: ForecastSet, returns: ForecastReturns, paths: PathDataset
 ) -> None:
-    rows = forecast_results(forecasts, returns, "tipl evaluate somewhere")
+    rows = forecast_rows(forecasts, returns, "tipl evaluate somewhere")
     found = {(row.method, row.setting, row.metric): row for row in rows}
     assert len(found) == len(rows)
     settings = {0: "untrained network, horizon {}", 3: "history 50%, horizon {}"}
@@ -459,7 +459,7 @@ def test_differences_are_paired_by_trial(forecasts: ForecastSet) -> None:
     checkpoints = np.zeros((len(USABLE), T, 1)) + 1000.0 * np.arange(len(USABLE))[:, None, None]
     better = checkpoints[None, :, 0] + np.array([5.0, 6.0, 5.0, 4.0])[:, None]  # [1, N, E]
     made = ForecastReturns(np.repeat(better, len(forecasts.cases), axis=0), checkpoints)
-    rows = forecast_results(forecasts, made, "command")
+    rows = forecast_rows(forecasts, made, "command")
     changes = [row for row in rows if row.metric == "return_minus_standing_still"]
     forecast = [row for row in changes if row.method != TRUE_CHECKPOINT]
     assert {row.value for row in forecast} == {5.0}

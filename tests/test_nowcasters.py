@@ -13,7 +13,7 @@ from torch import Tensor
 from path_data import make_arrays, make_metadata, write_parts
 from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.experiments.report_sections import LOSSES
+from tipl.experiments.run_report import LOSSES
 from tipl.forecast.base import Forecaster
 from tipl.models.kinds import make_config
 from tipl.models.learning_paths import ReturnScale, change_scales, learning_paths

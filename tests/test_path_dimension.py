@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 
 from path_data import DIVERGED, N, T, make_dataset
 from tipl.errors import TiplError
-from tipl.experiments.path_dimension_results import dimension_results
-from tipl.experiments.path_dimension_sections import (
+from tipl.experiments.path_dimension import (
     activity_section,
+    coordinates_section,
     detour_section,
+    dimension_rows,
+    dimension_sections,
     information_section,
-    low_dimension_sections,
 )
 from tipl.paths import PathDataset
 from tipl.paths.dimension import (
@@ -40,8 +41,8 @@ from tipl.paths.dimension import (
 )
 from tipl.paths.svd import singular_vectors
 from tipl.policies.layout import ParamLayout
-from tipl.report import path_dimension_plots, plots
 from tipl.report.results import write_results
+from tipl.report.style import NARROW, WIDE, figure_svg, save_figure
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -149,7 +150,7 @@ def test_a_part_that_does_not_move_has_no_numbers() -> None:
     assert np.isnan([found.detour_ratio[0], found.parameter_detour[0]]).all()
     assert np.isnan(found.activity).all()
     assert np.isnan(found.spectra["none"].monotonicity).all()
-    metrics = {r.metric for r in dimension_results([found], task="task", command="command")}
+    metrics = {r.metric for r in dimension_rows([found], task="task", command="command")}
     assert metrics == {f"D({beta})" for beta in BETAS}
 
 
@@ -274,7 +275,7 @@ def test_results_are_means_over_the_trials_that_have_the_number(tmp_path: Path) 
     params = RNG.standard_normal((4, 9, LAYOUT.size)).cumsum(axis=1)
     params[0, -1] = params[0, 0]  # a closed path has no finite detour
     found = path_dimensions(params, LAYOUT)
-    results = dimension_results(found, task="InvertedPendulum-v4", command="tipl")
+    results = dimension_rows(found, task="InvertedPendulum-v4", command="tipl")
     cells = {(r.method, r.setting, r.metric): r for r in results}
     assert len(cells) == len(results)
     detour = cells[PPO_PATH, "whole actor", "detour_ratio"]
@@ -296,7 +297,7 @@ def test_results_are_means_over_the_trials_that_have_the_number(tmp_path: Path) 
 
 
 def test_one_trial_has_no_interval() -> None:
-    results = dimension_results([measured(line(5, 9))], task="task", command="command")
+    results = dimension_rows([measured(line(5, 9))], task="task", command="command")
     assert results
     assert np.isnan([r.low for r in results]).all()
 
@@ -305,70 +306,82 @@ def test_one_trial_has_no_interval() -> None:
 
 STEPS = np.arange(9) * 2048
 FOUND = path_dimensions(RNG.standard_normal((5, 9, LAYOUT.size)).cumsum(axis=1), LAYOUT)
-PAIRS = {
-    part: {f.method: f for f in FOUND if f.part == part}
-    for part in dict.fromkeys(actor_parts(LAYOUT))
-}
 
 
-def of_pairs(values: Callable[[PathDimension], Array]) -> dict[str, dict[str, Array]]:
-    return {part: {name: values(f) for name, f in pair.items()} for part, pair in PAIRS.items()}
-
-
-DRAWINGS: dict[str, Callable[..., Figure]] = {
-    "information_by_part": partial(
-        path_dimension_plots.information_by_part,
-        of_pairs(lambda f: f.spectra["initial"].information),
-    ),
-    "coordinates_over_time": partial(
-        path_dimension_plots.coordinates_over_time,
-        STEPS,
-        of_pairs(lambda f: f.spectra["initial"].coordinates)[WHOLE_ACTOR],
-    ),
-    "detour_ratios": partial(
-        path_dimension_plots.detour_ratios,
-        of_pairs(lambda f: f.detour_ratio) | {"closed": {PPO_PATH: np.array([np.inf, np.nan])}},
-    ),
-    "activity_of_parameters": partial(
-        path_dimension_plots.activity_of_parameters,
-        ACTIVITY_SHARES,
-        of_pairs(lambda f: f.activity)
-        | {"at rest": {PPO_PATH: np.full((2, len(ACTIVITY_SHARES)), np.nan)}},
-    ),
+SECTIONS = {
+    "information": information_section(FOUND),
+    "coordinates": coordinates_section(STEPS, FOUND),
+    "detours": detour_section(FOUND),
+    "activity": activity_section(FOUND),
 }
 
 
 def text_of(figure: Figure) -> str:
-    svg = ElementTree.fromstring(plots.figure_svg(figure))
+    svg = ElementTree.fromstring(figure_svg(figure))
     return "\n".join("".join(element.itertext()) for element in svg.iter())
 
 
-@pytest.mark.parametrize("width", [plots.WIDE, plots.NARROW])
-@pytest.mark.parametrize("name", DRAWINGS)
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", SECTIONS)
 def test_figures_are_drawn_at_both_widths(name: str, width: float, tmp_path: Path) -> None:
-    figure = DRAWINGS[name](note="5 trials", width=width)
+    drawing = SECTIONS[name].figure
+    assert drawing is not None
+    figure = drawing(width=width)
     text = text_of(figure)
-    assert "5 trials" in text
+    assert "5 trials" in text.replace("\n", " ")
     assert "random walk" in text
-    for path in plots.save_figure(figure, tmp_path, name):
+    for path in save_figure(figure, tmp_path, name):
         assert path.stat().st_size > 1000
 
 
+def of_actor(**changes: Any) -> list[PathDimension]:
+    """Path and walk of the whole actor and of a layer, with other numbers."""
+    wanted = [f for f in FOUND if f.part in (WHOLE_ACTOR, "layer 1 (inputs)")]
+    return [replace(f, **{name: make(f) for name, make in changes.items()}) for f in wanted]
+
+
 def test_the_figure_of_information_marks_the_dimension() -> None:
-    information = np.array([[0.6, 0.9, 1.0], [0.7, 0.9, 1.0]])
-    panels = {"layer 2": {PPO_PATH: information, RANDOM_WALK: information - [0.0, 0.1, 0.0]}}
-    figure = path_dimension_plots.information_by_part(panels, note="")
-    assert "layer 2: D(0.9) = 2 and 3" in text_of(figure)
+    information = np.array([[0.6, 0.9, 1.0]] * 3 + [[0.7, 0.9, 1.0]] * 2)
+
+    def spectra(part: PathDimension) -> Any:
+        lower = information - [0.0, 0.1 * (part.method == RANDOM_WALK), 0.0]
+        return {c: replace(s, information=lower) for c, s in part.spectra.items()}
+
+    figure = information_section(of_actor(spectra=spectra)).figure
+    assert figure is not None
+    assert "layer 1 (inputs): D(0.9) = 2 and 3" in text_of(figure())
+
+
+def test_coordinates_are_drawn_relative_to_their_largest_size() -> None:
+    drawing = SECTIONS["coordinates"].figure
+    assert drawing is not None
+    for axes in drawing().axes:
+        path, *_ = axes.lines
+        assert np.abs(path.get_ydata()).max() == pytest.approx(1)
+        assert [line.get_linestyle() for line in axes.lines[-5:]] == ["--"] * 5  # the walks
+
+
+def test_parts_at_rest_have_no_activity_and_one_walk_stands_for_all() -> None:
+    still = of_actor(
+        activity=lambda f: (
+            np.full((5, len(ACTIVITY_SHARES)), np.nan) if f.part != WHOLE_ACTOR else f.activity
+        )
+    )
+    drawing = activity_section(still).figure
+    assert drawing is not None
+    assert len(drawing().axes[0].lines) == 3  # the diagonal, the actor and its walk
 
 
 def test_sections_are_made_of_a_dataset(tmp_path: Path) -> None:
     make_dataset(tmp_path)
-    sections = low_dimension_sections(PathDataset.open(tmp_path))
+    paths = PathDataset.open(tmp_path)
+    sections = dimension_sections(paths, measure_dataset(paths))
     assert len({section.title for section in sections}) == len(sections) == 4
     for section in sections:
         assert section.details is not None
         assert "nan" not in section.sentence
-        for width in (plots.WIDE, plots.NARROW):
+        assert section.figure is not None
+        for width in (WIDE, NARROW):
             assert f"{N - 1} trials" in text_of(section.figure(width=width)).replace("\n", " ")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,10 +18,20 @@ import pytest
 from matplotlib.figure import Figure
 
 from tipl.errors import TiplError
-from tipl.report import plots
+from tipl.report import charts
 from tipl.report import style as figure_style
-from tipl.report.page import Report, Section, Stage, render_report, write_report
+from tipl.report.charts import Line, Lines, StepsToReach, curve, line_chart
+from tipl.report.methods import Method, line_styles, method_of, method_with_key, register_method
+from tipl.report.page import (
+    Report,
+    Section,
+    Stage,
+    render_report,
+    sections_of,
+    write_report,
+)
 from tipl.report.results import Result, Rows
+from tipl.report.style import NARROW, WIDE, figure_svg, save_figure
 from tipl.report.tables import Pivot, Table
 
 RNG = np.random.default_rng(0)
@@ -27,40 +39,68 @@ STEPS = np.arange(6) * 2048
 RETURNS = RNG.uniform(0, 1000, (5, 6))
 RETURNS[:, 0] = np.nan  # nobody has finished an episode
 RETURNS[2, 3] = np.nan
-COORDINATES = RNG.normal(size=(5, 6, 7))
-FORECASTS = [(0, COORDINATES[0, 1:4] + 0.1), (3, COORDINATES[0, 4:6] - 0.1)]
-HORIZONS = np.array([1, 2, 5])
-BAND = np.array([[1.0, 0.8, 1.2], [2.0, 1.5, 2.5], [np.nan, np.nan, np.nan]])  # [H, 3]
 HOSTILE = """<script>alert("1")</script> & 'x' $\\frac$ [red] 0.00025 #1b2431"""
-METHODS = {"PathTransformer": BAND, "standing still": BAND / 2, HOSTILE: BAND * 2}
-PANELS = {f"history: {part}% of the path": METHODS for part in (10, 25, 50)}
-LOSS = np.array([1.0, 0.5, 0.2])
 
-DRAWINGS: dict[str, Callable[..., Figure]] = {
-    "learning_curves": partial(plots.learning_curves, STEPS, RETURNS),
-    "svd_spectrum": partial(
-        plots.svd_spectrum, {"joint": np.array([0.85, 0.95, 0.995]), "path": np.array([0.5, 0.7])}
-    ),
-    "svd_coordinates": partial(plots.svd_coordinates, STEPS, COORDINATES),
-    "true_against_forecast_coordinates": partial(
-        plots.true_against_forecast_coordinates, STEPS, COORDINATES[0], FORECASTS
-    ),
-    "return_against_horizon": partial(plots.return_against_horizon, HORIZONS, PANELS),
-    "forecast_error_against_horizon": partial(
-        plots.forecast_error_against_horizon, HORIZONS, PANELS
-    ),
-    "optimize_distribution": partial(
-        plots.optimize_distribution,
+
+SHOWN_METHODS = ("PathTransformer", "standing still", HOSTILE)
+
+
+def horizon_rows(metric: str, methods: Sequence[str] = SHOWN_METHODS) -> Rows:
+    """Values of methods at two of three horizons from three histories."""
+    return Rows(
+        Result("t", "forecast", method, metric, value, 0.8 * value, 1.2 * value, 5, 3,
+               start=start, horizon=horizon)
+        for start in (0.1, 0.25, 0.5)
+        for m, method in enumerate(methods, 1)
+        for horizon, value in ((1, 1.0 * m), (2, 2.0 * m), (5, math.nan))
+    )  # fmt: skip
+
+
+def reach_rows() -> Rows:
+    """Steps to two shares: the second method reaches the first alone, the third none."""
+    steps = {"PPO": (100.0, 200.0), HOSTILE: (50.0, math.nan), "never": (math.nan, math.nan)}
+    return Rows(
+        Result("t", "ledger", name, "steps", value, value, math.nan, 5, 3, share=share)
+        for name, values in steps.items()
+        for share, value in zip((0.5, 1.0), values, strict=True)
+    )
+
+
+LINES = [
+    Line(STEPS, RETURNS.T, {"color": "#4a94ee", "lw": 0.7}),
+    Line(STEPS, RETURNS[1], {"color": "#e4581c"}, "the mean", (RETURNS[1] - 1, RETURNS[1] + 1)),
+    Line(None, 0.5, {"color": "#88919a"}, "standing still"),
+]
+LOSS: dict[str, Any] = {"x_label": "optimiser steps", "y_label": "mean squared error"}
+
+CHARTS: dict[str, Callable[..., Figure]] = {
+    "learning_curves": partial(charts.learning_curves, STEPS, RETURNS),
+    "line_chart": partial(line_chart, {f"part {n}": LINES for n in (1, 2, 3)}, **LOSS),
+    "log_chart": partial(line_chart, {"": LINES[1:]}, y_axis="log", **LOSS),
+    "return_strips": partial(
+        charts.return_strips,
         {"untrained": RETURNS[:, 1], "PPO": RETURNS[:, 3], HOSTILE: RETURNS[:, 0]},
     ),
-    "training_curve": partial(
-        plots.training_curve, np.arange(3), LOSS, np.array([1.0, np.nan, 0.4]), 0.9
+    "ratio_strips": partial(
+        charts.ratio_strips,
+        {"layer 1": {"PPO path": RETURNS[:, 1], "random walk": RETURNS[:, 2]}},
+        x_label="detour ratio",
     ),
+}
+CHARTS_OF_ROWS: dict[str, Callable[..., Figure]] = {
+    "returns": partial(Lines("episodic_return"), horizon_rows("episodic_return")),
+    "errors": partial(
+        Lines("weight_error", y_axis="log", reference=1.0), horizon_rows("weight_error")
+    ),
+    "steps_to_reach": partial(StepsToReach("steps"), reach_rows()),
 }
 RESULT = Result(
     "InvertedPendulum-v4", "forecast", "PathTransformer", "episodic_return",
     946.25, 930.0, 960.0, 32, 10, "tipl evaluate runs/demo", horizon=5,
 )  # fmt: skip
+
+
+SHOWN = [*CHARTS, *CHARTS_OF_ROWS]
 
 
 def example_report(text: str = "A report") -> Report:
@@ -73,10 +113,16 @@ def example_report(text: str = "A report") -> Report:
         lead=[text, "And another sentence."],
         headline=headline(Rows([RESULT, hostile])),
         sections=[
-            Section(f"{text} {name}", text, partial(draw, note=text), DETAILS)
-            for name, draw in DRAWINGS.items()
+            *(
+                Section(f"{text} {name}", text, partial(draw, note=text), DETAILS)
+                for name, draw in CHARTS.items()
+            ),
+            *(
+                Section(f"{text} {name}", text, draw, DETAILS)
+                for name, draw in CHARTS_OF_ROWS.items()
+            ),
         ],
-        results=[RESULT, hostile],
+        results=Rows([RESULT, hostile]),
         commands=[text, "tipl collect InvertedPendulum-v4"],
         versions={text: text, "numpy": "2.2.0"},
         stages=[Stage(text, 71.5, text), Stage("train", 0.0)],
@@ -128,25 +174,31 @@ def page(source: str) -> Page:
     return Page(source)
 
 
-@pytest.mark.parametrize("width", [plots.WIDE, plots.NARROW])
-@pytest.mark.parametrize("name", DRAWINGS)
+def text_of(figure: Figure) -> str:
+    svg = ElementTree.fromstring(figure_svg(figure))
+    return "\n".join("".join(element.itertext()) for element in svg.iter())
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", [*CHARTS, *CHARTS_OF_ROWS])
 def test_every_figure_says_what_it_shows(name: str, width: float) -> None:
-    figure = DRAWINGS[name](note="5 trials, 3 episodes each", width=width)
-    svg = ElementTree.fromstring(plots.figure_svg(figure))
-    text = "\n".join("".join(element.itertext()) for element in svg.iter())
-    assert "5 trials, 3 episodes each" in text
+    if name in CHARTS:
+        figure = CHARTS[name](note="5 held-out trials, 3 episodes each", width=width)
+    else:
+        figure = CHARTS_OF_ROWS[name](width=width)
+    assert "5 held-out trials, 3 episodes each" in text_of(figure).replace("\n", " ")
     assert all(axes.get_xlabel() for axes in figure.axes[-1:])
-    assert figure.get_supylabel() or name == "optimize_distribution"
+    assert figure.get_supylabel() or "strips" in name or name == "steps_to_reach"
     assert figure.get_figwidth() == width
 
 
-@pytest.mark.parametrize("name", ["learning_curves", "return_against_horizon"])
+@pytest.mark.parametrize("name", ["learning_curves", "returns"])
 def test_same_figure_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     for directory in ("a", "b"):
         (tmp_path / directory).mkdir()
-        figure = DRAWINGS[name](note="note")
-        plots.figure_svg(figure)  # drawing once more changes nothing
-        paths = plots.save_figure(figure, tmp_path / directory, name)
+        figure = CHARTS[name](note="note") if name in CHARTS else CHARTS_OF_ROWS[name]()
+        figure_svg(figure)  # drawing once more changes nothing
+        paths = save_figure(figure, tmp_path / directory, name)
         assert [path.name for path in paths] == [f"{name}.svg", f"{name}.png"]
     for suffix in (".svg", ".png"):
         first, second = ((tmp_path / d / name).with_suffix(suffix) for d in ("a", "b"))
@@ -154,7 +206,7 @@ def test_same_figure_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
 
 
 def test_saved_drawing_stands_alone_and_follows_light_and_dark(tmp_path: Path) -> None:
-    svg, png = plots.save_figure(DRAWINGS["training_curve"](note="note"), tmp_path, "loss")
+    svg, png = save_figure(CHARTS["log_chart"](note="note"), tmp_path, "loss")
     assert "prefers-color-scheme" in svg.read_text()
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", svg.read_text())
     pixels = matplotlib.image.imread(png)
@@ -163,37 +215,102 @@ def test_saved_drawing_stands_alone_and_follows_light_and_dark(tmp_path: Path) -
 
 def test_saving_into_a_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TiplError, match="create the folder"):
-        plots.save_figure(DRAWINGS["training_curve"](note="note"), tmp_path / "none", "loss")
+        save_figure(CHARTS["log_chart"](note="note"), tmp_path / "none", "loss")
 
 
 def test_ink_is_the_colour_of_the_page_but_in_text() -> None:
-    svg = plots.figure_svg(plots.return_against_horizon(HORIZONS, PANELS, note=HOSTILE))
+    svg = figure_svg(CHARTS["log_chart"](note=HOSTILE))
     assert "currentColor" in svg
     assert figure_style.INK not in "".join(re.findall("<[^>]*>", svg))
     assert "0.00025 #1b2431" in svg  # a label's numbers are neither rounded nor recoloured
 
 
 def test_global_settings_neither_change_nor_matter() -> None:
-    before = plots.figure_svg(DRAWINGS["training_curve"](note="note"))
+    before = figure_svg(CHARTS["log_chart"](note="note"))
     with matplotlib.rc_context({"font.size": 20, "axes.labelsize": 30, "text.color": "blue"}):
         settings = dict(matplotlib.rcParams)
-        assert plots.figure_svg(DRAWINGS["training_curve"](note="note")) == before
+        assert figure_svg(CHARTS["log_chart"](note="note")) == before
         assert dict(matplotlib.rcParams) == settings
 
 
+# --- methods ----------------------------------------------------------------------------------
+
+
 def test_a_method_has_one_colour() -> None:
-    colour = figure_style.method_colour
-    assert colour("PathTransformer, per-path basis") == colour("NeuronTransformer")
-    assert colour("PathTransformer") == figure_style.ACCENT
-    assert colour("standing still") != colour("straight line")
-    assert colour("an unheard-of rival") == colour("an unheard-of rival") != figure_style.ACCENT
+    assert method_of("PathTransformer (path basis)").colour == method_of("NeuronTransformer").colour
+    assert method_of("PathTransformer").colour == figure_style.ACCENT
+    assert method_of("RELEX, gated") == method_with_key("relex")
+    assert method_of("RELEX, gated").colour == method_of("RELEX").colour
+    unheard = method_of("an unheard-of rival")
+    assert unheard == method_of("an unheard-of rival")
+    assert unheard.colour != figure_style.ACCENT
+
+
+def test_a_method_of_ones_own_is_drawn_as_its_entry_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tipl.report.methods._METHODS", {})
+    register_method(Method("my rival", "#a03070", "Mine.", dashes=":"))
+    assert method_of("my rival, tested").sentence == "Mine."
+    rows = horizon_rows("episodic_return", ["my rival"])
+    (line, *_) = Lines("episodic_return")(rows).axes[0].lines
+    assert (line.get_color(), line.get_linestyle()) == ("#a03070", ":")
 
 
 def test_methods_of_one_colour_differ_in_dashes() -> None:
-    rivals = {"last-difference line": BAND, "least-squares line": BAND}
-    (axes,) = plots.return_against_horizon(HORIZONS, {"": rivals}, note="note").axes
+    rivals = ["last-difference line", "least-squares line"]
+    register_method(Method("last-difference line", figure_style.GREEN))
+    register_method(Method("least-squares line", figure_style.GREEN))
+    axes = Lines("episodic_return")(horizon_rows("episodic_return", rivals)).axes[0]
     assert len({line.get_linestyle() for line in axes.lines}) == 2
+    assert [style["linestyle"] for style in line_styles(rivals).values()] == ["-", "--"]
 
+
+def test_tables_show_methods_for_which_figures_have_no_room() -> None:
+    register_method(Method("of tables alone", "#a03070", drawn=False))
+    rows = horizon_rows("episodic_return", ["PathTransformer", "of tables alone"])
+    assert "of tables alone" not in text_of(Lines("episodic_return")(rows))
+    assert [row[0] for row in Pivot("episodic_return")(rows).rows][1] == "of tables alone"
+
+
+# --- charts -----------------------------------------------------------------------------------
+
+
+def test_lines_have_a_panel_a_history_and_a_mark_a_horizon() -> None:
+    rows = horizon_rows("episodic_return", ["PathTransformer"])
+    figure = Lines("episodic_return", where={"start": lambda start: start > 0.2})(rows)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "history 25% of the path",
+        "history 50% of the path",
+    ]
+    (line,) = figure.axes[0].lines
+    assert line.get_xdata().tolist() == [1, 2, 5]
+    np.testing.assert_array_equal(line.get_ydata(), [1, 2, np.nan])
+    assert line.get_marker() == "o"
+
+
+def test_a_line_holds_until_the_next_place_where_it_is_stepped() -> None:
+    intervals = np.array([[1.0, 0.0, 2.0], [3.0, 2.0, 4.0]])
+    for stepped, style in ((True, "steps-post"), (False, "default")):
+        drawn = curve(np.array([0, 10]), intervals, {"color": "#000001"}, "one", stepped=stepped)
+        (line,) = line_chart({"": [drawn]}, note="", **LOSS).axes[0].lines
+        assert (line.get_drawstyle(), line.get_color()) == (style, "#000001")
+        assert line.get_ydata().tolist() == [1, 3]
+    rest = drawn.without_first()
+    assert (rest.x.tolist(), rest.y.tolist()) == ([10], [3])
+    assert rest.band is not None
+    assert [bound.tolist() for bound in rest.band] == [[2], [4]]
+
+
+def test_who_reaches_no_share_is_not_drawn() -> None:
+    figure = StepsToReach("steps")(reach_rows())
+    labels = [text.get_text() for text in figure.axes[0].texts]
+    assert labels[0] == "PPO: 100% reached"
+    assert labels[1].replace("\n", " ").endswith("50% reached")
+    assert len(labels) == 2
+    dots = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert dots == [100, 200, 50]
+
+
+# --- colours ----------------------------------------------------------------------------------
 
 # Machado et al. (2009): linear RGB as seen with no working red, green or blue cones
 BLINDNESS = {
@@ -226,23 +343,43 @@ def test_colours_are_told_apart_and_seen_on_light_and_dark_pages(blindness: str)
 
 
 def test_returns_that_are_not_finite_are_left_out_and_counted() -> None:
-    figure = plots.optimize_distribution(
+    figure = charts.return_strips(
         {"PPO": np.array([1.0, np.nan, 3.0, 8.0]), "untrained": np.array([np.nan])}, note="note"
     )
     labels = [text.get_text() for text in figure.axes[0].texts]
     assert labels == ["PPO: median 3.00, 3 policies", "untrained: no finite return"]
 
 
-def test_a_forecast_past_the_end_of_the_path_is_refused() -> None:
-    with pytest.raises(TiplError, match="expected it to end within the path"):
-        plots.true_against_forecast_coordinates(
-            STEPS, COORDINATES[0], [(4, COORDINATES[0, :2])], note="note"
-        )
+def test_ratios_that_are_not_finite_are_left_out() -> None:
+    closed = {"closed": {"PPO path": np.array([np.inf, np.nan])}, "open": {"PPO path": np.ones(2)}}
+    labels = [t.get_text() for t in charts.ratio_strips(closed, x_label="", note="").axes[0].texts]
+    assert labels == ["closed: median –", "open: median 1.00"]
+
+
+# --- sections and pages -----------------------------------------------------------------------
+
+
+def test_a_report_is_a_list_of_sections_of_its_results() -> None:
+    rows = horizon_rows("episodic_return", ["PathTransformer"])
+    table = Pivot("episodic_return", where={"start": 0.5})
+    entries = [
+        Section("one", "see", chart=Lines("episodic_return"), details=table, table=table),
+        lambda subject: Section(f"two of {subject}", "see"),
+        lambda subject: (Section(f"{n} of {subject}", "see") for n in ("three", "four")),
+    ]
+    found = sections_of(entries, "a run", rows)
+    assert [s.title for s in found] == ["one", "two of a run", "three of a run", "four of a run"]
+    assert found[0].figure is not None
+    assert len(found[0].figure(width=WIDE).axes) == 3
+    for shown in (found[0].table, found[0].details):
+        assert isinstance(shown, Table)
+        assert [row[0] for row in shown.rows] == ["PathTransformer"]
+        assert len(shown.columns) == 4
 
 
 def test_every_figure_is_on_the_page_twice(page: Page) -> None:
-    assert len(page.all("svg")) == 2 * len(DRAWINGS)
-    assert len(page.all("figcaption")) == len(DRAWINGS)
+    assert len(page.all("svg")) == 2 * len(SHOWN)
+    assert len(page.all("figcaption")) == len(SHOWN)
 
 
 def test_page_is_whole_and_in_order(page: Page) -> None:
@@ -252,7 +389,7 @@ def test_page_is_whole_and_in_order(page: Page) -> None:
     assert len(page.all("table")) == len(page.all("caption"))
     drawings = [a for a in page.all("div") if a.get("role") == "img"]
     assert all(attributes["aria-label"] for attributes in drawings)
-    assert len(drawings) == len(DRAWINGS)
+    assert len(drawings) == len(SHOWN)
 
 
 def test_ids_are_unique_and_references_resolve(source: str, page: Page) -> None:

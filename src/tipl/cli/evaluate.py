@@ -43,8 +43,8 @@ def evaluate(
 def _evaluate_forecasts(directory: Path, episodes: int, seed: int, threads: int | None) -> None:
     from rich.console import Console
 
-    from tipl.experiments.forecast_results import forecast_results
     from tipl.experiments.forecast_sets import ForecastSet, evaluate_command, evaluate_forecasts
+    from tipl.experiments.rows import forecast_rows
     from tipl.experiments.run_report import print_headline
     from tipl.report.results import write_results
 
@@ -53,7 +53,7 @@ def _evaluate_forecasts(directory: Path, episodes: int, seed: int, threads: int 
         directory, forecasts, episodes, seed=seed, threads=threads, progress=True
     )
     command = evaluate_command(directory, episodes, seed)
-    results = forecast_results(forecasts, returns, command)
+    results = forecast_rows(forecasts, returns, command)
     write_results(directory / "results.jsonl", results)
     print_headline(results, forecasts.paths.num_checkpoints, Console())
     print(f"All numbers: {directory / 'results.jsonl'}")

@@ -29,7 +29,8 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
 
 
 def _draw_learning_curves(paths: PathDataset, figure: Path) -> None:
-    from tipl.report.plots import learning_curves, save_figure
+    from tipl.report.charts import learning_curves
+    from tipl.report.style import save_figure
 
     note = f"{paths.task.env_id}, {paths.num_trials} trials"
     returns = paths.episodic_return().astype(np.float64)

@@ -60,7 +60,7 @@ MOVED = {
     "return_regression": "forecast.return_regression",
     "rivals": "experiments.rivals",
     "rollout": "ppo.rollout",
-    "runs": "experiments.runs",
+    "runs": "experiments.run",
     "stats": "evaluation.stats",
     "storage": "core.storage",
     "tasks": "policies.tasks",

@@ -152,15 +152,15 @@ def resampling_weights(num_trials: int, *, seed: int = 0) -> Float[np.ndarray, "
     Returns:
         Read-only weights: the calls for as many trials and the same seed share them.
     """
-    return _weights(num_trials, seed)
+    return _weights(num_trials, seed, RESAMPLES)
 
 
 @functools.lru_cache(maxsize=4)
-def _weights(num_trials: int, seed: int) -> npt.NDArray[np.float64]:
+def _weights(num_trials: int, seed: int, resamples: int) -> npt.NDArray[np.float64]:
     """The weights of `resampling_weights`, read-only, as all who ask for them share them."""
-    drawn = _drawn(num_trials, seed)
+    drawn = _drawn(num_trials, seed, resamples)
     # cell r * N + n counts how often resample r has drawn trial n
-    cells = (drawn + num_trials * np.arange(RESAMPLES)[:, None]).ravel()
+    cells = (drawn + num_trials * np.arange(resamples)[:, None]).ravel()
     counts = np.bincount(cells, minlength=drawn.size).reshape(drawn.shape)
     weights = np.concatenate([np.ones((1, num_trials)), counts]) / num_trials
     weights.flags.writeable = False
@@ -168,13 +168,13 @@ def _weights(num_trials: int, seed: int) -> npt.NDArray[np.float64]:
 
 
 @functools.lru_cache(maxsize=4)
-def _drawn(num_trials: int, seed: int) -> npt.NDArray[np.int64]:
+def _drawn(num_trials: int, seed: int, resamples: int) -> npt.NDArray[np.int64]:
     """Numbers of the trials in each resample, `[R, N]`; read-only: a report's intervals share them.
 
     To draw them takes longer than an interval's other arithmetic, and the intervals of a report are
     of equally many trials.
     """
-    drawn = np.random.default_rng(seed).integers(num_trials, size=(RESAMPLES, num_trials))
+    drawn = np.random.default_rng(seed).integers(num_trials, size=(resamples, num_trials))
     drawn.flags.writeable = False
     return drawn
 
@@ -215,7 +215,7 @@ def _bootstrap(values: npt.NDArray[np.float64], statistic: _Statistic, seed: int
     value = float(statistic(values))
     if len(values) == 1:
         return Interval(value, float("nan"), float("nan"))
-    resampled = statistic(values[_drawn(len(values), seed)])  # [R, N] -> [R]
+    resampled = statistic(values[_drawn(len(values), seed, RESAMPLES)])  # [R, N] -> [R]
     low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL])
     return Interval(value, float(low), float(high))
 

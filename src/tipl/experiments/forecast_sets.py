@@ -8,6 +8,7 @@ from nothing.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,7 @@ class ForecastSet:
         trials = np.concatenate([np.tile(np.arange(N), F), np.repeat(np.arange(N), T)])
         physics = {name: factors[trials] for name, factors in self.paths.physics().items()}
         # Equal weights, such as those of standing still, are run once in the same physics.
-        numbers: dict[bytes, int] = {}
-        rows = np.column_stack([policies.astype(np.float64), *physics.values()])
-        which = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+        which = equal_rows(policies, *physics.values())
         _, distinct = np.unique(which, return_index=True)
         returns = evaluate_stack(
             policies[distinct],
@@ -254,6 +253,21 @@ class ForecastSet:
         states = seen.reshape(-1, seen.shape[-1])  # [N * C, S, O] -> [N * C * S, O]
         chosen = np.random.default_rng(seed).permutation(len(states))[:NUM_STATES]
         return np.ascontiguousarray(states[np.sort(chosen)])
+
+
+def equal_rows(*columns: Array) -> list[int]:
+    """Which rows of some arrays, taken together, are equal: a number a row, rising from 0.
+
+    Told by digests, so that no copy of the arrays is made.
+    """
+    numbers: dict[bytes, int] = {}
+    which = []
+    for rows in zip(*columns, strict=True):
+        digest = hashlib.blake2b(digest_size=16)
+        for row in rows:
+            digest.update(row.tobytes())
+        which.append(numbers.setdefault(digest.digest(), len(numbers)))
+    return which
 
 
 def _action_distance(task: TaskSpec, actions: Array, others: Array) -> Float64[np.ndarray, " N"]:

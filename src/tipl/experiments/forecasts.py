@@ -12,7 +12,7 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.experiments.config import HORIZONS, STARTS
 from tipl.experiments.forecast_sets import ForecastCase, ForecastSet
-from tipl.experiments.rivals import rivals, training_paths
+from tipl.experiments.rivals import Given, rivals_of
 from tipl.forecast.base import Forecaster
 from tipl.forecast.memory import squared_distances
 from tipl.forecast.trained import TrainedForecaster
@@ -54,7 +54,7 @@ def forecast_held_out(
     """Forecasts every trial by every forecaster, from several histories, several horizons ahead.
 
     Args:
-        forecasters: models and baselines; each takes part where the history is long enough.
+        forecasters: models and rivals; each takes part where the history is long enough.
         paths: the trials to forecast.
         starts: where histories end, as fractions of the path; 0 is the untrained network alone,
             and the last history ends one checkpoint before the path.
@@ -130,12 +130,15 @@ def make_forecasts(
     """
     held_out = held_out_trials(paths, models)
     ours = [asked for model in models for asked in model.all_ways()]
-    forecasts = forecast_held_out([*rivals(models, paths), *ours], held_out, starts, horizons)
-    training = training_paths(models, paths)
-    if training is None:
+    given = Given(models, paths)
+    forecasts = forecast_held_out([*rivals_of(given), *ours], held_out, starts, horizons)
+    if given.training is None:
         return forecasts
-    distances = _end_distances(forecasts, training.params()[:, -1])
-    return dataclasses.replace(forecasts, end_distances=distances)
+    return dataclasses.replace(
+        forecasts,
+        settings=forecasts.settings | ({"best_checkpoint": given.best} if given.best else {}),
+        end_distances=_end_distances(forecasts, given.training.params()[:, -1]),
+    )
 
 
 def _end_distances(

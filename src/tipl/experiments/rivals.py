@@ -1,13 +1,19 @@
-"""The rivals that trained models are compared with on a dataset."""
+"""The rivals that trained models are compared with on a dataset: one entry each.
+
+A rival of your own is a `Forecaster` and an entry: `register(Rival(Method("my rival", "#a03070"),
+lambda given: MyRival()))`. It then takes part in sets of forecasts, and stands in all tables and
+figures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
-import torch
 
-from tipl.evaluation.elite import Elite, best_checkpoint
+from tipl.evaluation.elite import best_checkpoint
 from tipl.evaluation.visits import observations_around
 from tipl.forecast.base import Forecaster
 from tipl.forecast.dynamic_modes import DynamicModeDecomposition, pydmd_is_installed
@@ -16,16 +22,103 @@ from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingSt
 from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacement, NearestPath
 from tipl.forecast.return_regression import PartialLeastSquares, scikit_learn_is_installed
 from tipl.forecast.trained import TrainedForecaster
-from tipl.models.network import ActionError
-from tipl.models.readout import FittedOutputLayer
 from tipl.paths import PathDataset
+from tipl.policies.policy import Policy
 from tipl.ppo.mlp import stacked_mlp
+from tipl.report.methods import Method, method_of, register_method
+from tipl.report.style import GOLD, GREEN, GREY, PURPLE
 
-__all__ = ["fitted_output_layer", "rivals", "training_paths"]
+__all__ = ["RIVALS", "Given", "Rival", "fitted_output_layer", "register", "rivals", "rivals_of"]
 
 STRIDE = 9
 """Steps between two to whose actions output layers are fitted: about 2,000 observations, as many as
 a model remembers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What rivals are given: the trials that the models learned from, and nothing of the others.
+
+    Attributes:
+        models: the models. Where they learned from other datasets, nothing is remembered.
+        paths: the dataset on which all are compared.
+        known_best: trial and checkpoint of the best stored policy, if it was looked for before.
+    """
+
+    models: Sequence[TrainedForecaster]
+    paths: PathDataset
+    known_best: tuple[int, int] | None = None
+
+    @cached_property
+    def training(self) -> PathDataset | None:
+        """The usable trials that the models learned from; None if there are none."""
+        return training_paths(self.models, self.paths)
+
+    @cached_property
+    def best(self) -> tuple[int, int] | None:
+        """Trial and checkpoint of the best policy that the models learned from.
+
+        It is looked for in the environment, as in training: from the models' seed. None where no
+        policy is the best for all.
+        """
+        metadata = self.paths.metadata
+        if metadata.normaliser != "frozen" or metadata.networks != "actor" or metadata.vary:
+            return None
+        if self.training is None or self.known_best is not None:
+            return self.known_best
+        seeds = [model.settings.get("train", {}).get("seed", 0) for model in self.models]
+        elite = best_checkpoint(self.training, seed=min(seeds, default=0))
+        return elite.trial, elite.checkpoint
+
+    @property
+    def best_policy(self) -> Policy | None:
+        """That policy."""
+        if self.best is None:
+            return None
+        trial, checkpoint = self.best
+        return self.paths.select([trial]).policy(0, checkpoint)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rival:
+    """One rival.
+
+    Attributes:
+        method: what it is called, by tables, figures and its forecaster, and how it is drawn.
+        make: its forecaster; None where it cannot take part.
+    """
+
+    method: Method
+    make: Callable[[Given], Forecaster | None]
+
+
+RIVALS: list[Rival] = []
+"""Those that take part, in order."""
+
+
+def register(rival: Rival) -> None:
+    """Lets a rival take part from now on; one of the same name is replaced."""
+    register_method(rival.method)
+    names = [known.method.name for known in RIVALS]
+    if rival.method.name in names:
+        RIVALS[names.index(rival.method.name)] = rival
+    else:
+        RIVALS.append(rival)
+
+
+def rivals(
+    models: Sequence[TrainedForecaster],
+    paths: PathDataset,
+    known_best: tuple[int, int] | None = None,
+) -> list[Forecaster]:
+    """The rivals of models on a dataset, as far as they can take part: see `Given`."""
+    return rivals_of(Given(models, paths, known_best))
+
+
+def rivals_of(given: Given) -> list[Forecaster]:
+    """The rivals that can take part, in order."""
+    made = (rival.make(given) for rival in RIVALS)
+    return [forecaster for forecaster in made if forecaster is not None]
 
 
 def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> PathDataset | None:
@@ -36,44 +129,77 @@ def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> P
     return paths.select(sorted(trials)) if trials else None
 
 
-def rivals(models: Sequence[TrainedForecaster], paths: PathDataset) -> list[Forecaster]:
-    """Standing still, what extrapolates a history, and what remembers the training trials.
-
-    Partial least squares is among them where scikit-learn is installed and returns are known.
+def fitted_output_layer(policy: Policy, seed: int = 0) -> Forecaster:
+    """The rival that fits output layers to a policy's actions where it goes.
 
     Args:
-        models: the models. Where they were trained on other datasets, nothing is remembered.
-        paths: the dataset on which all are compared; its best policy is looked for in the
-            environment.
-    """
-    found: list[Forecaster] = [StandingStill(), LastDifferenceLine(), LeastSquaresLine()]
-    found += [TwoPointLine(), RELEX(), PathTrimmingAndBoosting()]
-    if pydmd_is_installed():
-        found.append(DynamicModeDecomposition())
-    training = training_paths(models, paths)
-    if training is None:
-        return found
-    params, layout, metadata = training.params(), paths.layout, paths.metadata
-    found += [kind(params, layout) for kind in (MeanDisplacement, NearestPath, MatchedNoise)]
-    returns = training.episodic_return()
-    if scikit_learn_is_installed() and np.isfinite(returns).sum() > 1:
-        found.append(PartialLeastSquares(params, layout, returns))
-    if metadata.normaliser == "frozen" and metadata.networks == "actor" and not metadata.vary:
-        elite = best_checkpoint(training)
-        found += [BestStoredPolicy(elite.policy.params, layout), fitted_output_layer(elite)]
-    return found
-
-
-def fitted_output_layer(elite: Elite, seed: int = 0) -> FittedOutputLayer:
-    """The rival that fits output layers to an elite policy's actions where it goes.
-
-    Args:
-        elite: the policy.
+        policy: such as the best stored one.
         seed: of its rollouts.
     """
-    policy, task = elite.policy, elite.policy.task
+    import torch
+
+    from tipl.models.network import ActionError
+    from tipl.models.readout import FittedOutputLayer
+
+    task = policy.task
     seen = observations_around(policy, seed)[:, ::STRIDE]
     seen = seen.reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]
     actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
     outputs = ActionError(task).fitting(torch.as_tensor(actor.forward(seen[None])[0]))
     return FittedOutputLayer(task, seen, outputs.numpy())
+
+
+def _dynamic_modes(_: Given) -> Forecaster | None:
+    return DynamicModeDecomposition() if pydmd_is_installed() else None
+
+
+def _remembering(kind: Callable[..., Forecaster]) -> Callable[[Given], Forecaster | None]:
+    """Makes a rival that remembers the training trials, if there are any."""
+
+    def make(given: Given) -> Forecaster | None:
+        training = given.training
+        return None if training is None else kind(training.params(), given.paths.layout)
+
+    return make
+
+
+def _regression(given: Given) -> Forecaster | None:
+    if given.training is None or not scikit_learn_is_installed():
+        return None
+    returns = given.training.episodic_return()
+    if np.isfinite(returns).sum() < 2:
+        return None
+    return PartialLeastSquares(given.training.params(), given.paths.layout, returns)
+
+
+def _best_stored(given: Given) -> Forecaster | None:
+    best = given.best_policy
+    return None if best is None else BestStoredPolicy(best.params, given.paths.layout)
+
+
+def _fitted(given: Given) -> Forecaster | None:
+    best = given.best_policy
+    return None if best is None else fitted_output_layer(best)
+
+
+def _in_tables(name: str, colour: str) -> Method:
+    """A rival for which curves over the horizon have no room."""
+    return Method(name, colour, drawn=False)
+
+
+for _rival in (
+    Rival(Method(StandingStill.name, GREY), lambda _: StandingStill()),
+    Rival(Method(LastDifferenceLine.name, GREEN), lambda _: LastDifferenceLine()),
+    Rival(Method(LeastSquaresLine.name, GREEN), lambda _: LeastSquaresLine()),
+    Rival(_in_tables(TwoPointLine.name, GOLD), lambda _: TwoPointLine()),
+    Rival(_in_tables(RELEX.name, GREEN), lambda _: RELEX()),
+    Rival(_in_tables(PathTrimmingAndBoosting.name, GOLD), lambda _: PathTrimmingAndBoosting()),
+    Rival(_in_tables(DynamicModeDecomposition.name, GOLD), _dynamic_modes),
+    Rival(_in_tables(MeanDisplacement.name, GREEN), _remembering(MeanDisplacement)),
+    Rival(_in_tables(NearestPath.name, PURPLE), _remembering(NearestPath)),
+    Rival(_in_tables(MatchedNoise.name, GREEN), _remembering(MatchedNoise)),
+    Rival(_in_tables(PartialLeastSquares.name, GREEN), _regression),
+    Rival(method_of(BestStoredPolicy.name), _best_stored),
+    Rival(_in_tables("best stored policy, output layer fitted", PURPLE), _fitted),
+):
+    register(_rival)

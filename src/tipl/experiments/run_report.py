@@ -1,24 +1,292 @@
-"""The report of a run: what it says first, and its figures in the order of the data flow."""
+"""The report of a run: a list of its figures in the order of the data flow, and its first words.
+
+Each entry of `SECTIONS` is one figure: a `Section` over the results of any run, or a function that
+makes one (or several) of a run. Who appends an entry has it in every report from then on.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
 import platform
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from tipl.errors import TiplError
-from tipl.experiments import horizon_sections
-from tipl.experiments import report_sections as sections
-from tipl.experiments.runs import Run, load_run
+from tipl.experiments.rows import joint_basis
+from tipl.experiments.run import Run, load_run
+from tipl.forecast.lines import StandingStill
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
-from tipl.report.page import Report, write_report
+from tipl.paths.svd import information, information_dimension
+from tipl.report import charts
+from tipl.report.charts import STEPS, Line, Lines, episodes_note, line_chart, return_strips
+from tipl.report.methods import drawn_methods, method_of
+from tipl.report.page import Drawing, Entry, Report, Section, sections_of, write_report
 from tipl.report.results import Result, Rows, write_results
-from tipl.report.tables import Pivot, results_table
+from tipl.report.style import ACCENT, BLUE, GREY, SERIES, thin_alpha
+from tipl.report.tables import Pivot, Table, format_whole, results_table
 
-__all__ = ["headline_results", "print_headline", "report_run", "run_report", "shown_versions"]
+__all__ = ["SECTIONS", "print_headline", "report_run", "run_report", "shown_versions"]
+
+HISTORIES = {"initial": None, "start": lambda start: start is not None and start >= 0.09}
+"""Results from histories that cover a good part of a path."""
+
+FROM_LITTLE = {"initial": None, "start": lambda start: start is not None and start <= 0.11}
+"""Results from networks that are untrained or hardly trained."""
+
+
+def learning_curves(run: Run) -> Section:
+    """Return of every trial over its training."""
+    returns, steps = run.paths.episodic_return().astype(np.float64), run.paths.global_step
+    known = np.isfinite(returns)
+    mean = np.where(known, returns, 0).sum(0) / np.maximum(known.sum(0), 1)
+    return Section(
+        "PPO's learning curves",
+        "Each thin line is one trial; the bold line is the median and the band holds the middle "
+        "half. These are returns of training episodes, with exploration noise.",
+        partial(charts.learning_curves, steps, returns, note=f"{run.paths.num_trials} trials"),
+        Table(
+            "Mean return of training episodes",
+            [STEPS, "mean episodic return"],
+            [[f"{step:,}", float(value)] for step, value in zip(steps, mean, strict=True)],
+        ),
+    )  # fmt: skip
+
+
+def svd_spectrum(run: Run) -> Section:
+    """Information in the first directions of the temporal SVD; dots are D(0.9) and D(0.99)."""
+    held_out = np.median([own.information for own in run.held_out], axis=0)
+    spectra = {"one held-out path (median)": held_out}
+    for basis in filter(None, map(joint_basis, run.models)):
+        spectra["all training paths together"] = information(basis.singular_values)
+    lines = []
+    for fit, (name, known) in enumerate(spectra.items()):
+        colour = {"color": SERIES[fit % len(SERIES)]}
+        found = {beta: information_dimension(known, beta) for beta in (0.9, 0.99)}
+        ranks = [f"D({beta})\u00a0=\u00a0{rank}" for beta, rank in found.items()]
+        lines.append(
+            Line(np.arange(1, len(known) + 1), known, colour, f"{name}: {', '.join(ranks)}")
+        )
+        dot = {"marker": "o", "ls": "", "ms": 6, "mew": 0} | colour
+        lines += [Line([rank], [known[rank - 1]], dot) for rank in found.values()]
+    needed = " and ".join(
+        f"{information_dimension(known, 0.9):,} for {name}" for name, known in spectra.items()
+    )
+    apart = "" if run.shared_network else " Different random networks have few in common."
+    return Section(
+        "Information in the first directions of the temporal SVD",
+        f"Directions that hold 90% of the information: {needed}.{apart}",
+        partial(
+            line_chart, {"": lines}, x_label="rank k", y_label="information a_k", height=3.2,
+            x_axis="log", y_limits=(None, 1.02), note="displacements from each path's start",
+        ),
+        Table(
+            "Information a_k of the first k directions",
+            ["k", *spectra],
+            [
+                [k, *(float(a[k - 1]) if k <= len(a) else None for a in spectra.values())]
+                for k in (1, 2, 3, 4, 5, 10, 20, 50, 100, 200, 500)
+                if any(k <= len(a) for a in spectra.values())
+            ],
+        ),
+    )  # fmt: skip
+
+
+def coordinate_chart(panels: list[list[Line]], **options: Any) -> Drawing:
+    """Draws coordinates over environment steps, a panel each."""
+    titled = {f"coordinate {k}": lines for k, lines in enumerate(panels, 1)}
+    common: dict[str, Any] = {
+        "x_label": STEPS,
+        "y_label": "coordinate (weight units)",
+        "height": 1.9,
+    }
+    return partial(line_chart, titled, x_axis="steps", **common | options)
+
+
+def path_coordinates(run: Run) -> Section:
+    """The held-out paths in their own bases."""
+    paths, shown = run.forecasts.paths, min(own.coordinates.shape[1] for own in run.held_out)
+    coordinates = np.stack([own.coordinates[:, :shown] for own in run.held_out])  # [N, T, K]
+    look = {"color": BLUE, "alpha": thin_alpha(coordinates), "lw": 0.9}
+    return Section(
+        "The paths in their own coordinates",
+        "In each held-out path's own basis the first coordinate grows steadily, and the later "
+        "ones swing ever faster, as harmonics do: this is the regularity that can be forecast.",
+        coordinate_chart(
+            [[Line(paths.global_step, lines.T, look)] for lines in np.moveaxis(coordinates, 2, 0)],
+            note=f"{paths.num_trials} held-out trials, one line each",
+        ),
+    )
+
+
+LOSSES = {
+    ("PathTransformer", "own"): "Mean squared error of the next token, in units of a mean squared "
+    "one-step change: the dashed line is what standing still would have on the held-out paths.",
+    ("NeuronTransformer", "own"): "Mean squared error of the forecast weights, and of the "
+    "forecast policies' actions if the training weighs them, in units of standing still's: the "
+    "dashed line is what standing still has on the held-out paths.",
+    ("NeuronTransformer", "elite"): "Mean squared difference of the actions of carried networks "
+    "from those of the best stored policy; held out are random networks that were never trained "
+    "on, and the dashed line is what they do where they stand.",
+    **dict.fromkeys(
+        [("WNN", "own"), ("NiNo", "own")],
+        "Mean squared error of the forecast weights, in units of standing still's: the dashed line "
+        "is what standing still has on the held-out paths.",
+    ),
+}
+"""What the loss is, by kind of model and target."""
+
+
+def training_curves(run: Run) -> Iterator[Section]:
+    """Every model's loss over its training, for each target."""
+    for model in run.models:
+        note = f"{sum(map(len, model.training_trials.values()))} training trials"
+        for target in model.targets:
+            curves = {
+                name: np.array([np.nan if value is None else value for value in values], float)
+                for name, values in model.settings["curves"][target].items()
+            }
+            step, held_out = curves["step"].astype(int), curves["held_out_loss"]
+            known = np.isfinite(held_out)
+            data = "random networks" if target == "elite" else "paths"
+            still = float(curves["standing_still_loss"][-1])
+            thin, bold = {"color": ACCENT, "alpha": 0.55, "lw": 1}, {"color": ACCENT, "lw": 2.2}
+            dashed = {"color": GREY, "linestyle": "--", "lw": 1.4}
+            lines = [
+                Line(step, curves["train_loss"], thin, f"training {data}"),
+                Line(step[known], held_out[known], bold, f"held-out {data}"),
+                Line(None, still, dashed, "standing still"),
+            ]
+            yield Section(
+                f"Training the {model.with_options(target=target).name}",
+                LOSSES[model.kind, target],
+                partial(
+                    line_chart, {"": lines}, x_label="optimiser steps", height=3.0,
+                    y_label="mean squared error", x_axis="steps", y_axis="log", note=note,
+                ),
+            )  # fmt: skip
+
+
+def forecast_coordinates(run: Run) -> Iterator[Section]:
+    """A held-out path beside its autoregressive forecasts, for models that read single paths."""
+    path, own = run.forecasts.paths[0], run.held_out[0]
+    steps = run.paths.global_step
+    for model in run.models:
+        if not isinstance(model, PathTransformerForecaster) or model.basis != "path":
+            continue
+        panels = [
+            [Line(steps, true, {"color": BLUE, "alpha": 0.75}, "true path")]
+            for true in own.coordinates.T
+        ]
+        for start in sorted({case.start for case in run.forecasts.cases}):
+            if start + 1 < max(model.min_history, 3):
+                continue
+            ahead = model.forecast(path.params[: start + 1], range(1, run.end - start + 1))
+            forecast = (ahead - path.params[0].astype(float)) @ own.basis.T
+            values = np.concatenate([own.coordinates[start : start + 1], forecast])  # [H + 1, K]
+            look = {"color": ACCENT, "linestyle": "--", "marker": "o", "ms": 5, "mew": 0,
+                    "markevery": [0]}  # fmt: skip
+            for lines, coordinate in zip(panels, values.T, strict=True):
+                label = "forecast, from the last known checkpoint"
+                lines.append(Line(steps[start:], coordinate, look, label))
+        yield Section(
+            f"One held-out path and its forecasts by the {model.name}",
+            "Solid: the true path in its own coordinates. Dashed: autoregressive forecasts to the "
+            "end, each from the history before it. Where they part, the horizon has been passed.",
+            coordinate_chart(panels, note=f"trial {path.trial}"),
+        )
+
+
+RETURNS_BY_HORIZON = Section(
+    "Return of forecast policies against the horizon",
+    "Above the grey line of standing still, a forecast has improved the policy with no step in "
+    "the environment; the blue line is where PPO itself went, with all of its steps.",
+    chart=Lines("episodic_return", where=HISTORIES),
+    details=Pivot("episodic_return", where=HISTORIES, methods=drawn_methods),
+)
+
+
+def _of_these_weights(names: Sequence[str]) -> list[str]:
+    """Methods that aim at the true later weights, and move at all."""
+    still = StandingStill.name
+    return [n for n in drawn_methods(names) if n != still and not method_of(n).elsewhere]
+
+
+WEIGHT_ERRORS_BY_HORIZON = Section(
+    "Weight error of forecasts against the horizon",
+    "Distance of the forecast from the true later weights, over that of standing still: below "
+    "1 the forecast is closer.",
+    chart=Lines(
+        "weight_error", "weight error relative to standing still", HISTORIES, _of_these_weights,
+        y_axis="log", reference=1.0,
+    ),
+    details=Pivot("weight_error", where=HISTORIES, methods=_of_these_weights),
+)  # fmt: skip
+
+OPTIMISED_BY_HORIZON = Section(
+    "Optimising by inference: return along the forecast",
+    "Each panel starts from the little that PPO has done by then, and follows the forecast to "
+    "the path's end with no further step in the environment; the blue line is PPO, with all of "
+    "its steps.",
+    chart=Lines("episodic_return", where=FROM_LITTLE),
+    details=Pivot("episodic_return", where=FROM_LITTLE, methods=drawn_methods),
+)
+
+
+def optimized_networks(run: Run) -> Section:
+    """Returns of untrained networks, optimised ones and PPO."""
+    groups = {"untrained": run.returns.checkpoints[:, 0].mean(axis=1)}
+    away: dict[str, float] = {}
+    for f, case in enumerate(run.forecasts.cases):
+        if case.start == 0 and case.horizon == run.end and case.method != StandingStill.name:
+            groups[case.method] = run.returns.forecasts[f].mean(axis=1)
+            if run.forecasts.end_distances is not None:
+                away[case.method] = float(run.forecasts.end_distances[f].mean())
+    groups["PPO's own end"] = run.returns.checkpoints[:, -1].mean(axis=1)
+    dot = (
+        "All trials, the held-out ones too, start from the same untrained network, so the forecast "
+        "from it is one and the same policy"
+        if run.shared_network
+        else "Each dot is a held-out random network, moved to the end of its path by forecasts "
+        "from its untrained weights alone"
+    )
+    note = episodes_note(run.results.where(metric="episodic_return"))
+    return Section(
+        "Optimising untrained networks by inference",
+        f"{dot}, with no step in the environment; below, what PPO made of the networks.",
+        partial(return_strips, groups, note=f"{note}; median and middle half"),
+        Table(
+            "Mean episodic return. To tell learning from remembering, the last column gives the "
+            "distance of the policies from the nearest end of a training path, in units of the "
+            "distance of PPO's own end from it: 0 is a copy.",
+            ["policies", "mean", "lowest", "highest", "distance from training ends"],
+            [
+                [name, float(r.mean()), float(r.min()), float(r.max()), away.get(name)]
+                for name, r in groups.items()
+            ],
+        ),
+    )
+
+
+SECTIONS: list[Entry[Run]] = [
+    learning_curves,
+    svd_spectrum,
+    path_coordinates,
+    training_curves,
+    forecast_coordinates,
+    RETURNS_BY_HORIZON,
+    WEIGHT_ERRORS_BY_HORIZON,
+    optimized_networks,
+]
+"""The figures of a run's report, in order."""
+
+
+# --- the report -------------------------------------------------------------------------------
 
 
 def report_run(directory: str | Path) -> Rows:
@@ -27,14 +295,13 @@ def report_run(directory: str | Path) -> Rows:
     Raises:
         TiplError: a stage's result is missing or damaged, or the report cannot be written.
     """
-    directory = Path(directory)
-    run = load_run(directory)
+    directory, run = Path(directory), load_run(directory)
     write_results(directory / "results.jsonl", run.results)
     write_report(run_report(run), directory / "report.html")
     return run.results
 
 
-def headline_results(results: Rows, num_checkpoints: int) -> Rows:
+def headline_rows(results: Rows, num_checkpoints: int) -> Rows:
     """The returns that come first: one step and all steps ahead, from short and long histories."""
     end = num_checkpoints - 1
     returns = results.where(metric="episodic_return", experiment=["forecast", "optimize"])
@@ -49,7 +316,7 @@ def headline_results(results: Rows, num_checkpoints: int) -> Rows:
 
 def print_headline(results: Rows, num_checkpoints: int, console: Console) -> None:
     """Prints the headline as two tables: forecasts from histories, and from untrained networks."""
-    headline = headline_results(results, num_checkpoints)
+    headline = headline_rows(results, num_checkpoints)
     for experiment, title in (
         ("forecast", "Forecast from histories of held-out trials: mean episodic return"),
         ("optimize", "Optimise the untrained networks of held-out trials: mean episodic return"),
@@ -60,42 +327,24 @@ def print_headline(results: Rows, num_checkpoints: int, console: Console) -> Non
 
 
 def run_report(run: Run) -> Report:
-    """The report's content, in the order of the data flow.
+    """The report's content.
 
     Raises:
         TiplError: the run holds no model.
     """
     if not run.models:
         raise TiplError("the run holds no trained model; run `tipl train` first")
+    headline = Pivot(
+        "episodic_return",
+        caption="Mean episodic return of the forecast policies on held-out trials, with 95% "
+        "bootstrap intervals over trials. Horizons are in checkpoints of "
+        f"{run.paths.metadata.steps_per_checkpoint:,} environment steps.",
+    )
     return Report(
         title=f"{run.paths.task.env_id}: forecasting the weights of PPO policies",
         lead=_lead(run),
-        headline=Pivot(
-            "episodic_return",
-            caption=(
-                "Mean episodic return of the forecast policies on held-out trials, with 95% "
-                "bootstrap intervals over trials. Horizons are in checkpoints of "
-                f"{run.paths.metadata.steps_per_checkpoint:,} environment steps."
-            ),
-        )(headline_results(run.results, run.paths.num_checkpoints)),
-        sections=[
-            sections.learning_curves(run),
-            sections.svd_spectrum(run),
-            sections.path_coordinates(run),
-            *(
-                sections.training_curve(model, target)
-                for model in run.models
-                for target in model.targets
-            ),
-            *(
-                sections.forecast_coordinates(run, model)
-                for model in run.models
-                if isinstance(model, PathTransformerForecaster) and model.basis == "path"
-            ),
-            horizon_sections.returns_by_horizon(run),
-            horizon_sections.weight_errors_by_horizon(run),
-            sections.optimized_networks(run),
-        ],
+        headline=headline(headline_rows(run.results, run.paths.num_checkpoints)),
+        sections=sections_of(SECTIONS, run, run.results),
         results=run.results,
         commands=run.commands,
         versions=shown_versions(),
@@ -112,24 +361,25 @@ def shown_versions() -> dict[str, str]:
 
 def _lead(run: Run) -> list[str]:
     paths, trials = run.paths, run.forecasts.paths.num_trials
-    end = run.results.find(experiment="collect", method="PPO", metric="episodic_return")
     networks = "one shared random network" if run.shared_network else "random initial networks"
     sentences = [
         f"{paths.num_trials} independent PPO trials from {networks} made "
         f"{paths.num_trials} paths of {paths.num_checkpoints} checkpoints of {paths.layout.size:,} "
         f"weights each. {trials} trials were held out: no model saw anything of them.",
     ]
-    if end is not None:
+    returns = run.results.where(metric="episodic_return")
+    if end := returns.find(experiment="collect", method="PPO"):
         sentences.append(
-            f"At the end of training, PPO's own policies return {end.value:,.0f} on the held-out "
-            f"trials{_interval(end, ',.0f')}."
+            "At the end of training, PPO's own policies return "
+            f"{format_whole(end.value)} on the held-out trials{_interval(end)}."
         )
-    horizon = paths.num_checkpoints - 1
-    made = []
-    for name in [asked.name for model in run.models for asked in model.all_ways()]:
-        reached = run.results.find(method=name, metric="episodic_return", start=0, horizon=horizon)
-        if reached is not None:
-            made.append(f"{name} {reached.value:,.0f}{_interval(reached, ',.0f')}")
+    optimised = returns.where(start=0, horizon=run.end)
+    made = [
+        f"{asked.name} {format_whole(found.value)}{_interval(found)}"
+        for model in run.models
+        for asked in model.all_ways()
+        if (found := optimised.find(method=asked.name))
+    ]
     if made:
         sentences.append(
             "From their untrained networks, in one call and with no step in the environment, come "
@@ -138,8 +388,8 @@ def _lead(run: Run) -> list[str]:
     return sentences
 
 
-def _interval(result: Result, style: str) -> str:
+def _interval(result: Result) -> str:
     """The interval in words; nothing for a single trial, which has none."""
     if not math.isfinite(result.low):
         return ""
-    return f" (95% interval {result.low:{style}} to {result.high:{style}})"
+    return f" (95% interval {format_whole(result.low)} to {format_whole(result.high)})"

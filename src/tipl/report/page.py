@@ -8,10 +8,13 @@ wide and for a narrow page, and the style sheet shows the one that fits.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import jinja2
 import numpy as np
@@ -19,17 +22,20 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tipl.core.atomic import write_bytes_atomically
-from tipl.report.results import Result, write_results
-from tipl.report.style import ACCENT, MODELS, NARROW, WIDE, figure_svg, save_figure
-from tipl.report.tables import Cell, Judged, Number, Table, format_bounds, format_number
+from tipl.report.methods import method_of
+from tipl.report.results import Result, Rows, write_results
+from tipl.report.style import ACCENT, NARROW, WIDE, figure_svg, save_figure
+from tipl.report.tables import Cell, Judged, Number, Pivot, Table, format_bounds, format_number
 
 __all__ = [
     "Drawing",
+    "Entry",
     "Picture",
     "Report",
     "Section",
     "Stage",
     "render_report",
+    "sections_of",
     "write_report",
 ]
 
@@ -37,8 +43,7 @@ __all__ = [
 Drawing = Callable[..., Figure]
 """Draws a figure `width` inches wide: called as `drawing(width=...)`, for a page and for a phone.
 
-A `functools.partial` of a function of `tipl.report.plots` is one, for example
-`partial(plots.learning_curves, global_step, episodic_return, note="128 trials")`.
+A `functools.partial` of a function of `tipl.report.charts` is one.
 """
 
 
@@ -82,21 +87,57 @@ def _data_uri(data: bytes) -> str:
 class Section:
     """A title and a sentence that says what to see; then what there is to see.
 
+    Charts and pivots are of the results of the report that the section stands in.
+
     Attributes:
         title: of the section.
         sentence: what to see.
         figure: a drawing.
-        pictures: raster pictures.
-        table: a table that is shown.
         details: a table that is folded away: the raw values.
+        table: a table that is shown.
+        pictures: raster pictures.
+        chart: draws results: called as `chart(results, width=...)`.
     """
 
     title: str
     sentence: str
     figure: Drawing | None = None
-    details: Table | None = None
-    table: Table | None = None
+    details: Table | Pivot | None = None
+    table: Table | Pivot | None = None
     pictures: Sequence[Picture] = ()
+    chart: Callable[..., Figure] | None = None
+
+    def of(self, results: Rows) -> Section:
+        """The section with its chart and its tables made of results."""
+        return dataclasses.replace(
+            self,
+            figure=self.figure if self.chart is None else partial(self.chart, results),
+            details=self.details(results) if isinstance(self.details, Pivot) else self.details,
+            table=self.table(results) if isinstance(self.table, Pivot) else self.table,
+            chart=None,
+        )
+
+
+Subject = TypeVar("Subject")
+Entry = Section | Callable[[Subject], Section | Iterable[Section]]
+"""An entry in the list of a report's sections: one, or what makes one or several of a subject."""
+
+
+def sections_of(
+    entries: Iterable[Entry[Subject]], subject: Subject, results: Rows
+) -> list[Section]:
+    """The sections of a report, in order.
+
+    Args:
+        entries: the list.
+        subject: what the report is about, such as a run.
+        results: of the report.
+    """
+    found: list[Section] = []
+    for entry in entries:
+        made = entry if isinstance(entry, Section) else entry(subject)
+        found += [made] if isinstance(made, Section) else made
+    return [section.of(results) for section in found]
 
 
 @dataclass(frozen=True)
@@ -119,7 +160,7 @@ class Report:
     lead: Sequence[str]  # sentences
     headline: Table
     sections: Sequence[Section]
-    results: Sequence[Result] = ()
+    results: Rows = field(default_factory=Rows)
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     stages: Sequence[Stage] = ()
@@ -222,7 +263,7 @@ def _is_numeric(table: Table, column: int) -> bool:
 
 
 def _is_ours(name: Cell) -> bool:
-    return isinstance(name, str) and name.startswith(MODELS)
+    return isinstance(name, str) and method_of(name).ours
 
 
 def _environment() -> jinja2.Environment:

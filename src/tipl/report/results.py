@@ -194,7 +194,7 @@ class Rows(Sequence[Result]):
         """The results that have these values in these columns.
 
         Args:
-            **columns: a value, or a list, set, tuple or range of those that will do.
+            **columns: a value, a collection of those that will do, or a test of one.
 
         Raises:
             TiplError: there is no such column.
@@ -203,16 +203,11 @@ class Rows(Sequence[Result]):
         candidates: Iterable[Result] = self._results
         if isinstance(columns.get("metric"), str):  # most of the results of a run are of others
             candidates = self._by_metric.get(columns.pop("metric"), ())
-        wanted = {
-            name: value
-            if isinstance(value, Collection) and not isinstance(value, str)
-            else (value,)
-            for name, value in columns.items()
-        }
+        tests = {name: _test(value) for name, value in columns.items()}
         return Rows(
             result
             for result in candidates
-            if all(getattr(result, name) in values for name, values in wanted.items())
+            if all(test(getattr(result, name)) for name, test in tests.items())
         )
 
     def find(self, **columns: Any) -> Result | None:
@@ -309,6 +304,15 @@ def _in_words(names: tuple[str, ...], values: tuple[Any, ...]) -> str:
     plain = [str(value) for name, value in columns.items() if name not in _LABELS]
     place = place_label(**{name: value for name, value in columns.items() if name in _LABELS})
     return ", ".join([*plain, place] if place else plain)
+
+
+def _test(wanted: Any) -> Callable[[Any], bool]:
+    """What says whether a value of a column is wanted."""
+    if callable(wanted):
+        return lambda value: value is not None and bool(wanted(value))
+    if isinstance(wanted, Collection) and not isinstance(wanted, str):
+        return lambda value: value in wanted
+    return lambda value: bool(value == wanted)
 
 
 def _check_columns(names: Iterable[str]) -> None:

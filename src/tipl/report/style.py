@@ -12,7 +12,6 @@ import io
 import math
 import re
 import textwrap
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -30,8 +29,8 @@ from tipl.core.arrays import Array
 from tipl.core.atomic import write_bytes_atomically
 
 __all__ = [
-    "ACCENT", "BLUE", "GREY", "INK", "NARROW", "SERIES", "WIDE", "figure_svg", "legend", "log_axis",
-    "method_colour", "panel_grid", "save_figure", "styled", "thin_alpha",
+    "ACCENT", "BLUE", "GOLD", "GREEN", "GREY", "INK", "NARROW", "PURPLE", "SERIES", "WIDE",
+    "figure_svg", "legend", "log_axis", "panel_grid", "save_figure", "styled", "thin_alpha",
 ]  # fmt: skip
 
 
@@ -50,30 +49,6 @@ SERIES = (ACCENT, BLUE, GREEN, PURPLE, GOLD)
 
 ROOM = 3
 """Lines of a legend for which figures have room."""
-
-MODELS = ("PathTransformer", "NeuronTransformer")
-"""How the names of the models that tipl trains begin."""
-
-METHOD_COLOURS = {
-    "PathTransformer": ACCENT,
-    "PathTransformer (joint basis": PURPLE,
-    "NeuronTransformer": ACCENT,
-    "NeuronTransformer (elite)": GOLD,
-    "PPO": BLUE,
-    "random walk": GREY,
-    "true later checkpoint": BLUE,
-    "standing still": GREY,
-    "untrained": GREY,
-    "straight line": GREEN,
-    "last-difference line": GREEN,
-    "least-squares line": GREEN,
-    "best stored policy": PURPLE,
-    "nearest training path": PURPLE,
-    "mean displacement": GREEN,
-    "per-parameter nowcaster": GOLD,
-    "neural-graph nowcaster": GOLD,
-}
-"""One colour a method, the same in all figures; our own models have the accent."""
 
 _FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue','Liberation Sans',sans-serif"
 _STANDALONE = (
@@ -113,24 +88,12 @@ styled = matplotlib.style.context(
 )
 
 
-def method_colour(name: str) -> str:
-    """Returns the colour of a method in all figures.
-
-    A name that begins with a known one ("PathTransformer, per-path basis") has its colour; any
-    other has one of three, chosen by a checksum of the name, so it too is the same everywhere.
-    """
-    known = [method for method in METHOD_COLOURS if name.lower().startswith(method.lower())]
-    if known:
-        return METHOD_COLOURS[max(known, key=len)]
-    return (GREEN, PURPLE, GOLD)[zlib.crc32(name.encode()) % 3]
-
-
 @styled
 def figure_svg(figure: Figure, *, prefix: str = "") -> str:
     """Draws a figure as an `<svg>` element for a page, its ink being the page's text colour.
 
     Args:
-        figure: one made by `tipl.report.plots`.
+        figure: one made by `tipl.report.charts`.
         prefix: put before each id, so that several drawings can share a page.
     """
     buffer = io.StringIO()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,6 +140,7 @@ class Pivot:
         caption: of the table.
         headings: what the columns of text are called, if it is not their name.
         order: values of the first of `rows`, in the order in which they shall stand; others follow.
+        methods: which of the names of methods have a row, given all of them; by default all.
     """
 
     metric: str | Mapping[str, str]
@@ -149,6 +150,7 @@ class Pivot:
     caption: str = "Mean and 95% interval"
     headings: Mapping[str, str] = field(default_factory=dict)
     order: Sequence[str] = ()
+    methods: Callable[[Sequence[str]], Sequence[str]] | None = None
 
     def __call__(self, results: Rows) -> Table:
         """The table of some results.
@@ -156,11 +158,13 @@ class Pivot:
         Raises:
             TiplError: two results want the same cell.
         """
-        if isinstance(self.metric, str):
-            grid = results.where(metric=self.metric, **self.where).pivot(self.rows, self.columns)
-            labels, columns = grid.column_labels(), list(grid.columns)
-        else:
-            grid = results.where(metric=list(self.metric), **self.where).pivot(self.rows, "metric")
+        single = isinstance(self.metric, str)
+        found = results.where(metric=self.metric if single else list(self.metric), **self.where)
+        if self.methods is not None:
+            found = found.where(method=self.methods(found.values("method")))
+        grid = found.pivot(self.rows, self.columns if single else "metric")
+        labels, columns = grid.column_labels(), list(grid.columns)
+        if isinstance(self.metric, Mapping):
             labels, columns = list(self.metric.values()), [(name,) for name in self.metric]
         order = {name: n for n, name in enumerate(self.order)}
         rows = sorted(grid.rows, key=lambda row: order.get(row[0], len(order)))

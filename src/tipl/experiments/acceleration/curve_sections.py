@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from tipl.experiments.acceleration.amortised import USES, ModelCost
@@ -10,24 +12,14 @@ from tipl.experiments.acceleration.measures import reach_metric, seconds_metric
 from tipl.experiments.acceleration.outcome import Comparison
 from tipl.experiments.acceleration.tables import layers, numbers_table
 from tipl.experiments.acceleration.trials import Architecture
-from tipl.report.curve_plots import Curve, paired_learning_curves
-from tipl.report.page import Section
+from tipl.report.charts import INTERVAL, STEPS, ZERO, Line, curve, line_chart
+from tipl.report.methods import line_styles
+from tipl.report.page import Drawing, Section
 from tipl.report.results import place_label
-from tipl.report.style import ACCENT, BLUE, GOLD, GREEN, GREY, PURPLE
+from tipl.report.style import ACCENT, GOLD, PURPLE
 from tipl.report.tables import Cell, Table
 
 __all__ = ["amortised_return", "return_over_seconds", "return_over_steps"]
-
-LOOKS = {
-    "ppo": (BLUE, "-"),
-    "copy": (PURPLE, "-"),
-    "pptb": (GREY, "-"),
-    "relex": (GREEN, "-"),
-    "nino": (GOLD, "-"),
-    "ours": (ACCENT, "-"),
-    "ours-blind": (ACCENT, "--"),
-}
-"""Colour and dashes of each method, by its key."""
 
 DRAWN_USES = {1.0: GOLD, 10.0: PURPLE, 100.0: ACCENT}
 """Among how many uses a model's cost is shared in the figure, and the colour of each."""
@@ -42,23 +34,17 @@ def return_over_steps(comparison: Comparison) -> Section:
         "Each method's mean return after how many environment steps of a trial. A line further to "
         "the left gets there with fewer steps. A return holds until the next checkpoint; the flat "
         "part before a jump is its test.",
-        partial(
-            paired_learning_curves,
-            {_title(a): _curves(a) for a in comparison.architectures},
-            looks=_looks(comparison),
-            stepped=True,
-            note=_note(comparison),
-        ),
+        _chart(comparison, {a: _curves(a) for a in comparison.architectures}),
     )
 
 
 def return_over_seconds(comparison: Comparison) -> Section:
     """Mean returns over the processor time of a trial."""
-    curves = {
-        _title(a): {
-            one.name: Curve(curve.x * one.cpu_seconds_per_step, curve.intervals)
-            for one, curve in zip(a.trained, _curves(a).values(), strict=True)
-        }
+    panels = {
+        a: [
+            dataclasses.replace(line, x=line.x * one.cpu_seconds_per_step)
+            for one, line in zip(a.trained, _curves(a), strict=True)
+        ]
         for a in comparison.architectures
     }
     return Section(
@@ -66,14 +52,7 @@ def return_over_seconds(comparison: Comparison) -> Section:
         "The same returns over processor time: each method's environment steps, times the seconds "
         "that its trials took for one, learning and forecasts included. Lines end at equal steps: "
         "one that ends further to the right takes longer for a step.",
-        partial(
-            paired_learning_curves,
-            curves,
-            x_label="CPU seconds of one trial",
-            looks=_looks(comparison),
-            stepped=True,
-            note=_note(comparison),
-        ),
+        _chart(comparison, panels, x_label="CPU seconds of one trial"),
         table=numbers_table(
             comparison,
             "CPU seconds of one trial until PPO's final mean return (a dash: not within PPO's "
@@ -92,27 +71,39 @@ def amortised_return(comparison: Comparison, cost: ModelCost) -> Section:
     alike = "" if cost.own else (
         " The model at hand learned from other paths; the costs are those of one made alike."
     )  # fmt: skip
-    ways = {_with_uses(comparison.gated, n): (colour, "-") for n, colour in DRAWN_USES.items()}
     return Section(
         "When data and training are counted",
         f"The training paths and training took {cost.env_steps:,.0f} environment steps. Shared out "
         "among so many uses, they move the curve to the right; where it is still left of PPO's, "
         f"the model has paid for itself.{alike}",
-        partial(
-            paired_learning_curves,
-            {_title(a): _amortised_curves(a, cost) for a in comparison.architectures},
+        _chart(
+            comparison,
+            {a: _amortised_curves(a, cost) for a in comparison.architectures},
             x_label="environment steps of one use",
-            looks={comparison.architectures[0].ppo.name: (BLUE, "-")} | ways,
-            stepped=True,
             log=True,
-            note=_note(comparison),
         ),
         table=_amortised_table(comparison),
     )
 
 
-def _title(architecture: Architecture) -> str:
-    return f"layers of {architecture.name}"
+def _chart(
+    comparison: Comparison,
+    panels: Mapping[Architecture, Sequence[Line]],
+    *,
+    x_label: str = STEPS,
+    log: bool = False,
+) -> Drawing:
+    """Returns over what they cost, a panel an architecture."""
+    return partial(
+        line_chart,
+        {f"layers of {a.name}": [*lines, ZERO] for a, lines in panels.items()},
+        x_label=x_label,
+        y_label="episodic return",
+        x_axis="log steps" if log else "steps",
+        share_y=len(panels) > 1,
+        also=INTERVAL,
+        note=_note(comparison),
+    )
 
 
 def _note(comparison: Comparison) -> str:
@@ -127,28 +118,27 @@ def _note(comparison: Comparison) -> str:
     )
 
 
-def _looks(comparison: Comparison) -> dict[str, tuple[str, str]]:
-    return {one.name: LOOKS[one.method.key] for a in comparison.architectures for one in a.trained}
-
-
-def _curves(architecture: Architecture) -> dict[str, Curve]:
-    """Mean returns over environment steps, by method."""
-    return {
-        one.name: Curve(*mean_curve(one.curves, architecture.end)) for one in architecture.trained
-    }
+def _curves(architecture: Architecture) -> list[Line]:
+    """Mean returns over environment steps, a line a method."""
+    styles = line_styles([one.name for one in architecture.trained])
+    return [
+        curve(*mean_curve(one.curves, architecture.end), styles[one.name], one.name, stepped=True)
+        for one in architecture.trained
+    ]
 
 
 def _with_uses(name: str, uses: float) -> str:
     return f"{name}, {place_label(uses=uses)}"
 
 
-def _amortised_curves(architecture: Architecture, cost: ModelCost) -> dict[str, Curve]:
-    curves = _curves(architecture)
-    ppo, own = curves[architecture.ppo.name], curves[architecture.gated.name]
-    found = {architecture.ppo.name: Curve(ppo.x[1:], ppo.intervals[1:])}  # 0 has no logarithm
-    for uses in DRAWN_USES:
-        moved = Curve(own.x + cost.env_steps / uses, own.intervals)
-        found[_with_uses(architecture.gated.name, uses)] = moved
+def _amortised_curves(architecture: Architecture, cost: ModelCost) -> list[Line]:
+    lines = {line.label: line for line in _curves(architecture)}
+    ppo, own = lines[architecture.ppo.name], lines[architecture.gated.name]
+    found = [ppo.without_first()]  # 0 has no logarithm
+    for uses, colour in DRAWN_USES.items():
+        x, label = own.x + cost.env_steps / uses, _with_uses(architecture.gated.name, uses)
+        look = {**own.look, "color": colour}
+        found.append(dataclasses.replace(own, x=x, label=label, look=look))
     return found
 
 

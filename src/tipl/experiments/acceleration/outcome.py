@@ -20,7 +20,7 @@ from tipl.experiments.acceleration.trials import (
     load_record,
 )
 from tipl.experiments.config import AccelerationConfig
-from tipl.experiments.runs import recorded_stages
+from tipl.experiments.run import recorded_stages
 from tipl.report.page import Stage
 from tipl.report.results import Result, Rows
 

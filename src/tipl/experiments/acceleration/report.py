@@ -11,7 +11,7 @@ from tipl.experiments.acceleration.sections import comparison_sections
 from tipl.experiments.acceleration.tables import headline_table, layers
 from tipl.experiments.acceleration.trials import Architecture
 from tipl.experiments.run_report import shown_versions
-from tipl.report.page import Report
+from tipl.report.page import Report, sections_of
 from tipl.report.results import Result
 from tipl.report.tables import format_whole, listed
 
@@ -27,7 +27,7 @@ def comparison_report(comparison: Comparison) -> Report:
         title=f"{comparison.config.env_id}: does PPO learn faster when its weights jump?",
         lead=lead(comparison),
         headline=headline_table(comparison),
-        sections=list(comparison_sections(comparison)),
+        sections=sections_of(comparison_sections(comparison), comparison, comparison.results),
         results=comparison.results,
         commands=[stage.command for stage in comparison.stages],
         versions=shown_versions(),

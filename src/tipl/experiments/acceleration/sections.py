@@ -12,27 +12,11 @@ from tipl.experiments.acceleration.curve_sections import (
 from tipl.experiments.acceleration.measures import COUNTS, SHARES, reach_metric
 from tipl.experiments.acceleration.outcome import Comparison
 from tipl.experiments.acceleration.tables import layers, numbers_table
+from tipl.report.methods import method_with_key
 from tipl.report.page import Section
 from tipl.report.tables import Cell, Table
 
 __all__ = ["comparison_sections"]
-
-WHAT = {
-    "ppo": "PPO with CleanRL's hyperparameters, left alone. All others are this PPO and something "
-    "that replaces its weights now and then.",
-    "copy": "The best policy of the stored training paths replaces the untrained network, and PPO "
-    "goes on from there. It fits one architecture only.",
-    "pptb": "Path trimming and boosting: every 10 iterations the minor directions of the path are "
-    "cut, and its first two are followed further (rank 16, boost 0.1).",
-    "relex": "Jumps to RELEX's extrapolation of the trial's own path, which needs no training. "
-    "Each one is tested by episodes first, and undone if the next rollout is worse.",
-    "nino": "Jumps five checkpoints ahead by a neural-graph nowcaster, at fixed intervals and "
-    "without a test, as in its paper; undone if the next rollout is worse.",
-    "ours": "Jumps to the NeuronTransformer's forecast, from the untrained network on. Each one is "
-    "tested by episodes first, and undone if the next rollout is worse.",
-    "ours-blind": "The same forecast of the untrained network, once and without a test.",
-}
-"""What each method does, by its key."""
 
 
 def comparison_sections(comparison: Comparison) -> Iterator[Section]:
@@ -58,7 +42,7 @@ def _methods(comparison: Comparison) -> Section:
         table=Table(
             "The methods",
             ["method", "what it is"],
-            [[name, WHAT[key]] for name, key in keys.items()],
+            [[name, method_with_key(key).sentence] for name, key in keys.items()],
         ),
     )
 

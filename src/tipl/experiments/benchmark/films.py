@@ -8,7 +8,7 @@ import numpy as np
 
 from tipl.evaluation.film import animation, film, save_filmstrip, still_strip
 from tipl.evaluation.pictures import missing_renderer
-from tipl.experiments.runs import Run
+from tipl.experiments.run import Run
 from tipl.forecast.trained import TrainedForecaster
 from tipl.report.page import Picture, Section
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.experiments.runs import Run
+from tipl.experiments.run import Run
 from tipl.forecast.base import Forecaster
 from tipl.forecast.trained import TrainedForecaster
 from tipl.models.kinds import recorded_config

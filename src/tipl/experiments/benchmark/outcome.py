@@ -17,12 +17,12 @@ from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
 from tipl.experiments.benchmark.reproduction import Finding, findings
 from tipl.experiments.benchmark.stages import pptb_directory, pptb_name
 from tipl.experiments.config import BenchmarkConfig
-from tipl.experiments.path_dimension_results import dimension_results
-from tipl.experiments.runs import Run, load_run
+from tipl.experiments.path_dimension import dimension_rows
+from tipl.experiments.run import Run, load_run
 from tipl.paths import PathDataset
 from tipl.paths.dimension import PathDimension, measure_dataset
+from tipl.report.methods import method_of
 from tipl.report.results import Result, Rows
-from tipl.report.style import MODELS
 
 __all__ = ["PAY_BACK_SHARE", "Benchmark", "load_benchmark", "pay_back_uses", "write_record"]
 
@@ -83,7 +83,7 @@ class Benchmark:
             *self.run.results,
             *(_of_shared(result) for result in (self.shared.results if self.shared else ())),
             *_ledger_results(self.run, self.costs, self.steps, self.uses, self.command),
-            *dimension_results(self.dimensions, task=task, command=self.command),
+            *dimension_rows(self.dimensions, task=task, command=self.command),
         ]
         return Rows(rows)
 
@@ -123,8 +123,7 @@ def load_benchmark(directory: str | Path) -> Benchmark:
 
 def _model_names(run: Run) -> list[str]:
     """The methods of a run that are ours or the paper's."""
-    methods = dict.fromkeys(case.method for case in run.forecasts.cases)
-    return [name for name in methods if name.startswith(MODELS)]
+    return [name for name in run.methods if method_of(name).ours]
 
 
 def _of_shared(result: Result) -> Result:

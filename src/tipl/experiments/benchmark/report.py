@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tipl.experiments import horizon_sections
-from tipl.experiments import report_sections as run_sections
+from tipl.experiments import run_report
 from tipl.experiments.benchmark import sections
 from tipl.experiments.benchmark.films import film_section
 from tipl.experiments.benchmark.outcome import PAY_BACK_SHARE, Benchmark
 from tipl.experiments.benchmark.reproduction import CLAIMS, MARGIN, Finding
-from tipl.experiments.path_dimension_sections import low_dimension_sections
-from tipl.experiments.run_report import shown_versions
-from tipl.models.path_transformer.forecaster import PathTransformerForecaster
-from tipl.report.page import Report, Section
+from tipl.experiments.path_dimension import dimension_sections
+from tipl.report.page import Report, Section, sections_of
 from tipl.report.results import Rows
 from tipl.report.tables import Pivot, Table
 
@@ -51,17 +48,21 @@ def benchmark_report(benchmark: Benchmark) -> Report:
         title=f"{run.paths.task.env_id}: can policy weights be optimised as trajectories?",
         lead=_lead(benchmark),
         headline=headline(benchmark),
-        sections=[
-            film_section(run, benchmark.directory / "figures"),
-            *_reproduction(benchmark),
-            *_rivals(benchmark),
-            *_ledger(benchmark),
-            *low_dimension_sections(run.paths, benchmark.dimensions),
-            *_training(benchmark),
-        ],
+        sections=sections_of(
+            [
+                film_section(run, benchmark.directory / "figures"),
+                *_reproduction(benchmark),
+                *_rivals(benchmark),
+                *_ledger(benchmark),
+                *dimension_sections(run.paths, benchmark.dimensions),
+                *_training(benchmark),
+            ],
+            benchmark,
+            benchmark.results,
+        ),
         results=benchmark.results,
         commands=[benchmark.command, *run.commands],
-        versions=shown_versions(),
+        versions=run_report.shown_versions(),
         stages=run.stages,
     )
 
@@ -110,7 +111,7 @@ def _reproduction(benchmark: Benchmark) -> Iterator[Section]:
         "PathTransformers predict.",
         sections.token_error_table([one for one in (run, benchmark.shared) if one]),
     )
-    yield horizon_sections.weight_errors_by_horizon(run)
+    yield run_report.WEIGHT_ERRORS_BY_HORIZON
     yield sections.claim_section(
         by_claim[CLAIMS[1]],
         "Claim 2: forecasts do not deteriorate the policy",
@@ -118,7 +119,7 @@ def _reproduction(benchmark: Benchmark) -> Iterator[Section]:
         f"where no interval reaches further down than {MARGIN:.0%} of PPO's "
         "whole improvement.",
     )
-    yield horizon_sections.returns_by_horizon(run)
+    yield run_report.RETURNS_BY_HORIZON
     yield sections.claim_section(
         by_claim[CLAIMS[2]],
         "Claim 3: it optimises policies by inference",
@@ -126,7 +127,7 @@ def _reproduction(benchmark: Benchmark) -> Iterator[Section]:
         f"end: the paired difference is no lower than {MARGIN:.0%} of PPO's whole improvement, "
         "interval included. Undecided: better than it was, but below PPO's end.",
     )
-    yield horizon_sections.optimized_by_horizon(run)
+    yield run_report.OPTIMISED_BY_HORIZON
 
 
 METRICS = {
@@ -163,7 +164,7 @@ METRICS = {
 
 
 def _rivals(benchmark: Benchmark) -> Iterator[Section]:
-    yield run_sections.optimized_networks(benchmark.run)
+    yield run_report.optimized_networks(benchmark.run)
     for metric, (title, sentence) in METRICS.items():
         yield sections.metric_section(benchmark.run, metric, title, sentence)
 
@@ -179,10 +180,6 @@ def _ledger(benchmark: Benchmark) -> Iterator[Section]:
 
 def _training(benchmark: Benchmark) -> Iterator[Section]:
     run = benchmark.run
-    yield run_sections.learning_curves(run)
-    for model in run.models:
-        for target in model.targets:
-            yield run_sections.training_curve(model, target)
-    for model in run.models:
-        if isinstance(model, PathTransformerForecaster) and model.basis == "path":
-            yield run_sections.forecast_coordinates(run, model)
+    yield run_report.learning_curves(run)
+    yield from run_report.training_curves(run)
+    yield from run_report.forecast_coordinates(run)

@@ -16,9 +16,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from tipl.experiments.forecast_results import TRUE_CHECKPOINT
 from tipl.experiments.forecast_sets import ForecastCase
-from tipl.experiments.runs import Run
+from tipl.experiments.rows import TRUE_CHECKPOINT
+from tipl.experiments.run import Run
 from tipl.report.results import Result, place_label
 
 __all__ = ["CLAIMS", "INDEPENDENT", "MARGIN", "Finding", "findings"]

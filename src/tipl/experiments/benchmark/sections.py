@@ -9,17 +9,17 @@ from functools import partial
 import numpy as np
 
 from tipl.evaluation.stats import Interval, mean_interval, paired_difference_interval
-from tipl.experiments.benchmark import plots
 from tipl.experiments.benchmark.ledger import Cost
 from tipl.experiments.benchmark.reach import PPO, SHARES
 from tipl.experiments.benchmark.reproduction import INDEPENDENT, Finding
-from tipl.experiments.forecast_results import TRUE_CHECKPOINT
-from tipl.experiments.runs import Run
+from tipl.experiments.rows import TRUE_CHECKPOINT
+from tipl.experiments.run import Run
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import PathDataset
-from tipl.report.curve_plots import Curve, paired_learning_curves
+from tipl.report.charts import INTERVAL, STEPS, ZERO, StepsToReach, curve, line_chart
 from tipl.report.page import Section
 from tipl.report.results import Rows
+from tipl.report.style import BLUE, SERIES
 from tipl.report.tables import (
     Cell,
     Judged,
@@ -111,12 +111,7 @@ def metric_section(run: Run, metric: str, title: str, sentence: str) -> Section:
 
 def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]]) -> Section:
     """Environment steps to parts of PPO's improvement."""
-    reached = {
-        name: np.array(intervals, float)
-        for name, intervals in steps.items()
-        if name == PPO or math.isfinite(intervals[0].value)
-    }
-    never = [name for name in steps if name not in reached]
+    never = [name for name, (first, *_) in steps.items() if not math.isfinite(first.value)]
     sentence = (
         "How much of a trial PPO has to run before a forecast brings the mean policy so far; 0 is "
         "an untrained network. For PPO itself, the steps until it is there. Forecasts start from "
@@ -128,12 +123,7 @@ def reach_section(run: Run, steps: Mapping[str, Sequence[Interval]]) -> Section:
     return Section(
         "Environment steps to PPO's return",
         sentence,
-        partial(
-            plots.steps_to_reach,
-            SHARES,
-            reached,
-            note=f"{run.trials_note}; 95% interval over resampled trials",
-        ),
+        chart=StepsToReach("env_steps_to_reach"),
         table=Table(
             "Environment steps of one trial [95% interval], by share of the improvement from the "
             "untrained networks' return to that of PPO's end; a dash: not from any history tested",
@@ -230,13 +220,16 @@ def plug_in_section(paths: PathDataset, boosted: Mapping[str, PathDataset]) -> S
     for other in boosted.values():
         usable &= ~other.diverged()
     returns = {name: values[usable][:, seen].astype(np.float64) for name, values in returns.items()}
-    curves = {
-        name: Curve(
+    colours = (BLUE, *(colour for colour in SERIES if colour != BLUE))
+    curves = [
+        curve(
             paths.global_step[seen],
             np.array([mean_interval(values[:, c]) for c in range(len(seen))]),
+            {"color": colours[n % len(colours)]},
+            name,
         )
-        for name, values in returns.items()
-    }
+        for n, (name, values) in enumerate(returns.items())
+    ]
     rows: list[list[Cell]] = []
     for name, values in returns.items():
         end = mean_interval(values[:, -1])
@@ -257,8 +250,12 @@ def plug_in_section(paths: PathDataset, boosted: Mapping[str, PathDataset]) -> S
         "The same trials, with and without: every few iterations PPTB cuts the path's minor "
         "directions and goes further along the first two.",
         partial(
-            paired_learning_curves,
-            {"": curves},
+            line_chart,
+            {"": [*curves, ZERO]},
+            x_label=STEPS,
+            y_label="episodic return",
+            x_axis="steps",
+            also=INTERVAL,
             note=f"{trials} paired trials, {episodes} episodes each by mean actions",
         ),
         table=Table(

@@ -39,7 +39,7 @@ def pptb_directory(directory: Path, rank: int, boost: float) -> Path:
 def benchmark_stages(config: BenchmarkConfig, directory: Path) -> list[Stage]:
     """The stages of a benchmark in its directory, in order.
 
-    The directory is that of a run (see `tipl.experiments.runs.load_run`), with another run in
+    The directory is that of a run (see `tipl.experiments.run.load_run`), with another run in
     `shared` whose trials start from one network, and datasets of PPO with trimming and boosting
     in `pptb`.
     """

@@ -3,8 +3,8 @@
 `tests/test_equal_bytes.py` compares them with those of an earlier tipl (commit 2ed6392), in
 `data/equal_bytes.json`. Only public names and commands are used here, so that any tipl can be
 recorded: `PYTHONPATH=src:tests python tests/equal_bytes.py` adds what this processor makes to the
-file, and `--anew` forgets what it held before. A change that makes other bytes on purpose records
-them anew, and says so.
+file. A change that makes other bytes on purpose names what it changes behind the command, which
+records that anew, and says so in its message.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -291,19 +291,26 @@ def load_record() -> dict[str, Any]:
     return record
 
 
-def record(anew: bool) -> None:
-    """Adds what this tipl makes on this processor to the record."""
-    old = {} if anew or not RECORD.exists() else load_record()
+def record(chosen: Sequence[str]) -> None:
+    """Adds what this tipl makes on this processor to the record.
+
+    Args:
+        chosen: names of what is made; by default all. What is recorded of these for other
+            processors is forgotten.
+    """
+    old = load_record()
     with tempfile.TemporaryDirectory() as place:
         found = dict(made(Path(place)))
-    digests = {name: digest(arrays) for name, arrays in found.items() if name != "actions"}
-    new = {
-        "command": "PYTHONPATH=src:tests python tests/equal_bytes.py",
-        "digests": {**old.get("digests", {}), fingerprint(): digests},
-        "outlines": old.get("outlines") or {n: outline(arrays) for n, arrays in found.items()},
-    }
-    RECORD.parent.mkdir(exist_ok=True)
-    RECORD.write_text(_readable(new), encoding="utf-8")
+    digests, outlines, here = old["digests"], old["outlines"], fingerprint()
+    for name in chosen or found:
+        outlines[name] = outline(found[name])
+        for processor in digests:
+            if chosen and processor != here:
+                digests[processor].pop(name, None)
+    new = {name: digest(arrays) for name, arrays in found.items() if name != "actions"}
+    kept = {name: d for name, d in digests.get(here, {}).items() if chosen and name not in chosen}
+    digests[here] = {name: kept.get(name, new[name]) for name in new}
+    RECORD.write_text(_readable(old), encoding="utf-8")
 
 
 def _readable(value: Any, indent: str = "") -> str:
@@ -316,4 +323,4 @@ def _readable(value: Any, indent: str = "") -> str:
 
 
 if __name__ == "__main__":
-    record("--anew" in sys.argv)
+    record(sys.argv[1:])

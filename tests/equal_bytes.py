@@ -59,12 +59,13 @@ DATASETS: dict[str, dict[str, Any]] = {
         "jumps": {"forecaster": "line", **EAGER, "horizons": (30,), "gate": False},
     },
 }
-TRAINING: dict[str, Any] = {"num_steps": 3, "batch_size": 4, "width": 8, "heads": 2}
+TRAINING: dict[str, Any] = {"num_steps": 3, "batch_size": 4, "width": 8}
 MODELS: dict[str, dict[str, Any]] = {
-    "path-joint": {"model": "path", "rank": 4, "depth": 1},
-    "path-path": {"model": "path", "rank": 3, "depth": 1, "basis": "path"},
+    "path-joint": {"model": "path", "heads": 2, "rank": 4, "depth": 1},
+    "path-path": {"model": "path", "heads": 2, "rank": 3, "depth": 1, "basis": "path"},
     "neuron": {
         "model": "neuron",
+        "heads": 2,
         "memory": 16,
         "fresh_widths": (8, 4),
         "fresh_depths": (1, 2),
@@ -72,7 +73,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "condition_on_return": True,
     },
     "wnn": {"model": "wnn"},
-    "nino": {"model": "nino", "rounds": 1},
+    "nino": {"model": "nino"},
 }
 
 
@@ -295,22 +296,31 @@ def record(chosen: Sequence[str]) -> None:
     """Adds what this tipl makes on this processor to the record.
 
     Args:
-        chosen: names of what is made; by default all. What is recorded of these for other
-            processors is forgotten.
+        chosen: names of what is made; by default all. Where its values have changed by more than
+            rounding, what is recorded of it for other processors is forgotten.
     """
-    old = load_record()
+    kept = load_record()
     with tempfile.TemporaryDirectory() as place:
         found = dict(made(Path(place)))
-    digests, outlines, here = old["digests"], old["outlines"], fingerprint()
+    digests, outlines = kept["digests"], kept["outlines"]
+    here = digests.setdefault(fingerprint(), {})
     for name in chosen or found:
-        outlines[name] = outline(found[name])
-        for processor in digests:
-            if chosen and processor != here:
-                digests[processor].pop(name, None)
-    new = {name: digest(arrays) for name, arrays in found.items() if name != "actions"}
-    kept = {name: d for name, d in digests.get(here, {}).items() if chosen and name not in chosen}
-    digests[here] = {name: kept.get(name, new[name]) for name in new}
-    RECORD.write_text(_readable(old), encoding="utf-8")
+        new = outline(found[name])
+        if name not in outlines or not _alike(new, outlines[name]):
+            outlines[name] = new
+            for others in digests.values():
+                others.pop(name, None)
+        if name != "actions":
+            here[name] = digest(found[name])
+    RECORD.write_text(_readable(kept), encoding="utf-8")
+
+
+def _alike(values: dict[str, list[float]], others: dict[str, list[float]]) -> bool:
+    """Whether two outlines differ by rounding alone, as far as one can say."""
+    return list(values) == list(others) and all(
+        np.allclose(numbers, others[name], rtol=0.01, atol=0.01, equal_nan=True)
+        for name, numbers in values.items()
+    )
 
 
 def _readable(value: Any, indent: str = "") -> str:

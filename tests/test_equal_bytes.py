@@ -27,14 +27,14 @@ def recorded_digests() -> dict[str, str]:
 def test_all_that_is_recorded_is_made(found: dict[str, Arrays]) -> None:
     assert list(found) == list(RECORD["outlines"])
     for digests in RECORD["digests"].values():
-        assert list(digests) == [name for name in found if name != "actions"]
+        assert set(digests) <= set(found) - {"actions"}
 
 
-@pytest.mark.parametrize("name", next(iter(RECORD["digests"].values())))
+@pytest.mark.parametrize("name", [name for name in RECORD["outlines"] if name != "actions"])
 def test_bytes_are_as_recorded_where_processors_compute_alike(
     name: str, found: dict[str, Arrays], recorded_digests: dict[str, str]
 ) -> None:
-    assert digest(found[name]) == recorded_digests[name]
+    assert digest(found[name]) == recorded_digests.get(name, "not recorded")
 
 
 def tolerance(name: str) -> tuple[float, float]:

@@ -12,7 +12,7 @@ tipl train paths --out path-transformer --model path --rank 4 --depth 1 $small
 tipl train paths --out neuron-transformer --model neuron --memory 16 --fresh-widths 8 4 \
     --fresh-depths 1 2 --rounds 1 $small
 tipl train paths --out wnn --model wnn $small
-tipl train paths --out nino --model nino --rounds 1 $small
+tipl train paths --out nino --model nino $small
 tipl forecast path-transformer neuron-transformer wnn nino --paths paths --out forecasts \
     --starts 0 0.5 --horizons 1
 tipl evaluate forecasts --episodes 1 --threads 1

@@ -173,6 +173,24 @@ def test_everything_is_read_back(tmp_path: Path, normaliser: str) -> None:
         np.testing.assert_array_equal(std, np.tile(paths.task.observation_std, (N, T, 1)))
 
 
+def test_steps_are_read_without_the_weights_beside_them(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = PathDataset.open(directory)
+    monkeypatch.setattr(storage, "read_tensors", None)  # reads and hashes a whole part
+    assert paths.global_step.tolist() == [t * paths.metadata.steps_per_checkpoint for t in range(T)]
+    assert len(paths.iteration) == T
+
+
+def test_steps_that_do_not_grow_are_refused(directory: Path) -> None:
+    for path in sorted((directory / "parts").iterdir()):
+        tensors, header = storage.read_tensors(path)
+        tensors["global_step"][:] = 5
+        storage.write_tensors(path, tensors, header)
+    with pytest.raises(TiplError, match=r"global_step does not grow .* `tipl paths verify`"):
+        _ = PathDataset.open(directory).global_step
+
+
 def test_deterministic_returns(directory: Path) -> None:
     paths = PathDataset.open(directory)
     message = (

@@ -48,8 +48,8 @@ class PolicyPath:
 class PathDataset:
     """Policy learning paths with one layout, on disk: all trials of a directory, or a view of some.
 
-    Each part's hash is checked the first time that something is read from it; after that, slices
-    are read by memory map. Positions `i` count the view's trials, not those of the directory.
+    Each part's hash is checked the first time that something of its trials is read; after that,
+    slices are read by memory map. Positions `i` count the view's trials, not those of the directory.
 
     Attributes:
         trials: the trials in this view, by their numbers in the dataset, `[N]`.

@@ -9,6 +9,7 @@ from jaxtyping import Int64
 
 from tipl.core import storage
 from tipl.core.arrays import Array
+from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata
 from tipl.paths.parts import PartRange, check_finite, open_part, part_arrays, part_ranges
 
@@ -18,8 +19,8 @@ __all__ = ["PartReader"]
 class PartReader:
     """Puts arrays together from the parts of a dataset.
 
-    A part's hash is checked the first time that something is read from it; after that, slices are
-    read by memory map.
+    A part's hash is checked the first time that something of its trials is read; after that, slices
+    are read by memory map.
 
     Attributes:
         directory: where the dataset lies.
@@ -51,14 +52,25 @@ class PartReader:
         return out[:, :: chosen.step]
 
     def read_axis(self, name: str) -> Array:
-        """The array `name`, `[T]`, which is the same for all trials."""
+        """The array `name`, `[T]`, which is the same for all trials and grows.
+
+        A few numbers are read for it, and of a part's bytes only those are looked at.
+
+        Raises:
+            TiplError: the header of a part is damaged, or the numbers do not grow.
+        """
         columns = []
         for part in self._parts:
             if part.first_trial == 0:
-                self._check_intact(part)
                 with open_part(self.directory, self.metadata, part) as file:
                     columns.append(file.read(name))
-        return np.concatenate(columns)
+        axis = np.concatenate(columns)
+        if (np.diff(axis) <= 0).any():
+            raise TiplError(
+                f"{self.directory / 'parts'}: {name} does not grow from checkpoint to checkpoint; "
+                "find the damaged part with `tipl paths verify`"
+            )
+        return axis
 
     def _read_part(
         self, part: PartRange, name: str, trials: Int64[np.ndarray, " n"], first: int, last: int

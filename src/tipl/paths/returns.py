@@ -115,6 +115,9 @@ class EvaluationMetadata:
                 f"the evaluation lacks {', '.join(missing)}; restore its file from a copy, or "
                 "evaluate the checkpoints again"
             )
+        for name in ("episodes", "every", "seed"):
+            if not isinstance(data[name], int):
+                raise TiplError(f"{name} is {data[name]!r}; expected a whole number")
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
 

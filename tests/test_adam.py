@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tipl.ppo.adam import StackedAdam
+from tipl.ppo.learner import StackedAdam
 
 N, P, STEPS = 3, 11, 20
 EPS, MAX_GRAD_NORM = 1e-5, 0.5

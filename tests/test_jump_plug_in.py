@@ -25,8 +25,8 @@ from tipl.jumps.plug_in import ForecastJumps
 from tipl.paths import PathDataset, verify
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import get_task
-from tipl.ppo.adam import StackedAdam
 from tipl.ppo.config import PPOConfig
+from tipl.ppo.learner import StackedAdam
 from tipl.ppo.ppo import PPO
 from tipl.ppo.rollout import advantages_and_returns
 

@@ -7,7 +7,7 @@ import pytest
 from gymnasium.wrappers.utils import RunningMeanStd
 
 from naive_ppo import scaled_rewards
-from tipl.ppo.normalisers import RewardScaler, RunningMoments
+from tipl.ppo.rollout import RewardScaler, RunningMoments
 
 N, T, GAMMA = 3, 400, 0.9
 

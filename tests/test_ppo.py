@@ -291,7 +291,7 @@ def test_action_noise_is_standard_normal_and_new_each_time() -> None:
     ppo = probe_ppo(Wanderer, [0, 1], config, dtype=np.float64)
     noises = []
     for _ in range(2):
-        std = np.exp(ppo.log_std)
+        std = np.exp(ppo.layout.unflatten(ppo.params)["log_std"])
         rollout = ppo.rollout()
         inputs = rollout.observations.swapaxes(0, 1)  # [T, N, O] -> [N, T, O]
         noises.append((rollout.actions - ppo.actor.forward(inputs).swapaxes(0, 1)) / std)
@@ -515,13 +515,14 @@ def test_probe_value_beyond_a_truncation() -> None:
 def test_probe_action(probe: type[Probe], best: dict[float, float]) -> None:
     config = dataclasses.replace(PROBING, reward_clip=10.0)
     ppo, evaluate = learned(probe, 80, config)
+    log_std = ppo.layout.unflatten(ppo.params)["log_std"]
     for observation, action in best.items():
         values, actions = evaluate(observation)
         np.testing.assert_allclose(actions, action, atol=0.05)
         # The mean reward of a Gaussian action, in units of the reward scaler.
-        mean_reward = 1.0 - (actions - action) ** 2 - np.exp(2 * ppo.log_std[:, 0])
+        mean_reward = 1.0 - (actions - action) ** 2 - np.exp(2 * log_std[:, 0])
         np.testing.assert_allclose(values * ppo.reward_scaler.moments.std, mean_reward, atol=0.05)
-    assert (np.exp(ppo.log_std) < 0.1).all()
+    assert (np.exp(log_std) < 0.1).all()
 
 
 @pytest.mark.parametrize(

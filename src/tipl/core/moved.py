@@ -15,7 +15,7 @@ __all__ = ["MOVED", "MovedModules"]
 MOVED = {
     "acceleration": "experiments.acceleration",
     "actions": "policies.actions ppo.heads",
-    "adam": "ppo.adam",
+    "adam": "ppo.learner",
     "atomic": "core.atomic",
     "baselines": "forecast.lines forecast.memory",
     "behaviour": "evaluation.elite evaluation.visits",
@@ -47,7 +47,7 @@ MOVED = {
     "models.neuron_transformer": "models.neuron_transformer.net",
     "models.nowcasters": "models.nowcasters.net",
     "models.path_transformer": "models.path_transformer.net",
-    "normalisers": "ppo.normalisers",
+    "normalisers": "ppo.rollout",
     "options": "core.options",
     "path_dimension": "paths.dimension",
     "path_evaluation": "evaluation.checkpoints",

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from tipl.core.arrays import Array
 from tipl.policies.layout import ParamLayout
 from tipl.ppo import kernels
-from tipl.ppo.adam import StackedAdam
+from tipl.ppo.learner import StackedAdam
 from tipl.ppo.mlp import stacked_mlp
 from tipl.ppo.ppo import PPO
 from tipl.ppo.rollout import Rollout

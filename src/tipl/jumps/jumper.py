@@ -14,6 +14,7 @@ from tipl.forecast.trained import TrainedForecaster
 from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
 from tipl.jumps.gate import Evaluate, ForecastTest, best_forecast, run_tests
+from tipl.paths.parts import JUMP_COUNTS
 from tipl.policies.layout import ParamLayout
 
 __all__ = ["JumpTry", "Jumper", "Jumps"]
@@ -26,9 +27,6 @@ LEAST_FOR_A_LINE = 32
 """Checkpoints before a forecaster that extrapolates a history is tried. The first few go in any
 direction: after eight of them on HalfCheetah-v4, what a third of the trials jumped to was better
 than an almost untrained network, and worse to learn from."""
-
-COUNTERS = ("jump_steps", "jumps", "rollbacks")
-"""What is counted of each run: environment steps of tests, jumps, and those that were undone."""
 
 
 class JumpTry(NamedTuple):
@@ -113,7 +111,7 @@ class Jumper:
             "reference": np.full(N, np.nan),  # what the next rollout has to return
             "pending": np.zeros(N, bool),  # whether the last jump is still to be judged
             "test_steps": np.zeros(N, np.int64),  # of the last test
-            **{name: np.zeros(N, np.int64) for name in COUNTERS},
+            **{name: np.zeros(N, np.int64) for name in JUMP_COUNTS},
         }
 
     # --- before a rollout --------------------------------------------------------------------
@@ -265,7 +263,7 @@ class Jumper:
     @property
     def counters(self) -> dict[str, Int[np.ndarray, " N"]]:
         """Of each run: steps of tests, jumps, and jumps that were undone, by name."""
-        return {name: self.arrays[name].copy() for name in COUNTERS}
+        return {name: self.arrays[name].copy() for name in JUMP_COUNTS}
 
     def state(self) -> dict[str, Array]:
         """Everything needed to continue, as arrays."""

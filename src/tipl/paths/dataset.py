@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
-from tipl.paths.parts import part_ranges, parts_present
+from tipl.paths.parts import JUMP_COUNTS, part_ranges, parts_present
 from tipl.paths.reader import PartReader
 from tipl.paths.returns import read_returns
 from tipl.policies.layout import ParamLayout
@@ -49,7 +49,8 @@ class PathDataset:
     """Policy learning paths with one layout, on disk: all trials of a directory, or a view of some.
 
     Each part's hash is checked the first time that something of its trials is read; after that,
-    slices are read by memory map. Positions `i` count the view's trials, not those of the directory.
+    slices are read by memory map. Positions `i` count the view's trials, not those of the
+    directory.
 
     Attributes:
         trials: the trials in this view, by their numbers in the dataset, `[N]`.
@@ -183,7 +184,7 @@ class PathDataset:
         """
         if not self.metadata.jumps:
             return {}
-        return {name: self._read(name) for name in ("jump_steps", "jumps", "rollbacks")}
+        return {name: self._read(name) for name in JUMP_COUNTS}
 
     def env_steps(self) -> Int64[np.ndarray, "N T"]:
         """Environment steps `[N, T]` of each trial before each checkpoint, tests included."""

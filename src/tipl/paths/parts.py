@@ -47,6 +47,7 @@ from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
 
 __all__ = [
+    "JUMP_COUNTS",
     "PartRange",
     "array_specs",
     "check_finite",
@@ -58,6 +59,9 @@ __all__ = [
     "parts_present",
     "write_part",
 ]
+
+JUMP_COUNTS = ("jump_steps", "jumps", "rollbacks")
+"""What is counted of trials that jump; see above."""
 
 ArraySpecs = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -126,7 +130,7 @@ def part_arrays(metadata: PathMetadata, part: PartRange) -> ArraySpecs:
     if metadata.vary:
         arrays["physics"] = ("float64", (n, t, len(metadata.vary)))
     if metadata.jumps:
-        arrays |= dict.fromkeys(("jump_steps", "jumps", "rollbacks"), ("int64", (n, t)))
+        arrays |= dict.fromkeys(JUMP_COUNTS, ("int64", (n, t)))
     return arrays
 
 

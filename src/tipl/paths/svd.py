@@ -9,7 +9,7 @@ directions is the share of the singular values themselves, not of their squares.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -25,7 +25,6 @@ __all__ = [
     "PathSVD",
     "SingularVectors",
     "TemporalSVD",
-    "Tokenizer",
     "information",
     "information_dimension",
     "make_tokenizer",
@@ -50,25 +49,6 @@ class EncodedHistory(NamedTuple):
 
     tokens: Float[np.ndarray, "B T K"]
     directions: Float[np.ndarray, "_ K P"]
-
-
-class Tokenizer(Protocol):
-    """What a model needs of a tokenizer: tokens of whole histories, and its own state."""
-
-    min_history: int
-
-    @property
-    def num_coordinates(self) -> int:
-        """Number K of coordinates in a token."""
-
-    def encode_history(self, histories: Float[np.ndarray, "B T P"]) -> EncodedHistory:
-        """Tokens of histories that begin with their path's first checkpoint."""
-
-    def state(self) -> dict[str, Array]:
-        """The fitted arrays."""
-
-    def set_state(self, state: Mapping[str, Array]) -> None:
-        """Restores what `state` returned."""
 
 
 class SingularVectors(NamedTuple):

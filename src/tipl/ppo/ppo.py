@@ -22,13 +22,17 @@ from tipl.policies.actions import executable
 from tipl.policies.frames import normalise_observations
 from tipl.policies.layout import ParamLayout, actor_layout, initial_params
 from tipl.policies.tasks import TaskSpec
-from tipl.ppo.adam import StackedAdam
 from tipl.ppo.config import PPOConfig
-from tipl.ppo.learner import Learner, make_head
+from tipl.ppo.learner import Learner, StackedAdam, make_head
 from tipl.ppo.mlp import stacked_mlp
-from tipl.ppo.normalisers import RewardScaler, RunningMoments
 from tipl.ppo.plug_in import PlugIn
-from tipl.ppo.rollout import FinalObservations, Rollout, advantages_and_returns
+from tipl.ppo.rollout import (
+    FinalObservations,
+    RewardScaler,
+    Rollout,
+    RunningMoments,
+    advantages_and_returns,
+)
 
 __all__ = ["PPO", "PPOConfig", "StoppedError"]
 
@@ -121,8 +125,6 @@ class PPO:
         gradients = self.layout.unflatten(self.adam.gradients)
         self.actor, self.critic = stacked_mlp(arrays, "actor"), stacked_mlp(arrays, "critic")
         self.head = make_head(self.task, arrays, gradients, self.config)
-        if not self.task.discrete:
-            self.log_std = arrays["log_std"]
         self.learners = [
             Learner(
                 slice(start, start + TRIALS_PER_LEARNER),

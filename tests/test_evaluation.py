@@ -281,7 +281,7 @@ def test_policies_of_different_tasks_are_refused() -> None:
 def test_evaluate_refuses_no_episodes(episodes: int) -> None:
     policy = Policy(POLICIES[0], LAYOUT, TASK)
     for given in (policy, [policy, policy]):
-        with pytest.raises(TiplError, match=f"{episodes} episodes"):
+        with pytest.raises(TiplError, match=f"episodes is {episodes}; expected at least 1"):
             evaluate(given, episodes)
 
 
@@ -325,9 +325,9 @@ def test_progress_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"episodes": 0}, "0 episodes were given; expected at least 1"),
-        ({"episodes": -2}, "-2 episodes"),
-        ({"seed": -1}, "seed -1 was given; expected 0 or more"),
+        ({"episodes": 0}, "episodes is 0; expected at least 1"),
+        ({"episodes": -2}, "episodes is -2"),
+        ({"seed": -1}, "seed is -1; expected at least 0"),
         ({"threads": 0}, "threads is 0; expected at least 1"),
         ({"layout": ParamLayout.actor(4, 1, (5,))}, "of 26 parameters were given with a .* of 32"),
     ],

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
-from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
 from tipl.core.arrays import Array
-from tipl.core.options import thread_count
+from tipl.core.options import at_least, thread_count
 from tipl.core.progress import progress_bar
 from tipl.core.seeds import Stream
 from tipl.envs import BatchedMujocoEnv, make_vec
@@ -186,14 +185,9 @@ def mean_actions(
     mean: Float[np.ndarray, "M O"],
     std: Float[np.ndarray, "M O"],
 ) -> Shaped[np.ndarray, "M ..."]:
-    """What each of M policies does by its mean, by the arithmetic of all evaluations.
+    """What each of M policies does by its mean for an observation of its own, in evaluations.
 
-    Args:
-        task: whose actions they are.
-        actor: the M networks.
-        observations: one of each policy.
-        mean: of each policy's observation normaliser.
-        std: of each policy's observation normaliser.
+    `mean` and `std` are of each policy's observation normaliser.
     """
     inputs = normalise_observations(observations, mean, std)[:, None]
     # [M, 1, O] -> [M, 1, A] -> [M, A]
@@ -234,41 +228,37 @@ def evaluate_stack(
         TiplError: `episodes` or `threads` is below 1, the seed below 0, the weights are not
             finite or do not fit the layout, or the physics cannot be scaled.
     """
+    at_least(1, episodes=episodes)
+    at_least(0, seed=seed)
     available = thread_count(threads)
-    _check(params, layout, episodes, seed)
+    _check(params, layout)
+    count = len(params)
     if statistics is None:
-        shape = (len(params), task.observation_size)
-        mean = np.broadcast_to(np.array(task.observation_mean), shape)
-        statistics = (mean, np.broadcast_to(np.array(task.observation_std), shape))
+        known = np.array(task.observation_mean), np.array(task.observation_std)
+        shape = (count, task.observation_size)
+        statistics = np.broadcast_to(known[0], shape), np.broadcast_to(known[1], shape)
     if physics is None:
-        physics = {name: np.full(len(params), factor) for name, factor in task.physics}
-    returns = np.full((len(params), episodes), np.nan)
-    lengths = np.zeros(returns.shape, np.int64)
-    pairs = [(m, e) for m in range(len(params)) for e in range(episodes)]
-    count = min(available, -(-len(pairs) // NUM_SLOTS))
-    with progress_bar(progress) as bar, threadpool_limits(1, "blas"):
-        task_id = bar.add_task(f"evaluate {len(params)} policies", total=len(pairs), note="")
-        workers = [
-            _Worker(
-                params, layout, task, statistics, physics, seed, pairs[i::count], returns, lengths
-            )
-            for i in range(count)
-        ]
-        with ThreadPoolExecutor(count) as pool:
-            try:
-                list(pool.map(lambda worker: worker.run(bar, task_id), workers))
-            except BaseException:  # an error, or Ctrl-C: nobody waits for the others' episodes
-                for worker in workers:
-                    worker.stop.set()
-                raise
-    return Episodes(returns, lengths)
+        physics = {name: np.full(count, factor) for name, factor in task.physics}
+    found = Episodes(np.full((count, episodes), np.nan), np.zeros((count, episodes), np.int64))
+    stack = _Stack(params, layout, task, *statistics, physics, seed, found)
+    pairs = [(m, e) for m in range(count) for e in range(episodes)]
+    workers = min(available, -(-len(pairs) // NUM_SLOTS))
+    with (
+        progress_bar(progress) as bar,
+        threadpool_limits(1, "blas"),
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        bar_task = bar.add_task(f"evaluate {count} policies", total=len(pairs), note="")
+        shares = [_Worker(stack, pairs[i::workers]) for i in range(workers)]
+        try:
+            list(pool.map(lambda worker: worker.run(lambda n: bar.advance(bar_task, n)), shares))
+        except BaseException:  # an error, or Ctrl-C: nobody waits for the others' episodes
+            stack.stop.set()
+            raise
+    return found
 
 
-def _check(params: Array, layout: ParamLayout, episodes: int, seed: int) -> None:
-    if episodes < 1:
-        raise TiplError(f"{episodes} episodes were given; expected at least 1")
-    if seed < 0:
-        raise TiplError(f"the seed {seed} was given; expected 0 or more")
+def _check(params: Array, layout: ParamLayout) -> None:
     if len(params) == 0:
         raise TiplError("no policy was given to evaluate; expected at least one")
     if params.shape[-1] != layout.size:
@@ -284,57 +274,55 @@ def _check(params: Array, layout: ParamLayout, episodes: int, seed: int) -> None
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Stack:
+    """M policies, and what their episodes have returned so far."""
+
+    params: Array  # [M, P]
+    layout: ParamLayout
+    task: TaskSpec
+    mean: Array  # [M, O]
+    std: Array  # [M, O]
+    physics: Mapping[str, Array]  # [M] each
+    seed: int
+    found: Episodes
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+
 class _Worker:
     """One thread's environments, each of which runs one episode of one policy at a time."""
 
-    def __init__(
-        self,
-        params: Array,
-        layout: ParamLayout,
-        task: TaskSpec,
-        statistics: tuple[Array, Array],
-        physics: Mapping[str, Array],
-        seed: int,
-        pairs: Sequence[tuple[int, int]],
-        returns: Array,
-        lengths: Array,
-    ) -> None:
-        self.params, self.layout, self.task, self.seed = params, layout, task, seed
-        self.returns, self.lengths = returns, lengths
-        self.all_means, self.all_stds = statistics
-        self.all_physics = physics
-        self.stop = threading.Event()
-        self.waiting = list(reversed(pairs))
+    def __init__(self, stack: _Stack, pairs: Sequence[tuple[int, int]]) -> None:
+        self.stack, self.waiting = stack, list(reversed(pairs))
         slots = min(NUM_SLOTS, len(pairs))
-        self.running: list[tuple[int, int] | None] = [None] * slots
-        self.slot_params = np.zeros((slots, layout.size), np.float32)
-        self.mean = np.zeros((slots, task.observation_size))
-        self.std = np.ones((slots, task.observation_size))
+        self.running: list[tuple[int, int] | None] = [None] * slots  # policy and episode
+        self.params = np.zeros((slots, stack.layout.size), np.float32)
+        self.mean = np.zeros((slots, stack.task.observation_size))
+        self.std = np.ones((slots, stack.task.observation_size))
         self._open()
 
     def _open(self) -> None:
         """Makes the environments of the slots, and the networks that act in them."""
-        slots = len(self.running)
-        self.actor = stacked_mlp(self.layout.unflatten(self.slot_params), "actor")
-        ones = {name: np.ones(slots) for name in self.all_physics}
-        self.envs = make_vec(self.task.env_id, slots, physics=ones)
+        self.actor = stacked_mlp(self.stack.layout.unflatten(self.params), "actor")
+        ones = {name: np.ones(len(self.running)) for name in self.stack.physics}
+        self.envs: Any = make_vec(self.stack.task.env_id, len(self.running), physics=ones)
 
-    def run(self, bar: Progress, task_id: Any) -> None:
-        """Fills this worker's entries of the returns and lengths, unless `stop` is set."""
+    def run(self, advance: Callable[[int], None]) -> None:
+        """Fills in what this worker's pairs return, unless it is stopped."""
         slots = len(self.running)
         observations = self._start_episodes(np.ones(slots, bool))
         running, totals, steps = np.ones(slots, bool), np.zeros(slots), np.zeros(slots, np.int64)
-        while running.any() and not self.stop.is_set():
-            actions = mean_actions(self.task, self.actor, observations, self.mean, self.std)
+        while running.any() and not self.stack.stop.is_set():
+            actions = mean_actions(self.stack.task, self.actor, observations, self.mean, self.std)
             observations, rewards, terminated, truncated, _ = self.envs.step(actions)
             totals += rewards
             steps += 1
             done = (terminated | truncated) & running
             if done.any():
                 for slot in np.flatnonzero(done):
-                    self.returns[self.running[slot]] = totals[slot]
-                    self.lengths[self.running[slot]] = steps[slot]
-                bar.advance(task_id, int(done.sum()))
+                    self.stack.found.returns[self.running[slot]] = totals[slot]
+                    self.stack.found.lengths[self.running[slot]] = steps[slot]
+                advance(int(done.sum()))
                 totals[done], steps[done] = 0.0, 0
                 observations = self._start_episodes(done)
                 running = np.array([pair is not None for pair in self.running])
@@ -346,8 +334,7 @@ class _Worker:
 
     def _mostly_idle(self) -> bool:
         """Whether it is worth a few milliseconds to be rid of the slots that have no episode."""
-        count = len(self.running)
-        idle = self.running.count(None)
+        count, idle = len(self.running), self.running.count(None)
         return count > 4 and 2 * idle >= count > idle and isinstance(self.envs, BatchedMujocoEnv)
 
     def _close_idle_slots(self) -> Array:
@@ -356,39 +343,34 @@ class _Worker:
         The others would be stepped for nothing. A simulation does not depend on those beside it.
         """
         kept = np.flatnonzero([pair is not None for pair in self.running])
-        envs: Any = self.envs
-        state = {name: array[kept] for name, array in envs.state().items()}
-        envs.close()
+        state = {name: array[kept] for name, array in self.envs.state().items()}
+        self.envs.close()
         self.running = [self.running[slot] for slot in kept]
-        self.slot_params = self.slot_params[kept]
-        self.mean, self.std = self.mean[kept], self.std[kept]
+        self.params, self.mean, self.std = self.params[kept], self.mean[kept], self.std[kept]
         self._open()
-        self._set_physics(np.ones(len(kept), bool))
-        self.envs.set_state(state)  # type: ignore[attr-defined]
+        self._set_physics(np.arange(len(kept)))
+        self.envs.set_state(state)
         return kept
 
     def _start_episodes(self, free: Array) -> Array:
         """Gives the free slots their next episodes; returns all present observations."""
+        stack = self.stack
         seeds: list[int | None] = [None] * len(free)
         for slot in np.flatnonzero(free):
-            self.running[slot] = self.waiting.pop() if self.waiting else None
-            pair = self.running[slot]
+            self.running[slot] = pair = self.waiting.pop() if self.waiting else None
             if pair is not None:
                 policy, episode = pair
-                self.slot_params[slot] = self.params[policy]
-                self.mean[slot], self.std[slot] = self.all_means[policy], self.all_stds[policy]
-                seeds[slot] = episode_seed(self.seed, episode)
-        self._set_physics(free)
-        observations, _ = self.envs.reset(
-            seed=seeds,  # type: ignore[arg-type]
-            options={"reset_mask": free.copy()},
-        )
+                self.params[slot] = stack.params[policy]
+                self.mean[slot], self.std[slot] = stack.mean[policy], stack.std[policy]
+                seeds[slot] = episode_seed(stack.seed, episode)
+        self._set_physics(np.flatnonzero(free))
+        observations: Array = self.envs.reset(seed=seeds, options={"reset_mask": free.copy()})[0]
         return observations
 
-    def _set_physics(self, free: Array) -> None:
-        """Gives the slots that start an episode the physics of their policies."""
-        starting = [slot for slot in np.flatnonzero(free) if self.running[slot] is not None]
-        if self.all_physics and starting:
-            policies = [pair[0] for slot in starting if (pair := self.running[slot])]
-            factors = {name: values[policies] for name, values in self.all_physics.items()}
-            self.envs.set_physics(np.array(starting), factors)  # type: ignore[attr-defined]
+    def _set_physics(self, slots: Array) -> None:
+        """Gives those of the slots that have an episode the physics of its policy."""
+        pairs = {int(slot): pair for slot in slots if (pair := self.running[slot]) is not None}
+        if self.stack.physics and pairs:
+            policies = [policy for policy, _ in pairs.values()]
+            factors = {name: values[policies] for name, values in self.stack.physics.items()}
+            self.envs.set_physics(np.array([*pairs]), factors)

@@ -7,6 +7,10 @@ one task, that is to one stratum, so that this is the stratified bootstrap of Ag
 "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS 2021), for a single
 task. The draws are seeded: the same values give the same interval.
 
+Intervals take one value a trial `[N]`, or one a trial and episode `[N, E]`, and the seed of the
+resampling; those of two methods take the values of the same trials in the same order. They raise a
+`TiplError` where there is no trial, a value is not finite, or one method has more trials.
+
 Two limits to know. A percentile interval is a little too narrow when the trials are few (it covers
 about 93% instead of 95% with 20 trials). And one trial says nothing about the spread between
 trials: its interval has NaN bounds rather than a width of zero.
@@ -55,15 +59,7 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: TrialValues, *, seed: int = 0) -> Interval:
-    """Returns the mean over trials.
-
-    Args:
-        values: one value a trial `[N]`, or one a trial and episode `[N, E]`.
-        seed: seed of the resampling.
-
-    Raises:
-        TiplError: there is no trial, or a value is not finite.
-    """
+    """Returns the mean over trials."""
     return _bootstrap(_per_trial(values), _mean, seed)
 
 
@@ -71,13 +67,6 @@ def iqm_interval(values: TrialValues, *, seed: int = 0) -> Interval:
     """Returns the interquartile mean over trials: the mean without the lowest and highest quarter.
 
     A quarter of `N` trials is rounded down, as in `scipy.stats.trim_mean(values, 0.25)`.
-
-    Args:
-        values: one value a trial `[N]`, or one a trial and episode `[N, E]`.
-        seed: seed of the resampling.
-
-    Raises:
-        TiplError: there is no trial, or a value is not finite.
     """
     return _bootstrap(_per_trial(values), _interquartile_mean, seed)
 
@@ -87,30 +76,13 @@ def paired_difference_interval(a: TrialValues, b: TrialValues, *, seed: int = 0)
 
     Pairing removes what the trials have in common, such as an initial network that is easy to
     improve. An interval that excludes zero is a difference between the methods.
-
-    Args:
-        a: values of the first method, `[N]` or `[N, E]`.
-        b: values of the second method for the same trials in the same order.
-        seed: seed of the resampling.
-
-    Raises:
-        TiplError: the numbers of trials differ or are zero, or a value is not finite.
     """
     first, second = _pair(a, b)
     return _bootstrap(first - second, _mean, seed)
 
 
 def probability_of_improvement(a: TrialValues, b: TrialValues, *, seed: int = 0) -> Interval:
-    """Returns the fraction of trials in which `a` is larger than `b`; a tie counts one half.
-
-    Args:
-        a: values of the first method, `[N]` or `[N, E]`.
-        b: values of the second method for the same trials in the same order.
-        seed: seed of the resampling.
-
-    Raises:
-        TiplError: the numbers of trials differ or are zero, or a value is not finite.
-    """
+    """Returns the fraction of trials in which `a` is larger than `b`; a tie counts one half."""
     first, second = _pair(a, b)
     return _bootstrap((first > second) + 0.5 * (first == second), _mean, seed)
 
@@ -120,14 +92,6 @@ def ratio_interval(a: TrialValues, b: TrialValues, *, seed: int = 0) -> Interval
 
     It says nothing where the mean of `b` is not above 0: there it is NaN, and so are both bounds if
     that is so of any resample.
-
-    Args:
-        a: values of the first method, `[N]` or `[N, E]`.
-        b: values of the second method for the same trials in the same order.
-        seed: seed of the resampling.
-
-    Raises:
-        TiplError: the numbers of trials differ or are zero, or a value is not finite.
     """
     first, second = _pair(a, b)
     weights = resampling_weights(len(first), seed=seed)

@@ -432,7 +432,7 @@ BAD_INPUT = {
     "film --out film.gif": "0 policies and 0 labels were given",
     "film policies/better --out film.gif --labels a b": "1 policies and 2 labels were given",
     "film missing --out film.gif": "there is no missing/policy.json",
-    "film policies/better --out film.gif --seed -1": "seed -1 was given",
+    "film policies/better --out film.gif --seed -1": "seed is -1",
     "report missing": "there is no missing/forecasts/forecasts.json",
     "report a-file": "there is no a-file/forecasts/forecasts.json",
     "demo --out paths": "paths holds other files",

@@ -203,19 +203,17 @@ def test_numbers_out_of_range_are_refused() -> None:
         with pytest.raises(TiplError, match="a film of 6 frames was given with"):
             bad_film(**changes)
     for numbers in ({"columns": 0}, {"width": 0}):
-        with pytest.raises(TiplError, match="expected 1 or more of each"):
+        with pytest.raises(TiplError, match=f"{next(iter(numbers))} is 0; expected at least 1"):
             animation([shades()], ["a"], **numbers)
-    with pytest.raises(TiplError, match="0 moments were given"):
+    with pytest.raises(TiplError, match="moments is 0"):
         still_strip([shades()], ["a"], moments=0)
     with pytest.raises(TiplError, match=r"strip.mp4 was given.*ends in .gif"):
         save_filmstrip("strip.mp4", [shades()], ["a"])
     policy = Policy.initial(PENDULUM)
-    for name in ("num_frames", "every"):
+    for name in ("num_frames", "every", "width", "height"):
         with pytest.raises(TiplError, match=f"{name} is 0"):
             film(policy, **{name: 0})
-    with pytest.raises(TiplError, match="frames of 0x280 pixels"):
-        film(policy, width=0)
-    with pytest.raises(TiplError, match="seed -1"):
+    with pytest.raises(TiplError, match="seed is -1"):
         film(policy, seed=-1)
 
 

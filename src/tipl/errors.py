@@ -9,5 +9,6 @@ class TiplError(ValueError):
     """Bad input, explained in one sentence.
 
     The message names what was given, what was expected and what to do. The command line prints
-    it without a traceback and exits with status 2; nothing has been written when it is raised.
+    it without a traceback and exits with status 2. Where it ends work that had begun, what had been
+    finished by then stays on the disk, and no file is left half written.
     """

@@ -1,8 +1,9 @@
-"""What policies do, and where they do it: the best stored policy, and the states policies visit."""
+"""The elite: the best policy that a dataset of paths holds."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 
@@ -66,23 +67,7 @@ def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Eli
             f"each trial in {paths.directory} has its own {', '.join(paths.metadata.vary)}, so "
             "that no policy is the best of all; collect without varied physics"
         )
-    returns = np.nan_to_num(paths.episodic_return().astype(np.float64), nan=-np.inf)
-    returns[paths.diverged()] = -np.inf
-    order = np.argsort(-returns, axis=None, kind="stable")
-    order = order[np.isfinite(returns.ravel()[order])]
-    if len(order) == 0:
-        raise TiplError(
-            f"no episode of any trial in {paths.directory} has ended, so no policy is known to be "
-            "good; collect more steps"
-        )
-    places = [divmod(int(flat), paths.num_checkpoints) for flat in order]
-    limit = max(1, paths.num_checkpoints // 10)
-    chosen: list[tuple[int, int]] = []
-    for place in places:
-        if sum(trial == place[0] for trial, _ in chosen) < limit:
-            chosen.append(place)
-        if len(chosen) == NUM_CANDIDATES:
-            break
+    chosen = _candidates(paths)
     policies = [paths.policy(trial, checkpoint) for trial, checkpoint in chosen]
     params = np.stack([policy.params for policy in policies])
     layout, task = policies[0].layout, paths.task
@@ -99,3 +84,22 @@ def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Eli
         episodes=episodes,
         env_steps=int(found.lengths.sum() + again.lengths.sum()),
     )
+
+
+def _candidates(paths: PathDataset) -> list[tuple[int, int]]:
+    """Trial and checkpoint of those with the highest returns in training, few of each trial."""
+    returns = np.nan_to_num(paths.episodic_return().astype(np.float64), nan=-np.inf)
+    returns[paths.diverged()] = -np.inf
+    limit, of_each = max(1, paths.num_checkpoints // 10), Counter[int]()
+    chosen: list[tuple[int, int]] = []
+    for flat in np.argsort(-returns, axis=None, kind="stable"):
+        trial, checkpoint = divmod(int(flat), paths.num_checkpoints)
+        if np.isfinite(returns[trial, checkpoint]) and of_each[trial] < limit:
+            chosen.append((trial, checkpoint))
+            of_each[trial] += 1
+    if not chosen:
+        raise TiplError(
+            f"no episode of any trial in {paths.directory} has ended, so no policy is known to be "
+            "good; collect more steps"
+        )
+    return chosen[:NUM_CANDIDATES]

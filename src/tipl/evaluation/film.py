@@ -18,6 +18,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tipl.core.atomic import write_bytes_atomically
+from tipl.core.options import at_least
 from tipl.envs import make_vec
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import find_mujoco_task
@@ -96,13 +97,8 @@ def film(
         TiplError: no renderer works here (see `tipl.evaluation.pictures.missing_renderer`), the
             task cannot be made or draws nothing, the seed is below 0, or another number below 1.
     """
-    for name, number in (("num_frames", num_frames), ("every", 1 if every is None else every)):
-        if number < 1:
-            raise TiplError(f"{name} is {number}: expected 1 or more; give a positive number")
-    if min(width, height) < 1:
-        raise TiplError(f"frames of {width}x{height} pixels were asked for; expected 1 or more")
-    if seed < 0:
-        raise TiplError(f"the seed {seed} was given; expected 0 or more")
+    at_least(1, num_frames=num_frames, every=every, width=width, height=height)
+    at_least(0, seed=seed)
     with _stage(policy, width, height) as (envs, step_seconds, draw):
         every = every or max(1, round(_FRAME_SECONDS / step_seconds))
         frames, returns, episodic_return = _run(policy, envs, draw, seed, num_frames, every)
@@ -137,7 +133,7 @@ def _stage(policy: Policy, width: int, height: int) -> Iterator[tuple[Any, float
         options: dict[str, Any] = {"render_mode": "rgb_array", "disable_env_checker": True}
         envs = GymnasiumVec([lambda: gymnasium.make(task.env_id, **options)])
     with closing(envs):
-        step_seconds = 1 / envs.metadata.get("render_fps", 1 / _FRAME_SECONDS)
+        step_seconds = 1 / (envs.metadata.get("render_fps") or 1 / _FRAME_SECONDS)
         yield envs, step_seconds, lambda: _rendered(envs, task.env_id, width, height)
 
 
@@ -201,12 +197,8 @@ def animation(
         TiplError: the films are not alike, not one for each label, or none; or a number is below 1.
     """
     _check(films, labels)
-    columns = len(films) if columns is None else columns
-    if min(columns, width) < 1:
-        raise TiplError(
-            f"{columns} columns of {width} pixels were given; expected 1 or more of each"
-        )
-    count = len(films[0].frames)
+    at_least(1, columns=columns, width=width)
+    columns, count = columns or len(films), len(films[0].frames)
     labelled = list(zip(films, labels, strict=True))
     (first, *rest), palette = _with_one_palette(
         [_grid([_panel(*one, f, width) for one in labelled], columns) for f in range(count)]
@@ -241,11 +233,10 @@ def still_strip(films: Sequence[Film], labels: Sequence[str], *, moments: int = 
         The bytes of the file.
 
     Raises:
-        TiplError: the films are as `animation` does not take them, or `moments` is below 1.
+        TiplError: as `animation`, or `moments` is below 1.
     """
     _check(films, labels)
-    if moments < 1:
-        raise TiplError(f"{moments} moments were given; expected 1 or more")
+    at_least(1, moments=moments)
     shown = np.linspace(0, len(films[0].frames) - 1, moments).round().astype(int).tolist()
     rows = [_row(film, label, shown) for film, label in zip(films, labels, strict=True)]
     page = _grid(rows, 1).quantize(128, dither=Image.Dither.NONE)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Float, Float32
 from threadpoolctl import threadpool_limits
@@ -19,17 +17,10 @@ from tipl.ppo.mlp import stacked_mlp
 
 __all__ = ["action_unit", "observations_around", "visited_observations"]
 
-NUM_ROLLOUTS = 64
+NUM_ROLLOUTS, STEPS_OF_ROLLOUT = 64, 300
 """Rollouts of one policy, with action noise from none to `MAX_NOISE`."""
-
-
-STEPS_OF_ROLLOUT = 300
-
-
 MAX_NOISE = 0.4
 """In units of half the action range."""
-
-
 NUM_ENVS = 256
 """Environments that are stepped together."""
 
@@ -76,16 +67,13 @@ def visited_observations(
         seed: of the environments and the noise.
     """
     spread = np.broadcast_to(np.asarray(noise, np.float64), (len(params),))
-    blocks = [
-        _visited(params[at], layout, task, num_steps, spread[at], (seed, at.start))
-        for at in _blocks(len(params))
-    ]
-    return np.concatenate(blocks)
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    for start in range(0, count, NUM_ENVS):
-        yield slice(start, min(start + NUM_ENVS, count))
+    blocks = [slice(start, start + NUM_ENVS) for start in range(0, len(params), NUM_ENVS)]
+    return np.concatenate(
+        [
+            _visited(params[block], layout, task, num_steps, spread[block], (seed, block.start))
+            for block in blocks
+        ]
+    )
 
 
 def _visited(

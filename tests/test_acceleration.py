@@ -29,12 +29,6 @@ from tipl.experiments.acceleration import (
     print_headline,
 )
 from tipl.experiments.acceleration.amortised import ModelCost, model_cost
-from tipl.experiments.acceleration.curves import (
-    MOST_PLACES,
-    ReturnCurves,
-    mean_curve,
-    steps_to_shares,
-)
 from tipl.experiments.acceleration.outcome import load_comparison
 from tipl.experiments.acceleration.report import comparison_report, lead
 from tipl.experiments.acceleration.stages import (
@@ -43,7 +37,15 @@ from tipl.experiments.acceleration.stages import (
     comparison_methods,
     trials_directory,
 )
-from tipl.experiments.acceleration.trials import Record, load_record, write_record
+from tipl.experiments.acceleration.trials import (
+    MOST_PLACES,
+    Record,
+    ReturnCurves,
+    load_record,
+    mean_curve,
+    steps_to_shares,
+    write_record,
+)
 from tipl.experiments.benchmark.ledger import Cost
 from tipl.paths import create_dataset, part_ranges
 from tipl.paths.returns import EvaluationMetadata, settings_path, write_part_returns

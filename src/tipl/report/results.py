@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, overload
 from tipl.core.atomic import write_bytes_atomically
 from tipl.errors import TiplError
 
-__all__ = ["Grid", "Result", "Rows", "place_label", "read_results", "write_results"]
+__all__ = ["Grid", "Result", "Rows", "in_words", "place_label", "read_results", "write_results"]
 
 NAN = math.nan
 
@@ -291,14 +291,14 @@ class Grid(NamedTuple):
 
     def column_labels(self) -> list[str]:
         """The columns in words."""
-        return [_in_words(self.column_names, column) for column in self.columns]
+        return [in_words(self.column_names, column) for column in self.columns]
 
     def row_labels(self) -> list[str]:
         """The rows in words."""
-        return [_in_words(self.row_names, row) for row in self.rows]
+        return [in_words(self.row_names, row) for row in self.rows]
 
 
-def _in_words(names: tuple[str, ...], values: tuple[Any, ...]) -> str:
+def in_words(names: tuple[str, ...], values: tuple[Any, ...]) -> str:
     """Values of columns as a label: places as in a setting, others as they are."""
     columns = dict(zip(names, values, strict=True))
     plain = [str(value) for name, value in columns.items() if name not in _LABELS]

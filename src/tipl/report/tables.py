@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.text import Text
 
 from tipl.errors import TiplError
-from tipl.report.results import Result, Rows
+from tipl.report.results import Result, Rows, in_words
 
 __all__ = [
     "Cell",
@@ -21,6 +21,7 @@ __all__ = [
     "Number",
     "Pivot",
     "Table",
+    "column_text",
     "format_bounds",
     "format_number",
     "format_result",
@@ -141,6 +142,7 @@ class Pivot:
         headings: what the columns of text are called, if it is not their name.
         order: values of the first of `rows`, in the order in which they shall stand; others follow.
         methods: which of the names of methods have a row, given all of them; by default all.
+        cell: what a result is shown as, if not as it is.
     """
 
     metric: str | Mapping[str, str]
@@ -151,6 +153,7 @@ class Pivot:
     headings: Mapping[str, str] = field(default_factory=dict)
     order: Sequence[str] = ()
     methods: Callable[[Sequence[str]], Sequence[str]] | None = None
+    cell: Callable[[Result], Cell] | None = None
 
     def __call__(self, results: Rows) -> Table:
         """The table of some results.
@@ -171,15 +174,23 @@ class Pivot:
         return Table(
             self.caption,
             [*(self.headings.get(name, name) for name in grid.row_names), *labels],
-            [[*map(_text, row), *(grid.cells.get((row, c)) for c in columns)] for row in rows],
+            [
+                [
+                    *map(column_text, grid.row_names, row),
+                    *(self._cell(grid.cells.get((row, column))) for column in columns),
+                ]
+                for row in rows
+            ],
         )
 
+    def _cell(self, result: Result | None) -> Cell:
+        return result if result is None or self.cell is None else self.cell(result)
 
-def _text(value: Any) -> str:
-    """A value of a column; no line breaks within an architecture."""
-    text = "" if value is None else str(value)
-    digits = text.replace("-", "")
-    return text.replace("-", "\N{NON-BREAKING HYPHEN}") if digits.isdigit() else text
+
+def column_text(column: str, value: Any) -> str:
+    """A value of a column of results in words; no line breaks within an architecture."""
+    text = in_words((column,), (value,)) if value is not None else ""
+    return text.replace("-", "\N{NON-BREAKING HYPHEN}") if column == "architecture" else text
 
 
 def results_table(table: Table) -> rich_table.Table:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from tipl.experiments.acceleration.amortised import model_cost
 from tipl.experiments.acceleration.outcome import Comparison, load_comparison
-from tipl.experiments.acceleration.report import comparison_report
+from tipl.experiments.acceleration.report import comparison_report, print_headline
 from tipl.experiments.acceleration.stages import acceleration_stages
-from tipl.experiments.acceleration.tables import terminal_headline
 from tipl.experiments.acceleration.trials import Record, write_record
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import run_pipeline
 from tipl.report.page import write_report_with_figures
-from tipl.report.tables import results_table
 
 __all__ = [
     "AccelerationConfig",
@@ -62,11 +58,3 @@ def accelerate(
     found = load_comparison(directory)
     write_report_with_figures(comparison_report(found), directory)
     return found
-
-
-def print_headline(found: Comparison, console: Console) -> None:
-    """Prints the headline, a table for each architecture."""
-    for architecture in found.architectures:
-        title = f"{found.config.env_id}, layers of {architecture.name}, {architecture.num_trials} "
-        title += "trials: environment steps to PPO's final mean return; return at equal steps"
-        console.print(results_table(terminal_headline(found, architecture, title)))

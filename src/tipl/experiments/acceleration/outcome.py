@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tipl.experiments.acceleration.amortised import ModelCost
-from tipl.experiments.acceleration.measures import architecture_rows, cost_rows
+from tipl.experiments.acceleration.rows import architecture_rows, cost_rows
 from tipl.experiments.acceleration.stages import trained_methods
 from tipl.experiments.acceleration.trials import (
     Architecture,

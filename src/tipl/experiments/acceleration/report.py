@@ -2,37 +2,306 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
-from tipl.experiments.acceleration.measures import reach_metric
+from rich.console import Console
+
 from tipl.experiments.acceleration.outcome import Comparison
-from tipl.experiments.acceleration.sections import comparison_sections
-from tipl.experiments.acceleration.tables import headline_table, layers
-from tipl.experiments.acceleration.trials import Architecture
+from tipl.experiments.acceleration.rows import COUNTS, SHARES, USES, reach_metric, seconds_metric
+from tipl.experiments.acceleration.trials import Architecture, mean_curve
 from tipl.experiments.run_report import shown_versions
-from tipl.report.page import Report, sections_of
-from tipl.report.results import Result
-from tipl.report.tables import format_whole, listed
+from tipl.report.charts import INTERVAL, STEPS, ZERO, Line, curve, line_chart
+from tipl.report.methods import line_styles, method_with_key
+from tipl.report.page import Drawing, Entry, Report, Section, sections_of
+from tipl.report.results import Result, place_label
+from tipl.report.style import ACCENT, GOLD, PURPLE
+from tipl.report.tables import Cell, Pivot, Table, column_text, format_whole, listed, results_table
 
-__all__ = ["comparison_report", "lead"]
+__all__ = ["SECTIONS", "comparison_report", "lead", "print_headline"]
+
+HEADLINE = {
+    **{reach_metric(share): f"thousand steps to {share:.0%}" for share in SHARES},
+    "final_return": "return",
+    "final_return_minus_ppo": "less PPO's",
+}
+"""The metrics that come first, and what they are called."""
+
+DRAWN_USES = {1.0: GOLD, 10.0: PURPLE, 100.0: ACCENT}
+"""Among how many uses a model's cost is shared in the figure, and the colour of each."""
 
 _BESIDE = {"wins": "above", "loses": "below", "ties": "beside"}
 """Where its return lies then."""
 
 
+def _plain_zero(result: Result) -> Cell:
+    """Nothing at all, of which no trial has any, needs neither decimals nor interval."""
+    return 0 if result.value == result.low == result.high == 0 else result
+
+
+def _thousands(result: Result) -> Cell:
+    """A result in thousands, if it is a number of environment steps."""
+    if not result.metric.startswith("env_steps"):
+        return _plain_zero(result)
+    value, low, high = (bound / 1000 for bound in (result.value, result.low, result.high))
+    return _plain_zero(dataclasses.replace(result, value=value, low=low, high=high))
+
+
+def _numbers(
+    caption: str, metrics: Mapping[str, str], cell: Callable[[Result], Cell] = _plain_zero
+) -> Pivot:
+    """A row a method and architecture that has any of the metrics; a column a metric."""
+    return Pivot(
+        metrics,
+        ("method", "architecture"),
+        where={"architecture": bool, "beside": None, "uses": None},
+        caption=caption,
+        headings={"architecture": "layers"},
+        cell=cell,
+    )
+
+
+# --- the figures ------------------------------------------------------------------------------
+
+
+def _methods(comparison: Comparison) -> Section:
+    trained = comparison.architectures[0].trained
+    return Section(
+        "What is compared",
+        "Every method trains the same trials, with the same initial networks and seeds. The "
+        "environment steps of tests count as a trial's own.",
+        table=Table(
+            "The methods",
+            ["method", "what it is"],
+            [[one.name, method_with_key(one.method.key).sentence] for one in trained],
+        ),
+    )
+
+
+def _curves(architecture: Architecture) -> list[Line]:
+    """Mean returns over environment steps, a line a method."""
+    styles = line_styles([one.name for one in architecture.trained])
+    return [
+        curve(*mean_curve(one.curves, architecture.end), styles[one.name], one.name, stepped=True)
+        for one in architecture.trained
+    ]
+
+
+def _chart(
+    comparison: Comparison, lines: Callable[[Architecture], list[Line]], **axis: Any
+) -> Drawing:
+    """Returns over what they cost, a panel an architecture."""
+    panels = {f"layers of {a.name}": [*lines(a), ZERO] for a in comparison.architectures}
+    trials = [str(a.num_trials) for a in comparison.architectures]
+    if len(set(trials)) == 1:
+        trials = trials[:1]
+    episodes = comparison.architectures[0].episodes
+    note = f"{' and '.join(trials)} paired trials, {episodes} episode{'s' * (episodes > 1)} of "
+    options = {"x_label": STEPS, "x_axis": "steps"} | axis
+    return partial(
+        line_chart, panels, y_label="episodic return", share_y=len(panels) > 1, also=INTERVAL,
+        note=f"{note}each checkpoint by mean actions", **options,
+    )  # fmt: skip
+
+
+def _over_steps(comparison: Comparison) -> Section:
+    return Section(
+        "Return over environment steps",
+        "Each method's mean return after how many environment steps of a trial. A line further to "
+        "the left gets there with fewer steps. A return holds until the next checkpoint; the flat "
+        "part before a jump is its test.",
+        _chart(comparison, _curves),
+    )
+
+
+def _over_seconds(comparison: Comparison) -> Section:
+    def lines(architecture: Architecture) -> list[Line]:
+        pairs = zip(architecture.trained, _curves(architecture), strict=True)
+        return [
+            dataclasses.replace(line, x=line.x * one.cpu_seconds_per_step) for one, line in pairs
+        ]
+
+    return Section(
+        "Return over CPU seconds",
+        "The same returns over processor time: each method's environment steps, times the seconds "
+        "that its trials took for one, learning and forecasts included. Lines end at equal steps: "
+        "one that ends further to the right takes longer for a step.",
+        _chart(comparison, lines, x_label="CPU seconds of one trial"),
+        table=_numbers(
+            "CPU seconds of one trial until PPO's final mean return (a dash: not within PPO's "
+            "steps); of all trials together, to the end; of a step, in units of PPO's",
+            {
+                seconds_metric(1.0): "to 100%",
+                "cpu_seconds": "in all",
+                "cpu_seconds_per_env_step_relative_to_ppo": "a step",
+            },
+        ),
+    )
+
+
+def _beside_each(comparison: Comparison) -> Section:
+    return Section(
+        f"{comparison.gated}, beside each other method",
+        "By how much it returns more than each other method: above 0, interval included, it wins; "
+        "below 0 it loses; else it is a tie.",
+        table=Pivot(
+            {
+                "final_return_difference": "at equal steps",
+                "return_over_training_difference": "over the training",
+            },
+            ("beside", "architecture"),
+            where={"beside": bool},
+            caption="Difference of mean returns, paired by trial [95% interval]",
+            headings={"beside": "method", "architecture": "layers"},
+        ),
+    )
+
+
+def _amortised(comparison: Comparison) -> Iterator[Section]:
+    """What a use takes if it has to pay its part of the model's data and training."""
+    cost = comparison.cost
+    if cost is None:
+        return
+    env_steps = cost.env_steps
+
+    def lines(architecture: Architecture) -> list[Line]:
+        by_name = {line.label: line for line in _curves(architecture)}
+        own = by_name[architecture.gated.name]
+        found = [by_name[architecture.ppo.name].without_first()]  # 0 has no logarithm
+        for uses, colour in DRAWN_USES.items():
+            label, look = f"{own.label}, {place_label(uses=uses)}", {**own.look, "color": colour}
+            x = own.x + env_steps / uses
+            found.append(dataclasses.replace(own, x=x, label=label, look=look))
+        return found
+
+    alike = "" if cost.own else (
+        " The model at hand learned from other paths; the costs are those of one made alike."
+    )  # fmt: skip
+    x_label = "environment steps of one use"
+    yield Section(
+        "When data and training are counted",
+        f"The training paths and training took {env_steps:,.0f} environment steps. Shared out "
+        "among so many uses, they move the curve to the right; where it is still left of PPO's, "
+        f"the model has paid for itself.{alike}",
+        _chart(comparison, lines, x_label=x_label, x_axis="log steps"),
+        table=_amortised_table(comparison),
+    )
+
+
+def _amortised_table(comparison: Comparison) -> Table:
+    rows: list[list[Cell]] = []
+    units = ("env_steps", "cpu_seconds")
+    for a in comparison.architectures:
+        name, layers = a.gated.name, column_text("architecture", a.name)
+        own = [comparison.find(a.ppo, a, metric(1.0)) for metric in (reach_metric, seconds_metric)]
+        rows.append([a.ppo.name, layers, *own])
+        for uses in USES:
+            cells = [comparison.find(a.gated, a, f"{u}_amortised", uses=uses) for u in units]
+            rows.append([f"{name}, {place_label(uses=uses)}", layers, *cells])
+        paid = [comparison.find(a.gated, a, f"uses_to_pay_back_{unit}") for unit in units]
+        rows.append(["uses until it has paid for itself", layers, *paid])
+    return Table(
+        "What one use takes until PPO's final mean return [95% interval over trials]; a dash: it "
+        "does not get there, or never pays",
+        ["method", "layers", "environment steps", "CPU seconds"],
+        rows,
+    )
+
+
+SECTIONS: list[Entry[Comparison]] = [
+    _methods,
+    _over_steps,
+    Section(
+        "Return at equal steps",
+        "The last checkpoint within as many environment steps as PPO takes in all; methods that "
+        "test forecasts have learned from fewer of them.",
+        table=_numbers(
+            "Interquartile mean of the return; mean return in units of PPO's (a dash: PPO's is not "
+            "above 0); share of the trials that return more than under PPO, where a tie counts one "
+            "half [95% interval over trials]",
+            {
+                "final_return_iqm": "interquartile mean",
+                "final_return_relative_to_ppo": "times PPO's",
+                "probability_of_improvement": "better trials",
+            },
+        ),
+    ),
+    Section(
+        "Steps to PPO's return, as a share of PPO's own",
+        "Below 1 a method is faster than PPO. PPO's own mean return may reach that of its end "
+        "before the end.",
+        table=_numbers(
+            "Environment steps until 95% and 100% of PPO's final mean return, in units of the "
+            "steps that PPO itself needs; a dash: not within PPO's steps",
+            {f"{reach_metric(share)}_relative_to_ppo": f"to {share:.0%}" for share in SHARES},
+        ),
+    ),
+    Section(
+        "Area under the curve",
+        "The mean of the return over all of PPO's environment steps: it rewards what is good early "
+        "as well as what is good in the end.",
+        table=_numbers(
+            "Mean return over the environment steps, and its difference from PPO's, paired by "
+            "trial",
+            {
+                "return_over_training": "mean return",
+                "return_over_training_minus_ppo": "less PPO's",
+            },
+        ),
+    ),
+    _beside_each,
+    Section(
+        "Tests, jumps and rollbacks",
+        "What forecasts did in a trial until the end of its training. Jumps without a test take no "
+        "steps of their own; those that were undone are among the jumps.",
+        table=_numbers(
+            "Means over trials",
+            dict(zip(COUNTS.values(), ("steps of tests", "jumps", "undone"), strict=True)),
+        ),
+    ),
+    _over_seconds,
+    _amortised,
+]
+"""The figures of a comparison's report, in order."""
+
+
+# --- the report -------------------------------------------------------------------------------
+
+
 def comparison_report(comparison: Comparison) -> Report:
     """The report's content."""
+    headline = _numbers(
+        "Thousands of environment steps of one trial, tests of forecasts included, until the mean "
+        "return is 95% and 100% of that of PPO's end (a dash: not within PPO's steps); mean return "
+        f"at PPO's {comparison.architectures[0].end:,} steps, and its difference from PPO's, "
+        "paired by trial. 95% intervals over trials.",
+        HEADLINE,
+        _thousands,
+    )
     return Report(
         title=f"{comparison.config.env_id}: does PPO learn faster when its weights jump?",
         lead=lead(comparison),
-        headline=headline_table(comparison),
-        sections=sections_of(comparison_sections(comparison), comparison, comparison.results),
+        headline=headline(comparison.rows),
+        sections=sections_of(SECTIONS, comparison, comparison.rows),
         results=comparison.results,
         commands=[stage.command for stage in comparison.stages],
         versions=shown_versions(),
         stages=comparison.stages,
     )
+
+
+def print_headline(comparison: Comparison, console: Console) -> None:
+    """Prints the headline, as far as a terminal has room for it, a table for each architecture."""
+    shown = dict(list(HEADLINE.items())[1:])
+    for architecture in comparison.architectures:
+        title = f"{comparison.config.env_id}, layers of {architecture.name}, "
+        title += f"{architecture.num_trials} trials: environment steps to PPO's final mean return; "
+        where = {"architecture": architecture.name, "beside": None, "uses": None}
+        table = Pivot(shown, where=where, caption=f"{title}return at equal steps", cell=_thousands)
+        console.print(results_table(table(comparison.rows)))
 
 
 def lead(comparison: Comparison) -> list[str]:
@@ -50,31 +319,30 @@ def lead(comparison: Comparison) -> list[str]:
 
 
 def _of_architecture(comparison: Comparison, architecture: Architecture) -> Iterator[str]:
-    gated = architecture.gated
+    find, gated = comparison.find, architecture.gated
+    layers = column_text("architecture", architecture.name)
     if architecture.left_out:
         yield (
-            f"Left out with layers of {layers(architecture)}, since they diverged under some "
-            f"method: {architecture.left_out} of the trials."
+            f"Left out with layers of {layers}, since they diverged under some method: "
+            f"{architecture.left_out} of the trials."
         )
-    ppo = comparison.find(architecture.ppo, architecture, "final_return")
-    own = comparison.find(gated, architecture, "final_return")
-    verdict = _verdict(comparison.find(gated, architecture, "final_return_minus_ppo"))
+    ppo, own = (find(one, architecture, "final_return") for one in (architecture.ppo, gated))
+    verdict = _verdict(find(gated, architecture, "final_return_minus_ppo"))
     returns = f"{format_whole(own.value)} {_BESIDE[verdict]} PPO's {format_whole(ppo.value)}"
     yield (
-        f"Layers of {layers(architecture)}: {gated.name} {verdict} at equal steps, with a mean "
-        f"return of {returns}; {_speed(comparison, architecture)}."
+        f"Layers of {layers}: {gated.name} {verdict} at equal steps, with a mean return of "
+        f"{returns}; {_speed(comparison, architecture)}."
     )
     yield from _beside_rivals(comparison, architecture)
 
 
 def _speed(comparison: Comparison, architecture: Architecture) -> str:
     """How soon the gated method is where PPO ends."""
-    metric, gated = reach_metric(1.0), architecture.gated
-    own = comparison.find(gated, architecture, metric)
-    ppo = comparison.find(architecture.ppo, architecture, metric)
+    metric, gated, find = reach_metric(1.0), architecture.gated, comparison.find
+    own, ppo = (find(one, architecture, metric) for one in (gated, architecture.ppo))
     if math.isinf(own.value):
         return "it does not come to PPO's final mean return within PPO's steps"
-    share = comparison.find(gated, architecture, f"{metric}_relative_to_ppo")
+    share = find(gated, architecture, f"{metric}_relative_to_ppo")
     verdict = "neither faster nor slower beyond doubt"
     if share.high < 1:
         verdict = "faster"
@@ -89,11 +357,10 @@ def _speed(comparison: Comparison, architecture: Architecture) -> str:
 def _beside_rivals(comparison: Comparison, architecture: Architecture) -> Iterator[str]:
     """Whom the gated method beats at equal steps, whom it does not, and who beats it."""
     by_verdict: dict[str, list[str]] = {}
+    gated, metric = architecture.gated, "final_return_difference"
     for one in architecture.trained[1:]:
-        if one is not architecture.gated:
-            found = comparison.find(
-                architecture.gated, architecture, "final_return_difference", beside=one.name
-            )
+        if one is not gated:
+            found = comparison.find(gated, architecture, metric, beside=one.name)
             by_verdict.setdefault(_verdict(found), []).append(f"“{one.name}”")
     parts = [
         f"{verdict} {preposition} {listed(by_verdict[verdict])}"
@@ -107,11 +374,10 @@ def _beside_rivals(comparison: Comparison, architecture: Architecture) -> Iterat
 def _of_cost(comparison: Comparison, env_steps: float) -> str:
     """After how many uses the model has paid for itself."""
     parts = []
-    for architecture in comparison.architectures:
-        metric = "uses_to_pay_back_env_steps"
-        uses = comparison.find(architecture.gated, architecture, metric).value
+    for a in comparison.architectures:
+        uses = comparison.find(a.gated, a, "uses_to_pay_back_env_steps").value
         after = f"are paid after {uses:,.0f} uses" if math.isfinite(uses) else "are never paid"
-        parts.append(f"with {layers(architecture)} they {after}")
+        parts.append(f"with {column_text('architecture', a.name)} they {after}")
     return (
         f"Data and training of such a model take {env_steps:,.0f} environment steps: "
         f"{listed(parts)}."

@@ -19,8 +19,7 @@ from tipl.evaluation.stats import (
     reach_interval,
 )
 from tipl.experiments.acceleration.amortised import USES, ModelCost, shared
-from tipl.experiments.acceleration.curves import steps_to_shares
-from tipl.experiments.acceleration.trials import Architecture, Trained
+from tipl.experiments.acceleration.trials import Architecture, Trained, steps_to_shares
 from tipl.experiments.benchmark.ledger import uses_until_paid
 from tipl.report.results import Result
 
@@ -28,6 +27,7 @@ __all__ = [
     "COUNTS",
     "DATA_AND_TRAINING",
     "SHARES",
+    "USES",
     "architecture_rows",
     "cost_rows",
     "reach_metric",

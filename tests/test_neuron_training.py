@@ -38,6 +38,7 @@ from tipl.models.neuron_transformer import training as neuron_transformer
 from tipl.models.neuron_transformer.forecaster import (
     NeuronTransformerForecaster,
     context_checkpoints,
+    recent_checkpoints,
 )
 from tipl.models.neuron_transformer.losses import (
     EliteLoss,
@@ -908,3 +909,14 @@ def test_a_task_with_discrete_actions_is_learned_from(tmp_path: Path) -> None:
     curves = model.settings["curves"]
     assert all(math.isfinite(curves[target]["held_out_loss"][0]) for target in ("own", "elite"))
     assert "log_std" not in model.optimize(paths.policy(0, 0)).layout.names
+
+
+@pytest.mark.parametrize("context", [1, 2, 4, 7])
+def test_what_is_attended_to_in_training_is_what_a_forecaster_attends_to(context: int) -> None:
+    for _ in range(2):  # the second time as they were found before
+        for end in range(30):
+            chosen = context_checkpoints(range(end + 1), context)
+            assert recent_checkpoints(end, context) == tuple(chosen)
+    found = recent_checkpoints.cache_info()
+    recent_checkpoints(29, context)
+    assert recent_checkpoints.cache_info().hits == found.hits + 1

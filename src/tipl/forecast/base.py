@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from tipl.policies.policy import Policy
 if TYPE_CHECKING:
     from tipl.forecast.trained import TrainedForecaster
 
-__all__ = ["Forecaster", "Horizon", "Target"]
+__all__ = ["Forecaster", "Forecasts", "Histories", "Horizon", "Networks", "Target"]
 
 ForecasterT = TypeVar("ForecasterT", bound="Forecaster")
 
@@ -29,6 +29,18 @@ Target = Literal["elite", "own"]
 
 Horizon: TypeAlias = int | np.integer[Any]
 """Checkpoints ahead: whole numbers of NumPy are as good as Python's."""
+
+Histories: TypeAlias = Float[np.ndarray, "B T P"]
+Forecasts: TypeAlias = Float[np.ndarray, "B H P"]
+Networks: TypeAlias = Float[np.ndarray, "B P"]
+
+
+class Asked(TypedDict, total=False):
+    """What `Forecaster.optimize` can be asked for, for type checkers."""
+
+    steps: int | None
+    target: Target | None
+    wished_return: float | None
 
 
 class Forecaster(abc.ABC):
@@ -107,11 +119,8 @@ class Forecaster(abc.ABC):
 
     @abc.abstractmethod
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         """The forecasts of checked histories at checked horizons, in the order given.
 
         The layout is the one that `forecast` was given, or else the forecaster's own, if any.
@@ -138,23 +147,11 @@ class Forecaster(abc.ABC):
 
     @overload
     def optimize(
-        self,
-        policy: Policy,
-        horizon: Horizon | None = ...,
-        *,
-        steps: int | None = ...,
-        target: Target | None = ...,
-        wished_return: float | None = ...,
+        self, policy: Policy, horizon: Horizon | None = ..., **asked: Unpack[Asked]
     ) -> Policy: ...
     @overload
     def optimize(
-        self,
-        policy: Sequence[Policy],
-        horizon: Horizon | None = ...,
-        *,
-        steps: int | None = ...,
-        target: Target | None = ...,
-        wished_return: float | None = ...,
+        self, policy: Sequence[Policy], horizon: Horizon | None = ..., **asked: Unpack[Asked]
     ) -> list[Policy]: ...
     def optimize(
         self,
@@ -207,12 +204,8 @@ class Forecaster(abc.ABC):
         return better[0] if isinstance(policy, Policy) else better
 
     def _optimize(
-        self,
-        params: Float[np.ndarray, "B P"],
-        layout: ParamLayout,
-        horizon: int,
-        steps: int | None,
-    ) -> Float[np.ndarray, "B P"]:
+        self, params: Networks, layout: ParamLayout, horizon: int, steps: int | None
+    ) -> Networks:
         """The weights to use instead of those of checked policies.
 
         By default one forecast from a history of nothing but these, in however many steps.

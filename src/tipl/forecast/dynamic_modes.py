@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 from tipl.errors import TiplError
-from tipl.forecast.base import Forecaster
+from tipl.forecast.base import Forecaster, Forecasts, Histories
 from tipl.paths.svd import singular_vectors
 from tipl.policies.layout import ParamLayout
 
@@ -54,11 +54,8 @@ class DynamicModeDecomposition(Forecaster):
         self.rank = rank
 
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         return np.stack([self._ahead(history, horizons) for history in histories])
 
     def _ahead(self, history: Float[np.ndarray, "T P"], horizons: list[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tipl.errors import TiplError
-from tipl.forecast.base import Forecaster
+from tipl.forecast.base import Forecaster, Forecasts, Histories
 from tipl.forecast.lines import slope_weights
 from tipl.policies.layout import ParamLayout
 
@@ -48,11 +48,8 @@ class RELEX(Forecaster):
         self.rank = rank
 
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         B, T, P = histories.shape
         start = histories[:, :1].astype(np.float64)
         displacements = histories - start
@@ -90,11 +87,8 @@ class PathTrimmingAndBoosting(Forecaster):
         self.rank, self.boost = rank, boost
 
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         ahead = trimmed_and_boosted(histories, self.rank, self.boost)
         # [B, P] -> [B, H, P]
         return np.repeat(ahead[:, None], len(horizons), axis=1)

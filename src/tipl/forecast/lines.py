@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tipl.errors import TiplError
-from tipl.forecast.base import Forecaster
+from tipl.forecast.base import Forecaster, Forecasts, Histories
 from tipl.policies.layout import ParamLayout
 
 __all__ = [
@@ -30,11 +30,8 @@ class StandingStill(Forecaster):
     name = "standing still"
 
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         return np.repeat(histories[:, -1:], len(horizons), axis=1)
 
 
@@ -45,11 +42,8 @@ class LastDifferenceLine(Forecaster):
     min_history = 2
 
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         steps = np.array(horizons)[:, None]
         last, previous = histories[:, -1:], histories[:, -2:-1]
         return np.asarray(last + steps * (last - previous))
@@ -76,11 +70,8 @@ class LeastSquaresLine(Forecaster):
         self.context = context
 
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         recent = histories[:, -self.context :].astype(np.float64)
         slope = np.einsum("t,btp->bp", slope_weights(recent.shape[1]), recent)
         return np.asarray(histories[:, -1:] + np.array(horizons)[:, None] * slope[:, None])
@@ -96,11 +87,8 @@ class TwoPointLine(Forecaster):
     min_history = 2
 
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         last = histories.shape[1] - 1
         ratio = (last + np.array(horizons)) / last
         start = histories[:, :1]

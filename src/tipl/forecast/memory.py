@@ -10,7 +10,7 @@ import abc
 import numpy as np
 from jaxtyping import Float, Int
 
-from tipl.forecast.base import Forecaster
+from tipl.forecast.base import Forecaster, Forecasts, Histories
 from tipl.policies.layout import ParamLayout
 
 __all__ = [
@@ -47,11 +47,8 @@ class BestStoredPolicy(Forecaster):
         self.params, self.layout = params, layout
 
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         return np.tile(self.params, (len(histories), len(horizons), 1))
 
 
@@ -75,11 +72,8 @@ class TrainingPaths(Forecaster):
         return np.asarray(self.params[:, last].astype(np.float64) - self.params[:, first])
 
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         start, last = histories.shape[1] - 1, histories[:, -1]
         # H of [B, P] -> [B, H, P]
         return np.stack([last + self._move(last, start, horizon) for horizon in horizons], axis=1)

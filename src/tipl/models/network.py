@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
 
 from tipl.evaluation.visits import action_unit
 from tipl.policies.layout import initial_gain, layer_group
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["ActionError", "Network", "typical_changes"]
+__all__ = ["ActionError", "Network", "ScaledModel"]
 
 
 REFERENCE_WIDTH = 64
@@ -43,7 +43,7 @@ class Network:
     def from_flat(
         cls, params: Float[Tensor, "B L P"], sizes: Sequence[int], has_log_std: bool
     ) -> Network:
-        """Views of flat parameters in the order of `tipl.policies.policy.actor_layout`.
+        """Views of flat parameters in the order of `tipl.policies.layout.actor_layout`.
 
         Args:
             params: flat parameters.
@@ -139,31 +139,51 @@ class Network:
         return self.activations(inputs)[-1]
 
 
-def typical_changes(
-    network: Network,
-    horizon: Int[Tensor, "B L"],
-    change_scale: Float[Tensor, "T 3 2"],
-    log_std_scale: Float[Tensor, " T"],
-) -> Network:
-    """Typical sizes of the changes of networks of a shape, to be broadcast against them.
+class ScaledModel(nn.Module):
+    """A model that knows the typical changes of training paths: its outputs are in their units.
 
     Args:
-        network: of the shape.
-        horizon: over which they change, below T.
-        change_scale: typical size by horizon, layer (the first, those between, the last) and kind
-            (weight, bias), in networks of `REFERENCE_WIDTH`.
-        log_std_scale: typical size of a change of `log_std` by horizon.
+        num_checkpoints: length T of the paths.
+        change_scale: typical size `[T, 3, 2]` of a change by horizon, layer (the first, those
+            between, the last) and kind (weight, bias), in networks of `REFERENCE_WIDTH`.
+        log_std_scale: typical size `[T]` of a change of `log_std` by horizon.
     """
-    table = change_scale[horizon]  # [B, L, 3, 2]
-    weights, biases = [], []
-    for layer, weight in enumerate(network.weights):
-        group = table[:, :, layer_group(layer, len(network.weights)), :, None]
-        # a sum over more units needs less of each
-        shrink = REFERENCE_WIDTH / weight.shape[-1] if layer else 1.0
-        weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
-        biases.append(group[:, :, 1])  # [B, L, 1]
-    log_std = None if network.log_std is None else log_std_scale[horizon][..., None]
-    return Network(weights, biases, log_std)
+
+    change_scale: Tensor
+    log_std_scale: Tensor
+
+    def __init__(
+        self,
+        num_checkpoints: int,
+        change_scale: Float[Tensor, "T 3 2"] | None,
+        log_std_scale: Float[Tensor, " T"] | None,
+    ) -> None:
+        super().__init__()
+        for name, scale, shape in (
+            ("change_scale", change_scale, (num_checkpoints, 3, 2)),
+            ("log_std_scale", log_std_scale, (num_checkpoints,)),
+        ):
+            self.register_buffer(name, torch.ones(shape) if scale is None else scale.clone())
+
+    def scales(self, network: Network, horizon: Shaped[Tensor, "B L"]) -> Network:
+        """Typical sizes of the changes of networks of this shape, to be broadcast against them.
+
+        Longer horizons than T - 1 are read as T - 1.
+        """
+        table = self.change_scale[steps := self.known_horizons(horizon)]  # [B, L, 3, 2]
+        weights, biases = [], []
+        for layer, weight in enumerate(network.weights):
+            group = table[:, :, layer_group(layer, len(network.weights)), :, None]
+            # a sum over more units needs less of each
+            shrink = REFERENCE_WIDTH / weight.shape[-1] if layer else 1.0
+            weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
+            biases.append(group[:, :, 1])  # [B, L, 1]
+        log_std = None if network.log_std is None else self.log_std_scale[steps][..., None]
+        return Network(weights, biases, log_std)
+
+    def known_horizons(self, horizon: Shaped[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+        """Horizons as indices of the tables."""
+        return horizon.long().clamp(max=len(self.log_std_scale) - 1)
 
 
 class ActionError:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tipl.errors import TiplError
-from tipl.forecast.base import Forecaster
+from tipl.forecast.base import Forecaster, Forecasts, Histories
 from tipl.models.loop import torch_threads
 from tipl.models.network import Network
 from tipl.policies.layout import ParamLayout, layer_sizes
@@ -107,11 +107,8 @@ class FittedOutputLayer(Forecaster):
     @torch_threads(1)
     @torch.inference_mode()
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         if layout is None:
             raise TiplError(
                 f"no layout was given, but {self.name} reads networks of any; give the layout that "

@@ -148,13 +148,12 @@ def _check_datasets(
 def _check_alone(
     datasets: Sequence[PathDataset], held_out: Sequence[PathDataset], kind: Kind
 ) -> None:
-    if len(datasets) > 1:
-        raise TiplError(
-            f"{len(datasets)} datasets were given, but a {kind.title} learns from one: give "
-            "one, or train with model='neuron'"
-        )
-    if len(held_out) > 1:
-        raise TiplError(
-            f"{len(held_out)} held-out datasets were given, but a {kind.title} is tested on one: "
-            "give one, or train with model='neuron'"
-        )
+    for given, what, use in (
+        (datasets, "", "learns from"),
+        (held_out, "held-out ", "is tested on"),
+    ):
+        if len(given) > 1:
+            raise TiplError(
+                f"{len(given)} {what}datasets were given, but a {kind.title} {use} one: give one, "
+                "or train with model='neuron'"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
-from tipl.forecast.base import Target
+from tipl.forecast.base import Forecasts, Histories, Networks, Target
 from tipl.forecast.trained import AnyArchitectureForecaster
 from tipl.models.loop import torch_threads
 from tipl.models.network import Network
@@ -53,6 +54,12 @@ def context_checkpoints(times: Sequence[int], context: int) -> list[int]:
     nearest = [min(range(len(times)), key=lambda i: (abs(times[i] - time), i)) for time in wanted]
     candidates = [last, *([0] if context > 1 else []), *nearest, *range(last, -1, -1)]
     return sorted(list(dict.fromkeys(candidates))[:context])
+
+
+@functools.lru_cache(maxsize=10_000)
+def recent_checkpoints(end: int, context: int) -> tuple[int, ...]:
+    """The checkpoints of a whole history up to `end` that a model attends to: found only once."""
+    return tuple(context_checkpoints(range(end + 1), context))
 
 
 class NeuronTransformerForecaster(AnyArchitectureForecaster):
@@ -104,21 +111,14 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
 
     @torch_threads(1)
     def _optimize(
-        self,
-        params: Float[np.ndarray, "B P"],
-        layout: ParamLayout,
-        horizon: int,
-        steps: int | None,
-    ) -> Float[np.ndarray, "B P"]:
+        self, params: Networks, layout: ParamLayout, horizon: int, steps: int | None
+    ) -> Networks:
         return self._ahead(params[:, None], layout, horizon, steps)
 
     @torch_threads(1)
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         layout = layout or actor_layout(self.task, self.hidden_sizes)
         if self.target == "elite":  # is where it is, however far ahead
             ahead = [self._ahead(histories, layout, horizons[0], None)] * len(horizons)

@@ -19,7 +19,7 @@ from tipl.evaluation.visits import observations_around, visited_observations
 from tipl.models.learning_paths import LearningPaths, batch_count, draw_dataset, draw_horizons
 from tipl.models.network import ActionError, Network
 from tipl.models.neuron_transformer import NeuronTrainConfig
-from tipl.models.neuron_transformer.forecaster import context_checkpoints
+from tipl.models.neuron_transformer.forecaster import recent_checkpoints
 from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
 from tipl.policies.layout import actor_layout, initial_gain, layer_sizes
 
@@ -122,10 +122,10 @@ def draw_checkpoints(
         return torch.where(untrained, 0, last)[:, None]
     rows = []
     for end, anywhere in zip(last.tolist(), torch.rand(count, generator=rng) < 0.5, strict=True):
-        chosen = context_checkpoints(range(end + 1), length)
+        chosen = recent_checkpoints(end, length)
         if anywhere:
             earlier = torch.randperm(end, generator=rng)[: length - 1].sort().values
-            chosen = [*earlier.tolist(), end]
+            chosen = (*earlier.tolist(), end)
         rows.append(chosen)
     return torch.tensor(rows)
 
@@ -133,7 +133,7 @@ def draw_checkpoints(
 def fresh_networks(
     count: int, sizes: Sequence[int], has_log_std: bool, rng: torch.Generator
 ) -> Network:
-    """Random networks, initialised as `tipl.policies.policy.initial_params` does."""
+    """Random networks, initialised as `tipl.policies.layout.initial_params` does."""
     weights, biases = [], []
     pairs = list(pairwise(sizes))
     for layer, (fan_in, fan_out) in enumerate(pairs):

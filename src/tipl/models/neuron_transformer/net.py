@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tipl.errors import TiplError
-from tipl.models.network import REFERENCE_WIDTH, Network, typical_changes
+from tipl.models.network import REFERENCE_WIDTH, Network, ScaledModel
 from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS
 from tipl.models.readout import LeastSquaresReadout
 from tipl.policies.layout import layer_group
@@ -183,18 +183,14 @@ def _messages(states: list[Tensor], edges: list[Tensor], layer: int) -> Float[Te
     return torch.cat([ahead, back], dim=-1)
 
 
-class NeuronTransformer(nn.Module):
+class NeuronTransformer(ScaledModel):
     """Predicts how a network's weights change, at every checkpoint of its history.
 
     Args:
         config: sizes.
-        change_scale: typical size `[T, 3, 2]` of a change by horizon, layer (the first, those
-            between, the last) and kind (weight, bias), in networks of `REFERENCE_WIDTH`.
-        log_std_scale: typical size `[T]` of a change of `log_std` by horizon.
+        change_scale: see `ScaledModel`.
+        log_std_scale: see `ScaledModel`.
     """
-
-    change_scale: Tensor
-    log_std_scale: Tensor
 
     def __init__(
         self,
@@ -202,13 +198,8 @@ class NeuronTransformer(nn.Module):
         change_scale: Float[Tensor, "T 3 2"] | None = None,
         log_std_scale: Float[Tensor, " T"] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(config.num_checkpoints, change_scale, log_std_scale)
         self.config, width = config, config.width
-        T = config.num_checkpoints
-        scale = torch.ones(T, 3, 2) if change_scale is None else change_scale.clone()
-        self.register_buffer("change_scale", scale)
-        scale = torch.ones(T) if log_std_scale is None else log_std_scale.clone()
-        self.register_buffer("log_std_scale", scale)
         self.input_identity = nn.Parameter(torch.randn(config.observation_size, width))
         self.output_identity = nn.Parameter(torch.randn(config.action_size, width))
         # by the number of hidden layers, then by layer
@@ -287,11 +278,6 @@ class NeuronTransformer(nn.Module):
             statistics = _unit_statistics(network, edges, layer)
             states.append(identity + self.statistics_in(statistics) + asked)
         return states
-
-    def scales(self, network: Network, horizon: Float[Tensor, "B L"]) -> Network:
-        """Typical sizes of the changes of networks of this shape, to be broadcast against them."""
-        steps = horizon.long().clamp(max=self.config.num_checkpoints - 1)
-        return typical_changes(network, steps, self.change_scale, self.log_std_scale)
 
     def _change(
         self, network: Network, edges: list[Tensor], states: list[Tensor], horizon: Tensor

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tipl.core.options import thread_count
 from tipl.core.seeds import HELD_OUT_SEED
@@ -132,13 +131,10 @@ class _Job:
                 torch.stack([held_out_loss(model, rng, still=still) for _ in range(4)]).mean()
             )
 
-        def batch_loss(rng: torch.Generator) -> Tensor:
-            return loss(model, rng)
-
         self.curves["own"] = fit(
             model,
             config,
-            batch_loss,
+            partial(loss, model),
             unseen,
             held_out_still=unseen(still=True),
             label="train (own)",
@@ -174,13 +170,10 @@ class _Job:
             carried = unseen_networks + loss.change(model, unseen_networks)
             return float(loss.error(carried, seen))
 
-        def batch_loss(rng: torch.Generator) -> Tensor:
-            return loss(model, rng)
-
         self.curves["elite"] = fit(
             model,
             config,
-            batch_loss,
+            partial(loss, model),
             unseen,
             held_out_still=float(loss.error(unseen_networks, seen)),
             label="train (elite)",

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.forecast.base import Forecasts, Histories
 from tipl.forecast.trained import AnyArchitectureForecaster
 from tipl.models.loop import torch_threads
 from tipl.models.network import Network
@@ -61,11 +61,8 @@ class NowcasterForecaster(AnyArchitectureForecaster):
     @torch_threads(1)
     @torch.inference_mode()
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         layout = layout or actor_layout(self.task, self.hidden_sizes)
         sizes = layer_sizes(self.task, layout.hidden_sizes)
         last = histories.shape[1] - 1

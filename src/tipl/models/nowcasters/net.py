@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tipl.errors import TiplError
-from tipl.models.network import Network, typical_changes
+from tipl.models.network import Network, ScaledModel
 from tipl.policies.layout import layer_group
 
 __all__ = ["CONTEXT", "WNN", "NiNo", "NiNoConfig", "Nowcaster", "NowcasterConfig"]
@@ -61,7 +61,7 @@ class NiNoConfig(NowcasterConfig):
     """layers of message passing"""
 
 
-class Nowcaster(nn.Module, abc.ABC):
+class Nowcaster(ScaledModel, abc.ABC):
     """Predicts the change of each parameter from the last `CONTEXT` checkpoints.
 
     A subclass turns the past of a parameter into D features; their product with the code of a
@@ -70,14 +70,11 @@ class Nowcaster(nn.Module, abc.ABC):
 
     Args:
         config: sizes.
-        change_scale: typical size `[T, 3, 2]` of a change by horizon, layer and kind, see
-            `tipl.models.network.typical_changes`.
-        log_std_scale: typical size `[T]` of a change of `log_std` by horizon.
+        change_scale: see `tipl.models.network.ScaledModel`.
+        log_std_scale: likewise.
     """
 
     config_class: ClassVar[type[NowcasterConfig]] = NowcasterConfig
-    change_scale: Tensor
-    log_std_scale: Tensor
 
     def __init__(
         self,
@@ -85,14 +82,9 @@ class Nowcaster(nn.Module, abc.ABC):
         change_scale: Float[Tensor, "T 3 2"] | None = None,
         log_std_scale: Float[Tensor, " T"] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(config.num_checkpoints, change_scale, log_std_scale)
         self.config = config
-        T = config.num_checkpoints
-        scale = torch.ones(T, 3, 2) if change_scale is None else change_scale.clone()
-        self.register_buffer("change_scale", scale)
-        scale = torch.ones(T) if log_std_scale is None else log_std_scale.clone()
-        self.register_buffer("log_std_scale", scale)
-        self.horizon = nn.Parameter(_smooth_codes(T, config.width))
+        self.horizon = nn.Parameter(_smooth_codes(config.num_checkpoints, config.width))
         self.code_out = nn.Linear(config.width, config.width)
         nn.init.zeros_(self.code_out.weight)
         nn.init.zeros_(self.code_out.bias)
@@ -105,7 +97,7 @@ class Nowcaster(nn.Module, abc.ABC):
                 first one repeated.
             horizons: checkpoints to jump ahead, from 1.
         """
-        codes = self.code_out(self.horizon[self._known(horizons)])  # [B, H, D]
+        codes = self.code_out(self.horizon[self.known_horizons(horizons)])  # [B, H, D]
         features = self._features(self._read(history))
 
         def change(array: Tensor) -> Tensor:
@@ -115,14 +107,6 @@ class Nowcaster(nn.Module, abc.ABC):
             return by_horizon.reshape(*codes.shape[:2], *array.shape[1:-1])
 
         return features.map(change) * self.scales(history, horizons)
-
-    def scales(self, network: Network, horizons: Int[Tensor, "B H"]) -> Network:
-        """Typical sizes of the changes of networks of this shape, to be broadcast against them."""
-        steps = self._known(horizons)
-        return typical_changes(network, steps, self.change_scale, self.log_std_scale)
-
-    def _known(self, horizons: Tensor) -> Tensor:
-        return horizons.clamp(max=self.config.num_checkpoints - 1)
 
     def _read(self, history: Network) -> Network:
         """Each parameter's past as numbers `[B, ..., CONTEXT + CONTEXT - 1]` of about 1.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -20,16 +19,13 @@ from tipl.models.learning_paths import (
     draw_horizons,
     learning_paths,
 )
-from tipl.models.loop import Curve, fit, torch_threads
-from tipl.models.nowcasters import NiNoTrainConfig, WNNTrainConfig
+from tipl.models.loop import fit, torch_threads
+from tipl.models.nowcasters import WNNTrainConfig
 from tipl.models.nowcasters.forecaster import NiNoForecaster, WNNForecaster
 from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
 from tipl.paths import PathDataset
-from tipl.policies.tasks import TaskSpec
 
-__all__ = ["train_nino", "train_wnn"]
-
-NowcasterT = TypeVar("NowcasterT", bound=Nowcaster)
+__all__ = ["train_nowcaster"]
 
 HORIZONS = 8
 """Forecasts from each history in a step: they share its reading, which is most of the work."""
@@ -38,79 +34,32 @@ HELD_OUT_BATCHES = 4
 """Batches in which the held-out loss is measured."""
 
 
-def train_wnn(
-    datasets: Sequence[PathDataset],
-    held_out: Sequence[PathDataset],
-    config: WNNTrainConfig,
-    *,
-    threads: int | None = None,
-    progress: bool = True,
-) -> WNNForecaster:
-    """Trains a WNN, see `trained`; on one thread.
-
-    Raises:
-        TiplError: see `trained`.
-    """
-    sizes = NowcasterConfig(datasets[0].num_checkpoints, config.width)
-    model, curve = trained(partial(WNN, sizes), datasets, held_out, config, progress)
-    return WNNForecaster(model, *_record(datasets[0], curve))
-
-
-def train_nino(
-    datasets: Sequence[PathDataset],
-    held_out: Sequence[PathDataset],
-    config: NiNoTrainConfig,
-    *,
-    threads: int | None = None,
-    progress: bool = True,
-) -> NiNoForecaster:
-    """Trains a NiNo, see `trained`; on one thread.
-
-    Raises:
-        TiplError: see `trained`.
-    """
-    task = datasets[0].task
-    sizes = NiNoConfig(
-        datasets[0].num_checkpoints, config.width, task.observation_size, task.action_size
-    )
-    model, curve = trained(partial(NiNo, sizes), datasets, held_out, config, progress)
-    return NiNoForecaster(model, *_record(datasets[0], curve))
-
-
-def _record(paths: PathDataset, curve: Curve) -> tuple[TaskSpec, tuple[int, ...], dict[str, Any]]:
-    return paths.task, paths.layout.hidden_sizes, {"curves": {"own": curve}}
-
-
 @torch_threads(1)
-def trained(
-    make: Callable[..., NowcasterT],
+def train_nowcaster(
     datasets: Sequence[PathDataset],
     held_out: Sequence[PathDataset],
     config: TrainConfig,
-    progress: bool,
-) -> tuple[NowcasterT, Curve]:
-    """A nowcaster that has learned to forecast the weights of its training paths, and its curve.
+    *,
+    threads: int | None = None,
+    progress: bool = True,
+) -> WNNForecaster | NiNoForecaster:
+    """Trains a WNN or a NiNo, as the configuration says, to forecast its training paths' weights.
 
     The loss is the mean squared error of the forecast weights at horizons drawn at random from
     histories drawn at random, in units of standing still's and with equal weight for each array.
-
-    Args:
-        make: makes the nowcaster from the scales of the paths' changes.
-        datasets: the training paths: one dataset.
-        held_out: those that are never learned from: one dataset or none.
-        config: how to train.
-        progress: show a progress bar.
+    It learns from one dataset, is tested on one or none, and uses one thread.
 
     Raises:
         TiplError: no trial can be learned from, the paths are not of actors alone, or the training
             diverges.
     """
-    loss = NowcastLoss(_learning_paths(datasets[0]), config.batch_size)
+    (paths,) = datasets
+    loss = NowcastLoss(_learning_paths(paths), config.batch_size)
     held_out_loss = None
     if held_out:
         held_out_loss = NowcastLoss(_learning_paths(held_out[0]), 2 * config.batch_size)
     torch.manual_seed(config.seed)
-    model = make(*change_scales(datasets))
+    model = _initial_model(paths, config)
 
     @torch.inference_mode()
     def unseen(still: bool = False) -> float:
@@ -123,13 +72,21 @@ def trained(
     curve = fit(
         model,
         config,
-        lambda rng: loss(model, rng),
+        partial(loss, model),
         unseen,
         held_out_still=unseen(still=True),
         label=f"train ({type(model).__name__})",
         progress=progress,
     )
-    return model, curve
+    forecaster = NiNoForecaster if isinstance(model, NiNo) else WNNForecaster
+    return forecaster(model, paths.task, paths.layout.hidden_sizes, {"curves": {"own": curve}})
+
+
+def _initial_model(paths: PathDataset, config: TrainConfig) -> WNN | NiNo:
+    scales, T, task = change_scales([paths]), paths.num_checkpoints, paths.task
+    if isinstance(config, WNNTrainConfig):
+        return WNN(NowcasterConfig(T, config.width), *scales)
+    return NiNo(NiNoConfig(T, config.width, task.observation_size, task.action_size), *scales)
 
 
 class NowcastLoss:

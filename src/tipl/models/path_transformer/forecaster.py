@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.forecast.base import Forecasts, Histories
 from tipl.forecast.trained import TrainedForecaster
 from tipl.models.loop import torch_threads
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
@@ -72,11 +73,8 @@ class PathTransformerForecaster(TrainedForecaster):
 
     @torch_threads(1)
     def _forecast(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        horizons: list[int],
-        layout: ParamLayout | None,
-    ) -> Float[np.ndarray, "B H P"]:
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
         tokens, directions = self.tokenizer.encode_history(histories)
         future = self.forecast_tokens(tokens, max(horizons))  # [B, max horizon, K]
         last = tokens[:, -1:].astype(np.float32)  # as the model read it: standing still is exact

@@ -44,7 +44,7 @@ MOVED = {
     "integrations.torch_jumps": "integrations.pytorch.jumps",
     "jump_config": "jumps.config",
     "mlp": "ppo.mlp",
-    "models.neuron_transformer": "models.neuron_transformer.net",
+    "models.neuron_transformer": "models.neuron_transformer.net models.network",
     "models.nowcasters": "models.nowcasters.net",
     "models.path_transformer": "models.path_transformer.net",
     "normalisers": "ppo.rollout",

@@ -15,7 +15,7 @@ from tipl.evaluation.visits import action_unit
 from tipl.policies.layout import initial_gain, layer_group
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["ActionError", "Network", "ScaledModel"]
+__all__ = ["ActionError", "Network", "ScaledModel", "typical_changes"]
 
 
 REFERENCE_WIDTH = 64
@@ -139,6 +139,28 @@ class Network:
         return self.activations(inputs)[-1]
 
 
+def typical_changes(
+    network: Network,
+    horizon: Int[Tensor, "B L"],
+    change_scale: Float[Tensor, "T 3 2"],
+    log_std_scale: Float[Tensor, " T"],
+) -> Network:
+    """Typical sizes of the changes of networks of a shape over horizons below T, to be broadcast.
+
+    The scales are those of a `ScaledModel`.
+    """
+    table = change_scale[horizon]  # [B, L, 3, 2]
+    weights, biases = [], []
+    for layer, weight in enumerate(network.weights):
+        group = table[:, :, layer_group(layer, len(network.weights)), :, None]
+        # a sum over more units needs less of each
+        shrink = REFERENCE_WIDTH / weight.shape[-1] if layer else 1.0
+        weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
+        biases.append(group[:, :, 1])  # [B, L, 1]
+    log_std = None if network.log_std is None else log_std_scale[horizon][..., None]
+    return Network(weights, biases, log_std)
+
+
 class ScaledModel(nn.Module):
     """A model that knows the typical changes of training paths: its outputs are in their units.
 
@@ -170,16 +192,8 @@ class ScaledModel(nn.Module):
 
         Longer horizons than T - 1 are read as T - 1.
         """
-        table = self.change_scale[steps := self.known_horizons(horizon)]  # [B, L, 3, 2]
-        weights, biases = [], []
-        for layer, weight in enumerate(network.weights):
-            group = table[:, :, layer_group(layer, len(network.weights)), :, None]
-            # a sum over more units needs less of each
-            shrink = REFERENCE_WIDTH / weight.shape[-1] if layer else 1.0
-            weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
-            biases.append(group[:, :, 1])  # [B, L, 1]
-        log_std = None if network.log_std is None else self.log_std_scale[steps][..., None]
-        return Network(weights, biases, log_std)
+        steps = self.known_horizons(horizon)
+        return typical_changes(network, steps, self.change_scale, self.log_std_scale)
 
     def known_horizons(self, horizon: Shaped[Tensor, "B L"]) -> Int[Tensor, "B L"]:
         """Horizons as indices of the tables."""

@@ -257,3 +257,14 @@ def test_the_package_asserts_nothing() -> None:
         if isinstance(node, ast.Assert)
     ]
     assert found == []
+
+
+def test_docstrings_are_markdown() -> None:
+    source = Path(tipl.__file__).parent
+    roles = re.compile(r":(?:class|func|meth|mod|attr|data):`|``|^#: ", re.MULTILINE)
+    found = [
+        f"{path.relative_to(source)}: {match[0]}"
+        for path in source.rglob("*.py")
+        for match in roles.finditer(path.read_text(encoding="utf-8").replace("```", ""))
+    ]
+    assert found == []

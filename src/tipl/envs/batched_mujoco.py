@@ -1,4 +1,4 @@
-"""Gymnasium's MuJoCo tasks, stepped all at once by ``mujoco.batch``."""
+"""Gymnasium's MuJoCo tasks, stepped all at once by `mujoco.batch`."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ _WORD = 2**64
 
 
 class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """Many copies of one MuJoCo task, bit-identical to ``gymnasium.make(env_id)`` but faster.
+    """Many copies of one MuJoCo task, bit-identical to `gymnasium.make(env_id)` but faster.
 
     Observations, rewards, terminations and truncations are those of Gymnasium's own environment
     with its default settings, for the same seeds and actions. Actions are not clipped: as in
     Gymnasium, MuJoCo clips the forces and the reward sees the action as given. Finished episodes
-    reset in the same step (``AutoresetMode.SAME_STEP``): the observation returned is the next
-    episode's first one and ``info["final_obs"]`` holds the finished episode's last one.
+    reset in the same step (`AutoresetMode.SAME_STEP`): the observation returned is the next
+    episode's first one and `info["final_obs"]` holds the finished episode's last one.
 
     The differences, all on the side of keeping independent trials independent:
 
     - a NaN or infinite action value counts as 0;
     - a simulation in which MuJoCo raises an error ends its episode, and the others go on;
     - MuJoCo's warnings are silenced (MuJoCo resets an unstable simulation, as in Gymnasium);
-    - ``info`` leaves out the measurements that some tasks add, such as ``x_velocity``.
+    - `info` leaves out the measurements that some tasks add, such as `x_velocity`.
 
     Args:
-        env_id: A key of :data:`tipl.envs.mujoco_tasks.MUJOCO_TASKS`.
-        num_envs: Number of copies, E.
-        num_threads: Threads that step them; the results do not depend on it.
-        physics: For each name of :mod:`tipl.envs.physics`, such as ``"gravity"`` or
-            ``"body_mass:torso"``, the factors between the model's values and each copy's, [E].
+        env_id: a key of `tipl.envs.mujoco_tasks.MUJOCO_TASKS`.
+        num_envs: number of copies, E.
+        num_threads: threads that step them; the results do not depend on it.
+        physics: for each name of `tipl.envs.physics`, such as `"gravity"` or
+            `"body_mass:torso"`, the factors between the model's values and each copy's, `[E]`.
             None or empty: all run the model as it is.
 
     Raises:
-        TiplError: The task is not built in, a number is below 1, or a name or factor of the
+        TiplError: the task is not built in, a number is below 1, or a name or factor of the
             physics is not as expected.
     """
 
@@ -111,19 +111,19 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         seed: int | Sequence[int | None] | Integer[np.ndarray, " E"] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Float64[np.ndarray, "E O"], dict[str, Any]]:
-        """Start a new episode in every environment, or in some.
+        """Starts a new episode in every environment, or in some.
 
         Args:
-            seed: One seed s, which seeds environment i with s + i; or one for each environment.
+            seed: one seed s, which seeds environment i with s + i; or one for each environment.
                 None, here or in the sequence, goes on with the environment's present generator.
-            options: ``{"reset_mask": mask}`` resets only where the bool array [E] is true, as in
+            options: `{"reset_mask": mask}` resets only where the bool array `[E]` is true, as in
                 Gymnasium's own vector environments; seeds elsewhere are ignored.
 
         Returns:
-            The present observations, [E, O], and an empty info.
+            The present observations, `[E, O]`, and an empty info.
 
         Raises:
-            TiplError: The seeds are negative or not one for each environment; the options hold
+            TiplError: the seeds are negative or not one for each environment; the options hold
                 anything but a mask.
         """
         seeds = self._one_seed_each(seed)
@@ -144,17 +144,17 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Bool[np.ndarray, " E"],
         dict[str, Any],
     ]:
-        """Take one action in every environment and reset those whose episode ends.
+        """Takes one action in every environment and resets those whose episode ends.
 
         Args:
-            actions: One action for each environment, [E, A]; float32 for Gymnasium's rewards.
+            actions: one action for each environment, `[E, A]`; float32 for Gymnasium's rewards.
 
         Returns:
             Observations [E, O], rewards [E], terminations [E], truncations [E] and info, which is
             empty unless an episode ends; the arrays are the caller's to keep.
 
         Raises:
-            TiplError: The actions have another shape, or ``reset`` was never called.
+            TiplError: the actions have another shape, or `reset` was never called.
         """
         self._ctrl[:] = actions = self._checked(actions)
         position_before = self._task.position(self._fields).copy()
@@ -180,13 +180,13 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return observations, rewards, terminations, truncations, info
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return all that is needed to continue bit-identically, as plain arrays.
+        """Returns all that is needed to continue bit-identically, as plain arrays.
 
         Returns:
-            ``simulation`` [E, S] float64 (MuJoCo's integration state), ``elapsed_steps`` [E]
-            int64 and ``rng`` [E, 6] uint64 (each PCG64 generator: state and increment, high and
+            `simulation` `[E, S]` float64 (MuJoCo's integration state), `elapsed_steps` `[E]`
+            int64 and `rng` `[E, 6]` uint64 (each PCG64 generator: state and increment, high and
             low word, then its spare 32 bits, if any); and the fields that the last step derived,
-            where the task reads some (``xpos``, ...). The physics is not in it.
+            where the task reads some (`xpos`, ...). The physics is not in it.
         """
         return {
             "simulation": self._batch.state.copy(),
@@ -196,10 +196,10 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         }
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Continue from what :meth:`state` returned, in this or another process.
+        """Continues from what `state` returned, in this or another process.
 
         Raises:
-            TiplError: The state is of another task, another number of environments, or damaged.
+            TiplError: the state is of another task, another number of environments, or damaged.
         """
         for name, present in self.state().items():
             given = state.get(name)
@@ -219,15 +219,15 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def set_physics(
         self, ids: Integer[np.ndarray, " n"], physics: Mapping[str, np.ndarray]
     ) -> None:
-        """Give some environments new physics; reset them before they step again.
+        """Gives some environments new physics; reset them before they step again.
 
         Args:
-            ids: The environments, each once, [n].
-            physics: For each of the constructor's names, factors of the model's values, [n]. They
+            ids: the environments, each once, `[n]`.
+            physics: for each of the constructor's names, factors of the model's values, `[n]`. They
                 replace those that the environments had.
 
         Raises:
-            TiplError: The ids are not n different environments, the names are not the
+            TiplError: the ids are not n different environments, the names are not the
                 constructor's, or the factors not positive, finite and one for each environment.
         """
         self._physics.set(ids, physics)
@@ -256,7 +256,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return np.flatnonzero(mask)
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
-        """Return the actions as rewards sum them: C-contiguous (its order), finite."""
+        """Returns the actions as rewards sum them: C-contiguous (its order), finite."""
         actions = np.ascontiguousarray(actions)
         if actions.shape != self._ctrl.shape:
             raise TiplError(
@@ -270,7 +270,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return actions if finite.all() else np.where(finite, actions, actions.dtype.type(0))
 
     def _simulate(self) -> np.ndarray:
-        """Advance all simulations by one environment step; return which failed, [E]."""
+        """Advances all simulations by one environment step; returns which failed, `[E]`."""
         failed = np.zeros(self.num_envs, dtype=np.bool_)
         with silent_mujoco():
             try:
@@ -280,7 +280,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return failed
 
     def _start_next_episodes(self, observations: np.ndarray, done: np.ndarray) -> dict[str, Any]:
-        """Reset the done environments, put their first observations in place, return the info."""
+        """Resets the done environments and puts their first observations in place; the info."""
         ids = np.flatnonzero(done)
         final_obs = np.full(self.num_envs, None, dtype=object)
         for i in ids:
@@ -296,7 +296,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         }
 
     def _reset(self, ids: np.ndarray) -> None:
-        """Start new episodes as Gymnasium does: default state, drawn start, forward pass."""
+        """Starts new episodes as Gymnasium does: default state, drawn start, forward pass."""
         self._batch.state[ids] = self._default_state  # the row is all of a simulation's state
         self._fields["qpos"][ids], self._fields["qvel"][ids] = self._task.draw_states(
             [self._rngs[i] for i in ids], self._initial_qpos, self._initial_qvel
@@ -307,12 +307,12 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._elapsed_steps[ids] = 0
 
     def _read_derived(self, ids: np.ndarray) -> None:
-        """Copy the derived fields of simulations that have just run."""
+        """Copies the derived fields of simulations that have just run."""
         for name in self._task.derived:
             self._fields[name][ids] = 0.0 if name == "cfrc_ext" else self._batch.bind(name)[ids]
 
     def _add_contact_forces(self, ids: np.ndarray) -> None:
-        """Compute ``cfrc_ext``, if the task reads it, where there are contacts.
+        """Computes `cfrc_ext`, if the task reads it, where there are contacts.
 
         Gymnasium computes it after each step, since MuJoCo's step leaves it out. A sensor would
         make MuJoCo's step compute it, but at an earlier stage of the integrator.

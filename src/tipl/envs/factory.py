@@ -21,9 +21,9 @@ from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
 __all__ = ["OBSERVATION_STD_FLOOR", "make_task", "make_vec", "measure_task", "register_task"]
 
-#: A dimension that random actions hardly move is divided by this at least, so that it cannot
-#: dwarf the others once a policy moves it.
 OBSERVATION_STD_FLOOR = 1e-3
+"""A dimension that random actions hardly move is divided by this at least, so that it cannot
+dwarf the others once a policy moves it."""
 
 _SHIPPED = frozenset(MUJOCO_TASKS)
 _NEW_TO_GYMNASIUM: set[str] = set()
@@ -36,26 +36,26 @@ def make_vec(
     num_threads: int = 1,
     physics: Mapping[str, np.ndarray] | None = None,
 ) -> VectorEnv[np.ndarray, np.ndarray, np.ndarray]:
-    """Make copies of an environment that are stepped together and reset in the same step.
+    """Makes copies of an environment that are stepped together and reset in the same step.
 
-    The tasks of :data:`tipl.envs.mujoco_tasks.MUJOCO_TASKS` run batched
-    (:class:`tipl.envs.BatchedMujocoEnv`). Any other Gymnasium id with Box observations, and
+    The tasks of `tipl.envs.mujoco_tasks.MUJOCO_TASKS` run batched
+    (`tipl.envs.BatchedMujocoEnv`). Any other Gymnasium id with Box observations, and
     one-dimensional Box or Discrete actions, runs in Gymnasium's own vector environment, one copy
-    after another (:class:`tipl.envs.gymnasium_vec.GymnasiumVec`). Both have ``state()`` and
-    ``set_state()``.
+    after another (`tipl.envs.gymnasium_vec.GymnasiumVec`). Both have `state()` and
+    `set_state()`.
 
     Args:
-        env_id: A Gymnasium id, such as ``"InvertedPendulum-v4"``.
-        num_envs: Number of copies, E.
-        num_threads: Threads for the batched tasks; the others use one.
-        physics: For each name of :mod:`tipl.envs.physics`, such as ``"body_mass:torso"``, the
-            factors between the model's values and each copy's, [E]; for the batched tasks alone.
+        env_id: a Gymnasium id, such as `"InvertedPendulum-v4"`.
+        num_envs: number of copies, E.
+        num_threads: threads for the batched tasks; the others use one.
+        physics: for each name of `tipl.envs.physics`, such as `"body_mass:torso"`, the
+            factors between the model's values and each copy's, `[E]`; for the batched tasks alone.
 
     Returns:
-        The environments, with ``metadata["autoreset_mode"]`` SAME_STEP.
+        The environments, with `metadata["autoreset_mode"]` SAME_STEP.
 
     Raises:
-        TiplError: The id is unknown, the environment cannot be made or has other spaces, a
+        TiplError: the id is unknown, the environment cannot be made or has other spaces, a
             number is below 1, or physics are not as expected or not for a batched task.
     """
     if find_mujoco_task(env_id) is not None:
@@ -111,13 +111,13 @@ def register_task(env_id: str, task: MujocoTask) -> None:
 
 
 def make_task(env_id: str) -> TaskSpec:
-    """Return the spec of a task: the shipped one, or one measured now.
+    """Returns the spec of a task: the shipped one, or one measured now.
 
     Args:
-        env_id: A Gymnasium id.
+        env_id: a Gymnasium id.
 
     Raises:
-        TiplError: As :func:`make_vec` and :func:`measure_task`.
+        TiplError: as `make_vec` and `measure_task`.
     """
     return get_task(env_id) if env_id in known_tasks() else measure_task(env_id)
 
@@ -125,20 +125,20 @@ def make_task(env_id: str) -> TaskSpec:
 def measure_task(
     env_id: str, *, num_envs: int = 8, num_steps: int = 2_000, seed: int = 0
 ) -> TaskSpec:
-    """Measure the observations under actions drawn uniformly.
+    """Measures the observations under actions drawn uniformly.
 
     Mean and standard deviation are taken in float64 over all observations that a policy would
     act on (first observations of episodes included, last ones not), and the standard deviation
-    is at least :data:`OBSERVATION_STD_FLOOR`.
+    is at least `OBSERVATION_STD_FLOOR`.
 
     Args:
-        env_id: A Gymnasium id.
-        num_envs: Copies to run.
-        num_steps: Steps of each copy.
-        seed: Seed of the actions and of the copies.
+        env_id: a Gymnasium id.
+        num_envs: copies to run.
+        num_steps: steps of each copy.
+        seed: seed of the actions and of the copies.
 
     Raises:
-        TiplError: As :func:`make_vec`; or an action is unbounded, an episode may last forever,
+        TiplError: as `make_vec`; or an action is unbounded, an episode may last forever,
             an observation is not finite, or the registered entry point is not text.
     """
     envs = make_vec(env_id, num_envs)
@@ -168,7 +168,7 @@ def measure_task(
 
 
 def _registered(env_id: str) -> tuple[int, str]:
-    """Return the limit of episode steps and the whole Gymnasium spec as text."""
+    """Returns the limit of episode steps and the whole Gymnasium spec as text."""
     spec = gymnasium.spec(env_id.rpartition(":")[2])  # registered without its module
     if spec.max_episode_steps is None:
         raise TiplError(
@@ -187,7 +187,7 @@ def _registered(env_id: str) -> tuple[int, str]:
 def _observe_random_actions(
     env_id: str, envs: VectorEnv[np.ndarray, np.ndarray, np.ndarray], num_steps: int, seed: int
 ) -> np.ndarray:
-    """Return the observations that the random actions were taken on, [num_steps, E, O]."""
+    """Returns the observations that the random actions were taken on, [num_steps, E, O]."""
     space: Any = envs.single_action_space
     rng = np.random.default_rng((seed, 1))  # the first copy's own generator has the bare seed
     observation, _ = envs.reset(seed=seed)

@@ -22,14 +22,14 @@ _NO_SEED = -1
 
 
 class GymnasiumVec(SyncVectorEnv):
-    """Gymnasium's ``SyncVectorEnv``, reset in the same step, whose episodes can be saved.
+    """Gymnasium's `SyncVectorEnv`, reset in the same step, whose episodes can be saved.
 
     Observations come as flat float64 vectors. Nobody can look into any environment, so what
-    ``state()`` saves is how each episode came about: the seed or generator that it started from,
-    and its actions. ``set_state()`` plays them again and checks what they lead to.
+    `state()` saves is how each episode came about: the seed or generator that it started from,
+    and its actions. `set_state()` plays them again and checks what they lead to.
 
     Args:
-        env_fns: What makes each copy.
+        env_fns: what makes each copy.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
@@ -46,11 +46,11 @@ class GymnasiumVec(SyncVectorEnv):
         )
 
     def state(self) -> dict[str, Array]:
-        """Return how the present episodes came about, as plain arrays.
+        """Returns how the present episodes came about, as plain arrays.
 
         Returns:
-            ``seed`` [E] int64 (-1: none), ``rng`` [E, R] uint8 (the generator as JSON, padded),
-            ``num_actions`` [E] int64, ``actions`` [E, L, ...] (padded) and ``observation`` [E, O],
+            `seed` `[E]` int64 (-1: none), `rng` `[E, R]` uint8 (the generator as JSON, padded),
+            `num_actions` `[E]` int64, `actions` `[E, L, ...]` (padded) and `observation` `[E, O]`,
             the present ones.
         """
         recorders = self._recorders
@@ -72,10 +72,10 @@ class GymnasiumVec(SyncVectorEnv):
         }
 
     def set_state(self, state: dict[str, Array]) -> None:
-        """Continue from what :meth:`state` returned, in this or another process.
+        """Continues from what `state` returned, in this or another process.
 
         Raises:
-            TiplError: The environment does not repeat itself: it keeps random numbers or other
+            TiplError: the environment does not repeat itself: it keeps random numbers or other
                 things that its generator and its actions do not determine.
         """
         for i, recorder in enumerate(self._recorders):
@@ -117,7 +117,7 @@ class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Reset the environment, after a look at what it will start from."""
+        """Resets the environment, after a look at what it will start from."""
         self.seed = _NO_SEED if seed is None else seed
         self.rng = "" if seed is not None else _generator_to_json(self.env)
         self.actions = []
@@ -126,14 +126,14 @@ class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self.observation.copy(), info
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Step the environment and remember the action."""
+        """Steps the environment and remembers the action."""
         self.actions.append(np.copy(action))
         observation, reward, terminated, truncated, info = self.env.step(action)
         self.observation = self._flat(observation)
         return self.observation.copy(), float(reward), terminated, truncated, info
 
     def replay(self, seed: int, rng: str, actions: Array) -> None:
-        """Bring the environment to where an episode was."""
+        """Brings the environment to where an episode was."""
         if seed != _NO_SEED:
             self.reset(seed=seed)
         else:

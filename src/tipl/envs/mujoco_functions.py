@@ -1,7 +1,7 @@
 """What Gymnasium's MuJoCo tasks observe, end at, reward and start from, for E simulations at once.
 
 Each function restates a method of one or more of Gymnasium's environments down to the order of its
-floating-point operations; :mod:`tipl.envs.mujoco_tasks` puts them together.
+floating-point operations; `tipl.envs.mujoco_tasks` puts them together.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Float64
 
 __all__ = ["Fields", "StepResult"]
 
-#: MjData fields by name, each a live array over all simulations, [E, ...].
 Fields: TypeAlias = Mapping[str, np.ndarray]
+"""MjData fields by name, each a live array over all simulations, `[E, ...]`."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class StepResult:
     """One step of all simulations, as rewards and terminations are computed from it.
 
     Attributes:
-        actions: The actions taken, in the precision they came in, [E, A].
-        position_before: What :attr:`MujocoTask.position` read before the step.
-        position_after: What it read after the step.
-        observations: The observations after the step, [E, O].
-        fields: The fields after the step.
-        dt: Simulated seconds that the step took.
+        actions: the actions taken, in the precision they came in, `[E, A]`.
+        position_before: what `MujocoTask.position` read before the step.
+        position_after: what it read after the step.
+        observations: the observations after the step, `[E, O]`.
+        fields: the fields after the step.
+        dt: simulated seconds that the step took.
     """
 
     actions: Float[np.ndarray, "E A"]
@@ -44,17 +44,17 @@ class StepResult:
 
 
 def first_joint(fields: Fields) -> Float64[np.ndarray, " E"]:
-    """Return the position of the first joint: of most bodies, x."""
+    """Returns the position of the first joint: of most bodies, x."""
     return fields["qpos"][:, 0]
 
 
 def torso_x(fields: Fields) -> Float64[np.ndarray, " E"]:
-    """Return x of the first body after the world."""
+    """Returns x of the first body after the world."""
     return fields["xpos"][:, 1, 0]
 
 
 def from_target_to_fingertip(fields: Fields) -> Float64[np.ndarray, "E 3"]:
-    """Return the vector from Reacher's target to its fingertip."""
+    """Returns the vector from Reacher's target to its fingertip."""
     vector: np.ndarray = fields["xpos"][:, 3] - fields["xpos"][:, 4]
     return vector
 
@@ -63,17 +63,17 @@ def from_target_to_fingertip(fields: Fields) -> Float64[np.ndarray, "E 3"]:
 
 
 def observe_all(fields: Fields, skip: int = 0) -> Float64[np.ndarray, "E O"]:
-    """Observe all positions but the first ``skip``, which say where the body is; all velocities."""
+    """Observes all positions but the first `skip`, which say where the body is; all velocities."""
     return np.concatenate([fields["qpos"][:, skip:], fields["qvel"]], axis=1)
 
 
 def observe_clipped(fields: Fields) -> Float64[np.ndarray, "E O"]:
-    """Observe all positions but x and all velocities between -10 and 10."""
+    """Observes all positions but x and all velocities between -10 and 10."""
     return np.concatenate([fields["qpos"][:, 1:], np.clip(fields["qvel"], -10, 10)], axis=1)
 
 
 def observe_double_pendulum(fields: Fields, num_forces: int) -> Float64[np.ndarray, "E O"]:
-    """Observe the cart, the poles' angles, the velocities and the first constraint forces."""
+    """Observes the cart, the poles' angles, the velocities and the first constraint forces."""
     angles = fields["qpos"][:, 1:].copy()  # contiguous, as Gymnasium takes their sines
     return np.concatenate(
         [
@@ -88,7 +88,7 @@ def observe_double_pendulum(fields: Fields, num_forces: int) -> Float64[np.ndarr
 
 
 def observe_reacher(fields: Fields, num_distances: int) -> Float64[np.ndarray, "E O"]:
-    """Observe the arm, the target and the first coordinates of the vector between the two."""
+    """Observes the arm, the target and the first coordinates of the vector between the two."""
     angles = fields["qpos"][:, :2].copy()  # contiguous, as above
     return np.concatenate(
         [
@@ -103,7 +103,7 @@ def observe_reacher(fields: Fields, num_distances: int) -> Float64[np.ndarray, "
 
 
 def observe_contacts(fields: Fields) -> Float64[np.ndarray, "E O"]:
-    """Observe all but x and y, and the contact forces on all bodies but the world."""
+    """Observes all but x and y, and the contact forces on all bodies but the world."""
     forces = _clipped_contact_forces(fields)[:, 1:].reshape(len(fields["cfrc_ext"]), -1)
     return np.concatenate([observe_all(fields, skip=2), forces], axis=1)
 
@@ -116,25 +116,25 @@ def _clipped_contact_forces(fields: Fields) -> Float64[np.ndarray, "E nbody 6"]:
 
 
 def never(step: StepResult) -> Bool[np.ndarray, " E"]:
-    """End no episode."""
+    """Ends no episode."""
     return np.zeros(len(step.actions), dtype=np.bool_)
 
 
 def pole_fell(step: StepResult) -> Bool[np.ndarray, " E"]:
-    """End an episode when the pole leans by more than 0.2 rad."""
+    """Ends an episode when the pole leans by more than 0.2 rad."""
     finite = np.isfinite(step.observations).all(axis=1)
     fell: np.ndarray = ~finite | (np.abs(step.observations[:, 1]) > 0.2)
     return fell
 
 
 def double_pole_fell(step: StepResult) -> Bool[np.ndarray, " E"]:
-    """End an episode when the tip is no higher than 1 m."""
+    """Ends an episode when the tip is no higher than 1 m."""
     fell: np.ndarray = step.fields["site_xpos"][:, 0, 2] <= 1
     return fell
 
 
 def hopper_fell(step: StepResult) -> Bool[np.ndarray, " E"]:
-    """End an episode when the torso is low or leans, or any value but x is 100 or more."""
+    """Ends an episode when the torso is low or leans, or any value but x is 100 or more."""
     qpos, qvel = step.fields["qpos"], step.fields["qvel"]
     small = (np.abs(qpos[:, 2:]) < 100).all(axis=1) & (np.abs(qvel) < 100).all(axis=1)
     fell: np.ndarray = ~(small & _upright(qpos, 0.7, np.inf, 0.2))
@@ -142,13 +142,13 @@ def hopper_fell(step: StepResult) -> Bool[np.ndarray, " E"]:
 
 
 def walker_fell(step: StepResult) -> Bool[np.ndarray, " E"]:
-    """End an episode when the torso is low, high, or leans by 1 rad."""
+    """Ends an episode when the torso is low, high, or leans by 1 rad."""
     fell: np.ndarray = ~_upright(step.fields["qpos"], 0.8, 2.0, 1.0)
     return fell
 
 
 def ant_fell(step: StepResult) -> Bool[np.ndarray, " E"]:
-    """End an episode when the torso is low or high, or any value is not finite."""
+    """Ends an episode when the torso is low or high, or any value is not finite."""
     finite = np.isfinite(observe_all(step.fields)).all(axis=1)
     height = step.fields["qpos"][:, 2]
     fell: np.ndarray = ~(finite & (height >= 0.2) & (height <= 1.0))
@@ -167,14 +167,14 @@ def _upright(
 
 
 def one(step: StepResult, terminated: Bool[np.ndarray, " E"]) -> Float64[np.ndarray, " E"]:
-    """Pay 1 for each step, the failing one included."""
+    """Pays 1 for each step, the failing one included."""
     return np.ones(len(terminated))
 
 
 def one_unless_terminated(
     step: StepResult, terminated: Bool[np.ndarray, " E"]
 ) -> Float64[np.ndarray, " E"]:
-    """Pay 1 for each step but the failing one."""
+    """Pays 1 for each step but the failing one."""
     return np.where(terminated, 0.0, 1.0)
 
 
@@ -184,7 +184,7 @@ def balance(
     *,
     alive: Callable[[StepResult, np.ndarray], np.ndarray],
 ) -> Float64[np.ndarray, " E"]:
-    """Pay ten times ``alive``, less the tip's distance from its highest point and the speed."""
+    """Pays ten times `alive`, less the tip's distance from its highest point and the speed."""
     x, y = step.fields["site_xpos"][:, 0, 0], step.fields["site_xpos"][:, 0, 2]
     v1, v2 = step.fields["qvel"][:, 1], step.fields["qvel"][:, 2]
     # Gymnasium squares single numbers: by pow, whose last bit is not always that of x * x.
@@ -197,7 +197,7 @@ def balance(
 def run_forward(
     step: StepResult, terminated: Bool[np.ndarray, " E"], *, control_weight: float
 ) -> Float64[np.ndarray, " E"]:
-    """Pay the speed, less the weighted cost of the action."""
+    """Pays the speed, less the weighted cost of the action."""
     reward: np.ndarray = _forward_velocity(step) - _control_cost(step, control_weight)
     return reward
 
@@ -209,14 +209,14 @@ def run_upright(
     alive: Callable[[StepResult, np.ndarray], np.ndarray],
     control_weight: float,
 ) -> Float64[np.ndarray, " E"]:
-    """Pay the speed and ``alive``, less the weighted cost of the action."""
+    """Pays the speed and `alive`, less the weighted cost of the action."""
     gain = _forward_velocity(step) + alive(step, terminated)
     reward: np.ndarray = gain - _control_cost(step, control_weight)
     return reward
 
 
 def run_softly(step: StepResult, terminated: Bool[np.ndarray, " E"]) -> Float64[np.ndarray, " E"]:
-    """Pay as :func:`run_upright`, less a cost of the contact forces (the world's included)."""
+    """Pays as `run_upright`, less a cost of the contact forces (the world's included)."""
     forces = _clipped_contact_forces(step.fields)
     contact_cost = 5e-4 * np.square(forces).reshape(len(forces), -1).sum(axis=1)
     gain = _forward_velocity(step) + one_unless_terminated(step, terminated)
@@ -225,12 +225,12 @@ def run_softly(step: StepResult, terminated: Bool[np.ndarray, " E"]) -> Float64[
 
 
 def reach_before(step: StepResult, terminated: Bool[np.ndarray, " E"]) -> Float64[np.ndarray, " E"]:
-    """Cost the distance from the target where the step began, and the action."""
+    """Costs the distance from the target where the step began, and the action."""
     return _reach(step.position_before, step)
 
 
 def reach_after(step: StepResult, terminated: Bool[np.ndarray, " E"]) -> Float64[np.ndarray, " E"]:
-    """Cost the distance from the target after the step, and the action."""
+    """Costs the distance from the target after the step, and the action."""
     return _reach(step.position_after, step)
 
 
@@ -262,7 +262,7 @@ def draw_uniform(
     *,
     scale: float,
 ) -> tuple[Float64[np.ndarray, "n nq"], Float64[np.ndarray, "n nv"]]:
-    """Start around the model's state, all values off by at most ``scale``."""
+    """Starts around the model's state, all values off by at most `scale`."""
     # One draw of all values takes the same numbers from a generator as one for each part.
     size = qpos.size + qvel.size
     noise = np.empty((len(rngs), size))
@@ -276,7 +276,7 @@ def draw_uniform_and_normal(
     qpos: Float64[np.ndarray, " nq"],
     qvel: Float64[np.ndarray, " nv"],
 ) -> tuple[Float64[np.ndarray, "n nq"], Float64[np.ndarray, "n nv"]]:
-    """Start around the model's state, positions off by at most 0.1, velocities normally by it."""
+    """Starts around the model's state, positions off by at most 0.1, velocities normally by it."""
     qpos_noise, qvel_noise = np.empty((len(rngs), qpos.size)), np.empty((len(rngs), qvel.size))
     for i, rng in enumerate(rngs):
         qpos_noise[i] = rng.uniform(low=-0.1, high=0.1, size=qpos.size)
@@ -289,7 +289,7 @@ def draw_reacher(
     qpos: Float64[np.ndarray, " nq"],
     qvel: Float64[np.ndarray, " nv"],
 ) -> tuple[Float64[np.ndarray, "n nq"], Float64[np.ndarray, "n nv"]]:
-    """Start with the arm around the model's state and the target at rest within 0.2 m."""
+    """Starts with the arm around the model's state and the target at rest within 0.2 m."""
     starts, velocities = np.tile(qpos, (len(rngs), 1)), np.tile(qvel, (len(rngs), 1))
     for i, rng in enumerate(rngs):
         starts[i] += rng.uniform(low=-0.1, high=0.1, size=qpos.size)

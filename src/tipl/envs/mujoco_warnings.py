@@ -40,5 +40,5 @@ class _Silence:
                     mujoco.set_mju_user_warning(self._previous)
 
 
-#: ``with silent_mujoco():`` nothing that MuJoCo warns of is printed or logged.
 silent_mujoco = _Silence()
+"""`with silent_mujoco():` nothing that MuJoCo warns of is printed or logged."""

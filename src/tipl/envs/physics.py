@@ -2,13 +2,13 @@
 
 A name says what is scaled:
 
-- ``gravity``, ``wind``, ``density``, ``viscosity`` or ``impratio``, of MuJoCo's options;
-- a float64 field of ``mujoco.MjModel`` that belongs to bodies, joints (``jnt_``), degrees of
-  freedom (``dof_``), geoms or actuators: ``body_mass``, ``dof_damping``, ``geom_friction``, ...;
-- a field and an object's name, ``body_mass:torso`` or ``actuator_gear:bthigh``: the object's part
-  of the field. The object of a ``dof_`` field is a joint.
+- `gravity`, `wind`, `density`, `viscosity` or `impratio`, of MuJoCo's options;
+- a float64 field of `mujoco.MjModel` that belongs to bodies, joints (`jnt_`), degrees of
+  freedom (`dof_`), geoms or actuators: `body_mass`, `dof_damping`, `geom_friction`, ...;
+- a field and an object's name, `body_mass:torso` or `actuator_gear:bthigh`: the object's part
+  of the field. The object of a `dof_` field is a joint.
 
-The constants that MuJoCo derives (``mj_setConst``) follow; what only its compiler derives, such as
+The constants that MuJoCo derives (`mj_setConst`) follow; what only its compiler derives, such as
 inertias from masses or bounding volumes from sizes, does not. Where names overlap, their factors
 multiply.
 """
@@ -54,9 +54,9 @@ class Target:
     """What a name scales.
 
     Attributes:
-        field: The field, as ``mujoco.batch`` names it.
-        values: The model's own values of the field.
-        scaled: Which of them the name scales.
+        field: the field, as `mujoco.batch` names it.
+        values: the model's own values of the field.
+        scaled: which of them the name scales.
     """
 
     field: str
@@ -68,11 +68,11 @@ class PhysicsVariants:
     """The physics of each simulation of a batch.
 
     Args:
-        batch: The simulations.
-        names: What can be scaled.
+        batch: the simulations.
+        names: what can be scaled.
 
     Raises:
-        TiplError: A name scales nothing in the model.
+        TiplError: a name scales nothing in the model.
     """
 
     def __init__(self, batch: mujoco_batch.Batch, names: tuple[str, ...]) -> None:
@@ -80,14 +80,14 @@ class PhysicsVariants:
         self._targets = {name: find_target(batch.model, name) for name in names}
 
     def set(self, ids: Integer[np.ndarray, " n"], physics: Mapping[str, np.ndarray]) -> None:
-        """Replace the physics of the simulations ``ids``.
+        """Replaces the physics of the simulations `ids`.
 
         Args:
-            ids: The simulations, each once, [n].
-            physics: For each of the names, factors of the model's values, [n].
+            ids: the simulations, each once, `[n]`.
+            physics: for each of the names, factors of the model's values, `[n]`.
 
         Raises:
-            TiplError: The ids are not n different simulations, the names are not those of the
+            TiplError: the ids are not n different simulations, the names are not those of the
                 constructor, or the factors not positive, finite and one for each simulation.
         """
         ids = _checked_ids(ids, self._batch.nsim)
@@ -112,14 +112,14 @@ class PhysicsVariants:
 
 
 def find_target(model: Any, name: str) -> Target:
-    """Find what a name scales in a model.
+    """Finds what a name scales in a model.
 
     Args:
-        model: The ``mujoco.MjModel``.
-        name: An option, a field, or a field and an object; see the module's description.
+        model: the `mujoco.MjModel`.
+        name: an option, a field, or a field and an object; see the module's description.
 
     Raises:
-        TiplError: There is no such field or object, or all the values are 0.
+        TiplError: there is no such field or object, or all the values are 0.
     """
     field, _, object_name = name.partition(":")
     if field in _OPTIONS and field == name:
@@ -154,7 +154,7 @@ def _float_fields(model: Any) -> list[str]:
 
 
 def _rows(model: Any, field: str, object_name: str) -> Bool[np.ndarray, " rows"]:
-    """Say which rows of a field belong to an object."""
+    """Says which rows of a field belong to an object."""
     kind = field.partition("_")[0]
     object_type, count = _OBJECTS[kind]
     names = [mujoco.mj_id2name(model, object_type, i) for i in range(getattr(model, count))]

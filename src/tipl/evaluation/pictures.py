@@ -51,7 +51,7 @@ _ADVICE = (
 def missing_renderer() -> str | None:
     """Says why the MuJoCo tasks cannot be drawn here, and what to do; None if they can be.
 
-    The answer is found in a process of its own, in a second or two, and kept. ``MUJOCO_GL`` is
+    The answer is found in a process of its own, in a second or two, and kept. `MUJOCO_GL` is
     honoured; without it EGL, OSMesa and, where there is a display, GLFW are tried in this order.
     """
     return _find_renderer(_setting()).complaint
@@ -112,7 +112,7 @@ class MujocoPictures:
         """Return the picture of a simulation.
 
         Args:
-            state: MuJoCo's integration state, a row of ``BatchedMujocoEnv.state()["simulation"]``.
+            state: MuJoCo's integration state, a row of `BatchedMujocoEnv.state()["simulation"]`.
         """
         with silent_mujoco():
             mujoco.mj_setState(self._model, self._data, state, mujoco.mjtState.mjSTATE_INTEGRATION)

@@ -1,8 +1,8 @@
 """What a policy must know about its task, without an environment at hand.
 
-A :class:`TaskSpec` names a Gymnasium environment and holds its sizes, its action bounds and the
+A `TaskSpec` names a Gymnasium environment and holds its sizes, its action bounds and the
 frozen observation normaliser. Specs of the tasks that ship with the package are read from
-``task_specs.json`` (written by ``scripts/measure_task_specs.py``); ``tipl.envs.make_task``
+`task_specs.json` (written by `scripts/measure_task_specs.py`); `tipl.envs.make_task`
 measures those of any other environment. Nothing here imports Gymnasium or MuJoCo.
 """
 
@@ -29,22 +29,23 @@ class TaskSpec:
     """One task: a Gymnasium environment and the normaliser of its observations.
 
     Attributes:
-        env_id: The Gymnasium id, such as ``"InvertedPendulum-v4"``.
-        observation_size: Number of observed values, O.
-        action_size: Number of action values, A.
-        action_low: Lowest action, [A].
-        action_high: Highest action, [A].
-        max_episode_steps: Environment steps after which an episode is truncated.
-        observation_mean: Mean of the observations under uniform random actions, [O].
-        observation_std: Their standard deviation, [O], never below 1e-3.
-        gymnasium_spec: The whole Gymnasium spec, ``gymnasium.spec(env_id).to_json()``.
-        first_action: Of a task with A discrete actions the number of the first of them, with empty
-            ``action_low`` and ``action_high``; None if actions are continuous.
-        physics: Names of :mod:`tipl.envs.physics` with factors of the original physics; empty for
+        env_id: the Gymnasium id, such as `"InvertedPendulum-v4"`.
+        observation_size: number of observed values, O.
+        action_size: number of action values, A.
+        action_low: lowest action, `[A]`.
+        action_high: highest action, `[A]`.
+        max_episode_steps: environment steps after which an episode is truncated.
+        observation_mean: mean `[O]` of the observations under uniform random actions, or, where
+            these show too little of a task (Hopper), in short PPO trials.
+        observation_std: their standard deviation `[O]`, never below 1e-3.
+        gymnasium_spec: the whole Gymnasium spec, `gymnasium.spec(env_id).to_json()`.
+        first_action: of a task with A discrete actions the number of the first of them, with empty
+            `action_low` and `action_high`; None if actions are continuous.
+        physics: names of `tipl.envs.physics` with factors of the original physics; empty for
             the task as Gymnasium defines it.
 
     Raises:
-        TiplError: The values contradict each other.
+        TiplError: the values contradict each other.
     """
 
     env_id: str
@@ -88,20 +89,20 @@ class TaskSpec:
 
     @property
     def discrete(self) -> bool:
-        """Whether actions are numbers, ``action_size`` of them."""
+        """Whether actions are numbers, `action_size` of them."""
         return self.first_action is not None
 
     def with_physics(self, physics: Mapping[str, float]) -> TaskSpec:
-        """Return the same task with its physics scaled by factors, instead of any it had."""
+        """Returns the same task with its physics scaled by factors, instead of any it had."""
         return replace(self, physics=tuple(sorted(physics.items())))
 
     @property
     def action_bounds(self) -> tuple[Float32[np.ndarray, " A"], Float32[np.ndarray, " A"]]:
-        """Lowest and highest action, [A] each, as environments take them."""
+        """Lowest and highest action, `[A]` each, as environments take them."""
         return np.array(self.action_low, np.float32), np.array(self.action_high, np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the spec as a dictionary of plain JSON values, for :meth:`from_json`."""
+        """Returns the spec as a dictionary of plain JSON values, for `from_json`."""
         values = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -116,13 +117,13 @@ class TaskSpec:
 
     @classmethod
     def from_json(cls, data: object) -> TaskSpec:
-        """Read a spec back from what :meth:`to_json` returned.
+        """Reads a spec back from what `to_json` returned.
 
         Args:
-            data: A dictionary, as ``json.loads`` gives it. Unknown fields are ignored.
+            data: a dictionary, as `json.loads` gives it. Unknown fields are ignored.
 
         Raises:
-            TiplError: A field is missing or of another type, or fields contradict each other.
+            TiplError: a field is missing or of another type, or fields contradict each other.
         """
         if not isinstance(data, dict):
             raise TiplError(
@@ -149,18 +150,18 @@ class TaskSpec:
 
 
 def known_tasks() -> tuple[str, ...]:
-    """Return the ids of the tasks that ship with the package."""
+    """Returns the ids of the tasks that ship with the package."""
     return tuple(_shipped_specs())
 
 
 def get_task(env_id: str) -> TaskSpec:
-    """Return the spec of a task that ships with the package.
+    """Returns the spec of a task that ships with the package.
 
     Args:
-        env_id: One of :func:`known_tasks`.
+        env_id: one of `known_tasks`.
 
     Raises:
-        TiplError: The task does not ship with the package.
+        TiplError: the task does not ship with the package.
     """
     specs = _shipped_specs()
     if env_id not in specs:

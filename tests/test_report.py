@@ -294,10 +294,8 @@ def test_a_line_holds_until_the_next_place_where_it_is_stepped() -> None:
         (line,) = line_chart({"": [drawn]}, note="", **LOSS).axes[0].lines
         assert (line.get_drawstyle(), line.get_color()) == (style, "#000001")
         assert line.get_ydata().tolist() == [1, 3]
-    rest = drawn.without_first()
-    assert (rest.x.tolist(), rest.y.tolist()) == ([10], [3])
-    assert rest.band is not None
-    assert [bound.tolist() for bound in rest.band] == [[2], [4]]
+    assert drawn.band is not None
+    assert [bound.tolist() for bound in drawn.band] == [[0, 2], [2, 4]]
 
 
 def test_who_reaches_no_share_is_not_drawn() -> None:

@@ -16,6 +16,7 @@ from tipl.errors import TiplError
 from tipl.report.results import (
     Result,
     Rows,
+    in_words,
     place_label,
     read_results,
     write_results,
@@ -158,9 +159,11 @@ def test_what_cannot_be_found_says_why() -> None:
 
 def test_pivot_keeps_order_and_gaps() -> None:
     grid = ROWS[:3].pivot("method", ("start", "horizon"))
-    assert grid.column_labels() == ["history 50%, horizon 5", "history 50%, horizon 50"]
-    assert grid.row_labels() == ["PathTransformer", "standing still"]
-    assert [grid.row(row) for row in grid.rows] == [[RESULT, ROWS[1]], [None, OTHER]]
+    labels = [in_words(grid.column_names, column) for column in grid.columns]
+    assert labels == ["history 50%, horizon 5", "history 50%, horizon 50"]
+    assert [in_words(grid.row_names, row) for row in grid.rows] == [RESULT.method, OTHER.method]
+    cells = [[grid.cells.get((row, column)) for column in grid.columns] for row in grid.rows]
+    assert cells == [[RESULT, ROWS[1]], [None, OTHER]]
 
 
 def test_pivot_refuses_two_results_in_one_cell() -> None:

@@ -21,6 +21,7 @@ from tipl.errors import TiplError
 from tipl.experiments.rows import joint_basis
 from tipl.experiments.run import Run, load_run
 from tipl.forecast.lines import StandingStill
+from tipl.models.kinds import loss_sentence
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths.svd import information, information_dimension
 from tipl.report import charts
@@ -124,24 +125,6 @@ def path_coordinates(run: Run) -> Section:
     )
 
 
-LOSSES = {
-    ("PathTransformer", "own"): "Mean squared error of the next token, in units of a mean squared "
-    "one-step change: the dashed line is what standing still would have on the held-out paths.",
-    ("NeuronTransformer", "own"): "Mean squared error of the forecast weights, and of the "
-    "forecast policies' actions if the training weighs them, in units of standing still's: the "
-    "dashed line is what standing still has on the held-out paths.",
-    ("NeuronTransformer", "elite"): "Mean squared difference of the actions of carried networks "
-    "from those of the best stored policy; held out are random networks that were never trained "
-    "on, and the dashed line is what they do where they stand.",
-    **dict.fromkeys(
-        [("WNN", "own"), ("NiNo", "own")],
-        "Mean squared error of the forecast weights, in units of standing still's: the dashed line "
-        "is what standing still has on the held-out paths.",
-    ),
-}
-"""What the loss is, by kind of model and target."""
-
-
 def training_curves(run: Run) -> Iterator[Section]:
     """Every model's loss over its training, for each target."""
     for model in run.models:
@@ -164,7 +147,7 @@ def training_curves(run: Run) -> Iterator[Section]:
             ]
             yield Section(
                 f"Training the {model.with_options(target=target).name}",
-                LOSSES[model.kind, target],
+                loss_sentence(model.kind, target),
                 partial(
                     line_chart, {"": lines}, x_label="optimiser steps", height=3.0,
                     y_label="mean squared error", x_axis="steps", y_axis="log", note=note,

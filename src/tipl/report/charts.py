@@ -7,7 +7,6 @@ episodes); those of `Rows` find it in the results. NaN is a gap. The look is in 
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,20 +38,9 @@ from tipl.report.style import (
 from tipl.report.tables import format_number
 
 __all__ = [
-    "INTERVAL",
-    "STEPS",
-    "ZERO",
-    "Line",
-    "Lines",
-    "StepsToReach",
-    "curve",
-    "episodes_note",
-    "handle",
-    "learning_curves",
-    "line_chart",
-    "ratio_strips",
-    "return_strips",
-]
+    "INTERVAL", "STEPS", "ZERO", "Line", "Lines", "StepsToReach", "curve", "episodes_note",
+    "handle", "learning_curves", "line_chart", "ratio_strips", "return_strips",
+]  # fmt: skip
 
 STEPS = "environment steps"
 """What most charts are over."""
@@ -87,11 +75,6 @@ class Line:
     band: tuple[Any, Any] | None = None
     shade: float = 0.14
     in_legend: Mapping[str, Any] = field(default_factory=dict)
-
-    def without_first(self) -> Line:
-        """The line from its second place on."""
-        band = None if self.band is None else (self.band[0][1:], self.band[1][1:])
-        return dataclasses.replace(self, x=self.x[1:], y=self.y[1:], band=band)
 
     def draw(self, axes: Axes) -> None:
         """Adds it to a panel."""
@@ -132,11 +115,11 @@ def line_chart(
         note: printed on the figure.
         height: of a panel in inches.
         x_axis: of steps ("10k"), of shares ("10%"), logarithmic or plain.
-        y_axis: the same.
+        y_axis: likewise.
         share_y: whether all panels have the same vertical axis.
         from_zero: whether it begins at zero, unless something is below.
         x_limits: where the horizontal axis begins and ends.
-        y_limits: the same of the vertical one.
+        y_limits: likewise.
         also: what the legend has beside the lines.
         width: in inches.
     """
@@ -193,14 +176,9 @@ def curve(
     *,
     stepped: bool = False,
 ) -> Line:
-    """A line in its intervals, with marks at its places; or in steps from each to the next.
+    """A line in its intervals (rows `value, low, high`), with marks at its places.
 
-    Args:
-        x: C places.
-        intervals: rows `value, low, high`.
-        look: Matplotlib's keywords of a line.
-        label: what the legend calls it.
-        stepped: whether a value holds until the next place.
+    Or `stepped`, where a value holds until the next place. For `look` and `label` see `Line`.
     """
     drawn = {"drawstyle": "steps-post"} if stepped else {"marker": "o", "ms": 4, "mew": 0}
     value, low, high = intervals.T
@@ -233,7 +211,7 @@ class Lines:
 
     def __call__(self, results: Rows, *, width: float = WIDE) -> Figure:
         """The figure of some results."""
-        measured = results.where(metric=self.metric, horizon=_is_known)
+        measured = results.where(metric=self.metric, horizon=bool)
         found = measured.where(method=self.methods(measured.values("method")), **self.where)
         present = set(found.values("method"))
         styles = line_styles([name for name in measured.values("method") if name in present])
@@ -253,18 +231,11 @@ class Lines:
                 across = {"color": INK, "alpha": 0.6, "lw": 1, "linestyle": "--"}
                 lines.append(Line(None, self.reference, across))
         return line_chart(
-            panels,
-            x_label="horizon (checkpoints ahead)",
-            y_label=self.y_label or self.metric.replace("_", " "),
+            panels, x_label="horizon (checkpoints ahead)", x_axis="log", height=2.4, share_y=True,
+            y_label=self.y_label or self.metric.replace("_", " "), y_axis=self.y_axis,
+            from_zero=self.y_axis == "plain", also=INTERVAL, width=width,
             note=f"{episodes_note(found)}, mean and 95% interval",
-            height=2.4,
-            x_axis="log",
-            y_axis=self.y_axis,
-            share_y=True,
-            from_zero=self.y_axis == "plain",
-            also=INTERVAL,
-            width=width,
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -311,10 +282,6 @@ class StepsToReach:
         dot = {"color": GREY, "marker": "o", "ls": "", "alpha": 0.7, "mew": 0}
         legend(figure, {place_label(share=s): handle(ms=ms, **dot) for s, ms in sizes.items()})
         return figure
-
-
-def _is_known(value: Any) -> bool:
-    return value is not None
 
 
 def episodes_note(results: Rows) -> str:
@@ -387,11 +354,7 @@ def ratio_strips(
 ) -> Figure:
     """Ratios on a logarithmic axis: a dot a trial, a bar at the median, a row a part and method.
 
-    Args:
-        panels: for each part and method the ratio of each trial; infinite ones are left out.
-        x_label: what they are.
-        note: printed on the figure.
-        width: in inches.
+    The panels hold for each part and method the ratio of each trial; infinite ones are left out.
     """
     names = list(dict.fromkeys(name for methods in panels.values() for name in methods))
     known = {

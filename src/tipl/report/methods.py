@@ -1,5 +1,8 @@
 """Methods: what tables and figures call each one, how it is drawn, and what it is.
 
+Models stand here by the entries of `tipl.models.kinds`, rivals by those of
+`tipl.experiments.rivals`, and whatever else is compared by an entry below.
+
 The name of a result's method may go on behind that of its entry: with the options of a model
 ("PathTransformer (joint basis)"), or with how jumps are tested ("RELEX, gated").
 """
@@ -7,11 +10,12 @@ The name of a result's method may go on behind that of its entry: with the optio
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tipl.report.style import ACCENT, BLUE, GOLD, GREEN, GREY, PURPLE
+from tipl.models.kinds import all_kinds
+from tipl.report.style import ACCENT, BLUE, GOLD, GREEN, GREY, PALETTE, PURPLE
 
 __all__ = [
     "Method",
@@ -64,12 +68,7 @@ for _method in (
     Method("true later checkpoint", BLUE),
     Method("untrained", GREY),
     Method("random walk", GREY, dashes="--"),
-    Method("PathTransformer", ACCENT, ours=True),
-    Method("PathTransformer (joint basis", PURPLE, ours=True),
-    Method("NeuronTransformer", ACCENT, ours=True),
     Method("NeuronTransformer (elite)", GOLD, ours=True, elsewhere=True),
-    Method("per-parameter nowcaster", GOLD),
-    Method("neural-graph nowcaster", GOLD),
     Method("best stored policy, copied", PURPLE, "The best policy of the stored training paths "
            "replaces the untrained network, and PPO goes on from there. It fits one architecture "
            "only.", "copy", drawn=False),
@@ -91,13 +90,20 @@ for _method in (
     register_method(_method)
 
 
+def _models() -> Iterator[Method]:
+    """The models, as the entries of their kinds have them."""
+    for kind in all_kinds():
+        for begin, colour in kind.colours.items():
+            yield Method(begin, PALETTE.get(colour, colour), kind.summary, ours=not kind.rival)
+
+
 def method_of(name: str) -> Method:
     """The method of which a name speaks: the one with the longest name that it begins with.
 
     An unheard-of one has one of three colours, chosen by a checksum of its name, so that it is the
     same everywhere.
     """
-    known = [method for begin, method in _METHODS.items() if name.startswith(begin)]
+    known = [m for m in (*_METHODS.values(), *_models()) if name.startswith(m.name)]
     if known:
         return max(known, key=lambda method: len(method.name))
     return Method(name, (GREEN, PURPLE, GOLD)[zlib.crc32(name.encode()) % 3])

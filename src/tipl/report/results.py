@@ -179,9 +179,7 @@ class Rows(Sequence[Result]):
         """Whether the same results stand in the same order."""
         return isinstance(other, Rows) and self._results == other._results
 
-    def __hash__(self) -> int:
-        """Equal for equal results."""
-        return hash(self._results)
+    __hash__ = None  # type: ignore[assignment]
 
     @cached_property
     def _by_metric(self) -> dict[str, list[Result]]:
@@ -268,11 +266,14 @@ class Rows(Sequence[Result]):
         return grid
 
 
+Place = tuple[Any, ...]
+
+
 class Grid(NamedTuple):
     """Results as a table: see `Rows.pivot`.
 
     Attributes:
-        row_names: the columns that tell rows apart.
+        row_names: the columns of results that tell rows apart.
         column_names: those that tell columns apart.
         rows: the values of the former for each row, in order (the keys of a dictionary).
         columns: the values of the latter for each column, in order.
@@ -281,24 +282,12 @@ class Grid(NamedTuple):
 
     row_names: tuple[str, ...]
     column_names: tuple[str, ...]
-    rows: dict[tuple[Any, ...], None]
-    columns: dict[tuple[Any, ...], None]
-    cells: dict[tuple[tuple[Any, ...], tuple[Any, ...]], Result]
-
-    def row(self, row: tuple[Any, ...]) -> list[Result | None]:
-        """The cells of a row; None where there is no result."""
-        return [self.cells.get((row, column)) for column in self.columns]
-
-    def column_labels(self) -> list[str]:
-        """The columns in words."""
-        return [in_words(self.column_names, column) for column in self.columns]
-
-    def row_labels(self) -> list[str]:
-        """The rows in words."""
-        return [in_words(self.row_names, row) for row in self.rows]
+    rows: dict[Place, None]
+    columns: dict[Place, None]
+    cells: dict[tuple[Place, Place], Result]
 
 
-def in_words(names: tuple[str, ...], values: tuple[Any, ...]) -> str:
+def in_words(names: Sequence[str], values: Sequence[Any]) -> str:
     """Values of columns as a label: places as in a setting, others as they are."""
     columns = dict(zip(names, values, strict=True))
     plain = [str(value) for name, value in columns.items() if name not in _LABELS]
@@ -349,7 +338,10 @@ def read_results(path: str | Path) -> Rows:
     # not splitlines(), which also splits at separators that JSON allows within a string
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{path}, line {number}"
-        data = _read_json(line, where) if line else None
+        try:
+            data = json.loads(line) if line else None
+        except json.JSONDecodeError as error:
+            raise TiplError(f"{where} is not JSON ({error.msg}); expected a result") from error
         if number == 1 and isinstance(data, dict) and set(data) == {"task", "command", "columns"}:
             common = data | {"n_episodes": 0}
         elif data is not None:
@@ -375,13 +367,6 @@ def _to_line(result: Result) -> str:
             fields[name] = "infinite" if value == math.inf else value
     written = {name: None if value != value else value for name, value in fields.items()}
     return json.dumps(written, ensure_ascii=False) + "\n"
-
-
-def _read_json(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise TiplError(f"{where} is not JSON ({error.msg}); expected one result a line") from error
 
 
 def _to_result(data: Any, where: str) -> Result:

@@ -29,8 +29,8 @@ from tipl.core.arrays import Array
 from tipl.core.atomic import write_bytes_atomically
 
 __all__ = [
-    "ACCENT", "BLUE", "GOLD", "GREEN", "GREY", "INK", "NARROW", "PURPLE", "SERIES", "WIDE",
-    "figure_svg", "legend", "log_axis", "panel_grid", "save_figure", "styled", "thin_alpha",
+    "ACCENT", "BLUE", "GOLD", "GREEN", "GREY", "INK", "NARROW", "PALETTE", "PURPLE", "SERIES",
+    "WIDE", "figure_svg", "legend", "log_axis", "panel_grid", "save_figure", "styled", "thin_alpha",
 ]  # fmt: skip
 
 
@@ -43,6 +43,11 @@ ACCENT, BLUE, GREEN, PURPLE, GOLD, GREY = (
 )  # fmt: skip
 """Each has a contrast of 3 or more to a white and to a dark page, and any two stay apart (by 20 or
 more in CIELAB) to eyes without red, green or blue cones."""
+
+PALETTE = {
+    "accent": ACCENT, "blue": BLUE, "green": GREEN, "purple": PURPLE, "gold": GOLD, "grey": GREY,
+}  # fmt: skip
+"""Their names, which entries of models may give."""
 
 SERIES = (ACCENT, BLUE, GREEN, PURPLE, GOLD)
 """For lines that are no method."""

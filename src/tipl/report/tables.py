@@ -166,7 +166,8 @@ class Pivot:
         if self.methods is not None:
             found = found.where(method=self.methods(found.values("method")))
         grid = found.pivot(self.rows, self.columns if single else "metric")
-        labels, columns = grid.column_labels(), list(grid.columns)
+        columns = list(grid.columns)
+        labels = [in_words(grid.column_names, column) for column in columns]
         if isinstance(self.metric, Mapping):
             labels, columns = list(self.metric.values()), [(name,) for name in self.metric]
         order = {name: n for n, name in enumerate(self.order)}

@@ -170,7 +170,10 @@ def _amortised(comparison: Comparison) -> Iterator[Section]:
     def lines(architecture: Architecture) -> list[Line]:
         by_name = {line.label: line for line in _curves(architecture)}
         own = by_name[architecture.gated.name]
-        found = [by_name[architecture.ppo.name].without_first()]  # 0 has no logarithm
+        places, intervals = mean_curve(architecture.ppo.curves, architecture.end)
+        look = by_name[architecture.ppo.name].look
+        # 0 has no logarithm
+        found = [curve(places[1:], intervals[1:], look, architecture.ppo.name, stepped=True)]
         for uses, colour in DRAWN_USES.items():
             label, look = f"{own.label}, {place_label(uses=uses)}", {**own.look, "color": colour}
             x = own.x + env_steps / uses

@@ -11,13 +11,17 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from tipl.core.progress import progress_bar
+from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
 from tipl.models import TrainConfig
 
-__all__ = ["Curve", "fit", "torch_threads"]
+__all__ = ["Curve", "fit", "mean_held_out_loss", "torch_threads"]
 
 LOG_INTERVAL = 25
 """Training steps between two entries of the training curve."""
+
+HELD_OUT_BATCHES = 4
+"""Batches in which a held-out loss is measured: always the same ones."""
 
 Curve = dict[str, list[int | float | None]]
 """The training curve: lists of equal length by name; None is a loss that is not known."""
@@ -80,20 +84,34 @@ def fit(
                 bar.update(task, note=_note(*values[1:]))
             bar.advance(task)
     size = sum(float(parameter.detach().square().sum()) for parameter in model.parameters())
-    _check_finite(label, config.steps, config, size)  # where no loss has seen the last step
+    _check_finite(label, config.steps, config, size, "square of its weights")  # no loss saw these
     return {
         name: [None if math.isnan(value) else value for value in values]
         for name, values in curve.items()
     }
 
 
-def _check_finite(label: str, step: int, config: TrainConfig, value: float) -> None:
+def _check_finite(
+    label: str, step: int, config: TrainConfig, value: float, what: str = "loss"
+) -> None:
     if not math.isfinite(value):
         raise TiplError(
-            f"{label}: the training diverged at step {step} of {config.steps} (the loss is {value})"
-            f" with a learning rate of {config.peak_learning_rate:g}, and nothing was kept; train "
-            "with a smaller one"
+            f"{label}: the training diverged at step {step} of {config.steps} (the {what} is "
+            f"{value}) with a learning rate of {config.peak_learning_rate:g}, and nothing was "
+            "kept; train with a smaller one"
         )
+
+
+@torch.inference_mode()
+def mean_held_out_loss(
+    loss: Callable[..., Tensor] | None, model: nn.Module, *, still: bool = False
+) -> float:
+    """The loss of a model, or of standing still, on what it does not learn from; NaN if None."""
+    if loss is None:
+        return math.nan
+    rng = torch.Generator().manual_seed(HELD_OUT_SEED)
+    batches = [loss(model, rng, still=still) for _ in range(HELD_OUT_BATCHES)]
+    return float(torch.stack(batches).mean())
 
 
 def _note(loss: float, held_out: float, still: float) -> str:

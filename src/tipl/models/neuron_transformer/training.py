@@ -21,7 +21,7 @@ from tipl.models.learning_paths import (
     return_scale,
     usable,
 )
-from tipl.models.loop import Curve, fit, torch_threads
+from tipl.models.loop import Curve, fit, mean_held_out_loss, torch_threads
 from tipl.models.network import ActionError
 from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
@@ -121,22 +121,12 @@ class _Job:
         held_out_loss = None
         if self.held_out:
             held_out_loss = OwnLoss(self.held_out, config, self.action_error)
-
-        @torch.inference_mode()
-        def unseen(still: bool = False) -> float:
-            if held_out_loss is None:
-                return float("nan")
-            rng = torch.Generator().manual_seed(HELD_OUT_SEED)
-            return float(
-                torch.stack([held_out_loss(model, rng, still=still) for _ in range(4)]).mean()
-            )
-
         self.curves["own"] = fit(
             model,
             config,
             partial(loss, model),
-            unseen,
-            held_out_still=unseen(still=True),
+            partial(mean_held_out_loss, held_out_loss, model),
+            held_out_still=mean_held_out_loss(held_out_loss, model, still=True),
             label="train (own)",
             progress=self.progress,
         )

@@ -137,13 +137,8 @@ class WNN(Nowcaster):
     joined with the kind of the parameter.
     """
 
-    def __init__(
-        self,
-        config: NowcasterConfig,
-        change_scale: Float[Tensor, "T 3 2"] | None = None,
-        log_std_scale: Float[Tensor, " T"] | None = None,
-    ) -> None:
-        super().__init__(config, change_scale, log_std_scale)
+    def __init__(self, config: NowcasterConfig, *scales: Tensor) -> None:
+        super().__init__(config, *scales)
         width = config.width
         self.values, self.differences = (
             nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
@@ -217,13 +212,8 @@ class NiNo(Nowcaster):
     config: NiNoConfig
     config_class = NiNoConfig
 
-    def __init__(
-        self,
-        config: NiNoConfig,
-        change_scale: Float[Tensor, "T 3 2"] | None = None,
-        log_std_scale: Float[Tensor, " T"] | None = None,
-    ) -> None:
-        super().__init__(config, change_scale, log_std_scale)
+    def __init__(self, config: NiNoConfig, *scales: Tensor) -> None:
+        super().__init__(config, *scales)
         width, past_size = config.width, 2 * CONTEXT - 1
         self.input_identity = nn.Parameter(torch.randn(config.observation_size, width))
         self.output_identity = nn.Parameter(torch.randn(config.action_size, width))

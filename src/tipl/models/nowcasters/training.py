@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
 from tipl.models import TrainConfig
 from tipl.models.learning_paths import (
@@ -19,7 +18,7 @@ from tipl.models.learning_paths import (
     draw_horizons,
     learning_paths,
 )
-from tipl.models.loop import fit, torch_threads
+from tipl.models.loop import fit, mean_held_out_loss, torch_threads
 from tipl.models.nowcasters import WNNTrainConfig
 from tipl.models.nowcasters.forecaster import NiNoForecaster, WNNForecaster
 from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
@@ -29,9 +28,6 @@ __all__ = ["train_nowcaster"]
 
 HORIZONS = 8
 """Forecasts from each history in a step: they share its reading, which is most of the work."""
-
-HELD_OUT_BATCHES = 4
-"""Batches in which the held-out loss is measured."""
 
 
 @torch_threads(1)
@@ -60,21 +56,12 @@ def train_nowcaster(
         held_out_loss = NowcastLoss(_learning_paths(held_out[0]), 2 * config.batch_size)
     torch.manual_seed(config.seed)
     model = _initial_model(paths, config)
-
-    @torch.inference_mode()
-    def unseen(still: bool = False) -> float:
-        if held_out_loss is None:
-            return float("nan")
-        rng = torch.Generator().manual_seed(HELD_OUT_SEED)
-        batches = [held_out_loss(model, rng, still=still) for _ in range(HELD_OUT_BATCHES)]
-        return float(torch.stack(batches).mean())
-
     curve = fit(
         model,
         config,
         partial(loss, model),
-        unseen,
-        held_out_still=unseen(still=True),
+        partial(mean_held_out_loss, held_out_loss, model),
+        held_out_still=mean_held_out_loss(held_out_loss, model, still=True),
         label=f"train ({type(model).__name__})",
         progress=progress,
     )

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tipl.errors import TiplError
 from tipl.models.learning_paths import return_scale, usable, usable_params
-from tipl.models.loop import Curve, fit, torch_threads
+from tipl.models.loop import fit, torch_threads
 from tipl.models.path_transformer import PathTrainConfig
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
@@ -93,7 +93,8 @@ def train_path_transformer(
     if isinstance(tokenizer, TemporalSVD):
         tokenizer.fit(params)
     sequences = token_sequences(tokenizer, params)
-    if _unit(sequences) == 0:
+    unit = _unit(sequences)
+    if unit == 0:
         raise TiplError(
             f"the checkpoints of each path in {paths.directory} are equal, so there is nothing to "
             "learn; collect paths with a larger learning rate"
@@ -105,7 +106,24 @@ def train_path_transformer(
     validation = None
     if held_out:
         validation = token_sequences(tokenizer, usable_params(held_out[0]))
-    curve = _fit(model, config, sequences, scale.scaled(final_return), validation, progress)
+    returns = scale.scaled(final_return)
+
+    def batch_loss(rng: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(sequences.tokens), (config.batch_size,), generator=rng)
+        known = returns[sequences.path[chosen]]
+        # one path in ten hides its return, so that the model also works without
+        known[torch.rand(config.batch_size, generator=rng) < 0.1] = torch.nan
+        return _loss(model, sequences, chosen, known) / unit
+
+    curve = fit(
+        model,
+        config,
+        batch_loss,
+        lambda: _held_out_loss(model, validation) / unit,
+        held_out_still=_unit(validation) / unit if validation else float("nan"),
+        label=f"train ({config.basis} basis)",
+        progress=progress,
+    )
     return PathTransformerForecaster(
         tokenizer,
         model,
@@ -114,34 +132,6 @@ def train_path_transformer(
         paths.num_checkpoints,
         scale,
         {"curves": {"own": curve}},
-    )
-
-
-def _fit(
-    model: PathTransformer,
-    config: PathTrainConfig,
-    sequences: TokenSequences,
-    final_return: Float[Tensor, " N"],
-    validation: TokenSequences | None,
-    progress: bool,
-) -> Curve:
-    unit = _unit(sequences)
-
-    def batch_loss(rng: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(sequences.tokens), (config.batch_size,), generator=rng)
-        returns = final_return[sequences.path[chosen]]
-        # one path in ten hides its return, so that the model also works without
-        returns[torch.rand(config.batch_size, generator=rng) < 0.1] = torch.nan
-        return _loss(model, sequences, chosen, returns) / unit
-
-    return fit(
-        model,
-        config,
-        batch_loss,
-        lambda: _held_out_loss(model, validation) / unit,
-        held_out_still=_unit(validation) / unit if validation else float("nan"),
-        label=f"train ({config.basis} basis)",
-        progress=progress,
     )
 
 

@@ -28,14 +28,14 @@ from tipl.experiments.benchmark import (
     BenchmarkConfig,
     benchmark,
     ledger,
-    report,
+    outcome,
 )
-from tipl.experiments.benchmark.films import film_section
-from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs
-from tipl.experiments.benchmark.outcome import pay_back_uses
+from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs, write_costs
+from tipl.experiments.benchmark.outcome import load_benchmark, pay_back_uses
 from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
 from tipl.experiments.benchmark.reproduction import CLAIMS, Finding, findings
-from tipl.experiments.benchmark.stages import benchmark_stages
+from tipl.experiments.benchmark.stages import FILM, benchmark_stages
+from tipl.experiments.films import film_files, film_section
 from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
 from tipl.experiments.run import Run
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
@@ -44,7 +44,6 @@ from tipl.paths import PathDataset
 from tipl.paths.svd import PathSVD
 from tipl.policies.layout import ParamLayout
 from tipl.ppo.config import PPOConfig
-from tipl.report.page import Section
 from tipl.report.results import Result, read_results
 
 CONFIG = BenchmarkConfig(
@@ -70,7 +69,7 @@ STAGES = [
     "train (nino)", "forecast", "evaluate",
     "train (path), shared initial network", "train (joint), shared initial network",
     "train (raw), shared initial network", "forecast, shared initial network",
-    "evaluate, shared initial network",
+    "evaluate, shared initial network", "costs", "film",
 ]  # fmt: skip
 TRAINED = [
     "PathTransformer (path basis)", "PathTransformer (joint basis)",
@@ -86,21 +85,27 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    directory = tmp_path_factory.mktemp("benchmark") / "run"
+def quick_commands() -> Iterator[None]:
+    """Commands run in this process, and measure little."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_run_tipl", run_tipl)
         patch.setattr(ledger, "LONG", ledger.SHORT + 1)
         patch.setattr(stats, "RESAMPLES", 100)
-        patch.setattr(report, "film_section", lambda run, figures: Section("Films", "left out"))
-        yield Made(directory, benchmark(CONFIG, directory, progress=False))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, quick_commands: None) -> Made:
+    directory = tmp_path_factory.mktemp("benchmark") / "run"
+    return Made(directory, benchmark(CONFIG, directory, progress=False))
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports are not drawn again."""
-    monkeypatch.setattr("tipl.report.write_report", lambda report, path: None)
-    monkeypatch.setattr("tipl.report.save_figures", lambda report, directory: None)
+    monkeypatch.setattr(
+        "tipl.experiments.benchmark.write_report_with_figures", lambda report, directory: None
+    )
 
 
 # --- the whole -------------------------------------------------------------------------------
@@ -130,7 +135,8 @@ def test_the_report_is_one_page_with_every_number(made: Made) -> None:
 
 
 def test_figures_are_saved_as_svg_and_png(made: Made) -> None:
-    names = sorted(path.name for path in (made.directory / "figures").iterdir())
+    names = {path.name for path in (made.directory / "figures").iterdir()}
+    names -= {file.name for file in film_files(FILM)}
     assert {name.rpartition(".")[2] for name in names} == {"png", "svg"}
     assert len(names) == 2 * len({name.rpartition(".")[0] for name in names}) >= 20
 
@@ -172,10 +178,54 @@ def test_a_second_run_reuses_everything(
         raise AssertionError("a stage was done again")
 
     monkeypatch.setattr(pipeline, "_run_tipl", never)
-    monkeypatch.setattr("tipl.experiments.benchmark.ledger._training_flops", never)
     again = benchmark(CONFIG, made.directory)
     assert list(again.results) == list(made.found.results)
-    assert capsys.readouterr().err.count("already there: reused") == len(STAGES)
+    reused = len(STAGES) - (missing_renderer() is not None)
+    assert capsys.readouterr().err.count("already there: reused") == reused
+
+
+def test_loading_only_loads(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("loading works something out")
+
+    for name in (
+        *("film.film", "elite.best_checkpoint", "returns.evaluate_stack"),
+        *("stats.resampling_weights", "stats.mean_interval"),
+    ):
+        monkeypatch.setattr(f"tipl.evaluation.{name}", never)
+    monkeypatch.setattr("tipl.models.train.train", never)
+    monkeypatch.setattr(outcome, "measure_dataset", never)
+    found = load_benchmark(made.directory)
+    assert found.config == CONFIG
+    assert found.command == CONFIG.command_line("benchmark", made.directory)
+    assert list(map(repr, found.costs)) == list(map(repr, made.found.costs))  # NaN, too
+
+
+def test_a_task_with_discrete_actions_ends_with_a_report(
+    tmp_path: Path, quick_commands: None
+) -> None:
+    config = BenchmarkConfig(
+        "CartPole-v1",
+        num_trials=4,
+        held_out=0.5,
+        total_steps=4096,
+        shared_trials=0,
+        path_steps=1,
+        elite_steps=1,
+        own_steps=1,
+        nowcaster_steps=1,
+        starts=(0.0, 0.5),
+        horizons=(1,),
+        episodes=1,
+        pptb_trials=0,
+    )
+    found = benchmark(config, tmp_path / "run", progress=False)
+    html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "How many directions a path needs" in html
+    assert f"All {len(found.results):d} numbers" in html
+    assert {part.part for part in found.dimensions} == {
+        *("whole actor", "layer 1 (inputs)", "layer 2", "output layer"),
+    }
 
 
 def test_what_is_left_out_is_left_out(made: Made, undrawn: None) -> None:
@@ -323,9 +373,9 @@ def test_uses_until_a_model_has_paid(paths: PathDataset) -> None:
     run = dataclasses.replace(forecast_run(paths, TRUE, {}), models=[model])
     name = model.name
     costs = [
-        Cost("collect 2 trials", 20_000.0, 40.0, 1.0, 1.0, ""),
-        Cost(f"train: {name}", 500.0, 7.0, 1.0, 1.0, ""),
-        Cost(f"forecast: {name}", 0.0, 0.5, 1.0, 1.0, ""),
+        Cost("collect", "2 trials", 20_000.0, 40.0, 1.0, 1.0, ""),
+        Cost("train", name, 500.0, 7.0, 1.0, 1.0, ""),
+        Cost("forecast", name, 0.0, 0.5, 1.0, 1.0, ""),
     ]
     # a use saves 3,000 steps, which are 6 seconds, less half a second for the forecast
     uses = pay_back_uses(run, costs, {PPO: interval(4000.0), name: interval(1000.0)})
@@ -335,8 +385,30 @@ def test_uses_until_a_model_has_paid(paths: PathDataset) -> None:
 
 
 def test_damaged_costs_are_noticed(tmp_path: Path) -> None:
-    with pytest.raises(TiplError, match=r"there is no .*costs of a benchmark"):
+    with pytest.raises(TiplError, match=r"there is no .*costs of a run \(made by `tipl costs`\)"):
         read_costs(tmp_path / "costs.json")
+
+
+def test_costs_come_back_also_of_earlier_versions(tmp_path: Path) -> None:
+    costs = [
+        Cost("collect", "9 trials", 5.0, 2.0, 6.0, 3.0, "tipl collect"),
+        Cost("train", "M (own)", 0.0, 1.5, 2.0, 4.0, "tipl train"),
+        Cost("forecast", "M (own)", 0.0, 1.5, 7.0, 8.0, ""),
+        Cost("stage", "evaluate", 1.0, 1.5, 7.0, 8.0, "tipl evaluate"),
+    ]
+    file = tmp_path / "costs.json"
+    write_costs(file, costs)
+    assert read_costs(file) == costs
+    numbers = ("env_steps", "cpu_seconds", "flops", "peak_rss_mb", "command")
+    earlier = [
+        {"work": cost.work} | {name: getattr(cost, name) for name in numbers} for cost in costs
+    ]
+    assert earlier[1]["work"] == "train: M (own)"
+    storage.write_json(file, {"digest": "of what they depended on", "costs": earlier})
+    assert read_costs(file) == costs
+    unknown = dataclasses.replace(costs[3], env_steps=math.nan)
+    write_costs(file, [unknown])
+    assert math.isnan(read_costs(file)[0].env_steps)
 
 
 # --- what it is told -------------------------------------------------------------------------
@@ -382,7 +454,7 @@ def test_some_checkpoints_are_run_however_long_rollouts_are(
     def every() -> str:
         config = BenchmarkConfig("InvertedPendulum-v4", total_steps=100 * 2048)
         stages = {stage.name: stage.words for stage in benchmark_stages(config, tmp_path)}
-        return stages["paths evaluate"][-1]
+        return str(stages["paths evaluate"][-1])
 
     assert every() == "8"  # of 100 checkpoints
     short = functools.partial(CollectConfig, ppo=PPOConfig(num_steps=1024))
@@ -413,8 +485,8 @@ def test_unknown_tasks_write_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_films_show_the_median_network_three_times(made: Made, tmp_path: Path) -> None:
-    section = film_section(made.found.run, tmp_path / "figures")
+def test_films_show_the_median_network_three_times(made: Made) -> None:
+    section = film_section(made.directory / FILM)
     missing = missing_renderer()
     if missing is not None:
         assert missing in section.sentence
@@ -426,15 +498,14 @@ def test_films_show_the_median_network_three_times(made: Made, tmp_path: Path) -
     assert picture.data.startswith(b"GIF8")
     assert picture.still is not None
     assert picture.narrow is not None
-    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert names == ["film.gif", "film.png"]
+    assert all(file.exists() for file in film_files(made.directory / FILM))
 
 
 def test_without_a_renderer_the_report_says_so(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tipl.experiments.benchmark.films.missing_renderer", lambda: "install one")
-    section = film_section(made.found.run, tmp_path / "figures")
+    monkeypatch.setattr("tipl.experiments.films.missing_renderer", lambda: "install one")
+    section = film_section(tmp_path / "figures" / "film.gif")
     assert section.sentence.endswith("nothing can be drawn here: install one")
     assert not (tmp_path / "figures").exists()
 

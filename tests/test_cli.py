@@ -283,6 +283,7 @@ ARGUMENTS = {
     "evaluate": ["directory of a policy", "episodes", "seed", "threads"],
     "film": ["directories of policies", "out", "labels", "seed"],
     "report": ["the run's directory"],
+    "costs": ["the run's directory"],
     "benchmark": [*dataclasses.fields(BenchmarkConfig)[1:], "a Gymnasium id", *EXPERIMENT],
     "accelerate": [*dataclasses.fields(AccelerationConfig)[1:], "a Gymnasium id", *EXPERIMENT],
 }

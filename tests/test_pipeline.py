@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.experiments import pipeline
 from tipl.experiments.pipeline import (
+    Command,
     Ended,
     Pipeline,
     Stage,
@@ -36,8 +36,8 @@ class Runner:
         self.commands.append(list(words))
         if self.status == 0:
             out = Path(words[words.index("--out") + 1])
-            out.parent.mkdir(exist_ok=True)
-            out.write_text("made")
+            out.mkdir(exist_ok=True)
+            (out / "result").write_text("made")
         return Ended(self.status, 3.0, 5.0 * len(self.commands), "what went wrong")
 
     @property
@@ -50,15 +50,22 @@ class Runner:
 def run(monkeypatch: pytest.MonkeyPatch) -> Runner:
     runner = Runner()
     monkeypatch.setattr(pipeline, "_run_tipl", runner)
+    made = {
+        "make": Command("result", threads=True),
+        "go on": Command("result", resumes=True),
+    }
+    monkeypatch.setattr(pipeline, "COMMANDS", made)
     return runner
 
 
 def stage(
-    directory: Path, name: str, *options: str, reads: Sequence[str] = (), **how: Any
-) -> Stage:
+    directory: Path, name: str, *options: str, command: str = "make", reads: Sequence[str] = (),
+    needed: bool = True,
+) -> Stage:  # fmt: skip
+    """A stage that makes a folder of its name in the directory."""
     out = directory / name
-    files = tuple(directory / read for read in reads)
-    return Stage(name, ("make", *options, "--out", str(out)), out, files, threads=True, **how)
+    arguments = (*command.split(), *options, "--out", out)
+    return Stage(name, arguments, out, tuple(directory / read for read in reads), needed)
 
 
 def do(directory: Path, *stages: Stage, threads: int | None = 3) -> None:
@@ -80,7 +87,7 @@ def test_a_command_is_run_once_and_measured(tmp_path: Path, run: Runner) -> None
 def test_what_was_removed_is_made_again(removed: str, tmp_path: Path, run: Runner) -> None:
     both = stage(tmp_path, "first"), stage(tmp_path, "second", reads=["first"])
     do(tmp_path, *both)
-    (tmp_path / removed).unlink()
+    (tmp_path / removed / "result").unlink()
     run.commands.clear()
     do(tmp_path, *both)
     assert run.made == [removed]
@@ -95,39 +102,54 @@ def test_a_stage_is_due_again_when_one_that_it_reads_was_done_otherwise(
     assert run.made == ["first", "second", "alone", "first", "second"]
 
 
-def test_a_stage_is_due_again_when_a_file_from_elsewhere_has_changed(
+def test_a_stage_is_due_again_when_what_comes_from_elsewhere_has_changed(
     tmp_path: Path, run: Runner
 ) -> None:
     model = tmp_path / "model"
+    model.mkdir()
     first = stage(tmp_path / "run", "first", reads=["../model"])
     for weights in ("some", "some", "others"):
-        model.write_text(weights)
+        (model / "model.safetensors").write_text(weights)
         do(tmp_path / "run", first)
     assert len(run.commands) == 2
-    model.unlink()
+    (model / "notes").write_text("no part of it")
+    do(tmp_path / "run", first)
+    assert len(run.commands) == 2
+    (model / "model.safetensors").unlink()
     do(tmp_path / "run", first)  # its reader will say what is wrong
     assert len(run.commands) == 3
 
 
-def test_nothing_of_other_files_is_gone_on_with(tmp_path: Path, run: Runner) -> None:
-    kept = tmp_path / "run" / "kept"
-    goes_on = Stage(
-        "goes on", ("make", "--out", str(kept / "done")), kept / "done",
-        (tmp_path / "model",), resumes=kept,
-    )  # fmt: skip
-    for weights, status in (("some", 130), ("some", 130), ("others", 0)):
-        (tmp_path / "model").write_text(weights)
-        run.status = status
-        if status:
-            with pytest.raises(TiplError, match="exit status 130"):
-                do(tmp_path / "run", goes_on)
-            kept.mkdir(exist_ok=True)
-            (kept / weights).write_text("half of it")
-            assert (kept / weights).exists()
-        else:
-            do(tmp_path / "run", goes_on)
-    assert [path.name for path in kept.iterdir()] == ["done"]
-    assert read_records(tmp_path / "run")["goes on"].cpu_seconds == 3.0
+def test_nothing_of_other_reads_is_gone_on_with(tmp_path: Path, run: Runner) -> None:
+    (tmp_path / "model").mkdir()
+    directory = tmp_path / "run"
+    goes_on = stage(directory, "goes on", command="go on", reads=["../model"])
+    kept = goes_on.directory
+    for half in ("one half", "the other"):
+        (tmp_path / "model" / "config.json").write_text("some")
+        run.status = 130
+        with pytest.raises(TiplError, match="exit status 130"):
+            do(directory, goes_on)
+        kept.mkdir(exist_ok=True)
+        (kept / half).write_text("kept")
+    assert sorted(path.name for path in kept.iterdir()) == ["one half", "the other"]
+    (tmp_path / "model" / "config.json").write_text("others")
+    run.status = 0
+    do(directory, goes_on)
+    assert [path.name for path in kept.iterdir()] == ["result"]
+    assert read_records(directory)["goes on"].cpu_seconds == 3.0
+
+
+def test_a_directory_is_read_as_the_last_stage_left_it(tmp_path: Path, run: Runner) -> None:
+    """As the forecasts, whose returns come to lie beside them."""
+    out = tmp_path / "first"
+    changes = Stage("changes", ("go", "on", "--out", out), out, (out,))
+    second = stage(tmp_path, "second", reads=["first"])
+    do(tmp_path, stage(tmp_path, "first"), changes, second)
+    again = Stage("changes", ("go", "on", "--more", "--out", out), out, (out,))
+    run.commands.clear()
+    do(tmp_path, stage(tmp_path, "first"), again, second)
+    assert run.made == ["first", "second"]
 
 
 def test_threads_and_the_place_change_nothing(tmp_path: Path, run: Runner) -> None:
@@ -205,7 +227,7 @@ def test_each_stage_is_told(tmp_path: Path, run: Runner, monkeypatch: pytest.Mon
     ],
 )
 def test_a_record_comes_back(record: StageRecord) -> None:
-    assert StageRecord.from_json(record.to_json()) == record
+    assert StageRecord(**record.to_json()) == record
 
 
 def test_records_of_earlier_versions_are_read_and_written(tmp_path: Path, run: Runner) -> None:
@@ -223,7 +245,6 @@ def test_records_of_earlier_versions_are_read_and_written(tmp_path: Path, run: R
 
 
 def test_a_stage_of_an_earlier_version_is_reused(tmp_path: Path, run: Runner) -> None:
-    (tmp_path / "model").write_text("weights")
     first = stage(tmp_path / "run", "first", reads=["../model"])
     do(tmp_path / "run", first)
     (record,) = storage.read_json(tmp_path / "run" / "stages.json")["stages"]
@@ -246,15 +267,18 @@ def test_damaged_records_are_noticed(tmp_path: Path) -> None:
 # --- real processes --------------------------------------------------------------------------
 
 
-def test_a_real_command_is_a_process_with_its_own_time_and_memory(tmp_path: Path) -> None:
+def test_a_real_command_is_a_process_with_its_own_time_and_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_dataset(tmp_path / "paths")
     held = np.ones(100_000_000)  # 800 MB of this process, which no stage has a part in
-    verify = Stage("verify", ("paths", "verify", str(tmp_path / "paths")), tmp_path / "paths")
+    monkeypatch.setitem(pipeline.COMMANDS, "paths verify", Command("metadata.json"))
+    verify = Stage("verify", ("paths", "verify", tmp_path / "paths"), tmp_path / "paths")
     do(tmp_path / "run", verify)
     record = read_records(tmp_path / "run")["verify"]
     assert 0.05 < record.cpu_seconds < 100
     assert 20 < record.peak_rss_mb < held.nbytes / 1e6
-    lost = Stage("lost", ("paths", "verify", str(tmp_path / "nowhere")), tmp_path / "nowhere")
+    lost = Stage("lost", ("paths", "verify", tmp_path / "nowhere"), tmp_path / "nowhere")
     with pytest.raises(TiplError, match=r"status 2: `tipl paths verify .*` says tipl: there is no"):
         do(tmp_path / "run", lost)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -25,7 +25,6 @@ from tipl.report.methods import Method, line_styles, method_of, method_with_key,
 from tipl.report.page import (
     Report,
     Section,
-    Stage,
     render_report,
     sections_of,
     write_report,
@@ -43,6 +42,14 @@ HOSTILE = """<script>alert("1")</script> & 'x' $\\frac$ [red] 0.00025 #1b2431"""
 
 
 SHOWN_METHODS = ("PathTransformer", "standing still", HOSTILE)
+
+
+class Timed(NamedTuple):
+    """What a report shows of a stage."""
+
+    name: str
+    seconds: float
+    note: str
 
 
 def horizon_rows(metric: str, methods: Sequence[str] = SHOWN_METHODS) -> Rows:
@@ -125,7 +132,7 @@ def example_report(text: str = "A report") -> Report:
         results=Rows([RESULT, hostile]),
         commands=[text, "tipl collect InvertedPendulum-v4"],
         versions={text: text, "numpy": "2.2.0"},
-        stages=[Stage(text, 71.5, text), Stage("train", 0.0)],
+        stages=[Timed(text, 71.5, text), Timed("train", 0.0, "")],
     )
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "forecast": "forecast the weights of held-out trials",
     "optimize": "make a better policy from an untrained one, by inference",
     "evaluate": "run a policy, or a set of forecasts, in its environment",
+    "costs": "measure what the models and forecasts of a run take",
     "film": "film policies side by side, as an animated GIF and as stills",
     "report": "write the report of a run",
     "benchmark": "test the paper's claims on a task, beside all rivals",
@@ -39,6 +40,7 @@ COMMANDS = {
 """What each command does; `paths show` is the function `paths_show` in `tipl.cli.paths`."""
 
 MODULES = {
+    "costs": "run",
     "demo": "run",
     "film": "evaluate",
     "report": "run",

@@ -68,11 +68,12 @@ def film(
 ) -> None:
     """Film policies of one task side by side: an animated GIF, and a strip of stills.
 
-    Each acts by its mean from the same start. MuJoCo needs a renderer, and says which to install
-    if there is none.
+    Each acts by its mean from the same start. Of a run, one held-out network is shown as it was,
+    as PPO made it, and as the best model made it. MuJoCo needs a renderer, and says which to
+    install if there is none.
 
     Args:
-        policies: directories of policies (`tipl optimize`)
+        policies: directories of policies (`tipl optimize`), or of one run (`tipl demo`)
         out: the GIF to write; the stills are beside it, with the ending .png
         labels: one for each policy (default: the names of the directories)
         seed: of the episode's start
@@ -80,6 +81,13 @@ def film(
     from tipl.evaluation import film as films
 
     films.check_gif_name(out)
+    if len(policies) == 1 and not labels and (policies[0] / "forecasts").exists():
+        from tipl.experiments.films import film_run
+        from tipl.experiments.run import load_run
+
+        film_run(load_run(policies[0]), out, seed)
+        print(f"{out}: the animation; {out.with_suffix('.png')}: stills of it")
+        return
     labels = labels or tuple(path.resolve().name for path in policies)
     if not policies or len(labels) != len(policies):
         raise TiplError(

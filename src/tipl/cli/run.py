@@ -1,4 +1,4 @@
-"""`tipl demo`, `tipl report`, `tipl benchmark` and `tipl accelerate`: whole experiments."""
+"""`tipl demo`, `report`, `costs`, `benchmark` and `accelerate`: whole experiments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tipl.experiments.config import (
     ExperimentConfig,
 )
 
-__all__ = ["accelerate", "benchmark", "demo", "report"]
+__all__ = ["accelerate", "benchmark", "costs", "demo", "report"]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -73,6 +73,23 @@ def report(run: Positional[Path], /) -> None:
     from tipl.experiments import run_report
 
     _print_made(run, run_report.report_run(run))
+
+
+def costs(run: Positional[Path], /) -> None:
+    """Measure what a run takes: environment steps, processor seconds, operations and memory.
+
+    Counts the floating-point operations of trainings and forecasts, and the processor seconds of
+    forecasts; those of the stages are in the run's stages.json. Writes costs.json.
+
+    Args:
+        run: the run's directory, as `tipl demo` or `tipl benchmark` makes it
+    """
+    from tipl.experiments.benchmark import ledger
+    from tipl.experiments.run import load_run
+
+    found = ledger.measure_costs(load_run(run))
+    ledger.write_costs(run / ledger.COSTS, found)
+    print(f"{run / ledger.COSTS}: the costs of {len(found)} pieces of work")
 
 
 @_with_defaults_of_the_task(BenchmarkConfig)

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, TypeVar
 from tyro.conf import Positional
 
 from tipl.collection.config import CollectConfig
+from tipl.core.options import at_least
+from tipl.envs.mujoco_tasks import task_budget
 from tipl.errors import TiplError
 from tipl.forecast.hub import shipped_models
 from tipl.policies.layout import check_hidden_sizes
@@ -35,14 +37,6 @@ HORIZONS = (1, 2, 5, 10, 20, 50)
 
 Kind = TypeVar("Kind", bound="ExperimentConfig")
 Presets = Mapping[str, Mapping[str, Any]]
-
-
-def _at_least(config: object, **bounds: int) -> None:
-    """Raises a TiplError where a field of a configuration is smaller than it may be."""
-    for name, bound in bounds.items():
-        value = getattr(config, name)
-        if value is not None and value < bound:
-            raise TiplError(f"{name} is {value}; expected at least {bound}")
 
 
 def _collection(config: DemoConfig | BenchmarkConfig, checkpoint_interval: int) -> CollectConfig:
@@ -87,7 +81,9 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         # everything is checked before the first stage, not after minutes of work
-        _at_least(self, num_trials=2, train_steps=1, neuron_steps=1, episodes=1)
+        at_least(2, num_trials=self.num_trials)
+        at_least(1, train_steps=self.train_steps, neuron_steps=self.neuron_steps)
+        at_least(1, episodes=self.episodes)
         _collection(self, 1)
 
 
@@ -99,7 +95,9 @@ class ExperimentConfig:
     """a Gymnasium id, such as InvertedPendulum-v4 or HalfCheetah-v4"""
 
     TASKS: ClassVar[Presets] = {}
-    """What tasks have otherwise than the defaults, by their ids."""
+    """What tasks have otherwise than the defaults and their budgets, by their ids."""
+    TRIALS_DIVISOR: ClassVar[int] = 1
+    """Of the trials of a task's budget, one in so many."""
     QUICK: ClassVar[Mapping[str, Any]] = {}
     """A smoke run of minutes: everything is made, nothing is shown by its numbers."""
 
@@ -115,9 +113,11 @@ class ExperimentConfig:
         Raises:
             TiplError: an option is impossible.
         """
-        return cls(
-            env_id, **{**cls.TASKS.get(env_id, {}), **(cls.QUICK if quick else {}), **options}
-        )
+        budget = task_budget(env_id)
+        usual: dict[str, Any] = budget._asdict()
+        usual["num_trials"] = budget.num_trials // cls.TRIALS_DIVISOR
+        usual |= {**cls.TASKS.get(env_id, {}), **(cls.QUICK if quick else {})}
+        return cls(env_id, **{**usual, **options})
 
     @classmethod
     def from_json(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
@@ -189,21 +189,14 @@ class BenchmarkConfig(ExperimentConfig):
     seed: int = 0
     """seed of the collections and of the training"""
 
-    # HalfCheetah's paths are of one checkpoint in eight iterations, so that a horizon means about
-    # the same share of both tasks' paths
     TASKS: ClassVar[Presets] = {
         "InvertedPendulum-v4": {
-            "num_trials": 128,
-            "total_steps": 61_440,
             "shared_trials": 64,
             "starts": (0.0, 0.034, 0.067, 0.1, 0.25, 0.5, 0.75),
             "pptb_trials": 32,
             "pptb": ((8, 0.1), (16, 0.1), (16, 0.5), (16, 1.0)),
         },
         "HalfCheetah-v4": {
-            "num_trials": 64,
-            "total_steps": 1_000_000,
-            "checkpoint_interval": 8,
             "elite_steps": 1000,
             "own_steps": 800,
             "own_behaviour_weight": 1.0,
@@ -237,8 +230,10 @@ class BenchmarkConfig(ExperimentConfig):
         return self.collection.num_iterations // self.checkpoint_interval
 
     def __post_init__(self) -> None:
-        _at_least(self, num_trials=4, shared_trials=0, pptb_trials=0, episodes=1, path_steps=1)
-        _at_least(self, elite_steps=1, own_steps=1, nowcaster_steps=1)
+        at_least(4, num_trials=self.num_trials)
+        at_least(0, shared_trials=self.shared_trials, pptb_trials=self.pptb_trials)
+        at_least(1, episodes=self.episodes, path_steps=self.path_steps, own_steps=self.own_steps)
+        at_least(1, elite_steps=self.elite_steps, nowcaster_steps=self.nowcaster_steps)
         if not 0 < self.held_out < 1:
             raise TiplError(f"held_out is {self.held_out}; expected a share between 0 and 1")
         if 0 < self.shared_trials < 2:
@@ -277,9 +272,9 @@ class AccelerationConfig(ExperimentConfig):
     paths: str | None = None
     """dataset whose best policy of a training trial is copied (default: that rival is left out)"""
 
+    TRIALS_DIVISOR = 4
     TASKS: ClassVar[Presets] = {
-        "InvertedPendulum-v4": {"num_trials": 32, "total_steps": 61_440, "episodes": 2},
-        "HalfCheetah-v4": {"total_steps": 1_000_000, "checkpoint_interval": 8},
+        "InvertedPendulum-v4": {"episodes": 2},
         "Hopper-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
         "Swimmer-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
     }
@@ -292,7 +287,8 @@ class AccelerationConfig(ExperimentConfig):
     }
 
     def __post_init__(self) -> None:
-        _at_least(self, num_trials=2, episodes=1, checkpoint_interval=1)
+        at_least(2, num_trials=self.num_trials)
+        at_least(1, episodes=self.episodes, checkpoint_interval=self.checkpoint_interval)
         check_hidden_sizes(self.widths)
         if len(set(self.widths)) < len(self.widths):
             raise TiplError(f"widths {self.widths} were given; expected each one once")

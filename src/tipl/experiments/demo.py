@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Unpack
 
 from rich.console import Console
 
 from tipl.core import storage
 from tipl.experiments.config import DemoConfig
-from tipl.experiments.pipeline import Stage, run_pipeline
+from tipl.experiments.pipeline import How, Stage, run_pipeline
 from tipl.experiments.run_report import print_headline, report_run
-from tipl.experiments.stages import (
-    collect_stage,
-    evaluate_stage,
-    forecast_stage,
-    optimize_stage,
-    train_stage,
-)
 from tipl.report.results import Rows
 
 __all__ = ["demo", "demo_stages"]
@@ -35,12 +29,7 @@ PathTransformer for each basis of the temporal SVD, and the NeuronTransformer.""
 
 
 def demo(
-    out: str | Path = "runs/demo",
-    config: DemoConfig | None = None,
-    *,
-    fresh: bool = False,
-    threads: int | None = None,
-    progress: bool = True,
+    out: str | Path = "runs/demo", config: DemoConfig | None = None, **how: Unpack[How]
 ) -> Rows:
     """Runs the whole main job and writes `report.html` and `results.jsonl`.
 
@@ -50,9 +39,7 @@ def demo(
     Args:
         out: the run's directory.
         config: what to do.
-        fresh: remove an earlier run's results from the directory first.
-        threads: by default one for each processor.
-        progress: show progress bars and the closing table.
+        **how: see `How`; with progress a table closes it.
 
     Returns:
         All rows of `results.jsonl`.
@@ -62,12 +49,10 @@ def demo(
             written, or removed, then); or a stage failed.
     """
     config = config or DemoConfig()
-    directory = run_pipeline(
-        "demo", config, demo_stages, Path(out), fresh=fresh, threads=threads, progress=progress
-    )
+    directory = run_pipeline("demo", config, demo_stages, out, **how)
     storage.write_json(directory / "demo.json", {"config": dataclasses.asdict(config)})
     results = report_run(directory)
-    if progress:
+    if how.get("progress", True):
         print_headline(results, config.collection.num_iterations + 1, Console())
         Console().print(f"Report: {directory / 'report.html'}", highlight=False)
     return results
@@ -75,17 +60,21 @@ def demo(
 
 def demo_stages(config: DemoConfig, directory: Path) -> list[Stage]:
     """The stages of the demo in its directory, in order."""
-    paths, forecasts = directory / "paths", directory / "forecasts"
-    models = {name: directory / "models" / name for name in MODELS}
-    options = ("--num-trials", config.num_trials, "--total-steps", config.total_steps)
-    stages = [collect_stage("collect", config.env_id, paths, *options, "--seed", config.seed)]
-    for name, model in models.items():
-        steps = config.neuron_steps if name == "neuron" else config.train_steps
-        chosen = (*MODELS[name], "--num-steps", steps)
-        stages.append(train_stage(f"train ({name})", paths, model, HELD_OUT, chosen, config.seed))
+    paths, policy, out = (directory / name for name in ("paths", "optimized", "forecasts"))
+    trained = tuple(directory / "models" / name for name in MODELS)
+    seed = ("--seed", config.seed)
+    trials = ("--num-trials", config.num_trials, "--total-steps", config.total_steps)
+    stages = [Stage("collect", ("collect", config.env_id, *trials, *seed, "--out", paths), paths)]
+    for model in trained:
+        steps = config.neuron_steps if model.name == "neuron" else config.train_steps
+        options = ("--held-out", HELD_OUT, *MODELS[model.name], "--num-steps", steps, *seed)
+        arguments = ("train", paths, *options, "--out", model)
+        stages.append(Stage(f"train ({model.name})", arguments, model, (paths,)))
+    neuron = directory / "models" / "neuron"
+    start = ("--seed", config.seed + 1)
     return [
         *stages,
-        optimize_stage("optimize", models["neuron"], directory / "optimized", config.seed + 1),
-        forecast_stage("forecast", list(models.values()), paths, forecasts),
-        evaluate_stage("evaluate", forecasts, config.episodes),
+        Stage("optimize", ("optimize", neuron, *start, "--out", policy), policy, (neuron,)),
+        Stage("forecast", ("forecast", *trained, "--paths", paths, "--out", out), out, trained),
+        Stage("evaluate", ("evaluate", out, "--episodes", config.episodes), out, (out,)),
     ]

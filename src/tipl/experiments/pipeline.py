@@ -18,9 +18,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
 from rich.console import Console
 from rich.text import Text
@@ -28,25 +29,46 @@ from rich.text import Text
 from tipl.core import storage
 from tipl.core.atomic import explained
 from tipl.core.options import thread_count
-from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 
-__all__ = [
-    "Pipeline",
-    "Stage",
-    "StageRecord",
-    "prepare_directory",
-    "read_records",
-    "run_pipeline",
-]
-
-Config = TypeVar("Config", DemoConfig, BenchmarkConfig, AccelerationConfig)
+__all__ = ["How", "Pipeline", "Stage", "StageRecord", "prepare_directory", "read_records",
+           "run_pipeline"]  # fmt: skip
 
 FILE = "stages.json"
 
 REFUSED, INTERRUPTED = 2, 130
 """Exit statuses: the command was given something impossible, or somebody has interrupted it."""
+
+
+class Command(NamedTuple):
+    """What a command of tipl makes.
+
+    Attributes:
+        result: a file in its directory that is there when it is done.
+        threads: whether it takes `--threads`, which change no result.
+        resumes: whether it goes on with what it finds in its directory.
+    """
+
+    result: str
+    threads: bool = False
+    resumes: bool = False
+
+
+COMMANDS = {
+    "collect": Command("metadata.json", threads=True, resumes=True),
+    "paths evaluate": Command("evaluation.json", threads=True, resumes=True),
+    "paths best": Command("policy.json"),
+    "train": Command("config.json", threads=True),
+    "optimize": Command("policy.json"),
+    "forecast": Command("forecasts.json"),
+    "evaluate": Command("returns.safetensors", threads=True),
+    "costs": Command("costs.json"),
+    "film": Command("film.json"),
+}
+
+READ = ("metadata.json", "config.json", "model.safetensors", "policy.json")
+"""Files by which a directory from elsewhere is known: of a dataset, a model or a policy."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +77,32 @@ class Stage:
 
     Attributes:
         name: what the stage is called.
-        words: the command line after `tipl`, without `--threads`.
-        output: a file that is there when the stage is done.
-        reads: files that decide on the result: outputs of earlier stages, or of other experiments.
-        threads: whether the command takes `--threads`, which change no result.
-        resumes: a directory in which the command goes on with what it finds there, and which is
-            removed first when what the stage reads has changed; None if it always starts anew.
+        arguments: the command line after `tipl`, without `--threads`.
+        directory: where its result is when it is done.
+        reads: directories that decide on the result: those of earlier stages, or from elsewhere.
         needed: whether the experiment ends when the stage fails; if not, it goes on without.
     """
 
     name: str
-    words: tuple[str, ...]
-    output: Path
+    arguments: tuple[object, ...]
+    directory: Path
     reads: tuple[Path, ...] = ()
-    threads: bool = False
-    resumes: Path | None = None
     needed: bool = True
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The arguments as one would type them."""
+        return [f"{one:g}" if isinstance(one, float) else str(one) for one in self.arguments]
+
+    @property
+    def command(self) -> Command:
+        """What the command makes."""
+        return COMMANDS.get(" ".join(self.words[:2])) or COMMANDS[self.words[0]]
+
+    @property
+    def result(self) -> Path:
+        """A file that is there when the stage is done."""
+        return self.directory / self.command.result
 
 
 @dataclass(frozen=True)
@@ -85,7 +117,7 @@ class StageRecord:
         peak_rss_mb: largest resident memory of its process.
         digest: of the command and of the stages that it needs; empty if it is not done.
         unfinished: that of a command that was interrupted or failed.
-        reads: digest of each file that it read.
+        reads: digest of each directory that it read; not kept by earlier versions.
     """
 
     name: str
@@ -95,16 +127,15 @@ class StageRecord:
     peak_rss_mb: int = 0
     digest: str = ""
     unfinished: str = ""
-    reads: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    reads: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> StageRecord:
-        """Reads what `to_json` made, now or in an earlier version."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+    @property
+    def note(self) -> str:
+        """What a report says of it."""
+        return f"peak memory {self.peak_rss_mb:,} MB"
 
     def to_json(self) -> dict[str, Any]:
-        """The record as JSON, without what is empty or not known."""
+        """The record as JSON, without what is not known."""
         values = dataclasses.asdict(self)
         unknown = {"cpu_seconds"} if math.isnan(self.cpu_seconds) else set()
         unknown |= {name for name in ("unfinished", "reads") if not values[name]}
@@ -124,7 +155,7 @@ def read_records(directory: str | Path) -> dict[str, StageRecord]:
     if not file.exists():
         return {}
     found = storage.read_json(file, "the record of an experiment's stages")["stages"]
-    return {record["name"]: StageRecord.from_json(record) for record in found}
+    return {record["name"]: StageRecord(**record) for record in found}
 
 
 def prepare_directory(directory: Path, fresh: bool, command: str) -> None:
@@ -153,15 +184,26 @@ def prepare_directory(directory: Path, fresh: bool, command: str) -> None:
         storage.write_json(records, {"stages": []})
 
 
+class How(TypedDict, total=False):
+    """How an experiment is run, whatever it does."""
+
+    fresh: bool
+    """remove an earlier one's results from the directory first"""
+    threads: int | None
+    """of each stage; by default one for each processor"""
+    progress: bool
+    """show the stages and their progress bars; by default they are shown"""
+
+
+Config = TypeVar("Config", DemoConfig, BenchmarkConfig, AccelerationConfig)
+
+
 def run_pipeline(
     command: str,
     config: Config,
     stages_of: Callable[[Config, Path], Sequence[Stage]],
-    directory: Path | None,
-    *,
-    fresh: bool,
-    threads: int | None,
-    progress: bool,
+    directory: str | Path | None,
+    **how: Unpack[How],
 ) -> Path:
     """Does what is left of an experiment; all that can be is checked before the first stage.
 
@@ -170,9 +212,7 @@ def run_pipeline(
         config: what to do.
         stages_of: the stages of such an experiment in its directory.
         directory: of the experiment; by default `runs/`, the command and the task.
-        fresh: remove an earlier one's results from the directory first.
-        threads: of each stage; by default one for each processor.
-        progress: show the stages.
+        **how: see `How`.
 
     Returns:
         The directory.
@@ -181,12 +221,15 @@ def run_pipeline(
         TiplError: there is no such task, the number of threads is impossible, or the directory
             holds something else (nothing has been removed then); or a stage failed.
     """
+    from tipl.envs import make_task
+
+    threads = how.get("threads")
     make_task(config.env_id)
     thread_count(threads)
-    directory = directory or Path("runs") / command / config.env_id
-    prepare_directory(directory, fresh, command)
+    directory = Path("runs") / command / config.env_id if directory is None else Path(directory)
+    prepare_directory(directory, how.get("fresh", False), command)
     stages = stages_of(config, directory)
-    Pipeline(directory, stages, threads=threads, progress=progress).run()
+    Pipeline(directory, stages, threads=threads, progress=how.get("progress", True)).run()
     return directory
 
 
@@ -195,7 +238,7 @@ class Pipeline:
 
     Args:
         directory: of the experiment, made by `prepare_directory`.
-        stages: each reads files from elsewhere, or outputs of those before it.
+        stages: each reads directories from elsewhere, or those of stages before it.
         threads: of each stage; by default one for each processor.
         progress: say which stage comes, and show its progress bars.
     """
@@ -212,7 +255,7 @@ class Pipeline:
         self.console = Console(stderr=True, quiet=not progress)
         self._threads = () if threads is None else ("--threads", str(threads))
         self._records = read_records(directory)
-        self._makers = {stage.output: stage.name for stage in stages}
+        self._made: dict[Path, str] = {}  # the digest of what each directory now holds
 
     def run(self) -> None:
         """Does each stage that is not done yet.
@@ -222,25 +265,26 @@ class Pipeline:
         """
         for stage in self.stages:
             self._do(stage)
+            self._made[stage.directory] = self._records[stage.name].digest
 
     def _do(self, stage: Stage) -> None:
-        words = [*stage.words, *(self._threads if stage.threads else ())]
-        command = shlex.join(["tipl", *words])
-        self.console.print(Text.assemble((stage.name, "bold"), "  ", (command, "dim")))
-        digest, reads = self._digest(stage), self._digests_of_files(stage)
-        before = self._records.get(stage.name) or StageRecord(stage.name, command, 0.0)
-        as_before = before.reads in ({}, reads)  # earlier versions kept none
-        if before.digest == digest and as_before and stage.output.exists():
+        words = [*stage.words, *(self._threads if stage.command.threads else ())]
+        line = shlex.join(["tipl", *words])
+        self.console.print(Text.assemble((stage.name, "bold"), "  ", (line, "dim")))
+        digest, reads = self._digest(stage), self._reads(stage)
+        before = self._records.get(stage.name) or StageRecord(stage.name, line, 0.0)
+        same_reads = before.reads in ({}, reads)
+        if before.digest == digest and same_reads and stage.result.exists():
             self.console.print("  already there: reused")
             return
-        if stage.resumes is not None and not as_before:
-            shutil.rmtree(stage.resumes, ignore_errors=True)  # half of it would be of other files
+        if stage.command.resumes and not same_reads:  # half of it would be made of other things
+            shutil.rmtree(stage.directory, ignore_errors=True)
         start = time.monotonic()
         ended = _run_tipl(words, quiet=self.console.quiet)
-        goes_on = as_before and before.unfinished == digest
+        goes_on = same_reads and before.unfinished == digest
         record = StageRecord(
             stage.name,
-            command,
+            line,
             round((before.seconds if goes_on else 0.0) + time.monotonic() - start, 1),
             round((before.cpu_seconds if goes_on else 0.0) + ended.cpu_seconds, 1),
             max(before.peak_rss_mb if goes_on else 0, round(ended.peak_rss_mb)),
@@ -249,42 +293,33 @@ class Pipeline:
             reads,
         )
         if not (ended.status == REFUSED and before.digest):
-            self._write(record)
+            self._records[stage.name] = record
+            written = [one.to_json() for one in self._records.values()]
+            storage.write_json(self.directory / FILE, {"stages": written})
         if ended.status != 0:
-            self._failed(stage, command, ended)
+            self._failed(stage, line, ended)
 
-    def _failed(self, stage: Stage, command: str, ended: Ended) -> None:
-        why = ended.last_words or "why above"
+    def _failed(self, stage: Stage, line: str, ended: Ended) -> None:
         message = f"the stage {stage.name!r} ended with exit status {ended.status}: "
-        message += f"`{command}` says {why}"
+        message += f"`{line}` says {ended.last_words or 'why above'}"
         if stage.needed or ended.status == INTERRUPTED:
             raise TiplError(f"{message}; what was finished is kept: run the same again to go on")
         self.console.print(f"  left out: {message}", highlight=False)
 
-    def _write(self, record: StageRecord) -> None:
-        self._records[record.name] = record
-        written = [one.to_json() for one in self._records.values()]
-        storage.write_json(self.directory / FILE, {"stages": written})
-
     def _digest(self, stage: Stage) -> str:
-        needs = [self._makers[file] for file in stage.reads if file in self._makers]
         return storage.content_digest(
             {
                 "version": importlib.metadata.version("tipl"),
                 "arguments": [self._anywhere(word) for word in stage.words],
-                "needs": [self._records[need].digest for need in needs],
+                "needs": [self._made[read] for read in stage.reads if read in self._made],
             }
         )
 
-    def _digests_of_files(self, stage: Stage) -> dict[str, str]:
-        """Of each file that a stage reads: of its maker, or of the bytes of one from elsewhere."""
+    def _reads(self, stage: Stage) -> dict[str, str]:
+        """Digest of what each directory holds that a stage reads."""
         return {
-            self._anywhere(str(file)): (
-                self._records[self._makers[file]].digest
-                if file in self._makers
-                else _digest_of_file(file)
-            )
-            for file in stage.reads
+            self._anywhere(str(read)): self._made.get(read) or _digest_of_files(read)
+            for read in stage.reads
         }
 
     def _anywhere(self, word: str) -> str:
@@ -292,12 +327,14 @@ class Pipeline:
         return word.replace(str(self.directory), "RUN")
 
 
-def _digest_of_file(file: Path) -> str:
-    """SHA-256 of a file's bytes; of one that is not there, nothing: its reader will say so."""
-    if not file.is_file():
-        return ""
-    with explained("read", file), file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def _digest_of_files(directory: Path) -> str:
+    """SHA-256 of what a directory from elsewhere is known by; if it is lost, its reader says so."""
+    digest = hashlib.sha256()
+    with explained("read", directory):
+        for file in (directory / name for name in READ):
+            if file.is_file():
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 class Ended(NamedTuple):
@@ -338,7 +375,7 @@ def _run_tipl(words: Sequence[str], quiet: bool) -> Ended:
                 break
             except KeyboardInterrupt:  # the command is told as well, and ends by itself
                 continue
-        status, cpu_seconds, peak = json.loads(took.read_text()) if took.exists() else (-1, 0, 0)
+        status, cpu_seconds, peak = json.loads(took.read_text()) if took.exists() else (-1, 0.0, 0)
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
     # macOS counts memory in bytes, others in kilobytes

@@ -16,10 +16,10 @@ from tipl.evaluation.stats import (
     probability_of_improvement,
 )
 from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
+from tipl.experiments.pipeline import StageRecord
 from tipl.forecast.lines import StandingStill
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths.svd import TemporalSVD
-from tipl.report.page import Stage
 from tipl.report.results import Result, Rows
 
 __all__ = ["TRUE_CHECKPOINT", "forecast_rows", "model_rows", "path_rows", "stage_rows"]
@@ -173,7 +173,7 @@ def joint_basis(model: TrainedForecaster) -> TemporalSVD | None:
     return tokenizer if isinstance(tokenizer, TemporalSVD) else None
 
 
-def stage_rows(stages: Iterable[Stage], task: str, num_trials: int) -> list[Result]:
+def stage_rows(stages: Iterable[StageRecord], task: str, num_trials: int) -> list[Result]:
     """Wall time, processor time and peak memory of the stages of a run."""
     return [
         Result(

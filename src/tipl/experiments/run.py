@@ -12,14 +12,13 @@ import numpy as np
 from jaxtyping import Float
 
 from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
-from tipl.experiments.pipeline import read_records
+from tipl.experiments.pipeline import StageRecord, read_records
 from tipl.experiments.rivals import rivals
 from tipl.experiments.rows import forecast_rows, model_rows, path_rows, stage_rows
 from tipl.forecast.base import Forecaster
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.paths.svd import information, information_dimension, singular_vectors
-from tipl.report.page import Stage
 from tipl.report.results import Rows
 
 __all__ = ["OwnBasis", "Run", "load_run"]
@@ -62,7 +61,7 @@ class Run:
     forecasts: ForecastSet
     returns: ForecastReturns
     command: str
-    stages: Sequence[Stage]
+    stages: Sequence[StageRecord]
 
     @cached_property
     def results(self) -> Rows:
@@ -123,25 +122,6 @@ class Run:
         return [*rivals(self.models, self.paths, known), *ways]
 
 
-def recorded_stages(directory: Path) -> list[Stage]:
-    """What the stages of a run or a comparison took, in order; none if it has no `stages.json`.
-
-    Raises:
-        TiplError: the file is damaged.
-    """
-    return [
-        Stage(
-            one.name,
-            one.seconds,
-            f"peak memory {one.peak_rss_mb:,} MB",
-            one.command,
-            one.cpu_seconds,
-            float(one.peak_rss_mb),
-        )
-        for one in read_records(directory).values()
-    ]
-
-
 def load_run(directory: str | Path) -> Run:
     """Reads what the stages of a run left in its directory.
 
@@ -153,7 +133,6 @@ def load_run(directory: str | Path) -> Run:
         TiplError: a stage's result is missing or damaged.
     """
     directory = Path(directory)
-    stages = recorded_stages(directory)
     forecasts = ForecastSet.load(directory / "forecasts")
     returns, settings = ForecastReturns.load(directory / "forecasts")
     saved = [
@@ -167,5 +146,5 @@ def load_run(directory: str | Path) -> Run:
         forecasts,
         returns,
         settings["command"],
-        stages,
+        list(read_records(directory).values()),
     )

@@ -288,11 +288,15 @@ def headline_rows(results: Rows, num_checkpoints: int) -> Rows:
     """The returns that come first: one step and all steps ahead, from short and long histories."""
     end = num_checkpoints - 1
     returns = results.where(metric="episodic_return", experiment=["forecast", "optimize"])
-    return Rows(
-        result
+    places = dict.fromkeys(  # which a short path has in common
+        (start, horizon)
         for start in (round(0.5 * end), round(0.25 * end), 0)
         for horizon in (1, end - start)
         if start or horizon > 1
+    )
+    return Rows(
+        result
+        for start, horizon in places
         for result in returns.where(start=start / end, horizon=horizon)
     )
 

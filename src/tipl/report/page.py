@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jinja2
 import numpy as np
@@ -33,7 +33,7 @@ __all__ = [
     "Picture",
     "Report",
     "Section",
-    "Stage",
+    "TimedStage",
     "render_report",
     "sections_of",
     "write_report",
@@ -140,16 +140,16 @@ def sections_of(
     return [section.of(results) for section in found]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage of the work that the report is about, and what it took; NaN is not known."""
+@runtime_checkable
+class TimedStage(Protocol):
+    """A stage of the work that the report is about: its name, wall time, and a word on it."""
 
-    name: str
-    seconds: float
-    note: str = ""
-    command: str = ""
-    cpu_seconds: float = math.nan
-    peak_rss_mb: float = math.nan
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+    @property
+    def note(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Report:
     results: Rows = field(default_factory=Rows)
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-    stages: Sequence[Stage] = ()
+    stages: Sequence[TimedStage] = ()
 
 
 def render_report(report: Report) -> str:

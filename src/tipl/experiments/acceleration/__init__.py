@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 from tipl.experiments.acceleration.amortised import model_cost
 from tipl.experiments.acceleration.outcome import Comparison, load_comparison
@@ -10,7 +11,7 @@ from tipl.experiments.acceleration.report import comparison_report, print_headli
 from tipl.experiments.acceleration.stages import acceleration_stages
 from tipl.experiments.acceleration.trials import Record, write_record
 from tipl.experiments.config import AccelerationConfig
-from tipl.experiments.pipeline import run_pipeline
+from tipl.experiments.pipeline import How, run_pipeline
 from tipl.report.page import write_report_with_figures
 
 __all__ = [
@@ -25,10 +26,8 @@ def accelerate(
     config: AccelerationConfig,
     out: str | Path | None = None,
     *,
-    fresh: bool = False,
-    threads: int | None = None,
-    progress: bool = True,
     command: str | None = None,
+    **how: Unpack[How],
 ) -> Comparison:
     """Runs a comparison, or what is left to do of it, and writes its report.
 
@@ -38,21 +37,14 @@ def accelerate(
     Args:
         config: what to compare; see `AccelerationConfig.for_task`.
         out: directory; by default `runs/accelerate/` and the task.
-        fresh: remove an earlier comparison's results from the directory first.
-        threads: of each stage; by default one for each processor.
-        progress: show the stages and their progress bars.
         command: the command line, for the record; by default one that does the same.
+        **how: see `How`.
 
     Raises:
         TiplError: the directory holds something else, an option is impossible, a stage failed, or
             fewer than two trials diverged under no method.
     """
-    directory = run_pipeline(
-        *("accelerate", config, acceleration_stages, None if out is None else Path(out)),
-        fresh=fresh,
-        threads=threads,
-        progress=progress,
-    )
+    directory = run_pipeline("accelerate", config, acceleration_stages, out, **how)
     command = command or config.command_line("accelerate", directory)
     write_record(directory, Record(config, command, model_cost(config)))
     found = load_comparison(directory)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tipl.core import storage
 from tipl.evaluation.stats import Interval
-from tipl.experiments.benchmark.ledger import read_costs
+from tipl.experiments.benchmark.ledger import COSTS, read_costs
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import read_records
 from tipl.forecast.hub import model_directory
@@ -22,8 +22,8 @@ USES = (1.0, 10.0, 100.0, math.inf)
 COLLECTING_STAGE, TRAINING_STAGE = "collect", "train (elite)"
 """Stages of a benchmark, whose costs are counted."""
 
-TRAINING_WORK = "train: NeuronTransformer (elite)"
-"""What the ledger of a benchmark calls that training."""
+TRAINED = "NeuronTransformer (elite)"
+"""What that training makes."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ def model_cost(config: AccelerationConfig) -> ModelCost | None:
         return None
     paths = PathDataset.open(config.paths)
     in_training = 0.0
-    if (run / "costs.json").exists():
-        _, costs = read_costs(run / "costs.json")
-        in_training = sum(cost.env_steps for cost in costs if cost.work == TRAINING_WORK)
+    if (run / COSTS).exists():
+        costs = read_costs(run / COSTS)
+        of_training = [c for c in costs if (c.kind, c.name) == ("train", TRAINED)]
+        in_training = sum(cost.env_steps for cost in of_training)
     return ModelCost(
         float(paths.num_trials * paths.global_step[-1] + in_training),
         stages[COLLECTING_STAGE].cpu_seconds + stages[TRAINING_STAGE].cpu_seconds,

@@ -20,8 +20,7 @@ from tipl.experiments.acceleration.trials import (
     load_record,
 )
 from tipl.experiments.config import AccelerationConfig
-from tipl.experiments.run import recorded_stages
-from tipl.report.page import Stage
+from tipl.experiments.pipeline import StageRecord, read_records
 from tipl.report.results import Result, Rows
 
 __all__ = ["Comparison", "load_comparison"]
@@ -45,7 +44,7 @@ class Comparison:
     directory: Path
     architectures: Sequence[Architecture]
     cost: ModelCost | None
-    stages: Sequence[Stage]
+    stages: Sequence[StageRecord]
 
     @cached_property
     def rows(self) -> Rows:
@@ -98,13 +97,14 @@ def load_comparison(directory: str | Path) -> Comparison:
     """
     directory = Path(directory)
     record = load_record(directory)
-    stages = recorded_stages(directory)
-    by_name = {stage.name: stage for stage in stages}
+    stages = read_records(directory)
     architectures = [
-        load_architecture(directory, width, methods, by_name)
+        load_architecture(directory, width, methods, stages)
         for width, methods in trained_methods(record.config, directory)
     ]
-    return Comparison(record.config, record.command, directory, architectures, record.cost, stages)
+    return Comparison(
+        record.config, record.command, directory, architectures, record.cost, list(stages.values())
+    )
 
 
 def _finite(row: Result) -> Result:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import Stage
-from tipl.experiments.stages import collect_stage, model_files, paths_evaluate_stage
+from tipl.forecast.hub import model_directory, shipped_models
 from tipl.ppo.config import PPOConfig
 
 __all__ = [
@@ -24,6 +24,9 @@ __all__ = [
 PPO_ALONE = "PPO"
 """The method that all others are compared with."""
 
+BEST_POLICY = "best-policy"
+"""The policy that is copied, in a comparison's directory."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -33,7 +36,7 @@ class Method:
         name: what tables and figures call it.
         key: the name of its directory.
         options: of `tipl collect`, beside those that all methods share.
-        reads: files of what the weights jump to.
+        reads: the directory of what the weights jump to.
         any_width: whether it works for every architecture, not the first alone.
     """
 
@@ -46,33 +49,27 @@ class Method:
 
 def comparison_methods(config: AccelerationConfig, directory: Path) -> list[Method]:
     """All ways to train that are compared in a comparison's directory, PPO alone first."""
+
+    def jumping(name: str, key: str, source: str, *options: str, any_width: bool = True) -> Method:
+        shipped = source in shipped_models()
+        reads = (model_directory(source) if shipped else Path(source),)
+        return Method(name, key, ("--jumps.forecaster", source, *options), reads, any_width)
+
     blind = ("--jumps.no-gate", "--jumps.max-jumps", "1")
     found = [Method(PPO_ALONE, "ppo")]
     if config.paths is not None:
-        policy = directory / "best-policy"
-        copied = ("--jumps.forecaster", str(policy), *blind)
-        found.append(
-            Method(
-                "best stored policy, copied",
-                "copy",
-                copied,
-                (policy / "policy.json",),
-                any_width=False,
-            )
-        )
+        best = str(directory / BEST_POLICY)
+        found.append(jumping("best stored policy, copied", "copy", best, *blind, any_width=False))
     found.append(Method("PPTB", "pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1")))
     relex = ("--jumps.forecaster", "relex", *_early_if_short(config.total_steps))
     found.append(Method("RELEX, gated", "relex", relex))
     if config.nino is not None:
         every = str(max(8, 4 * config.checkpoint_interval))
         often = ("--jumps.no-gate", "--jumps.every", every, "--jumps.horizons", "5")
-        nino = ("--jumps.forecaster", config.nino, *often)
-        found.append(Method("NiNo", "nino", nino, model_files(config.nino)))
-    if config.forecaster is not None:
-        ours = ("--jumps.forecaster", config.forecaster)
-        reads = model_files(config.forecaster)
-        found.append(Method("NeuronTransformer, gated", "ours", ours, reads))
-        found.append(Method("NeuronTransformer, no gate", "ours-blind", (*ours, *blind), reads))
+        found.append(jumping("NiNo", "nino", config.nino, *often))
+    if (model := config.forecaster) is not None:
+        found.append(jumping("NeuronTransformer, gated", "ours", model))
+        found.append(jumping("NeuronTransformer, no gate", "ours-blind", model, *blind))
     return found
 
 
@@ -105,10 +102,9 @@ def acceleration_stages(config: AccelerationConfig, directory: Path) -> list[Sta
     """The stages of a comparison in its directory, in order."""
     stages = []
     if config.paths is not None:
-        best = directory / "best-policy"
-        words = ("paths", "best", config.paths, "--out", str(best))
-        reads = (Path(config.paths) / "metadata.json",)
-        stages.append(Stage("best stored policy", words, best / "policy.json", reads))
+        best = directory / BEST_POLICY
+        arguments = ("paths", "best", config.paths, "--out", best)
+        stages.append(Stage("best stored policy", arguments, best, (Path(config.paths),)))
     for width, methods in trained_methods(config, directory):
         for method in methods:
             stages += _trials(config, directory, width, method)
@@ -120,13 +116,13 @@ def _trials(
 ) -> Iterator[Stage]:
     """Trains by a method, and runs the checkpoints."""
     paths, name = trials_directory(directory, width, method), collection_name(width, method)
-    yield collect_stage(
-        name,
-        config.env_id,
-        paths,
-        *("--num-trials", config.num_trials, "--total-steps", config.total_steps),
+    arguments = (
+        *("collect", config.env_id, "--num-trials", config.num_trials),
+        *("--total-steps", config.total_steps),
         *("--checkpoint-interval", config.checkpoint_interval),
-        *("--hidden-sizes", width, width, "--seed", config.seed, *method.options),
-        reads=method.reads,
+        *("--hidden-sizes", width, width, "--seed", config.seed),
+        *(*method.options, "--out", paths),
     )
-    yield paths_evaluate_stage(f"{name}: run its checkpoints", paths, config.episodes)
+    yield Stage(name, arguments, paths, method.reads)
+    arguments = ("paths", "evaluate", paths, "--episodes", config.episodes)
+    yield Stage(f"{name}: run its checkpoints", arguments, paths / "evaluation", (paths,))

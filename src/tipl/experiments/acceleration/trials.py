@@ -16,8 +16,8 @@ from tipl.evaluation.stats import CONFIDENCE, first_reached, resampling_weights
 from tipl.experiments.acceleration.amortised import ModelCost
 from tipl.experiments.acceleration.stages import Method, collection_name, trials_directory
 from tipl.experiments.config import AccelerationConfig
+from tipl.experiments.pipeline import StageRecord
 from tipl.paths import PathDataset
-from tipl.report.page import Stage
 
 __all__ = [
     "Architecture",
@@ -242,7 +242,7 @@ def load_record(directory: Path) -> Record:
 
 
 def load_architecture(
-    directory: Path, width: int, methods: list[Method], stages: Mapping[str, Stage]
+    directory: Path, width: int, methods: list[Method], stages: Mapping[str, StageRecord]
 ) -> Architecture:
     """Reads all trials of one architecture.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 from tipl.experiments.benchmark.outcome import Benchmark, load_benchmark, write_record
 from tipl.experiments.benchmark.report import benchmark_report
 from tipl.experiments.benchmark.stages import benchmark_stages
 from tipl.experiments.config import BenchmarkConfig
-from tipl.experiments.pipeline import run_pipeline
+from tipl.experiments.pipeline import How, run_pipeline
 from tipl.report.page import write_report_with_figures
 
 __all__ = ["Benchmark", "BenchmarkConfig", "benchmark"]
@@ -18,10 +19,8 @@ def benchmark(
     config: BenchmarkConfig,
     out: str | Path | None = None,
     *,
-    fresh: bool = False,
-    threads: int | None = None,
-    progress: bool = True,
     command: str | None = None,
+    **how: Unpack[How],
 ) -> Benchmark:
     """Runs a benchmark, or what is left to do of it, and writes its report.
 
@@ -31,20 +30,13 @@ def benchmark(
     Args:
         config: what to do; see `BenchmarkConfig.for_task`.
         out: directory; by default `runs/benchmark/` and the task.
-        fresh: remove an earlier run's results from the directory first.
-        threads: of each stage; by default one for each processor.
-        progress: show the stages and their progress bars.
         command: the command line, for the record; by default one that does the same.
+        **how: see `How`.
 
     Raises:
         TiplError: the directory holds something else, an option is impossible, or a stage failed.
     """
-    directory = run_pipeline(
-        *("benchmark", config, benchmark_stages, None if out is None else Path(out)),
-        fresh=fresh,
-        threads=threads,
-        progress=progress,
-    )
+    directory = run_pipeline("benchmark", config, benchmark_stages, out, **how)
     command = command or config.command_line("benchmark", directory)
     write_record(directory, config, command)
     found = load_benchmark(directory)

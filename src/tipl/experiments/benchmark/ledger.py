@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -30,7 +30,20 @@ from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.layout import ParamLayout
 
-__all__ = ["Cost", "measure_costs", "ppo_flops_per_step", "read_costs", "uses_until_paid"]
+__all__ = [
+    "COSTS",
+    "Cost",
+    "measure_costs",
+    "ppo_flops_per_step",
+    "read_costs",
+    "uses_until_paid",
+    "write_costs",
+]
+
+COSTS = "costs.json"
+"""The file in a run's directory."""
+
+Work = Literal["collect", "train", "forecast", "stage"]
 
 
 SHORT, LONG = 2, 12
@@ -51,7 +64,8 @@ class Cost:
     """What a piece of work takes; NaN is not counted.
 
     Attributes:
-        work: what is done.
+        kind: what is done: a collection, a training, one forecast, or another whole stage.
+        name: of the model or method, or of the stage.
         env_steps: environment steps.
         cpu_seconds: of all threads together.
         flops: floating-point operations, two for each multiplication and addition.
@@ -59,12 +73,39 @@ class Cost:
         command: the command line.
     """
 
-    work: str
+    kind: Work
+    name: str
     env_steps: float
     cpu_seconds: float
     flops: float
     peak_rss_mb: float
     command: str
+
+    @property
+    def work(self) -> str:
+        """What is done, in words."""
+        if self.kind == "stage":
+            return WHOLE_STAGES.get(self.name, self.name)
+        return f"collect {self.name}" if self.kind == "collect" else f"{self.kind}: {self.name}"
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Cost:
+        """Reads a cost as JSON, also of an earlier version, which kept the words alone."""
+        known: dict[str, Any] = {
+            name: math.nan if value is None else value for name, value in values.items()
+        }
+        if "work" in known:
+            known |= _kind_and_name(known.pop("work"))
+        return cls(**known)
+
+
+def _kind_and_name(work: str) -> dict[str, str]:
+    beginnings = {"collect": "collect ", "train": "train: ", "forecast": "forecast: "}
+    for kind, beginning in beginnings.items():
+        if work.startswith(beginning):
+            return {"kind": kind, "name": work.removeprefix(beginning)}
+    names = {words: name for name, words in WHOLE_STAGES.items()}
+    return {"kind": "stage", "name": names.get(work, work)}
 
 
 def ppo_flops_per_step(layout: ParamLayout, update_epochs: int) -> float:
@@ -87,63 +128,43 @@ def ppo_flops_per_step(layout: ParamLayout, update_epochs: int) -> float:
     return 2.0 * (products + update_epochs * (3 * products - first))
 
 
-def measure_costs(run: Run, file: Path) -> list[Cost]:
-    """The costs of a benchmark's collection, of each training, and of one forecast by each method.
+def measure_costs(run: Run) -> list[Cost]:
+    """The costs of a run's collection, of each training, and of one forecast by each method.
 
     Args:
-        run: the benchmark, whose `stages.json` says what each stage took.
-        file: where they are kept: measured anew only where the models have changed.
+        run: the run, whose `stages.json` says what each stage took.
 
     Returns:
         In the order of the work.
     """
-    digest = storage.content_digest(
+    return [*_stage_costs(run), *_forecast_costs(run)]
+
+
+def write_costs(file: Path, costs: Sequence[Cost]) -> None:
+    """Writes costs for `read_costs`."""
+    values = [
         {
-            "stages": {stage.name: [stage.cpu_seconds, stage.peak_rss_mb] for stage in run.stages},
-            "cases": [dataclasses.asdict(case) for case in run.forecasts.cases],
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in dataclasses.asdict(cost).items()
         }
-    )
-    if file.exists():
-        kept = read_costs(file)
-        if kept[0] == digest:
-            return kept[1]
-    costs = [*_stage_costs(run), *_forecast_costs(run)]
-    storage.write_json(
-        file,
-        {
-            "digest": digest,
-            "costs": [
-                {
-                    name: None if isinstance(value, float) and math.isnan(value) else value
-                    for name, value in dataclasses.asdict(cost).items()
-                }
-                for cost in costs
-            ],
-        },
-    )
-    return costs
+        for cost in costs
+    ]
+    storage.write_json(file, {"costs": values})
 
 
-def read_costs(file: Path) -> tuple[str, list[Cost]]:
-    """What `measure_costs` kept: what it depended on, and the costs.
+def read_costs(file: Path) -> list[Cost]:
+    """Reads what `write_costs` wrote.
 
     Raises:
         TiplError: there is no such file, or it is damaged.
     """
-    record = storage.read_json(file, "the costs of a benchmark (made by `tipl benchmark`)")
-    return record["digest"], [_read_cost(cost) for cost in record["costs"]]
+    record = storage.read_json(file, "the costs of a run (made by `tipl costs`)")
+    return [Cost.from_json(cost) for cost in record["costs"]]
 
 
 def uses_until_paid(cost: float, saved: float) -> float:
     """Uses that save as much as something has cost; infinite if a use saves nothing."""
     return float(math.ceil(cost / saved)) if saved > 0 else math.inf
-
-
-def _read_cost(values: dict[str, Any]) -> Cost:
-    known: dict[str, Any] = {
-        name: math.nan if value is None else value for name, value in values.items()
-    }
-    return Cost(**known)
 
 
 def _stage_costs(run: Run) -> list[Cost]:
@@ -154,20 +175,30 @@ def _stage_costs(run: Run) -> list[Cost]:
     costs = []
     for stage in run.stages:
         trained = stage.name.removeprefix("train (").removesuffix(")")
+        kind: Work = "stage"
         if stage.name == "collect":
-            work = f"collect {paths.num_trials} trials"
+            kind, name = "collect", f"{paths.num_trials} trials"
             env_steps = float(paths.global_step[-1] * paths.num_trials)
             flops = env_steps * ppo_flops_per_step(layout, paths.metadata.ppo["update_epochs"])
         elif stage.name.startswith("train (") and trained in models:
-            work, model = f"train: {models[trained].label}", models[trained]
+            model = models[trained]
+            kind, name = "train", model.label
             env_steps = float(model.settings.get("env_steps", 0))
             flops = _training_flops(paths, model)
         elif stage.name in WHOLE_STAGES:
-            work, env_steps, flops = WHOLE_STAGES[stage.name], math.nan, math.nan
+            name, env_steps, flops = stage.name, math.nan, math.nan
         else:
             continue
         costs.append(
-            Cost(work, env_steps, stage.cpu_seconds, flops, stage.peak_rss_mb, stage.command)
+            Cost(
+                kind,
+                name,
+                env_steps,
+                stage.cpu_seconds,
+                flops,
+                float(stage.peak_rss_mb),
+                stage.command,
+            )
         )
     return costs
 
@@ -231,7 +262,7 @@ def _forecast_costs(run: Run) -> list[Cost]:
             call()  # what a first call prepares is not counted
             seconds = float(np.median([_cpu_seconds(call) for _ in range(CALLS)]))
             flops = _flops(call) or math.nan  # nothing counted: it is not torch that works
-        costs.append(Cost(f"forecast: {forecaster.name}", 0.0, seconds, flops, math.nan, ""))
+        costs.append(Cost("forecast", forecaster.name, 0.0, seconds, flops, math.nan, ""))
     return costs
 
 

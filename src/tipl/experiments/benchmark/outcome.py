@@ -12,7 +12,7 @@ from typing import Any
 
 from tipl.core import storage
 from tipl.evaluation.stats import Interval
-from tipl.experiments.benchmark.ledger import Cost, measure_costs, uses_until_paid
+from tipl.experiments.benchmark.ledger import COSTS, Cost, read_costs, uses_until_paid
 from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
 from tipl.experiments.benchmark.reproduction import Finding, findings
 from tipl.experiments.benchmark.stages import pptb_directory, pptb_name
@@ -117,7 +117,7 @@ def load_benchmark(directory: str | Path) -> Benchmark:
         run,
         load_run(directory / "shared") if config.shared_trials else None,
         boosted,
-        measure_costs(run, directory / "costs.json"),
+        read_costs(directory / COSTS),
     )
 
 
@@ -147,19 +147,21 @@ def pay_back_uses(
         By method, uses counted in environment steps and in processor seconds; infinite where it
         never pays.
     """
-    by_work = {cost.work: cost for cost in costs}
-    collected = by_work[f"collect {run.paths.num_trials} trials"]
+    by_work = {(cost.kind, cost.name): cost for cost in costs}
+    collected = next(cost for cost in costs if cost.kind == "collect")
     seconds_of_step = collected.cpu_seconds / collected.env_steps
     share = SHARES.index(PAY_BACK_SHARE)
     ppo = steps[PPO][share].value
     uses = {}
     for model in run.models:
         trials = sum(map(len, model.training_trials.values()))
-        trained = by_work[f"train: {model.label}"]
+        trained = by_work["train", model.label]
         data = trials / run.paths.num_trials
         for asked in model.all_ways():
+            if asked.name not in steps:  # it needs longer histories than there are
+                continue
             saved = ppo - steps[asked.name][share].value
-            forecast = by_work.get(f"forecast: {asked.name}")
+            forecast = by_work.get(("forecast", asked.name))
             saved_seconds = saved * seconds_of_step - (forecast.cpu_seconds if forecast else 0.0)
             uses[asked.name] = (
                 uses_until_paid(data * collected.env_steps + trained.env_steps, saved),

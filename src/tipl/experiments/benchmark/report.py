@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from tipl.experiments import run_report
 from tipl.experiments.benchmark import sections
-from tipl.experiments.benchmark.films import film_section
 from tipl.experiments.benchmark.outcome import PAY_BACK_SHARE, Benchmark
 from tipl.experiments.benchmark.reproduction import CLAIMS, MARGIN, Finding
+from tipl.experiments.benchmark.stages import FILM
+from tipl.experiments.films import film_section
 from tipl.experiments.path_dimension import dimension_sections
 from tipl.report.page import Report, Section, sections_of
 from tipl.report.results import Rows
@@ -50,7 +51,7 @@ def benchmark_report(benchmark: Benchmark) -> Report:
         headline=headline(benchmark),
         sections=sections_of(
             [
-                film_section(run, benchmark.directory / "figures"),
+                film_section(benchmark.directory / FILM),
                 *_reproduction(benchmark),
                 *_rivals(benchmark),
                 *_ledger(benchmark),

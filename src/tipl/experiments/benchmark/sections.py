@@ -42,10 +42,6 @@ __all__ = [
 ]
 
 
-FORECAST = "forecast: "
-"""How the costs of forecasts begin."""
-
-
 def claim_section(
     findings: Sequence[Finding], title: str, sentence: str, details: Table | None = None
 ) -> Section:
@@ -150,7 +146,7 @@ def costs_section(costs: Sequence[Cost]) -> Section:
             _number(cost.peak_rss_mb),
         ]
         for cost in costs
-        if not cost.work.startswith(FORECAST)
+        if cost.kind != "forecast"
     ]
     return Section(
         "What it takes",
@@ -168,12 +164,12 @@ def forecast_costs_section(costs: Sequence[Cost]) -> Section:
     """What one forecast takes."""
     rows: list[list[Cell]] = [
         [
-            cost.work.removeprefix(FORECAST),
+            cost.name,
             _number(1000 * cost.cpu_seconds),
             _number(cost.flops / 1e6),
         ]
         for cost in costs
-        if cost.work.startswith(FORECAST)
+        if cost.kind == "forecast"
     ]
     return Section(
         "What one forecast takes",

@@ -1,4 +1,4 @@
-"""The stages of a benchmark: collections first, then models, forecasts and their returns."""
+"""The stages of a benchmark: collections, models, forecasts, their returns, and what it took."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from pathlib import Path
 
 from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.pipeline import Stage
-from tipl.experiments.stages import (
-    collect_stage,
-    evaluate_stage,
-    forecast_stage,
-    paths_evaluate_stage,
-    train_stage,
-)
 
-__all__ = ["benchmark_stages", "pptb_directory", "pptb_name"]
+__all__ = ["FILM", "benchmark_stages", "pptb_directory", "pptb_name"]
+
+FILM = Path("figures", "film.gif")
+"""Where the film lies in a benchmark's directory."""
 
 SHARED = ", shared initial network"
 """What the stages of that experiment are called behind their names."""
@@ -43,41 +39,54 @@ def benchmark_stages(config: BenchmarkConfig, directory: Path) -> list[Stage]:
     `shared` whose trials start from one network, and datasets of PPO with trimming and boosting
     in `pptb`.
     """
-    shared = directory / "shared"
+    shared, gif = directory / "shared", directory / FILM
     stages = [_collect(config, "collect", directory / "paths", config.num_trials)]
     if config.shared_trials:
-        name, paths = f"collect{SHARED}", shared / "paths"
-        stages.append(_collect(config, name, paths, config.shared_trials, "--initial", "shared"))
+        options = (config.shared_trials, "--initial", "shared")
+        stages.append(_collect(config, f"collect{SHARED}", shared / "paths", *options))
     if config.pptb_trials:
         stages += _path_trimming_and_boosting(config, directory)
-    stages += _models_and_forecasts(config, directory, _models(config), config.held_out)
+    models = _models(config)
+    stages += _models_and_forecasts(config, directory, models, config.held_out)
     if config.shared_trials:
         stages += _models_and_forecasts(config, shared, _path_models(config), 0.5, SHARED)
-    return stages
+    forecasts = directory / "forecasts"
+    trained = [directory / "models" / name for name in models]
+    return [
+        *stages,
+        Stage("costs", ("costs", directory), directory, (*trained, forecasts)),
+        # left out where nothing can be drawn
+        Stage("film", ("film", directory, "--out", gif), gif.parent, (forecasts,), needed=False),
+    ]
 
 
 def _collect(
     config: BenchmarkConfig, name: str, paths: Path, num_trials: int, *options: object
 ) -> Stage:
-    return collect_stage(
-        name,
-        config.env_id,
-        paths,
-        *("--num-trials", num_trials, "--total-steps", config.total_steps),
+    arguments = (
+        *("collect", config.env_id, "--num-trials", num_trials),
+        *("--total-steps", config.total_steps),
         *("--checkpoint-interval", config.checkpoint_interval, "--seed", config.seed),
-        *options,
+        *(*options, "--out", paths),
     )
+    return Stage(name, arguments, paths)
 
 
 def _path_trimming_and_boosting(config: BenchmarkConfig, directory: Path) -> Iterator[Stage]:
     """PPO with PPTB: trials that are paired with the first ones without."""
-    every = ("--every", max(1, config.num_checkpoints // PPTB_CHECKPOINTS))
-    yield paths_evaluate_stage("paths evaluate", directory / "paths", config.episodes, *every)
+
+    def run_checkpoints(paths: Path, label: str = "") -> Stage:
+        every = max(1, config.num_checkpoints // PPTB_CHECKPOINTS)
+        options = ("--episodes", config.episodes, "--every", every)
+        arguments = ("paths", "evaluate", paths, *options)
+        return Stage(f"paths evaluate{label}", arguments, paths / "evaluation", (paths,))
+
+    yield run_checkpoints(directory / "paths")
     for rank, boost in config.pptb:
-        name, paths = pptb_name(rank, boost), pptb_directory(directory, rank, boost)
-        options = ("--pptb.rank", rank, "--pptb.boost", boost)
-        yield _collect(config, f"collect (PPTB, {name})", paths, config.pptb_trials, *options)
-        yield paths_evaluate_stage(f"paths evaluate (PPTB, {name})", paths, config.episodes, *every)
+        label, paths = f" (PPTB, {pptb_name(rank, boost)})", pptb_directory(directory, rank, boost)
+        options = (config.pptb_trials, "--pptb.rank", rank, "--pptb.boost", boost)
+        yield _collect(config, f"collect{label}", paths, *options)
+        yield run_checkpoints(paths, label)
 
 
 def _models(config: BenchmarkConfig) -> dict[str, Options]:
@@ -117,15 +126,13 @@ def _models_and_forecasts(
     label: str = "",
 ) -> Iterator[Stage]:
     """Trains models on a run's paths, forecasts its held-out trials, and runs the forecasts."""
-    paths, forecasts = run / "paths", run / "forecasts"
-    for name, options in models.items():
-        model = run / "models" / name
-        yield train_stage(f"train ({name}){label}", paths, model, held_out, options, config.seed)
-    yield forecast_stage(
-        f"forecast{label}",
-        [run / "models" / name for name in models],
-        paths,
-        forecasts,
-        *("--starts", *config.starts, "--horizons", *config.horizons),
-    )
-    yield evaluate_stage(f"evaluate{label}", forecasts, config.episodes)
+    paths, out = run / "paths", run / "forecasts"
+    trained = tuple(run / "models" / name for name in models)
+    for model, (name, options) in zip(trained, models.items(), strict=True):
+        arguments = ("train", paths, "--held-out", held_out, *options, "--seed", config.seed)
+        yield Stage(f"train ({name}){label}", (*arguments, "--out", model), model, (paths,))
+    places = ("--starts", *config.starts, "--horizons", *config.horizons)
+    arguments = ("forecast", *trained, "--paths", paths, "--out", out, *places)
+    yield Stage(f"forecast{label}", arguments, out, trained)
+    arguments = ("evaluate", out, "--episodes", config.episodes)
+    yield Stage(f"evaluate{label}", arguments, out, (out,))

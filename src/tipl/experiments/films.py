@@ -1,0 +1,91 @@
+"""The policies of a run in motion: before, at PPO's end, and after inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tipl.core import storage
+from tipl.core.atomic import explained, write_bytes_atomically
+from tipl.evaluation.film import animation, check_gif_name, film, save_filmstrip
+from tipl.evaluation.pictures import missing_renderer
+from tipl.experiments.run import Run
+from tipl.forecast.trained import TrainedForecaster
+from tipl.report.page import Picture, Section
+
+__all__ = ["film_files", "film_run", "film_section"]
+
+TITLE = "Before, after PPO, and after inference"
+
+
+def film_files(gif: Path) -> tuple[Path, Path, Path, Path]:
+    """The files of a film of a run: wide and narrow animation, stills, and what it shows."""
+    narrow = gif.with_name(f"{gif.stem}-narrow.gif")
+    return gif, narrow, gif.with_suffix(".png"), gif.with_suffix(".json")
+
+
+def film_run(run: Run, gif: Path, seed: int = 0) -> None:
+    """Films one held-out network three times: untrained, at PPO's end, and as a model made it.
+
+    The network is that whose return at PPO's end is the median of the held-out trials; the model is
+    the one with the highest mean return over all of them. Writes `film_files`.
+
+    Args:
+        run: the evaluated run.
+        gif: the animation.
+        seed: of the episode's start.
+
+    Raises:
+        TiplError: nothing can be drawn here, or a file cannot be written.
+    """
+    wide, narrow, _, record = film_files(check_gif_name(gif))
+    ends = run.returns.checkpoints[:, -1].mean(axis=1)
+    trial = int(np.argsort(ends)[len(ends) // 2])
+    untrained = run.forecasts.paths.policy(trial, 0)
+    model = _best_model(run)
+    policies = {
+        "untrained": untrained,
+        f"PPO, {int(run.paths.global_step[-1]):,} steps": run.forecasts.paths.policy(trial, -1),
+        "after inference, 0 steps": model.optimize(untrained),
+    }
+    films, labels = [film(policy, seed) for policy in policies.values()], list(policies)
+    with explained("write", gif):
+        gif.parent.mkdir(parents=True, exist_ok=True)
+    save_filmstrip(wide, films, labels)
+    write_bytes_atomically(narrow, animation(films, labels, columns=1))
+    returns = [one.episodic_return for one in films]
+    storage.write_json(record, {"labels": labels, "returns": returns, "model": model.name})
+
+
+def film_section(gif: Path) -> Section:
+    """What `film_run` has made, or why there is nothing."""
+    wide, narrow, stills, file = film_files(gif)
+    if not file.exists():
+        why = missing_renderer() or f"`tipl film RUN --out {gif.name}` says why"
+        return Section(TITLE, f"The films are left out, as nothing can be drawn here: {why}")
+    record = storage.read_json(file)
+    returns = "; ".join(
+        f"{label}: {value:,.0f}".replace("-", "−")
+        for label, value in zip(record["labels"], record["returns"], strict=True)
+    )
+    with explained("read", gif):
+        pictures = [one.read_bytes() for one in (wide, stills, narrow)]
+    return Section(
+        TITLE,
+        f"The same held-out network three times, in the same episode. Return: {returns}. Inference "
+        f"is one call of the {record['model']}; the trial is the median one of PPO's.",
+        pictures=[Picture(pictures[0], f"Three films of policies. {returns}.", *pictures[1:])],
+    )
+
+
+def _best_model(run: Run) -> TrainedForecaster:
+    """The model whose optimised networks return most on average."""
+    end = run.paths.num_checkpoints - 1
+    means = {
+        case.method: float(run.returns.forecasts[f].mean())
+        for f, case in enumerate(run.forecasts.cases)
+        if case.start == 0 and case.horizon == end
+    }
+    ways = [asked for model in run.models for asked in model.all_ways() if asked.name in means]
+    return max(ways, key=lambda asked: means[asked.name])

@@ -13,16 +13,19 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint check
+.PHONY: help demo test test-processors lint check
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready ## collect, train, forecast, evaluate; writes runs/demo/report.html (FRESH=1 starts over)
 	$(BIN)/tipl demo --out runs/demo$(if $(filter-out 0,$(FRESH)), --fresh)
 
 test: .venv/ready ## run the tests
 	$(BIN)/python -m pytest
+
+test-processors: .venv/ready ## run the numerical tests as on other processors
+	$(BIN)/python scripts/other_processors.py
 
 lint: .venv/ready ## check style, formatting and types
 	$(BIN)/ruff check

@@ -422,7 +422,61 @@ def test_goes_on_from_its_state() -> None:
     assert continued(True) == continued(False)
 
 
+def remembering(forecaster: Forecaster, layout: ParamLayout = LAYOUT) -> Jumper:
+    """A run that has done eighty rollouts, and has not jumped."""
+    config = JumpConfig(forecaster="any", min_history=99, gate=False)
+    one = Jumper(config, forecaster, 2, layout, Scores(), STEPS)
+    rng = np.random.default_rng(0)
+    for _ in range(80):
+        params = rng.standard_normal((2, layout.size), np.float32)
+        one.before_rollout(params, np.zeros(2, int), np.full(2, np.nan))
+    return one
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "checkpoints"),
+    [("line", None, 5), ("relex", None, 64), (PENDULUM, "elite", 1), (PENDULUM, "own", 64)],
+)
+def test_only_what_a_forecaster_reads_is_remembered(
+    source: str, target: str | None, checkpoints: int
+) -> None:
+    one = remembering(jump_forecaster(source, target))
+    assert one.state()["history"].shape == (2, checkpoints, P)
+    assert one.arrays["elapsed"].tolist() == [80, 80]
+
+
+def test_a_state_that_remembers_more_than_is_read_is_gone_on_from() -> None:
+    """An earlier tipl stored 64 checkpoints for every forecaster."""
+    line = jump_forecaster("line")
+    one, other = (remembering(line) for _ in range(2))
+    old = one.state()
+    earlier = np.zeros((2, 64 - 5, P), np.float32)
+    old["history"] = np.concatenate([earlier, old["history"]], axis=1)
+    old["length"] = np.full(2, 64)
+    other.set_state(old)
+    for name, array in one.state().items():
+        np.testing.assert_array_equal(other.state()[name], array, err_msg=name)
+
+
 # --- forecasters -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["elite", "own", "nino", "wnn", "line", "relex", "two-point"])
+def test_forecasts_depend_on_no_more_of_a_history_than_a_forecaster_says(kind: str) -> None:
+    directory = Path(__file__).parent / "data" / "format_1"
+    if kind in ("elite", "own"):
+        forecaster = jump_forecaster(directory / "neuron-transformer", kind)
+    else:
+        forecaster = jump_forecaster(directory / kind if kind in ("nino", "wnn") else kind)
+    layout = Policy.initial(PENDULUM, hidden=(5, 4)).layout
+    walks = np.random.default_rng(0).normal(0, 0.1, (2, 9, layout.size)).cumsum(axis=1)
+    history = walks.astype(np.float32)
+    whole = forecaster.forecast(history, [1, 4], layout=layout)
+    for kept in range(forecaster.min_history, 9):
+        part = forecaster.forecast(history[:, -kept:], [1, 4], layout=layout)
+        if forecaster.reads_last is not None and kept >= forecaster.reads_last:
+            np.testing.assert_array_equal(part, whole)
+    assert (forecaster.reads_last is None) == (kind in ("own", "relex", "two-point"))
 
 
 def test_a_forecaster_is_found_by_name_or_directory(tmp_path: Path) -> None:

@@ -243,6 +243,26 @@ def test_a_stopped_collection_ends_in_the_same_bytes(
 # --- settings --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("interval", "window"), [(3, 5), (4, 2), (3, 64)])
+def test_only_what_the_next_replacement_reads_is_remembered(interval: int, window: int) -> None:
+    booster = Recorder(PPTBConfig(rank=2, boost=0.5, interval=interval, window=window))
+    ppo = learning([0, 1], None)
+    ppo.plug_in = booster
+    ppo.start()
+    for iteration in range(ITERATIONS + 1):
+        if iteration:
+            ppo.update(ppo.rollout())
+        following = (iteration // interval + 1) * interval
+        read = range(max(0, following - window + 1), iteration + 1)
+        if following > ITERATIONS:
+            read = range(0)
+        state = booster.state()
+        assert ("recent" in state) == bool(read)
+        if read:
+            actors = [booster.after[i][:, : ppo.actor_layout.size] for i in read]
+            np.testing.assert_array_equal(state["recent"], np.stack(actors, axis=1))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -52,12 +52,15 @@ class Forecaster(abc.ABC):
         name: what tables and pictures call it.
         layout: the parameters that it forecasts; None if any architecture will do.
         min_history: checkpoints that a history needs at least.
+        reads_last: how many of the last checkpoints of a history it reads; None if forecasts
+            depend on earlier ones, or on how many there are.
         num_checkpoints: length T of the paths that it was trained on; None if it knows none.
     """
 
     name: str
     layout: ParamLayout | None = None
     min_history: int = 1
+    reads_last: int | None = None
     num_checkpoints: int | None = None
 
     @classmethod

@@ -28,6 +28,7 @@ class StandingStill(Forecaster):
     """Forecasts that the weights stay as they are (persistence)."""
 
     name = "standing still"
+    reads_last = 1
 
     def _forecast(
         self, histories: Histories, horizons: list[int], layout: ParamLayout | None
@@ -39,7 +40,7 @@ class LastDifferenceLine(Forecaster):
     """Goes on along the last step: `theta_t + k (theta_t - theta_{t-1})`."""
 
     name = "last-difference line"
-    min_history = 2
+    min_history = reads_last = 2
 
     def _forecast(
         self, histories: Histories, horizons: list[int], layout: ParamLayout | None
@@ -67,7 +68,7 @@ class LeastSquaresLine(Forecaster):
             raise TiplError(
                 f"a context of {context} was given; a line needs at least 2 checkpoints"
             )
-        self.context = context
+        self.context = self.reads_last = context
 
     def _forecast(
         self, histories: Histories, horizons: list[int], layout: ParamLayout | None

@@ -41,6 +41,7 @@ class BestStoredPolicy(Forecaster):
     """
 
     name = "best stored policy, copied"
+    reads_last = 1
     layout: ParamLayout
 
     def __init__(self, params: Float[np.ndarray, " P"], layout: ParamLayout) -> None:

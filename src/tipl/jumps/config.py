@@ -10,10 +10,24 @@ from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.forecast.extrapolation import check_rank_and_boost
 
-__all__ = ["JumpConfig", "JumpOptions", "Moments", "PPTBConfig"]
+__all__ = [
+    "CRITIC_LEARNING_RATE",
+    "EPOCHS_OF_TARGETS",
+    "JumpConfig",
+    "JumpOptions",
+    "Moments",
+    "PPTBConfig",
+]
 
 Moments = Literal["reset", "keep"]
 """What becomes of Adam's moments at a jump."""
+
+EPOCHS_OF_TARGETS = 10
+"""Passes over a rollout with the same targets, when the critic is refitted after a jump; the
+targets then follow the better critic."""
+
+CRITIC_LEARNING_RATE = 1e-3
+"""Of refitting the critic."""
 
 
 @dataclasses.dataclass(frozen=True)

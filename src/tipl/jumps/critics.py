@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tipl.core.arrays import Array
+from tipl.jumps.config import CRITIC_LEARNING_RATE, EPOCHS_OF_TARGETS
 from tipl.policies.layout import ParamLayout
 from tipl.ppo import kernels
 from tipl.ppo.learner import StackedAdam
@@ -14,12 +15,6 @@ from tipl.ppo.ppo import PPO
 from tipl.ppo.rollout import Rollout
 
 __all__ = ["refit_critics"]
-
-
-EPOCHS_OF_TARGETS = 10
-"""Passes over the rollout with the same targets, which then follow the better critic."""
-
-LEARNING_RATE = 1e-3
 
 
 def refit_critics(
@@ -51,7 +46,7 @@ def refit_critics(
             order = np.random.default_rng((seed, epoch)).permutation(config.num_steps)
             for indices in np.array_split(order, config.num_minibatches):
                 _write_gradient(adam, layout, observations, targets, indices)
-                adam.step(LEARNING_RATE)
+                adam.step(CRITIC_LEARNING_RATE)
         ppo.params[trials, start:] = params
         values, next_values = ppo.values_of(rollout)
         rollout.values[:, trials] = values[:, trials]

@@ -21,7 +21,8 @@ __all__ = ["JumpTry", "Jumper", "Jumps"]
 
 
 MAX_HISTORY = 64
-"""Checkpoints of a run that are remembered; the oldest ones are forgotten first."""
+"""Checkpoints of a run that are remembered, if the forecaster reads as many; the oldest ones are
+forgotten first."""
 
 LEAST_FOR_A_LINE = 32
 """Checkpoints before a forecaster that extrapolates a history is tried. The first few go in any
@@ -100,6 +101,7 @@ class Jumper:
         self.max_jumps = config.max_jumps or one
         horizons = config.horizons or default_horizons(forecaster, MAX_HISTORY)
         self.episodes = 1 + len(horizons) + 2 * (config.episodes - 1)  # of a test that ends well
+        self.remembered = min(forecaster.reads_last or MAX_HISTORY, MAX_HISTORY)
         N = num_runs
         self.rollouts = 0
         self.history = np.zeros((N, 0, 0), np.float32)  # [N, H, P], the newest last
@@ -164,10 +166,10 @@ class Jumper:
         if self.history.shape[1] == 0:
             self.history = params[:, None].astype(np.float32)
         else:
-            kept = self.history[:, -(MAX_HISTORY - 1) :]
-            self.history = np.concatenate([kept, params[:, None].astype(np.float32)], axis=1)
+            path = np.concatenate([self.history, params[:, None].astype(np.float32)], axis=1)
+            self.history = path[:, -self.remembered :].copy()  # without the rest of the path
         length, elapsed = self.arrays["length"], self.arrays["elapsed"]
-        length[:] = np.minimum(length + 1, MAX_HISTORY)
+        length[:] = np.minimum(length + 1, self.remembered)
         elapsed += 1
 
     def _begin_anew(self, run: int, params: Array) -> None:
@@ -278,7 +280,9 @@ class Jumper:
         for name, array in self.arrays.items():
             array[:] = state[name]
         self.rollouts = int(state["rollouts"])
-        self.history = state["history"].copy()
+        # an earlier tipl remembered what its forecaster does not read
+        self.history = state["history"][:, -self.remembered :].copy()
+        np.minimum(self.arrays["length"], self.remembered, out=self.arrays["length"])
 
 
 def _trained_spacing(forecaster: Forecaster, rollout_steps: int | None) -> int:

@@ -38,12 +38,12 @@ class PathBooster(PlugIn):
         if config.rank is None:
             raise TiplError("PPTB was given no rank; give one, such as 16, or leave PPTB out")
         self.config, self.rank = config, config.rank
-        # arrays [N, P], the oldest of which falls out once there are as many as the window takes
-        self.recent: deque[Array] = deque(maxlen=config.window)
+        self.recent: deque[Array] = deque(maxlen=config.window)  # arrays [N, P], the newest last
 
     def start(self, ppo: PPO) -> None:
         """Remembers the actors' weights before their first update."""
         self.recent.append(_actors(ppo).copy())
+        self._forget(ppo)
 
     def after_update(self, ppo: PPO, rollout: Rollout) -> None:
         """Remembers the actors' weights, and replaces them when it is time."""
@@ -59,15 +59,24 @@ class PathBooster(PlugIn):
                 if np.isfinite(ahead).all():
                     actors[n] = ahead
             self.recent[-1] = actors.copy()
+        self._forget(ppo)
+
+    def _forget(self, ppo: PPO) -> None:
+        """Leaves only those weights that the next replacement, if there is one, will read."""
+        until = self.config.interval - ppo.iteration % self.config.interval
+        read = self.config.window - until if ppo.iteration + until <= ppo.num_iterations else 0
+        while len(self.recent) > max(read, 0):
+            self.recent.popleft()
 
     def state(self) -> dict[str, Array]:
-        """Everything needed to continue, as arrays: the recent weights `[N, T, P]`."""
-        return {"recent": np.stack(self.recent, axis=1)}
+        """Everything needed to continue, as arrays: the recent weights `[N, T, P]`, if any."""
+        return {"recent": np.stack(self.recent, axis=1)} if self.recent else {}
 
     def set_state(self, ppo: PPO, state: dict[str, Array]) -> None:
         """Continues from what `state` returned."""
         self.recent.clear()
-        self.recent.extend(state["recent"].swapaxes(0, 1).copy())  # [N, T, P] -> T of [N, P]
+        if "recent" in state:
+            self.recent.extend(state["recent"].swapaxes(0, 1).copy())  # [N, T, P] -> T of [N, P]
 
 
 def _actors(ppo: PPO) -> Array:

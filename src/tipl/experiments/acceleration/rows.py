@@ -21,6 +21,7 @@ from tipl.evaluation.stats import (
 from tipl.experiments.acceleration.amortised import USES, ModelCost, shared
 from tipl.experiments.acceleration.trials import Architecture, Trained, steps_to_shares
 from tipl.experiments.benchmark.ledger import uses_until_paid
+from tipl.paths.parts import JUMP_COUNTS
 from tipl.report.results import Result
 
 __all__ = [
@@ -40,7 +41,7 @@ EXPERIMENT = "accelerate"
 SHARES = (0.95, 1.0)
 """Parts of PPO's final mean return."""
 
-COUNTS = {"jump_steps": "test_steps", "jumps": "jumps", "rollbacks": "rollbacks"}
+COUNTS = dict(zip(JUMP_COUNTS, ("test_steps", "jumps", "rollbacks"), strict=True))
 """What a dataset counts of jumps, and the metrics that are their means."""
 
 DATA_AND_TRAINING = "data and training of the model"

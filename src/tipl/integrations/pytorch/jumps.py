@@ -20,7 +20,7 @@ from tipl.forecast.memory import BestStoredPolicy
 from tipl.forecast.trained import TrainedForecaster
 from tipl.integrations.pytorch.agent import TorchAgent
 from tipl.integrations.pytorch.normaliser import RunNormaliser
-from tipl.jumps.config import JumpConfig
+from tipl.jumps.config import CRITIC_LEARNING_RATE, EPOCHS_OF_TARGETS, JumpConfig
 from tipl.jumps.forecasters import fitting_forecaster
 from tipl.jumps.jumper import Jumper
 from tipl.policies.frames import refolded
@@ -30,11 +30,8 @@ from tipl.policies.tasks import TaskSpec
 __all__ = ["JumpReport", "TorchJumps", "another_environment", "known_task"]
 
 
-EPOCHS_OF_TARGETS = 10
-"""Passes over a rollout with the same targets, when the critic is refitted after a jump."""
-
-MINIBATCH, LEARNING_RATE = 64, 1e-3
-"""Of refitting the critic."""
+MINIBATCH = 64
+"""Steps of a rollout from which the critic learns at a time, when it is refitted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +262,7 @@ class TorchJumps:
         for first in range(0, self.config.critic_epochs, EPOCHS_OF_TARGETS):
             epochs = min(EPOCHS_OF_TARGETS, self.config.critic_epochs - first)
             self.agent.refit_critic(
-                observations, targets(), epochs, MINIBATCH, LEARNING_RATE, self.seed + first
+                observations, targets(), epochs, MINIBATCH, CRITIC_LEARNING_RATE, self.seed + first
             )
         targets()
 

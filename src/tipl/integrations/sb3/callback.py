@@ -14,10 +14,10 @@ import torch
 from tipl.core import storage
 from tipl.core.options import config_from_options
 from tipl.errors import TiplError
+from tipl.integrations import sb3_required
 from tipl.integrations.pytorch.agent import agent_of_sb3
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, another_environment, known_task
 from tipl.integrations.pytorch.normaliser import RunNormaliser
-from tipl.integrations.sb3.required import sb3_required
 from tipl.jumps.config import JumpConfig, JumpOptions
 
 with sb3_required("tipl.integrations.sb3.callback"):

@@ -16,8 +16,8 @@ from tipl.collection.collect import default_directory
 from tipl.collection.config import CollectConfig
 from tipl.core.progress import CollectionProgress
 from tipl.errors import TiplError
+from tipl.integrations import sb3_required
 from tipl.integrations.sb3.recorder import PathRecorder
-from tipl.integrations.sb3.required import sb3_required
 from tipl.paths import PathDataset, PathMetadata
 from tipl.paths.parts import parts_present
 

@@ -11,9 +11,9 @@ import torch
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.integrations import sb3_required
 from tipl.integrations.pytorch.agent import TorchAgent
 from tipl.integrations.pytorch.normaliser import RunNormaliser
-from tipl.integrations.sb3.required import sb3_required
 from tipl.integrations.sb3.weights import check_actions, readable_agent, task_of
 from tipl.paths import PathMetadata
 from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions

@@ -99,6 +99,12 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
         )
 
     @property
+    def reads_last(self) -> int | None:  # type: ignore[override]
+        """The last one, of what becomes elite; of its own future, it knows the time as well."""
+        alone = self.models[self.target].config.context == 1
+        return 1 if alone and self.target == "elite" else None
+
+    @property
     def label(self) -> str:
         """The kind of the model and the target."""
         return f"NeuronTransformer ({self.target})"

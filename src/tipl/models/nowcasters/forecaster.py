@@ -42,6 +42,7 @@ class NowcasterForecaster(AnyArchitectureForecaster):
     model_class: ClassVar[type[Nowcaster]]
     title: ClassVar[str]
     min_history = 2
+    reads_last = CONTEXT
 
     def __init__(
         self,

@@ -9,6 +9,8 @@ PIP_ARGS ?=
 FRESH ?=
 
 BIN := .venv/bin
+# One file after the other goes to whichever process is free, so that what a file makes is made once.
+WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -21,8 +23,8 @@ help: ## list these targets
 demo: .venv/ready ## collect, train, forecast, evaluate; writes runs/demo/report.html (FRESH=1 starts over)
 	$(BIN)/tipl demo --out runs/demo$(if $(filter-out 0,$(FRESH)), --fresh)
 
-test: .venv/ready ## run the tests
-	$(BIN)/python -m pytest
+test: .venv/ready ## run the tests, in two processes
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(WORKERS)
 
 test-processors: .venv/ready ## run the numerical tests as on other processors
 	$(BIN)/python scripts/other_processors.py

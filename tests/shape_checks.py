@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
-from jaxtyping._array_types import _FixedDim, _MetaAbstractArray, _NamedDim
-from jaxtyping._storage import get_shape_memo, pop_shape_memo, push_shape_memo
+from jaxtyping._array_types import _FixedDim, _MetaAbstractArray, _NamedDim, _NamedVariadicDim
+from jaxtyping._storage import _shape_storage, pop_shape_memo, push_shape_memo
 
 original = jaxtyping.jaxtyped
 slow_check = _MetaAbstractArray.__instancecheck__
@@ -116,17 +116,20 @@ def _copy(function: types.FunctionType, hints: dict[str, Any]) -> types.Function
 
 
 class _Plan:
-    """What is asked of arrays whose annotation has plain axes alone, such as "N 2 P"."""
+    """What is asked of arrays whose annotation has plain axes, such as "N 2 P" or "*batch P"."""
 
     def __init__(self, annotation: Any) -> None:
         self.array_type = annotation.array_type
         self.axes: list[str | int] = []
+        self.place, self.group = None, None  # of axes that stand for any number of axes
         self.right_dtypes: set[Any] = set()  # of those seen
-        for axis in annotation.dims:
+        for place, axis in enumerate(annotation.dims):
             if type(axis) is _FixedDim and not axis.broadcastable:
                 self.axes.append(axis.size)
             elif type(axis) is _NamedDim and not (axis.broadcastable or axis.treepath):
                 self.axes.append(axis.name)
+            elif type(axis) is _NamedVariadicDim and not (axis.broadcastable or axis.treepath):
+                self.place, self.group = place, axis.name
             else:
                 self.array_type = ()  # nothing is an instance of that: jaxtyping is asked
 
@@ -140,12 +143,21 @@ def is_array(annotation: Any, value: Any) -> bool:
     if not isinstance(value, plan.array_type):
         return slow_check(annotation, value)
     shape, axes = value.shape, plan.axes
-    if value.dtype not in plan.right_dtypes or len(shape) != len(axes):
+    more = len(shape) - len(axes)
+    if more if plan.place is None else more < 0:
+        return False
+    if value.dtype not in plan.right_dtypes:
         right = slow_check(annotation, value)
         if right:
             plan.right_dtypes.add(value.dtype)
         return right
-    sizes = get_shape_memo()[0]
+    stack = getattr(_shape_storage, "memo_stack", None)
+    sizes, groups, *_ = stack[-1] if stack else ({}, {})
+    if plan.place is not None:
+        group = (False, shape[plan.place : plan.place + more])  # False: it is not broadcast
+        if groups.get(plan.group, group) != group:
+            return False
+        shape = shape[: plan.place] + shape[plan.place + more :]
     before = len(sizes)
     for axis, size in zip(axes, shape, strict=True):
         known = sizes.setdefault(axis, size) if axis.__class__ is str else axis
@@ -153,4 +165,6 @@ def is_array(annotation: Any, value: Any) -> bool:
             while len(sizes) > before:  # what does not fit leaves no sizes behind
                 sizes.popitem()
             return False
+    if plan.place is not None:
+        groups[plan.group] = group
     return True

@@ -571,12 +571,11 @@ def test_a_models_cost_moves_its_curve_to_the_right(made_up: Comparison) -> None
 # --- the whole -------------------------------------------------------------------------------
 
 CONFIG = AccelerationConfig(PENDULUM, num_trials=2, total_steps=1024, widths=(8, 6), episodes=1)
-SHORT = ("--ppo.num-steps", "256", "--ppo.num-minibatches", "2", "--ppo.update-epochs", "2")
 
 
 def run_shortly(words: Sequence[str], quiet: bool) -> pipeline.Ended:
     """A command whose PPO has short rollouts, so that a few of them take no time."""
-    return run_tipl([*words, *(SHORT if words[0] == "collect" else ())], quiet)
+    return run_tipl([*words, *(("--ppo.num-steps", "256") if words[0] == "collect" else ())], quiet)
 
 
 @dataclasses.dataclass

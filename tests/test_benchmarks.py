@@ -309,6 +309,8 @@ def test_finished_seeds_are_not_run_again(tmp_path: Path, monkeypatch: pytest.Mo
 def test_tipl_alone_and_against_single_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    little = PPOConfig(num_minibatches=2, update_epochs=1)
+    monkeypatch.setattr(reference, "same_hyperparameters", lambda: little)
     args = reference.Args(
         "InvertedPendulum-v5", seeds=0, steps=2048, trials=2, normaliser=("frozen", "running"),
         threads=1, cache=tmp_path, json=tmp_path / "out.json",

@@ -173,13 +173,10 @@ def test_wrong_uses_are_explained() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("sb3_accelerate", ("--total-timesteps", "4200", "--episodes", "2"), "with jumps: "),
+        ("sb3_accelerate", ("--total-timesteps", "2048", "--episodes", "2"), "with jumps: "),
         (
             "cleanrl_accelerate",
-            (
-                "--total-timesteps",
-                "4200",
-            ),
+            ("--total-timesteps", "4200", "--update-epochs", "1"),
             "global_step=4",
         ),
     ],

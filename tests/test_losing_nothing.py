@@ -174,6 +174,7 @@ def test_kill_9_at_any_moment(undisturbed: dict[str, bytes | None], tmp_path: Pa
 def test_a_signal_ends_a_collection_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tipl", "collect", TASK, "--out", "paths"]
     command += ["--num-trials", "4", "--trials-per-group", "2", "--total-steps", "10000000"]
+    command += ["--ppo.num-steps", "64", "--ppo.num-minibatches", "2", "--ppo.update-epochs", "1"]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,

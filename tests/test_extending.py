@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 
 import tipl
 from test_readme import _blocks, _commands
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
+from tipl.experiments import rivals, run_report
 from tipl.models import kinds
+from tipl.report import methods
+from tipl.report.results import read_results
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 
@@ -32,8 +36,9 @@ class Performed:
 def performed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performed]:
     """Writes the files that begin with their names, and executes all else, in order."""
     done = Performed(tmp_path_factory.mktemp("researcher"))
-    registries: list[dict[str, Any]] = [gymnasium.registry, MUJOCO_TASKS, kinds._REGISTERED]
-    before = [dict(registry) for registry in registries]
+    registries: list[Any] = [gymnasium.registry, MUJOCO_TASKS, kinds._REGISTERED]
+    registries += [rivals.RIVALS, methods._METHODS, run_report.SECTIONS]
+    before = [registry.copy() for registry in registries]
     modules = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(done.directory)
@@ -51,7 +56,7 @@ def performed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performed]:
         yield done
     for registry, entries in zip(registries, before, strict=True):
         registry.clear()
-        registry.update(entries)
+        registry.extend(entries) if isinstance(registry, list) else registry.update(entries)
     for name in {name for name in sys.modules if name.startswith("my_")} - modules:
         del sys.modules[name]
 
@@ -69,3 +74,23 @@ def test_a_model_of_ones_own_is_trained_saved_and_read(performed: Performed) -> 
     assert again.settings["train"]["strength"] == 0.5
     history = performed.names["held_out"].params()[:, :2]
     assert (again.forecast(history, [1, 3]) == drift.forecast(history, [1, 3])).all()
+
+
+def test_a_rival_and_a_model_of_ones_own_have_rows_and_lines(performed: Performed) -> None:
+    results = read_results(performed.directory / "runs/calm/results.jsonl")
+    for name in ("fading line", "Drift"):
+        found = results.where(method=name, metric="episodic_return", experiment="forecast")
+        assert len(found) > 3
+        assert np.isfinite([row.value for row in found]).all()
+    page = (performed.directory / "runs/calm/report.html").read_text(encoding="utf-8")
+    assert re.search(r"<t[hd][^>]*>\s*fading line", page)  # a row
+    figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    for colour in ("#2f7f86", "#a03070"):  # their lines
+        assert sum(colour in figure for figure in figures) >= 2
+
+
+def test_a_figure_of_ones_own_is_in_the_report(performed: Performed) -> None:
+    page = (performed.directory / "runs/calm/report.html").read_text(encoding="utf-8")
+    _, _, section = page.partition("Errors of weights beside returns")
+    assert "would fall from the left to the right" in section
+    assert "<svg" in section

@@ -6,7 +6,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -78,7 +78,9 @@ def find(module: str, name: str) -> Any:
     Raises:
         AttributeError: it had nothing of that name.
     """
-    for home in _homes(module) if not name.startswith("__") else []:
+    # `from tipl.forecast import hub` asks for an attribute before it imports the module.
+    is_module = PathFinder.find_spec(f"{module}.{name}", sys.modules[module].__path__) is not None
+    for home in _homes(module) if not (is_module or name.startswith("__")) else []:
         found = importlib.import_module(home)
         if hasattr(found, name):
             return getattr(found, name)

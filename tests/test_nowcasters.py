@@ -187,7 +187,12 @@ def test_many_histories_are_forecast_in_several_passes(
     model, history = make_forecaster(kind), random_history(CONTEXT)
     expected = model.forecast(history, [1, 5])
     monkeypatch.setattr("tipl.models.nowcasters.forecaster.MAX_PARAMS_AT_ONCE", 2 * LAYOUT.size)
-    np.testing.assert_allclose(model.forecast(history, [1, 5]), expected, rtol=1e-5, atol=1e-6)
+    # products of other sizes may be summed in another order: a few roundings of the largest change
+    changes = np.abs(expected - history[:, -1:]).max()
+    rounding = 32 * np.finfo(np.float32).eps * changes
+    found = model.forecast(history, [1, 5])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding)
+    assert rounding < 1e-3 * np.abs(expected[0] - expected[1]).max()  # no history is another
 
 
 @both_kinds

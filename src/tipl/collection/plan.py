@@ -13,8 +13,12 @@ from tipl.collection.config import CollectConfig, parse_ranges
 from tipl.core.seeds import Stream
 from tipl.envs import make_task, make_vec
 from tipl.jumps.forecasters import check_fits, jump_forecaster
-from tipl.paths.metadata import CHECKPOINTS_PER_PART, PathMetadata, library_versions
-from tipl.policies.layout import ParamLayout, actor_layout
+from tipl.paths.metadata import (
+    CHECKPOINTS_PER_PART,
+    PathMetadata,
+    library_versions,
+    networks_layout,
+)
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
@@ -38,12 +42,9 @@ def dataset_metadata(env_id: str, config: CollectConfig) -> PathMetadata:
         make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
     lowest = {name: low for name, (low, _) in ranges.items()}
     _check_jumps(config, task.with_physics(lowest))
-    layout = actor_layout(task, config.hidden_sizes)
-    if config.networks == "actor+critic":
-        layout += ParamLayout.critic(task.observation_size, config.hidden_sizes)
     return PathMetadata(
         task=task,
-        layout=layout,
+        layout=networks_layout(task, config.hidden_sizes, config.networks),
         hidden_sizes=tuple(config.hidden_sizes),
         networks=config.networks,
         initial=config.initial,

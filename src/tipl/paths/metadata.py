@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,9 @@ __all__ = [
     "PathMetadata",
     "first_difference",
     "library_versions",
+    "networks_layout",
     "read_metadata",
+    "stored_fields",
 ]
 
 FORMAT_VERSION = 1
@@ -108,9 +110,7 @@ class PathMetadata:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise _impossible(self, name, "a positive integer")
-        expected = self.actor_layout
-        if self.networks == "actor+critic":
-            expected += ParamLayout.critic(self.task.observation_size, self.hidden_sizes)
+        expected = networks_layout(self.task, self.hidden_sizes, self.networks)
         if self.layout != expected:
             raise TiplError(
                 f"the layout {self.layout.to_json()} is not the one of {self.networks} with hidden "
@@ -149,27 +149,42 @@ class PathMetadata:
         Raises:
             TiplError: the format is another version's, or a field is missing or not possible.
         """
-        version = data.get("format_version")
-        if version != FORMAT_VERSION:
-            raise TiplError(
-                f"the path dataset has format version {version!r}, but this tipl reads version "
-                f"{FORMAT_VERSION}; install the tipl that wrote it, or a newer one"
-            )
         data = {**{name: {} for name in _LEFT_OUT_IF_EMPTY}, **data}
-        missing = [field.name for field in fields(cls) if field.name not in data]
-        if missing:
-            raise TiplError(
-                f"the metadata of the path dataset lacks {', '.join(missing)}; restore "
-                "metadata.json from a copy, or collect the paths again"
-            )
         return cls(
-            **{field.name: data[field.name] for field in fields(cls)}
+            **stored_fields(cls, data, "the path dataset", FORMAT_VERSION)
             | {
                 "task": TaskSpec.from_json(data["task"]),
                 "layout": ParamLayout.from_json(data["layout"]),
                 "hidden_sizes": tuple(data["hidden_sizes"]),
             }
         )
+
+
+def stored_fields(kind: Any, data: Mapping[str, Any], what: str, version: int) -> dict[str, Any]:
+    """The fields of a dataclass, by name, in what was read of a file.
+
+    Raises:
+        TiplError: the format is of another version, or a field is missing.
+    """
+    if data.get("format_version") != version:
+        raise TiplError(
+            f"{what} has format version {data.get('format_version')!r}, but this tipl reads "
+            f"version {version}; install the tipl that wrote it, or a newer one"
+        )
+    missing = [field.name for field in fields(kind) if field.name not in data]
+    if missing:
+        raise TiplError(
+            f"{what} lacks {', '.join(missing)}; restore its file from a copy, or make it again"
+        )
+    return {field.name: data[field.name] for field in fields(kind)}
+
+
+def networks_layout(task: TaskSpec, hidden_sizes: Sequence[int], networks: Networks) -> ParamLayout:
+    """The layout of what is stored of a checkpoint: of the actor, and the critic after it."""
+    actor = actor_layout(task, hidden_sizes)
+    if networks == "actor":
+        return actor
+    return actor + ParamLayout.critic(task.observation_size, hidden_sizes)
 
 
 def _impossible(metadata: PathMetadata, name: str, expected: str) -> TiplError:

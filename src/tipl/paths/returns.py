@@ -19,7 +19,7 @@ never change once written. The header of each repeats its ranges, the hash of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tipl.core import storage
 from tipl.core.atomic import explained
 from tipl.core.options import at_least
 from tipl.errors import TiplError
-from tipl.paths.metadata import PathMetadata, first_difference
+from tipl.paths.metadata import PathMetadata, first_difference, stored_fields
 from tipl.paths.parts import PartRange, array_specs, part_ranges
 
 __all__ = [
@@ -103,22 +103,11 @@ class EvaluationMetadata:
         Raises:
             TiplError: the format is another version's, or a field is missing or not possible.
         """
-        version = data.get("format_version")
-        if version != FORMAT_VERSION:
-            raise TiplError(
-                f"the evaluation has format version {version!r}, but this tipl reads version "
-                f"{FORMAT_VERSION}; install the tipl that wrote it, or a newer one"
-            )
-        missing = [field.name for field in fields(cls) if field.name not in data]
-        if missing:
-            raise TiplError(
-                f"the evaluation lacks {', '.join(missing)}; restore its file from a copy, or "
-                "evaluate the checkpoints again"
-            )
+        values = stored_fields(cls, data, "the evaluation", FORMAT_VERSION)
         for name in ("episodes", "every", "seed"):
-            if not isinstance(data[name], int):
-                raise TiplError(f"{name} is {data[name]!r}; expected a whole number")
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+            if not isinstance(values[name], int):
+                raise TiplError(f"{name} is {values[name]!r}; expected a whole number")
+        return cls(**values)
 
 
 def evaluation_folder(directory: str | Path) -> Path:

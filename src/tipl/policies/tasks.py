@@ -130,22 +130,17 @@ class TaskSpec:
                 f"a task spec was given as {type(data).__name__}: expected a JSON object; "
                 "write it with TaskSpec.to_json()"
             )
-        values = {}
+        values: dict[str, Any] = {}
         for name, (expected, read) in _FIELDS.items():
-            if name not in data and name in _OPTIONAL:
+            if name not in data and name in ("first_action", "physics"):
                 continue
-            if name not in data:
+            values[name] = read(data[name]) if name in data else None
+            if values[name] is None:
+                fault = f"has {data[name]!r} in" if name in data else "lacks"
                 raise TiplError(
-                    f"a task spec lacks the field {name!r}: expected {expected}; "
+                    f"a task spec {fault} the field {name!r}: expected {expected}; "
                     "write it with TaskSpec.to_json()"
                 )
-            value = read(data[name])
-            if value is None:
-                raise TiplError(
-                    f"a task spec has {data[name]!r} in the field {name!r}: expected {expected}; "
-                    "write it with TaskSpec.to_json()"
-                )
-            values[name] = value
         return cls(**values)
 
 
@@ -178,54 +173,41 @@ def _shipped_specs() -> dict[str, TaskSpec]:
     return {spec["env_id"]: TaskSpec.from_json(spec) for spec in json.loads(text)["tasks"]}
 
 
-def _read_string(value: object) -> str | None:
+def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _read_count(value: object) -> int | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return value if is_count else None  # type: ignore[return-value]
+def _number(value: Any) -> int | None:
+    return value if type(value) is int else None  # True is of another type
 
 
-def _read_number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
 
 
-def _read_factors(value: object) -> tuple[tuple[str, float], ...] | None:
-    if not isinstance(value, dict) or not value:
-        return None
-    factors = _read_vector(list(value.values()))
-    return tuple(sorted(zip(value, factors, strict=True))) if factors else None
-
-
-def _read_vector(value: object) -> tuple[float, ...] | None:
-    return _read_bounds(value) or None
-
-
-def _read_bounds(value: object) -> tuple[float, ...] | None:
-    if not isinstance(value, list):
-        return None
-    if any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in value):
+def _bounds(value: Any) -> tuple[float, ...] | None:
+    if not isinstance(value, list) or any(type(x) not in (int, float) for x in value):
         return None
     return tuple(map(float, value)) if all(map(math.isfinite, value)) else None
 
 
+def _vector(value: Any) -> tuple[float, ...] | None:
+    return _bounds(value) or None
+
+
+def _factors(value: Any) -> tuple[tuple[str, float], ...] | None:
+    factors = _vector(list(value.values())) if isinstance(value, dict) else None
+    return tuple(sorted(zip(value, factors, strict=True))) if factors else None
+
+
 # Each field of a TaskSpec: what is expected there, and how it is read (None: not as expected).
-_STRING = ("a string", _read_string)
-_COUNT = ("a positive integer", _read_count)
-_BOUNDS = ("a list of finite numbers", _read_bounds)
-_VECTOR = ("a list of finite numbers", _read_vector)
-_FIELDS: dict[str, tuple[str, Callable[[object], Any]]] = {
-    "env_id": _STRING,
-    "observation_size": _COUNT,
-    "action_size": _COUNT,
-    "action_low": _BOUNDS,
-    "action_high": _BOUNDS,
-    "max_episode_steps": _COUNT,
-    "observation_mean": _VECTOR,
-    "observation_std": _VECTOR,
-    "gymnasium_spec": _STRING,
-    "first_action": ("an integer", _read_number),
-    "physics": ("an object of names and positive factors", _read_factors),
+_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(("env_id", "gymnasium_spec"), ("a string", _text)),
+    **dict.fromkeys(
+        ("observation_size", "action_size", "max_episode_steps"), ("a positive integer", _count)
+    ),
+    **dict.fromkeys(("action_low", "action_high"), ("a list of finite numbers", _bounds)),
+    **dict.fromkeys(("observation_mean", "observation_std"), ("a list of finite numbers", _vector)),
+    "first_action": ("an integer", _number),
+    "physics": ("an object of names and positive factors", _factors),
 }
-_OPTIONAL = {"first_action", "physics"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,41 +13,12 @@ from tipl.ppo import kernels
 __all__ = ["ActionHead", "CategoricalHead", "GaussianHead"]
 
 
-@runtime_checkable
-class ActionHead(Protocol):
-    """How PPO draws actions from an actor's outputs, and the gradient of its policy loss.
-
-    Attributes:
-        size: values that an action is stored as.
-    """
-
-    size: int
-
-    def noise(self, rng: np.random.Generator, num_steps: int) -> Float[np.ndarray, "T A"]:
-        """One trial's random numbers for some steps."""
-
-    def draw(
-        self, outputs: Float[np.ndarray, "N A"], noise: Float[np.ndarray, "N A"]
-    ) -> tuple[Float[np.ndarray, "N S"], Float[np.ndarray, " N"]]:
-        """Actions as they are stored, `[N, S]`, and the logarithms of their probabilities."""
-
-    def write_gradient(
-        self,
-        outputs: Float[np.ndarray, "N B A"],
-        indices: Int[np.ndarray, " B"],
-        actions: Float[np.ndarray, "N T S"],
-        old_log_probs: Float[np.ndarray, "N T"],
-        advantages: Float[np.ndarray, "N B"],
-        d_outputs: Float[np.ndarray, "N B A"],
-    ) -> None:
-        """Writes the gradient of the policy loss, entropy bonus included, into `d_outputs`.
-
-        `indices` are the minibatch's steps in `actions` and `old_log_probs`.
-        """
-
-
 class GaussianHead:
     """Outputs are the means of independent normal distributions with learned deviations.
+
+    As every head it has its `size`, the values that an action is stored as, `noise` for one trial's
+    steps, `draw`, and `write_gradient` of PPO's policy loss, entropy bonus included, at the steps
+    `indices` of the stored `actions` and `old_log_probs`.
 
     Args:
         log_std: logarithms of the standard deviations `[N, A]`, read at each call.
@@ -148,3 +119,7 @@ class CategoricalHead:
             scalar(self.ent_coef),
             d_outputs,
         )
+
+
+ActionHead: TypeAlias = GaussianHead | CategoricalHead
+"""How PPO draws actions from an actor's outputs, and the gradient of its policy loss."""

@@ -579,6 +579,27 @@ def test_a_reader_that_has_gone(unbuffered: str) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_written() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(script("--version"), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tipl: [Errno 28] No space left on device; see to it")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), MemoryError("40 TiB")])
+def test_what_the_machine_lacks_is_said(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("tipl.cli.paths"), "verify", fail)
+    code, out, err = tipl("paths verify somewhere")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("tipl: ")
+    assert str(error) in err
+
+
 # --- starting up -----------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ the libraries that do the work are imported in the function, after the options h
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import importlib
 import os
 import shlex
@@ -71,10 +71,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("tipl: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         raise SystemExit(141) from None
+    except MemoryError as error:
+        print(f"tipl: there is too little memory: {error}; ask for less at once", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:  # nothing of ours, whose errors say more: such as a full disk at `>`
+        print(f"tipl: {error}; see to it, then run the same command again", file=sys.stderr)
+        _drop_output()
+        raise SystemExit(2) from None
     finally:
         _given.reset(before)
+
+
+def _drop_output() -> None:
+    """Lets nothing complain any more, at the process' end, that output could not be written."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):  # what stands in for a file has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def given_command() -> str:
@@ -102,10 +117,8 @@ def _run(arguments: list[str]) -> None:
 
     module = importlib.import_module(f"tipl.cli.{MODULES.get(name, name.split()[0])}")
     function = getattr(module, name.replace(" ", "_"))
-    if hasattr(function, "defaults"):  # those of what is named first
-        function = functools.partial(function, **function.defaults(arguments[words:]))
-    if hasattr(module, "for_arguments"):  # its options depend on one of them
-        function = module.for_arguments(arguments[words:])
+    if hasattr(function, "for_arguments"):  # some options depend on others, or on the task
+        function = function.for_arguments(arguments[words:])
     tyro.cli(function, prog=f"tipl {name}", args=arguments[words:])
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from tyro.conf import Positional, arg
 
@@ -25,18 +26,19 @@ Command = TypeVar("Command", bound=Callable[..., None])
 def _with_defaults_of_the_task(kind: type[ExperimentConfig]) -> Callable[[Command], Command]:
     """Lets a command begin with what its first argument, the task, has otherwise by default."""
 
-    def defaults(arguments: Sequence[str]) -> dict[str, Any]:
-        if not arguments or arguments[0] in ("--help", "-h"):
-            return {}
-        if arguments[0].startswith("-"):
-            raise TiplError(
-                f"{arguments[0]!r} was given first; expected the task, whose defaults the options "
-                "change: such as `HalfCheetah-v4 --quick`"
-            )
-        return {"config": kind.for_task(arguments[0], quick="--quick" in arguments)}
-
     def with_defaults(command: Command) -> Command:
-        command.defaults = defaults  # type: ignore[attr-defined]
+        def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
+            if not arguments or arguments[0] in ("--help", "-h"):
+                return command
+            if arguments[0].startswith("-"):
+                raise TiplError(
+                    f"{arguments[0]!r} was given first; expected the task, whose defaults the "
+                    "options change: such as `HalfCheetah-v4 --quick`"
+                )
+            config = kind.for_task(arguments[0], quick="--quick" in arguments)
+            return functools.partial(command, config=config)
+
+        command.for_arguments = for_arguments  # type: ignore[attr-defined]
         return command
 
     return with_defaults

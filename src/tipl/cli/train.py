@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from tyro.conf import Positional, arg
 from tipl.models import TrainConfig
 from tipl.models.kinds import Kind, all_kinds, check_option, find_kind
 
-__all__ = ["for_arguments", "train"]
+__all__ = ["train"]
 
 
 def train(
@@ -60,7 +61,7 @@ def train(
         print(f"  {name}: held-out loss {held_out_loss}, standing still {still}")
 
 
-def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
+def _for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
     """The command with the options of the kind of model that the arguments name, and no others.
 
     Raises:
@@ -73,29 +74,25 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         if argument.startswith("--") and name in others:
             check_option(kind, name)
 
-    signature = inspect.signature(train, eval_str=True)
-    options = kind.config_class
-    config = Annotated[options, arg(name="")]  # type: ignore[valid-type]
-    parameters = [
-        one.replace(annotation=config) if name == "config" else one
-        for name, one in signature.parameters.items()
-    ]
-    doc = (train.__doc__ or "").replace("MODELS", _models(kind))
-    described = {
-        "__name__": train.__name__,
-        "__signature__": signature.replace(parameters=parameters),
-        "__annotations__": {one.name: one.annotation for one in parameters},
-        "__doc__": doc,
-    }
-    return _with_attributes(lambda *given, **named: train(*given, **named), described)
+    @functools.wraps(train)
+    def command(*given: Any, **named: Any) -> None:
+        train(*given, **named)
+
+    del command.__wrapped__  # type: ignore[attr-defined]  # or tyro would look at its options
+    config = Annotated[kind.config_class, arg(name="")]
+    command.__annotations__ = {**inspect.get_annotations(train, eval_str=True), "config": config}
+    signature = inspect.signature(train)
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            one.replace(annotation=command.__annotations__[name])
+            for name, one in signature.parameters.items()
+        ]
+    )
+    command.__doc__ = (train.__doc__ or "").replace("MODELS", _models(kind))
+    return command
 
 
-def _with_attributes(
-    function: Callable[..., None], attributes: Mapping[str, Any]
-) -> Callable[..., None]:
-    for name, value in attributes.items():
-        setattr(function, name, value)
-    return function
+train.for_arguments = _for_arguments  # type: ignore[attr-defined]
 
 
 def _models(kind: Kind) -> str:

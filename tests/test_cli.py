@@ -395,6 +395,8 @@ BAD_INPUT = {
     "train paths --held-out 1.5 --out new": "1.5 was given as the share",
     "train paths --held-out nan --out new": "nan was given as the share",
     "train paths --num-steps 0 --out new": "num_steps is 0",
+    "train paths --seed -1 --out new": "seed is -1; expected from 0",
+    "train paths --seed 9223372036854775808 --out new": "expected from 0 to 2^63 - 1",
     "train paths --heads 3 --out new": "a width of 64 was given with 3 heads",
     "forecast --paths paths --out new": "no model was given",
     "forecast missing --paths paths --out new": "there is no missing/config.json",
@@ -610,4 +612,6 @@ def test_the_command_as_it_was_given_is_known(monkeypatch: pytest.MonkeyPatch) -
     assert tipl("paths verify somewhere").code == 0
     with contextlib.redirect_stdout(io.StringIO()):
         main(["paths", "verify", "some where"])  # not what this process was started with
-    assert given == ["tipl paths verify somewhere", "tipl paths verify 'some where'"]
+        main(["paths verify", "somewhere"])
+    assert given[:2] == ["tipl paths verify somewhere", "tipl paths verify 'some where'"]
+    assert len(given) == 3

@@ -78,8 +78,8 @@ def _for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
     def command(*given: Any, **named: Any) -> None:
         train(*given, **named)
 
-    del command.__wrapped__  # type: ignore[attr-defined]  # or tyro would look at its options
-    config = Annotated[kind.config_class, arg(name="")]
+    del command.__wrapped__  # or tyro would look at its options
+    config = Annotated[kind.config_class, arg(name="")]  # type: ignore[name-defined]
     command.__annotations__ = {**inspect.get_annotations(train, eval_str=True), "config": config}
     signature = inspect.signature(train)
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]

@@ -42,6 +42,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least(1, width=self.width, batch_size=self.batch_size, num_steps=self.num_steps)
         at_least(0, weight_decay=self.weight_decay)
+        if not 0 <= self.seed < 2**63:
+            raise TiplError(f"seed is {self.seed}; expected from 0 to 2^63 - 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise TiplError(f"learning_rate is {self.learning_rate}; expected a positive number")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rounding import assert_equal_but_for_rounding
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
 
 B, L, K = 3, 6, 5  # paths, checkpoints seen, coordinates
@@ -51,7 +52,7 @@ def test_the_first_outputs_of_a_longer_history_are_those_of_a_shorter_one() -> N
     whole = model(tokens, POSITIONS)
     for length in range(1, L):
         shorter = model(tokens[:, :length], POSITIONS[:, :length])
-        torch.testing.assert_close(shorter, whole[:, :length])
+        assert_equal_but_for_rounding(shorter, whole[:, :length], sums=12, terms=64)
 
 
 @torch.inference_mode()
@@ -60,7 +61,7 @@ def test_paths_of_a_batch_do_not_see_each_other() -> None:
     together = model(tokens, POSITIONS)
     for n in range(B):
         alone = model(tokens[n : n + 1], POSITIONS[n : n + 1])
-        torch.testing.assert_close(alone[0], together[n])
+        assert_equal_but_for_rounding(alone[0], together[n], sums=12, terms=64)
 
 
 @torch.inference_mode()
@@ -133,7 +134,7 @@ def test_a_known_return_changes_the_outputs_of_its_path_alone() -> None:
     outputs = [unknown]
     for wished in (0.0, 0.5, -2.0):
         outputs.append(model(tokens, POSITIONS, torch.tensor([torch.nan, wished, torch.nan])))
-        torch.testing.assert_close(outputs[-1][[0, 2]], unknown[[0, 2]])
+        assert_equal_but_for_rounding(outputs[-1][[0, 2]], unknown[[0, 2]], sums=12, terms=64)
     for n, first in enumerate(outputs):
         for second in outputs[n + 1 :]:
             assert (first[1] - second[1]).abs().amax(dim=1).min() > 1e-4
@@ -180,4 +181,4 @@ def test_attention_is_that_of_a_naive_implementation() -> None:
             mixed[position, part] = weights @ v[seen, part]
     expected = x + block.attention_out(mixed)
     expected = expected + block.mlp(block.mlp_norm(expected))
-    torch.testing.assert_close(block(x[None])[0], expected)
+    assert_equal_but_for_rounding(block(x[None])[0], expected, sums=12, terms=64)

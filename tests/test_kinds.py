@@ -27,6 +27,7 @@ from tipl.models.path_transformer import PathTrainConfig
 from tipl.paths import PathDataset, create_dataset
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
+from tipl.report.methods import method_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -79,7 +80,7 @@ def test_names_in_tables_begin_as_the_entry_says(kind: Kind, paths: PathDataset)
     model = tipl.train(usable, model=kind.name, **small)
     assert type(model) is kind.forecaster_class
     assert any(model.name.startswith(name) for name in kind.colours)
-    assert model.name.startswith(kinds.our_models()) == (not kind.rival)
+    assert method_of(model.name).ours == (not kind.rival)
 
 
 def test_entries_load_no_model() -> None:
@@ -364,8 +365,8 @@ def test_a_registered_kind_is_trained_saved_and_loaded(paths: PathDataset, tmp_p
 def test_a_registered_kind_is_in_all_lists(
     paths: PathDataset, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert kinds.colours()["Drift"] == "#a03070"
-    assert "Drift" in kinds.our_models()
+    method = method_of("Drift, wished")
+    assert (method.colour, method.ours) == ("#a03070", True)
     assert kinds.loss_sentence("Drift", "own") == "None: a mean is no training."
     with pytest.raises(TiplError, match=r"model='drift' has no option 'rank', which belongs to"):
         tipl.train(paths, model="drift", rank=3)

@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Kind",
     "all_kinds",
-    "colours",
     "find_kind",
     "loss_sentence",
     "make_config",
-    "our_models",
     "recorded_config",
     "register",
 ]
@@ -67,29 +65,22 @@ class Kind:
     @property
     def config_class(self) -> type[TrainConfig]:
         """The class of its options."""
-        found: type[TrainConfig] = _resolved(self.config)
-        return found
+        return resolve(self.config) if isinstance(self.config, str) else self.config
 
     @property
     def forecaster_class(self) -> type[TrainedForecaster]:
         """The class of its forecasters."""
-        found: type[TrainedForecaster] = _resolved(self.forecaster)
-        return found
+        return resolve(self.forecaster) if isinstance(self.forecaster, str) else self.forecaster
 
     @property
     def train_function(self) -> Callable[..., TrainedForecaster]:
         """What trains it."""
-        found: Callable[..., TrainedForecaster] = _resolved(self.train)
-        return found
+        return resolve(self.train) if isinstance(self.train, str) else self.train
 
     @property
     def options(self) -> tuple[str, ...]:
         """The names of its options."""
         return tuple(field.name for field in dataclasses.fields(self.config_class))
-
-
-def _resolved(entry: Any) -> Any:
-    return resolve(entry) if isinstance(entry, str) else entry
 
 
 _NOWCASTER_LOSS = (
@@ -256,16 +247,6 @@ def completed(config: TrainConfig) -> TrainConfig:
         if getattr(config, field.name) != field.default
     }
     return make_config(**{"model": config.model, **stated})
-
-
-def colours() -> dict[str, str]:
-    """The colours of the models, by how their names begin: see `Kind.colours`."""
-    return {name: colour for kind in all_kinds() for name, colour in kind.colours.items()}
-
-
-def our_models() -> tuple[str, ...]:
-    """How the names of the models begin that are no rivals."""
-    return tuple(name for kind in all_kinds() if not kind.rival for name in kind.colours)
 
 
 def loss_sentence(title: str, target: Target) -> str:

@@ -269,3 +269,11 @@ def test_docstrings_are_markdown() -> None:
         for match in roles.finditer(path.read_text(encoding="utf-8").replace("```", ""))
     ]
     assert found == []
+
+
+def test_modules_can_be_read_in_one_sitting() -> None:
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in (ROOT / "src").rglob("*.py")
+    }
+    assert {path: lines for path, lines in lengths.items() if lines > 400} == {}

@@ -22,7 +22,7 @@ from tipl.evaluation.checkpoints import evaluate_paths
 from tipl.paths import PathDataset
 from tipl.paths.parts import create_dataset, parts_present
 
-__all__ = ["CollectConfig", "collect"]
+__all__ = ["CollectConfig", "collect", "default_directory"]
 
 
 def collect(

@@ -30,16 +30,10 @@ from jaxtyping import Float
 from tipl.errors import TiplError
 
 __all__ = [
-    "Interval",
-    "first_reached",
-    "iqm_interval",
-    "mean_interval",
-    "paired_difference_interval",
-    "probability_of_improvement",
-    "ratio_interval",
-    "reach_interval",
-    "resampling_weights",
-]
+    "CONFIDENCE", "Interval", "first_reached", "iqm_interval", "mean_interval",
+    "paired_difference_interval", "probability_of_improvement", "ratio_interval",
+    "reach_interval", "resampling_weights",
+]  # fmt: skip
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000

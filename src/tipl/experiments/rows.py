@@ -22,7 +22,9 @@ from tipl.forecast.trained import TrainedForecaster
 from tipl.paths.svd import TemporalSVD
 from tipl.report.results import Result, Rows
 
-__all__ = ["TRUE_CHECKPOINT", "forecast_rows", "model_rows", "path_rows", "stage_rows"]
+__all__ = [
+    "TRUE_CHECKPOINT", "forecast_rows", "joint_basis", "model_rows", "path_rows", "stage_rows",
+]  # fmt: skip
 
 TRUE_CHECKPOINT = "true later checkpoint"
 """The method that PPO's own checkpoints stand for, beside forecasts of them."""

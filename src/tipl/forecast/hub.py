@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from tipl.forecast.base import Forecaster
     from tipl.forecast.trained import TrainedForecaster
 
-__all__ = ["MODEL_FORMAT_VERSION", "load_model", "model_directory", "save_model", "shipped_models"]
+__all__ = [
+    "MODEL_FORMAT_VERSION", "SHIPPED", "load_model", "model_directory", "save_model",
+    "shipped_models",
+]  # fmt: skip
 
 SHIPPED = Path(__file__).parent / "pretrained"
 """One folder for each model that ships with tipl, as `save_pretrained` wrote it."""

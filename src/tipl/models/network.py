@@ -15,7 +15,7 @@ from tipl.evaluation.visits import action_unit
 from tipl.policies.layout import initial_gain, layer_group
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["ActionError", "Network", "ScaledModel", "typical_changes"]
+__all__ = ["REFERENCE_WIDTH", "ActionError", "Network", "ScaledModel", "typical_changes"]
 
 
 REFERENCE_WIDTH = 64

@@ -28,16 +28,9 @@ from tipl.report.style import ACCENT, NARROW, WIDE, figure_svg, save_figure
 from tipl.report.tables import Cell, Judged, Number, Pivot, Table, format_bounds, format_number
 
 __all__ = [
-    "Drawing",
-    "Entry",
-    "Picture",
-    "Report",
-    "Section",
-    "TimedStage",
-    "render_report",
-    "sections_of",
-    "write_report",
-]
+    "Drawing", "Entry", "Picture", "Report", "Section", "TimedStage", "render_report",
+    "sections_of", "write_report", "write_report_with_figures",
+]  # fmt: skip
 
 
 Drawing = Callable[..., Figure]
@@ -142,14 +135,19 @@ def sections_of(
 
 @runtime_checkable
 class TimedStage(Protocol):
-    """A stage of the work that the report is about: its name, wall time, and a word on it."""
+    """A stage of the work that the report is about."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """What the stage does."""
+
     @property
-    def seconds(self) -> float: ...  # noqa: D102
+    def seconds(self) -> float:
+        """Wall time that it took."""
+
     @property
-    def note(self) -> str: ...  # noqa: D102
+    def note(self) -> str:
+        """A word on it."""
 
 
 @dataclass(frozen=True)

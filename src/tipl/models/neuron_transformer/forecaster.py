@@ -27,7 +27,7 @@ from tipl.policies.layout import ParamLayout, actor_layout, layer_sizes
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["NeuronTransformerForecaster", "context_checkpoints"]
+__all__ = ["NeuronTransformerForecaster", "context_checkpoints", "recent_checkpoints"]
 
 
 JUMPS: dict[Target, int] = {"elite": 2, "own": 3}

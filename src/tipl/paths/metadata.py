@@ -17,15 +17,10 @@ from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.tasks import TaskSpec
 
 __all__ = [
-    "CHECKPOINTS_PER_PART",
-    "FORMAT_VERSION",
-    "PathMetadata",
-    "first_difference",
-    "library_versions",
-    "networks_layout",
-    "read_metadata",
+    "CHECKPOINTS_PER_PART", "FORMAT_VERSION", "Initial", "Networks", "Normaliser",
+    "PathMetadata", "first_difference", "library_versions", "networks_layout", "read_metadata",
     "stored_fields",
-]
+]  # fmt: skip
 
 FORMAT_VERSION = 1
 

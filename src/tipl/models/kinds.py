@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Kind",
     "all_kinds",
+    "check_option",
+    "completed",
     "find_kind",
     "loss_sentence",
     "make_config",

@@ -30,10 +30,16 @@ from tipl.experiments.benchmark import (
     ledger,
     outcome,
 )
+from tipl.experiments.benchmark.claims import (
+    CLAIMS,
+    PPO,
+    SHARES,
+    Finding,
+    findings,
+    steps_to_reach,
+)
 from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs, write_costs
 from tipl.experiments.benchmark.outcome import load_benchmark, pay_back_uses
-from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
-from tipl.experiments.benchmark.reproduction import CLAIMS, Finding, findings
 from tipl.experiments.benchmark.stages import FILM, benchmark_stages
 from tipl.experiments.films import film_files, film_section
 from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
@@ -303,7 +309,7 @@ def test_optimising_is_judged_beside_ppos_end(
     run = forecast_run(paths, TRUE, {ForecastCase("M", 0, 6): reached})
     (found,) = (f for f in findings(run, ["M"]) if f.claim == CLAIMS[2])
     assert (found.verdict, found.holds) == (verdict, holds)
-    assert found.history == "untrained network"
+    assert found.start == 0
     assert found.beside is not None
     assert (found.measured.value, found.beside.value) == (np.mean(reached), 100)
 

@@ -10,22 +10,28 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from in_process import run_tipl
 from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.experiments import pipeline
+from tipl.experiments import pipeline, run_report
 from tipl.experiments.config import DemoConfig
 from tipl.experiments.demo import demo
 from tipl.experiments.forecast_sets import ForecastSet
 from tipl.experiments.rows import TRUE_CHECKPOINT
 from tipl.experiments.run import load_run
 from tipl.forecast.base import Forecaster
+from tipl.forecast.memory import BestStoredPolicy
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths import verify
+from tipl.paths.svd import singular_vectors
 from tipl.policies.policy import Policy
+from tipl.report.charts import Lines
+from tipl.report.page import Section, render_report
 from tipl.report.results import Result, Rows, read_results
+from tipl.report.tables import Pivot
 
 CONFIG = DemoConfig(num_trials=6, total_steps=8192, train_steps=5, neuron_steps=1, episodes=1)
 STAGES = [
@@ -222,6 +228,60 @@ def test_what_the_stages_leave(first: Made) -> None:
     better = Forecaster.from_pretrained(directory / "models" / "neuron").optimize(start)
     assert (policy.params == better.params).all()
     assert (policy.params != start.params).any()
+
+
+def test_the_svd_of_each_held_out_path_is_made_once(
+    first: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decomposed: list[tuple[int, ...]] = []
+
+    def counting(rows: np.ndarray, rank: int) -> Any:
+        decomposed.append(rows.shape)
+        return singular_vectors(rows, rank)
+
+    monkeypatch.setattr("tipl.experiments.run.singular_vectors", counting)
+    monkeypatch.setattr("tipl.paths.svd.singular_vectors", counting)
+    run = load_run(first.directory)
+    assert decomposed == []  # it is only read
+    assert environment_results(run.results) == environment_results(first.results)
+    for section in (run_report.svd_spectrum(run), run_report.path_coordinates(run)):
+        assert section.figure is not None
+        assert section.figure().axes
+    paths = run.forecasts.paths
+    assert decomposed == [(paths.num_checkpoints, paths.layout.size)] * paths.num_trials
+
+
+def test_the_best_stored_policy_is_looked_for_once(
+    first: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("it was looked for again")
+
+    monkeypatch.setattr("tipl.experiments.rivals.best_checkpoint", never)
+    run = load_run(first.directory)
+    by_name = {forecaster.name: forecaster for forecaster in run.forecasters()}
+    params = run.forecasts.paths.params()[:, :1]
+    (f,) = (
+        f
+        for f, case in enumerate(run.forecasts.cases)
+        if (case.method, case.start, case.horizon) == (BestStoredPolicy.name, 0, 1)
+    )
+    copied = by_name[BestStoredPolicy.name].forecast(params, 1)
+    np.testing.assert_array_equal(copied, run.forecasts.params[f])
+
+
+def test_a_figure_of_ones_own_is_an_entry_in_the_list(
+    first: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Section(
+        "Errors of actions", "Mine.", chart=Lines("action_error"), table=Pivot("action_error")
+    )
+    monkeypatch.setattr(run_report, "SECTIONS", [own, lambda run: Section(run.end * "!", "")])
+    report = run_report.run_report(load_run(first.directory))
+    assert [section.title for section in report.sections] == ["Errors of actions", "!!!!"]
+    assert report.sections[0].figure is not None
+    assert report.sections[0].figure().axes[0].lines
+    assert "<td" in render_report(report)
 
 
 # --- what it does again ----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,33 @@ import pytest
 from path_data import DIVERGED, N, T, make_dataset
 from tipl.core import storage
 from tipl.errors import TiplError
+from tipl.evaluation.elite import Elite, best_checkpoint
 from tipl.evaluation.returns import Episodes, evaluate_stack
 from tipl.evaluation.stats import mean_interval, paired_difference_interval
 from tipl.experiments import forecast_sets
+from tipl.experiments import rivals as rivals_module
 from tipl.experiments.forecast_sets import (
     ForecastCase,
     ForecastReturns,
     ForecastSet,
+    equal_rows,
     evaluate_forecasts,
 )
 from tipl.experiments.forecasts import forecast_held_out, held_out_trials, make_forecasts
-from tipl.experiments.rivals import rivals
+from tipl.experiments.rivals import Rival, register, rivals
 from tipl.experiments.rows import TRUE_CHECKPOINT, forecast_rows
 from tipl.forecast.base import Forecaster
 from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingStill
+from tipl.forecast.memory import BestStoredPolicy
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.layout import ParamLayout
+from tipl.report import methods
+from tipl.report.charts import Lines
+from tipl.report.methods import Method
 from tipl.report.results import place_label
+from tipl.report.tables import Pivot
 
 USABLE = [trial for trial in range(N) if trial != DIVERGED]
 STILL = "standing still"
@@ -229,6 +238,69 @@ def test_no_stored_policy_is_the_best_where_each_trial_has_its_own_physics(tmp_p
     assert found[7:] == [*memories, "partial least squares on return"]
 
 
+def test_a_rival_of_ones_own_takes_part(
+    dataset: PathDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Doubled(StandingStill):
+        name = "doubled"
+
+        def _forecast(
+            self, histories: np.ndarray, horizons: list[int], layout: ParamLayout | None
+        ) -> np.ndarray:
+            return 2 * super()._forecast(histories, horizons, layout)
+
+    monkeypatch.setattr(rivals_module, "RIVALS", list(rivals_module.RIVALS))
+    monkeypatch.setattr("tipl.report.methods._METHODS", dict(methods._METHODS))
+    register(Rival(Method("doubled", "#a03070", "Mine."), lambda given: Doubled()))
+    register(Rival(Method("absent", "#a03070"), lambda given: None))
+    made = make_forecasts([tiny_model(dataset.select([0, 1]))], dataset, (0.5,), (1,))
+    f = case_index(made, "doubled", 3, 1)
+    np.testing.assert_array_equal(made.params[f], 2 * dataset.params()[[2, 4], 3])
+    assert "absent" not in {case.method for case in made.cases}
+    shape = made.paths.params().shape[:2]
+    returns = ForecastReturns(np.ones((len(made.cases), shape[0], 1)), np.ones((*shape, 1)))
+    rows = forecast_rows(made, returns, "command")
+    table = Pivot("weight_error")(rows)
+    assert "doubled" in [row[0] for row in table.rows]
+    drawn = Lines("weight_error")(rows).axes[0].lines
+    assert "#a03070" in [line.get_color() for line in drawn]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_best_stored_policy_is_that_of_training(
+    dataset: PathDataset, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    def recording(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Elite:
+        seeds.append(seed)
+        return best_checkpoint(paths, 1, seed)
+
+    monkeypatch.setattr("tipl.experiments.rivals.best_checkpoint", recording)
+    model = tiny_model(dataset.select([0, 1]))
+    model.settings["train"]["seed"] = seed
+    made = make_forecasts([model], dataset, (0.0,), (1,))
+    assert seeds == [seed]  # once, for all rivals that need it
+    trial, checkpoint = made.settings["best_checkpoint"]
+    copied = made.params[case_index(made, BestStoredPolicy.name, 0, 1)]
+    assert trial in (0, 1)
+    np.testing.assert_array_equal(copied, [dataset.params()[trial, checkpoint]] * 2)
+
+
+def test_equal_rows_are_told_without_a_copy_of_all() -> None:
+    rows = np.random.default_rng(0).standard_normal((300, 4000)).astype(np.float32)
+    rows[7], rows[200] = rows[3], rows[3]
+    factors = np.ones(300)
+    factors[200] = 2.0  # the same weights in other physics
+    tracemalloc.start()
+    which = equal_rows(rows, factors)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < rows.nbytes / 10
+    assert which[7] == which[3] != which[200]
+    assert len(set(which)) == 299
+
+
 # --- how far they miss -----------------------------------------------------------------------
 
 
@@ -333,7 +405,7 @@ def test_running_statistics_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_episodes_are_refused(forecasts: ForecastSet) -> None:
-    with pytest.raises(TiplError, match="0 episodes"):
+    with pytest.raises(TiplError, match="episodes is 0"):
         forecasts.evaluate(0)
 
 

@@ -374,6 +374,8 @@ def test_a_report_is_a_list_of_sections_of_its_results() -> None:
     ]
     found = sections_of(entries, "a run", rows)
     assert [s.title for s in found] == ["one", "two of a run", "three of a run", "four of a run"]
+    nothing = [Section("none", "see", chart=Lines("weight_error"))]
+    assert sections_of([*nothing, entries[1]], "a run", rows) == [Section("two of a run", "see")]
     assert found[0].figure is not None
     assert len(found[0].figure(width=WIDE).axes) == 3
     for shown in (found[0].table, found[0].details):

@@ -47,8 +47,7 @@ STEPS = "environment steps"
 
 INTERVAL = {"95% interval": Patch(color=GREY, alpha=0.3, lw=0)}
 """What legends say of bands."""
-DOT_SIZES = (4.0, 6.0, 8.0, 10.0)
-"""Of the dots of shares, the smallest share first."""
+DOT_SIZES = (4.0, 6.0, 8.0, 10.0)  # of shares, the smallest share first
 
 Handle = Line2D | Patch
 Axis = Literal["plain", "steps", "log", "log steps", "share"]
@@ -185,9 +184,6 @@ def curve(
     return Line(x, value, {**look, **drawn}, label, (low, high), in_legend={"marker": ""})
 
 
-# --- results ----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Lines:
     """Draws a metric of methods over the horizon, with intervals: a panel a history.
@@ -209,10 +205,14 @@ class Lines:
     y_axis: Axis = "plain"
     reference: float | None = None
 
+    def drawn(self, results: Rows) -> Rows:
+        """Those of some results that are drawn."""
+        measured = results.where(metric=self.metric, horizon=bool)
+        return measured.where(method=self.methods(measured.values("method")), **self.where)
+
     def __call__(self, results: Rows, *, width: float = WIDE) -> Figure:
         """The figure of some results."""
-        measured = results.where(metric=self.metric, horizon=bool)
-        found = measured.where(method=self.methods(measured.values("method")), **self.where)
+        measured, found = results.where(metric=self.metric, horizon=bool), self.drawn(results)
         present = set(found.values("method"))
         styles = line_styles([name for name in measured.values("method") if name in present])
         for style in styles.values():
@@ -252,12 +252,15 @@ class StepsToReach:
     metric: str
     where: Mapping[str, Any] = field(default_factory=dict)
 
+    def drawn(self, results: Rows) -> Rows:
+        """Those of some results that are drawn."""
+        found = results.where(metric=self.metric, **self.where)
+        return found.where(method={row.method for row in found if np.isfinite(row.value)})
+
     @styled
     def __call__(self, results: Rows, *, width: float = WIDE) -> Figure:
         """The figure of some results."""
-        found = results.where(metric=self.metric, **self.where)
-        reaching = [row.method for row in found if np.isfinite(row.value)]
-        found = found.where(method=set(reaching))
+        found = self.drawn(results)
         shares, labels = sorted(found.values("share")), {}
         sizes = dict(zip(shares, DOT_SIZES[-len(shares) :], strict=True))
         for name in found.values("method"):
@@ -291,9 +294,6 @@ def episodes_note(results: Rows) -> str:
     return f"{note}, {episodes} episode{'s' * (episodes > 1)} each" if episodes else note
 
 
-# --- values of many trials --------------------------------------------------------------------
-
-
 def learning_curves(
     global_step: Integer[np.ndarray, " T"],
     episodic_return: Float[np.ndarray, "N T"],
@@ -304,9 +304,8 @@ def learning_curves(
     """PPO's episodic return over a trial: a thin line a trial, the median and the middle half."""
     seen = np.isfinite(episodic_return).any(axis=0)  # quantiles of nothing would warn
     low, median, high = np.nanquantile(episodic_return[:, seen], [0.25, 0.5, 0.75], axis=0)
-    thin = {"color": BLUE, "alpha": thin_alpha(episodic_return), "lw": 0.7}
-    bold = {"color": BLUE, "lw": 2.4}
-    every = Line(global_step, episodic_return.T, thin)
+    thin, bold = {"alpha": thin_alpha(episodic_return), "lw": 0.7}, {"color": BLUE, "lw": 2.4}
+    every = Line(global_step, episodic_return.T, {"color": BLUE, **thin})
     middle = Line(global_step[seen], median, bold, "median", (low, high), shade=0.25)
     also = {
         "middle half of the trials": Patch(color=BLUE, alpha=0.25, lw=0),

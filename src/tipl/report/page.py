@@ -100,6 +100,11 @@ class Section:
     pictures: Sequence[Picture] = ()
     chart: Callable[..., Figure] | None = None
 
+    def has_any(self, results: Rows) -> bool:
+        """Whether there is anything for its chart to draw."""
+        drawn = getattr(self.chart, "drawn", None)
+        return drawn is None or len(drawn(results)) > 0
+
     def of(self, results: Rows) -> Section:
         """The section with its chart and its tables made of results."""
         return dataclasses.replace(
@@ -119,7 +124,7 @@ Entry = Section | Callable[[Subject], Section | Iterable[Section]]
 def sections_of(
     entries: Iterable[Entry[Subject]], subject: Subject, results: Rows
 ) -> list[Section]:
-    """The sections of a report, in order.
+    """The sections of a report, in order; without those whose chart has nothing to draw.
 
     Args:
         entries: the list.
@@ -130,7 +135,7 @@ def sections_of(
     for entry in entries:
         made = entry if isinstance(entry, Section) else entry(subject)
         found += [made] if isinstance(made, Section) else made
-    return [section.of(results) for section in found]
+    return [section.of(results) for section in found if section.has_any(results)]
 
 
 @runtime_checkable

@@ -12,9 +12,8 @@ from typing import Any
 
 from tipl.core import storage
 from tipl.evaluation.stats import Interval
+from tipl.experiments.benchmark.claims import PPO, SHARES, Finding, findings, steps_to_reach
 from tipl.experiments.benchmark.ledger import COSTS, Cost, read_costs, uses_until_paid
-from tipl.experiments.benchmark.reach import PPO, SHARES, steps_to_reach
-from tipl.experiments.benchmark.reproduction import Finding, findings
 from tipl.experiments.benchmark.stages import pptb_directory, pptb_name
 from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.path_dimension import dimension_rows

@@ -2,44 +2,341 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
+import numpy as np
+
+from tipl.evaluation.stats import mean_interval, paired_difference_interval
 from tipl.experiments import run_report
-from tipl.experiments.benchmark import sections
+from tipl.experiments.benchmark.claims import CLAIMS, INDEPENDENT, MARGIN, PPO, Finding
 from tipl.experiments.benchmark.outcome import PAY_BACK_SHARE, Benchmark
-from tipl.experiments.benchmark.reproduction import CLAIMS, MARGIN, Finding
 from tipl.experiments.benchmark.stages import FILM
 from tipl.experiments.films import film_section
 from tipl.experiments.path_dimension import dimension_sections
-from tipl.report.page import Report, Section, sections_of
-from tipl.report.results import Rows
-from tipl.report.tables import Pivot, Table
+from tipl.experiments.rows import TRUE_CHECKPOINT
+from tipl.experiments.run import Run
+from tipl.models.path_transformer.forecaster import PathTransformerForecaster
+from tipl.report.charts import INTERVAL, STEPS, ZERO, StepsToReach, curve, line_chart
+from tipl.report.page import Entry, Report, Section, sections_of
+from tipl.report.results import Result, Rows, place_label
+from tipl.report.style import BLUE, SERIES
+from tipl.report.tables import Cell, Judged, Pivot, Table, format_whole_interval, listed
 
-__all__ = ["benchmark_report", "headline"]
+__all__ = ["SECTIONS", "benchmark_report", "headline"]
 
 HEADLINE_STARTS = (0.0, 0.1, 0.25, 0.5)
 """Histories of the headline, as fractions of the path; all forecast its end."""
 
 
-def headline(benchmark: Benchmark) -> Table:
-    """Mean return at the path's end, of every method from several histories."""
+# --- the paper's claims -----------------------------------------------------------------------
+
+
+def _claim(
+    claim: str, title: str, sentence: str, details: Callable[[Benchmark], Table] | None = None
+) -> Callable[[Benchmark], Section]:
+    """Makes the section on a claim: a row a model and experiment, a column a history."""
+
+    def section(benchmark: Benchmark) -> Section:
+        findings = [finding for finding in benchmark.findings if finding.claim == claim]
+        starts = list(dict.fromkeys(finding.start for finding in findings))
+        rows: dict[tuple[str, str], list[Cell]] = {}
+        for found in findings:
+            shown = found.model
+            if found.experiment != INDEPENDENT:
+                shown += f", {found.experiment}"
+            key = (found.model, found.experiment)
+            row = rows.setdefault(key, [shown, *[None] * len(starts)])
+            judged = Judged(found.measured, found.holds, found.verdict)
+            row[1 + starts.index(found.start)] = judged
+        unit = findings[0].measured.metric.replace("_", " ") if findings else "nothing measured"
+        table = Table(
+            f"{unit[0].upper()}{unit[1:]} [95% interval]: ✓ holds, ✗ fails, ~ undecided",
+            ["model", *(place_label(start=start) for start in starts)],
+            list(rows.values()),
+        )
+        folded = None if details is None else details(benchmark)
+        return Section(title, sentence, details=folded, table=table)
+
+    return section
+
+
+def _token_errors(benchmark: Benchmark) -> Table:
+    """The error of the next token, which PathTransformers are trained for, on held-out paths."""
+    rows: list[list[Cell]] = []
+    for run in filter(None, (benchmark.run, benchmark.shared)):
+        label = ", shared initial network" if run.shared_network else ""
+        losses = run.results.where(experiment="train")
+        for model in run.models:
+            if isinstance(model, PathTransformerForecaster):
+                error, still = (
+                    losses.one(method=model.name, metric=f"{name}_loss").value
+                    for name in ("held_out", "standing_still")
+                )
+                rows.append([f"{model.name}{label}", error, still, error / still])
+    return Table(
+        "Mean squared error of the next token on held-out paths: what the model is trained for",
+        ["model", "error", "standing still's", "ratio"],
+        rows,
+    )
+
+
+def compared_places(run: Run) -> list[tuple[int, int]]:
+    """Starts and horizons that tables of all rivals show: near, and to the path's end."""
+    places = {(case.start, case.horizon) for case in run.forecasts.cases}
+    starts = sorted({start for start, _ in places})
+    wanted = []
+    for fraction in HEADLINE_STARTS:
+        start = min(starts, key=lambda s: abs(s - fraction * run.end))
+        ahead = sorted(h for s, h in places if s == start)
+        near = min(ahead, key=lambda h: abs(h - 5))
+        wanted += [(start, near)] if start else []
+        wanted.append((start, ahead[-1]))
+    return list(dict.fromkeys(wanted))
+
+
+def _all_rivals(metric: str, title: str, sentence: str) -> Callable[[Benchmark], Section]:
+    """Makes the section on a metric of every method at the compared places."""
+
+    def section(benchmark: Benchmark) -> Section:
+        run = benchmark.run
+        pivot = Pivot(metric, caption=title, order=[TRUE_CHECKPOINT, *run.methods])
+        return Section(title, sentence, table=pivot(_at(run, metric, compared_places(run))))
+
+    return section
+
+
+def _at(run: Run, metric: str, places: Sequence[tuple[int, int]]) -> Rows:
+    """The results of a metric from some checkpoints so many ahead."""
+    found = run.results.where(metric=metric)
+    return Rows(r for s, h in places for r in found.where(start=s / run.end, horizon=h))
+
+
+# --- the ledger -------------------------------------------------------------------------------
+
+
+def _whole(result: Result) -> Cell:
+    interval = (result.value, result.low, result.high)
+    return "–" if all(map(math.isnan, interval)) else format_whole_interval(interval)
+
+
+def _reach(benchmark: Benchmark) -> Section:
+    """Environment steps to parts of PPO's improvement."""
     run = benchmark.run
-    end = run.paths.num_checkpoints - 1
+    never = [name for name, (first, *_) in benchmark.steps.items() if math.isinf(first.value)]
     starts = sorted({case.start for case in run.forecasts.cases})
-    chosen = dict.fromkeys(min(starts, key=lambda s: abs(s - f * end)) for f in HEADLINE_STARTS)
-    returns = run.results.where(metric="episodic_return")
-    at_end = [returns.where(start=start / end, horizon=end - start) for start in chosen]
-    trials, _, episodes = run.returns.checkpoints.shape
-    return Pivot(
-        "episodic_return",
-        caption=(
-            "Mean return of the policies that are forecast for the end of PPO's training, after a "
-            f"history of that part of it [95% interval over {trials} held-out trials, {episodes} "
-            f"episode{'s' * (episodes > 1)} each]. PPO itself had the return of standing still "
-            "after the same number of environment steps. A checkpoint is "
-            f"{run.paths.metadata.steps_per_checkpoint:,} steps."
+    sentence = (
+        "How much of a trial PPO has to run before a forecast brings the mean policy so far; 0 is "
+        "an untrained network. For PPO itself, the steps until it is there. Forecasts start from "
+        "a few histories only, so what they need is rounded up: "
+        f"{listed([f'{run.paths.global_step[start]:,}' for start in starts])} steps; "
+        "standing still is PPO at those."
+    )
+    if never:
+        sentence += f" Not half of the way from any history: {', '.join(never)}."
+    table = Pivot(
+        "env_steps_to_reach",
+        columns="share",
+        caption="Environment steps of one trial [95% interval], by share of the improvement from "
+        "the untrained networks' return to that of PPO's end; a dash: not from any history tested",
+        cell=_whole,
+    )
+    made = table(benchmark.results)
+    columns = [column.removesuffix(" of PPO's improvement") for column in made.columns]
+    return Section(
+        "Environment steps to PPO's return",
+        sentence,
+        chart=StepsToReach("env_steps_to_reach"),
+        table=Table(made.caption, columns, made.rows),
+    )
+
+
+def _costs(benchmark: Benchmark) -> Iterator[Section]:
+    """What collecting and training take, and what one forecast takes."""
+    forecasts = [cost for cost in benchmark.costs if cost.kind == "forecast"]
+    yield Section(
+        "What it takes",
+        "Processor seconds are of all threads together. Floating-point operations are those of "
+        "matrix products, without the physics; a dash: not counted.",
+        table=Table(
+            "Cost of each piece of work",
+            ["work", "environment steps", "CPU seconds", "teraFLOP", "peak memory, MB"],
+            [
+                [
+                    c.work,
+                    *map(_rounded, (c.env_steps, c.cpu_seconds, c.flops / 1e12, c.peak_rss_mb)),
+                ]
+                for c in benchmark.costs
+                if c not in forecasts
+            ],
         ),
-    )(Rows(result for results in at_end for result in results))
+    )
+    yield Section(
+        "What one forecast takes",
+        "One call for one network on one thread, from a quarter of its path to the end; the "
+        "median of five. A dash: not counted, as NumPy's operations are not.",
+        table=Table(
+            "Cost of a forecast",
+            ["method", "CPU milliseconds", "megaFLOP"],
+            [[c.name, _rounded(1000 * c.cpu_seconds), _rounded(c.flops / 1e6)] for c in forecasts],
+        ),
+    )
+
+
+def _rounded(value: float) -> Cell:
+    """A number with three digits, at least."""
+    if not math.isfinite(value):
+        return value
+    return round(value) if abs(value) >= 100 else float(f"{value:.3g}")
+
+
+PAY_BACK = Section(
+    "After how many uses a model has paid for itself",
+    "A use brings one network of this task so far without the steps that PPO would have "
+    "needed. The training paths and all that training ran are charged to each model in full; "
+    "an empty cell: it never pays, since it does not get there or takes longer.",
+    table=Pivot(
+        {
+            "uses_to_pay_back_env_steps": "counted in environment steps",
+            "uses_to_pay_back_cpu_seconds": "counted in CPU seconds",
+        },
+        caption=f"Uses until data and training are paid, at {place_label(share=PAY_BACK_SHARE)}",
+        cell=lambda result: None if math.isnan(result.value) else result.value,
+    ),
+)
+
+
+def _plug_in(benchmark: Benchmark) -> Iterator[Section]:
+    """PPO with trimming and boosting in its loop, beside the same trials without."""
+    boosted = benchmark.boosted
+    if not boosted:
+        return
+    plain = benchmark.run.paths.select(next(iter(boosted.values())).trials)
+    returns = {PPO: plain.deterministic_return()}
+    returns |= {f"PPTB, {name}": other.deterministic_return() for name, other in boosted.items()}
+    seen = np.flatnonzero(np.isfinite(returns[PPO]).all(axis=(0, 2)))
+    usable = ~np.logical_or.reduce([one.diverged() for one in (plain, *boosted.values())])
+    returns = {name: values[usable][:, seen].astype(np.float64) for name, values in returns.items()}
+    colours = (BLUE, *(colour for colour in SERIES if colour != BLUE))
+    curves = [
+        curve(
+            plain.global_step[seen],
+            np.array([mean_interval(values[:, c]) for c in range(len(seen))]),
+            {"color": colours[n % len(colours)]},
+            name,
+        )
+        for n, (name, values) in enumerate(returns.items())
+    ]
+    rows: list[list[Cell]] = []
+    for name, values in returns.items():
+        pairs = (
+            (values[:, -1], returns[PPO][:, -1]),
+            (values.mean(axis=1), returns[PPO].mean(axis=1)),
+        )
+        less = [format_whole_interval(paired_difference_interval(*pair)) for pair in pairs]
+        end = format_whole_interval(mean_interval(values[:, -1]))
+        rows.append([name, end, *([None, None] if name == PPO else less)])
+    trials, _, episodes = returns[PPO].shape
+    yield Section(
+        "Path trimming and boosting inside PPO",
+        "The same trials, with and without: every few iterations PPTB cuts the path's minor "
+        "directions and goes further along the first two.",
+        partial(
+            line_chart, {"": [*curves, ZERO]}, x_label=STEPS, y_label="episodic return",
+            x_axis="steps", also=INTERVAL,
+            note=f"{trials} paired trials, {episodes} episodes each by mean actions",
+        ),
+        table=Table(
+            "Mean return [95% interval]: at the end, and its difference from PPO's, paired by "
+            "trial, at the end and on average over the training",
+            ["method", "at the end", "less PPO's, at the end", "less PPO's, over the training"],
+            rows,
+        ),
+    )  # fmt: skip
+
+
+def _of_run(make: Callable[[Run], Section | Iterator[Section]]) -> Entry[Benchmark]:
+    """A section of a run's report, here of the trials with independent initial networks."""
+    return lambda benchmark: make(benchmark.run)
+
+
+SECTIONS: list[Entry[Benchmark]] = [
+    lambda benchmark: film_section(benchmark.directory / FILM),
+    _claim(
+        CLAIMS[0],
+        "Claim 1: it fits the dynamics",
+        "Weight error one checkpoint ahead, in units of standing still's: the claim holds where "
+        "the whole interval is below 1. The raw values are those of the tokens that the "
+        "PathTransformers predict.",
+        _token_errors,
+    ),
+    run_report.WEIGHT_ERRORS_BY_HORIZON,
+    _claim(
+        CLAIMS[1],
+        "Claim 2: forecasts do not deteriorate the policy",
+        "The change of return that is worst among the horizons tested. A forecast does no harm "
+        f"where no interval reaches further down than {MARGIN:.0%} of PPO's "
+        "whole improvement.",
+    ),
+    run_report.RETURNS_BY_HORIZON,
+    _claim(
+        CLAIMS[2],
+        "Claim 3: it optimises policies by inference",
+        "Return of the forecast of the path's end. It holds where the policy is as good as PPO's "
+        f"end: the paired difference is no lower than {MARGIN:.0%} of PPO's whole improvement, "
+        "interval included. Undecided: better than it was, but below PPO's end.",
+    ),
+    run_report.OPTIMISED_BY_HORIZON,
+    _of_run(run_report.optimized_networks),
+    _all_rivals(
+        "episodic_return_iqm",
+        "All rivals: interquartile mean of the return",
+        "The mean of the middle half of the held-out trials, which one odd trial cannot move.",
+    ),
+    _all_rivals(
+        "probability_of_improvement",
+        "All rivals: probability of improvement",
+        "Share of the held-out trials whose forecast policy returns more than the policy at the "
+        "history's end; a tie counts one half.",
+    ),
+    _all_rivals(
+        "return_minus_true",
+        "All rivals: return less PPO's own, later",
+        "Difference from the true later checkpoint, paired by trial: above 0 the forecast is ahead "
+        "of PPO, which has paid for all steps between.",
+    ),
+    _all_rivals(
+        "weight_error",
+        "All rivals: error of the weights",
+        "Distance from the true later weights, in units of standing still's.",
+    ),
+    _all_rivals(
+        "action_error",
+        "All rivals: error of the actions",
+        "Root mean square difference from the true later policy's actions on states along the "
+        "held-out paths, in units of standing still's.",
+    ),
+    _all_rivals(
+        "distance_from_training_ends",
+        "Audit: learning or remembering",
+        "Distance of the forecast from the nearest end of a training path, in units of that of the "
+        "true end: 0 is a copy. What the nearest path's own continuation returns stands in the "
+        "tables above.",
+    ),
+    _reach,
+    _costs,
+    PAY_BACK,
+    _plug_in,
+    lambda benchmark: dimension_sections(benchmark.run.paths, benchmark.dimensions),
+    _of_run(run_report.learning_curves),
+    _of_run(run_report.training_curves),
+    _of_run(run_report.forecast_coordinates),
+]
+"""The figures of a benchmark's report, in order."""
+
+
+# --- the report -------------------------------------------------------------------------------
 
 
 def benchmark_report(benchmark: Benchmark) -> Report:
@@ -49,18 +346,7 @@ def benchmark_report(benchmark: Benchmark) -> Report:
         title=f"{run.paths.task.env_id}: can policy weights be optimised as trajectories?",
         lead=_lead(benchmark),
         headline=headline(benchmark),
-        sections=sections_of(
-            [
-                film_section(benchmark.directory / FILM),
-                *_reproduction(benchmark),
-                *_rivals(benchmark),
-                *_ledger(benchmark),
-                *dimension_sections(run.paths, benchmark.dimensions),
-                *_training(benchmark),
-            ],
-            benchmark,
-            benchmark.results,
-        ),
+        sections=sections_of(SECTIONS, benchmark, benchmark.results),
         results=benchmark.results,
         commands=[benchmark.command, *run.commands],
         versions=run_report.shown_versions(),
@@ -68,13 +354,29 @@ def benchmark_report(benchmark: Benchmark) -> Report:
     )
 
 
+def headline(benchmark: Benchmark) -> Table:
+    """Mean return at the path's end, of every method from several histories."""
+    run = benchmark.run
+    starts = sorted({case.start for case in run.forecasts.cases})
+    nearest = [min(starts, key=lambda s: abs(s - f * run.end)) for f in HEADLINE_STARTS]
+    trials, _, episodes = run.returns.checkpoints.shape
+    table = Pivot(
+        "episodic_return",
+        caption="Mean return of the policies that are forecast for the end of PPO's training, "
+        f"after a history of that part of it [95% interval over {trials} held-out trials, "
+        f"{episodes} episode{'s' * (episodes > 1)} each]. PPO itself had the return of standing "
+        "still after the same number of environment steps. A checkpoint is "
+        f"{run.paths.metadata.steps_per_checkpoint:,} steps.",
+    )
+    return table(_at(run, "episodic_return", [(s, run.end - s) for s in dict.fromkeys(nearest)]))
+
+
 def _lead(benchmark: Benchmark) -> list[str]:
     run = benchmark.run
     trials = run.forecasts.paths.num_trials
-    seen = run.paths.num_trials - trials
     sentences = [
-        f"{seen} PPO trials to learn from, {trials} others to be judged by, "
-        f"{int(run.paths.global_step[-1]):,} environment steps each.",
+        f"{run.paths.num_trials - trials} PPO trials to learn from, {trials} others to be judged "
+        f"by, {int(run.paths.global_step[-1]):,} environment steps each.",
     ]
     for claim in CLAIMS:
         about = [finding for finding in benchmark.findings if finding.claim == claim]
@@ -89,98 +391,8 @@ def _tally(about: Sequence[Finding]) -> str:
     for kind, label in (("PathTransformer", "the paper's model"), ("NeuronTransformer", "ours")):
         tests = [finding for finding in about if finding.model.startswith(kind)]
         if tests:
-            held = sum(finding.holds is True for finding in tests)
-            failed = sum(finding.holds is False for finding in tests)
+            held, failed = (sum(test.holds is holds for test in tests) for holds in (True, False))
             parts.append(
                 f"{label} ({kind}) holds in {held} of {len(tests)} tests and fails in {failed}"
             )
     return "; ".join(parts)
-
-
-def _reproduction(benchmark: Benchmark) -> Iterator[Section]:
-    """The paper's claims, one after the other, each with its picture."""
-    by_claim = {
-        claim: [finding for finding in benchmark.findings if finding.claim == claim]
-        for claim in CLAIMS
-    }
-    run = benchmark.run
-    yield sections.claim_section(
-        by_claim[CLAIMS[0]],
-        "Claim 1: it fits the dynamics",
-        "Weight error one checkpoint ahead, in units of standing still's: the claim holds where "
-        "the whole interval is below 1. The raw values are those of the tokens that the "
-        "PathTransformers predict.",
-        sections.token_error_table([one for one in (run, benchmark.shared) if one]),
-    )
-    yield run_report.WEIGHT_ERRORS_BY_HORIZON
-    yield sections.claim_section(
-        by_claim[CLAIMS[1]],
-        "Claim 2: forecasts do not deteriorate the policy",
-        "The change of return that is worst among the horizons tested. A forecast does no harm "
-        f"where no interval reaches further down than {MARGIN:.0%} of PPO's "
-        "whole improvement.",
-    )
-    yield run_report.RETURNS_BY_HORIZON
-    yield sections.claim_section(
-        by_claim[CLAIMS[2]],
-        "Claim 3: it optimises policies by inference",
-        "Return of the forecast of the path's end. It holds where the policy is as good as PPO's "
-        f"end: the paired difference is no lower than {MARGIN:.0%} of PPO's whole improvement, "
-        "interval included. Undecided: better than it was, but below PPO's end.",
-    )
-    yield run_report.OPTIMISED_BY_HORIZON
-
-
-METRICS = {
-    "episodic_return_iqm": (
-        "All rivals: interquartile mean of the return",
-        "The mean of the middle half of the held-out trials, which one odd trial cannot move.",
-    ),
-    "probability_of_improvement": (
-        "All rivals: probability of improvement",
-        "Share of the held-out trials whose forecast policy returns more than the policy at the "
-        "history's end; a tie counts one half.",
-    ),
-    "return_minus_true": (
-        "All rivals: return less PPO's own, later",
-        "Difference from the true later checkpoint, paired by trial: above 0 the forecast is ahead "
-        "of PPO, which has paid for all steps between.",
-    ),
-    "weight_error": (
-        "All rivals: error of the weights",
-        "Distance from the true later weights, in units of standing still's.",
-    ),
-    "action_error": (
-        "All rivals: error of the actions",
-        "Root mean square difference from the true later policy's actions on states along the "
-        "held-out paths, in units of standing still's.",
-    ),
-    "distance_from_training_ends": (
-        "Audit: learning or remembering",
-        "Distance of the forecast from the nearest end of a training path, in units of that of the "
-        "true end: 0 is a copy. What the nearest path's own continuation returns stands in the "
-        "tables above.",
-    ),
-}
-
-
-def _rivals(benchmark: Benchmark) -> Iterator[Section]:
-    yield run_report.optimized_networks(benchmark.run)
-    for metric, (title, sentence) in METRICS.items():
-        yield sections.metric_section(benchmark.run, metric, title, sentence)
-
-
-def _ledger(benchmark: Benchmark) -> Iterator[Section]:
-    yield sections.reach_section(benchmark.run, benchmark.steps)
-    yield sections.costs_section(benchmark.costs)
-    yield sections.forecast_costs_section(benchmark.costs)
-    yield sections.pay_back_section(benchmark.uses, PAY_BACK_SHARE)
-    if benchmark.boosted:
-        yield sections.plug_in_section(benchmark.run.paths, benchmark.boosted)
-
-
-def _training(benchmark: Benchmark) -> Iterator[Section]:
-    run = benchmark.run
-    yield run_report.learning_curves(run)
-    yield from run_report.training_curves(run)
-    yield from run_report.forecast_coordinates(run)

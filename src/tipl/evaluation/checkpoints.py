@@ -7,11 +7,11 @@ here each checkpoint acts by its mean, for whole episodes that start alike for a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float32
 
 from tipl.core import storage
 from tipl.core.atomic import explained, locked_directory, remove_unfinished
@@ -92,9 +92,7 @@ def _begin(
     missing = missing_returns(directory, parts)
     if path.exists():
         there = read_evaluation(directory, metadata)
-        _refuse_other_settings(path.parent, there, evaluation)
-        if missing:
-            _refuse_other_versions(path.parent, there, evaluation)
+        _check_same(path.parent, there, evaluation, going_on=bool(missing))
     for part in parts:
         if part not in missing:
             read_part_returns(directory, there, part)  # says so if it is damaged or another one
@@ -103,22 +101,17 @@ def _begin(
     return missing
 
 
-def _refuse_other_settings(
-    folder: Path, there: EvaluationMetadata, asked: EvaluationMetadata
+def _check_same(
+    folder: Path, there: EvaluationMetadata, asked: EvaluationMetadata, going_on: bool
 ) -> None:
+    """Refuses to make one evaluation of returns of several settings, or library versions."""
     if there.settings != asked.settings:
         raise TiplError(
             f"{folder} already holds an evaluation with {there.settings}, but {asked.settings} was "
             f"given; give the same settings, or remove {folder} first"
         )
-
-
-def _refuse_other_versions(
-    folder: Path, there: EvaluationMetadata, asked: EvaluationMetadata
-) -> None:
-    """Returns of several versions of a library are not made into one evaluation."""
     difference = first_difference(there.versions, asked.versions)
-    if difference:
+    if going_on and difference:
         name, found, installed = difference
         raise TiplError(
             f"{folder} holds an unfinished evaluation that was made with {name} {found}, but "
@@ -174,24 +167,16 @@ def _part_returns(
     if running.any():
         names = ("observation_mean", "observation_std")
         own = tuple(tensors[name][running] for name in names if name in tensors)  # two [M, O]
+        varied = sorted(paths.metadata.vary)
+        factors = tensors["physics"][running].T if varied else ()  # [n, t, V] -> [V, M]
         returns[running] = evaluate_stack(
             params[running],  # [n, t, P] -> [M, P]
             paths.layout,
             paths.task,
             evaluation.episodes,
             statistics=(own[0], own[1]) if own else None,
-            physics=_physics(paths.metadata, tensors, running),
+            physics=dict(zip(varied, factors, strict=True)) if varied else None,
             seed=evaluation.seed,
             threads=threads,
         ).returns
     return returns
-
-
-def _physics(
-    metadata: PathMetadata, tensors: Mapping[str, np.ndarray], running: Bool[np.ndarray, "n t"]
-) -> dict[str, Float64[np.ndarray, " M"]] | None:
-    """Factors of the physics that the M running checkpoints' trials had, by name."""
-    if not metadata.vary:
-        return None
-    factors = tensors["physics"][running]  # [n, t, V] -> [M, V]
-    return dict(zip(sorted(metadata.vary), factors.T, strict=True))

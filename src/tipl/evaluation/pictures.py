@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import mujoco  # type: ignore[import-untyped]
@@ -98,12 +97,7 @@ class MujocoPictures:
     def __enter__(self) -> MujocoPictures:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
@@ -119,15 +113,8 @@ class MujocoPictures:
             mujoco.mj_forward(self._model, self._data)
         x, y = self._followed()
         self._camera.lookat[:] = x, y, self._view.height
-        mujoco.mjv_updateScene(
-            self._model,
-            self._data,
-            mujoco.MjvOption(),
-            None,
-            self._camera,
-            mujoco.mjtCatBit.mjCAT_ALL,
-            self._scene,
-        )
+        shown = mujoco.MjvOption(), None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        mujoco.mjv_updateScene(self._model, self._data, *shown)
         width, height = self._size
         picture = np.empty((height, width, 3), np.uint8)
         area = mujoco.MjrRect(0, 0, width, height)

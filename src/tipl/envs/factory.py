@@ -228,7 +228,7 @@ def _unknown(env_id: str) -> TiplError:
     hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else "check its spelling"
     return TiplError(
         f"unknown environment id {env_id!r}: expected one of {', '.join(known_tasks())} or "
-        f"another id that Gymnasium has registered; {hint}"
+        f"another id that Gymnasium has registered ('module:id' imports a file of yours); {hint}"
     )
 
 

@@ -28,6 +28,7 @@ def one_thread() -> Iterator[None]:
 # --- processor time: what a busy machine does not change -------------------------------------
 
 _spent: dict[str, float] = {}
+_until_now = 0.0
 
 
 def _processor_time() -> float:
@@ -36,21 +37,22 @@ def _processor_time() -> float:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    start = _processor_time()
-    result = yield
-    _spent[item.nodeid] = _processor_time() - start
-    return result
+def pytest_runtest_makereport() -> Iterator[None]:
+    global _until_now
+    report = yield
+    before, _until_now = _until_now, _processor_time()
+    report.processor_time = _until_now - before  # travels with the report to the first process
+    return report
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):  # one of several processes: tells the first one
-        session.config.workeroutput["spent"] = _spent
+def pytest_collection_finish() -> None:
+    global _until_now
+    _until_now = _processor_time()
 
 
-@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
-def pytest_testnodedown(node: object) -> None:
-    _spent.update(getattr(node, "workeroutput", {}).get("spent", {}))
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    spent = getattr(report, "processor_time", 0.0)
+    _spent[report.nodeid] = _spent.get(report.nodeid, 0.0) + spent
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,12 +14,15 @@ import dataclasses
 import functools
 import inspect
 import types
-from collections.abc import Callable
-from typing import Any, get_args, get_type_hints
+from collections.abc import Callable, Mapping
+from inspect import CO_VARARGS, CO_VARKEYWORDS
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import jaxtyping
+from beartype.door import die_if_unbearable
 from jaxtyping._array_types import _FixedDim, _MetaAbstractArray, _NamedDim, _NamedVariadicDim
 from jaxtyping._storage import _shape_storage, pop_shape_memo, push_shape_memo
+from typing_extensions import is_protocol
 
 original = jaxtyping.jaxtyped
 slow_check = _MetaAbstractArray.__instancecheck__
@@ -58,25 +61,92 @@ def _checked_function(function: types.FunctionType, check: Callable[..., Any]) -
     if inspect.isgeneratorfunction(function):  # arguments are checked before the first step
         return original(function, typechecker=check)
     quick: Callable[..., Any] | None = None
-    has_arrays = False
+    hints: dict[str, Any] = {}
+    has_arrays = decided_by_kinds = False
+    right: dict[tuple[Any, ...], set[Any]] = {}  # kinds of arguments: kinds of results
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        nonlocal quick, has_arrays
+        nonlocal quick, hints, has_arrays, decided_by_kinds
         if quick is None:  # the first call: all names that annotations use are there by now
             hints = _hints(function)
             has_arrays = any(map(_mentions_arrays, hints.values()))
+            decided_by_kinds = has_arrays and all(map(_is_decided_by_kind, hints.values()))
+            decided_by_kinds &= not function.__code__.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
             quick = check(_copy(function, hints))
         if not has_arrays:
             return quick(*args, **kwargs)
+        if decided_by_kinds:
+            kinds = _kinds(args) if not kwargs else _kinds((*args, *kwargs.values(), *kwargs))
+            if kinds in right:
+                result = function(*args, **kwargs)
+                if _kinds((result,)) not in right[kinds]:
+                    _check_result(function, hints, args, kwargs, result)
+                    right[kinds].add(_kinds((result,)))
+                return result
         push_shape_memo({})
         try:
-            return quick(*args, **kwargs)
+            result = quick(*args, **kwargs)
         finally:
             pop_shape_memo()
+        if decided_by_kinds:
+            right.setdefault(kinds, set()).add(_kinds((result,)))
+        return result
 
     return wrapper
+
+
+class _HowToTell(dict[type, Callable[[Any], Any]]):
+    """By the class of a value, what tells its kind."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], Any]:
+        if hasattr(kind, "shape") and hasattr(kind, "dtype"):
+            self[kind] = lambda array: (kind, array.dtype, array.shape)
+        elif issubclass(kind, tuple):
+            self[kind] = lambda values: (kind, _kinds(values))
+        elif issubclass(kind, Mapping):
+            self[kind] = lambda values: (kind, _kinds((*values, *values.values())))
+        else:
+            self[kind] = (lambda text: text) if kind is str else lambda _: kind
+        return self[kind]
+
+
+_how_to_tell = _HowToTell()
+
+
+def _kinds(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All that checks ask for, where nothing but classes, shapes and dtypes decides; and texts."""
+    return tuple([_how_to_tell[value.__class__](value) for value in values])
+
+
+def _is_decided_by_kind(hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType, tuple, dict, Mapping):
+        return all(map(_is_decided_by_kind, get_args(hint)))
+    if origin is Callable or hint in (Any, None, ...):
+        return True
+    return type(hint) is _MetaAbstractArray or (
+        inspect.isclass(hint) and origin is None and not is_protocol(hint)
+    )
+
+
+def _check_result(
+    function: types.FunctionType,
+    hints: dict[str, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    result: Any,
+) -> None:
+    """Checks a result of a new kind in the scope of arguments that are known to be right."""
+    given = inspect.signature(function).bind(*args, **kwargs).arguments
+    push_shape_memo({})
+    try:
+        for name, value in given.items():
+            die_if_unbearable(value, hints.get(name, Any))
+        die_if_unbearable(result, hints.get("return", Any))
+    finally:
+        pop_shape_memo()
 
 
 def _hints(function: types.FunctionType) -> dict[str, Any]:

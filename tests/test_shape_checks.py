@@ -47,6 +47,12 @@ def in_containers(
 ) -> None: ...
 
 
+def pair_of(pair: tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]) -> None: ...
+
+
+def named(fields: dict[str, Float[np.ndarray, "N O"]]) -> None: ...
+
+
 def plain(number: int, *words: str, known: bool = False) -> str:
     return words[0] if words else ""
 
@@ -109,6 +115,10 @@ CASES: list[tuple[Callable[..., Any], tuple[Any, ...], bool]] = [
     (either, (zeros(2, 3), zeros(2)), False),
     (in_containers, ([zeros(2), zeros(2)],), True),
     (in_containers, ([1.0],), False),
+    (pair_of, ((zeros(2), zeros(2)),), True),
+    (pair_of, ((zeros(2), zeros(3)),), False),
+    (named, ({"a": zeros(2, 3)},), True),
+    (named, ({"a": zeros(2)},), False),
     (plain, (1, "a", "b"), True),
     (plain, (1, "a", 2), False),
     (plain, ("1",), False),
@@ -176,6 +186,23 @@ def test_axes_are_those_of_one_call() -> None:
         return x
 
     assert outer(np.zeros(3), 4).shape == (3,)
+
+
+def test_a_wrong_result_is_found_where_the_arguments_are_of_kinds_that_were_right() -> None:
+    @shape_checks.jaxtyped(typechecker=beartype.beartype)
+    def part(x: Float[np.ndarray, " N"], length: int, *, double: bool) -> Float[np.ndarray, " N"]:
+        return np.zeros(length, np.float64 if double else int)
+
+    @shape_checks.jaxtyped(typechecker=beartype.beartype)
+    def some(x: Float[np.ndarray, " N"], length: int) -> Float[np.ndarray, " M"]:
+        return np.zeros(length)
+
+    for _ in range(3):
+        assert part(zeros(3), 3, double=True).shape == (3,)
+        for wrong in ({"length": 2, "double": True}, {"length": 3, "double": False}):
+            with pytest.raises(beartype.roar.BeartypeException):
+                part(zeros(3), **wrong)
+        assert [len(some(zeros(3), length)) for length in (3, 2, 5)] == [3, 2, 5]
 
 
 def test_tipl_itself_is_checked() -> None:

@@ -20,8 +20,7 @@ from tipl.forecast.base import Forecaster
 from tipl.forecast.lines import StandingStill
 from tipl.jumps import plug_in
 from tipl.jumps.config import JumpConfig, PPTBConfig
-from tipl.jumps.critics import refit_critics
-from tipl.jumps.plug_in import ForecastJumps
+from tipl.jumps.plug_in import ForecastJumps, refit_critics
 from tipl.paths import PathDataset, verify
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import get_task

@@ -19,8 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from tipl import CollectConfig, PathDataset, Policy, PPOConfig, TiplError, train
 from tipl.cli import main
-from tipl.integrations.sb3.collect import collect_with_sb3
-from tipl.integrations.sb3.recorder import PathRecorder
+from tipl.integrations.sb3.recorder import PathRecorder, collect_with_sb3
 from tipl.paths import read_metadata, verify
 
 pytestmark = [
@@ -255,12 +254,11 @@ def test_what_stable_baselines3_cannot_do_is_refused(
     assert not (tmp_path / "paths").exists()
 
 
-@pytest.mark.parametrize("name", ["recorder", "collect"])
+@pytest.mark.parametrize("name", ["recorder", "callback"])
 def test_a_missing_stable_baselines3_is_explained(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("recorder", "collect"):
-        monkeypatch.delitem(sys.modules, f"tipl.integrations.sb3.{module}")
+    monkeypatch.delitem(sys.modules, f"tipl.integrations.sb3.{name}", raising=False)
     for module in [m for m in sys.modules if m.startswith("stable_baselines3")]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(TiplError, match=r"not installed; `pip install 'tipl\[sb3\]'`"):

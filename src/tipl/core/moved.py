@@ -37,7 +37,7 @@ MOVED = {
     "forecast_sets": "experiments.forecast_sets",
     "held_out_forecasts": "experiments.forecasts",
     "integrations.run_normaliser": "integrations.pytorch.normaliser",
-    "integrations.sb3_collection": "integrations.sb3.collect",
+    "integrations.sb3_collection": "integrations.sb3.recorder",
     "integrations.sb3_policies": "integrations.sb3.weights",
     "integrations.sb3_recording": "integrations.sb3.recorder",
     "integrations.torch_agent": "integrations.pytorch.agent",

@@ -166,8 +166,8 @@ class Jumper:
         if self.history.shape[1] == 0:
             self.history = params[:, None].astype(np.float32)
         else:
-            path = np.concatenate([self.history, params[:, None].astype(np.float32)], axis=1)
-            self.history = path[:, -self.remembered :].copy()  # without the rest of the path
+            kept = self.history[:, max(0, self.history.shape[1] + 1 - self.remembered) :]
+            self.history = np.concatenate([kept, params[:, None].astype(np.float32)], axis=1)
         length, elapsed = self.arrays["length"], self.arrays["elapsed"]
         length[:] = np.minimum(length + 1, self.remembered)
         elapsed += 1

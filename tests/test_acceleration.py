@@ -28,9 +28,14 @@ from tipl.experiments.acceleration import (
     accelerate,
     print_headline,
 )
-from tipl.experiments.acceleration.amortised import ModelCost, model_cost
-from tipl.experiments.acceleration.outcome import load_comparison
+from tipl.experiments.acceleration.outcome import (
+    Record,
+    load_comparison,
+    load_record,
+    write_record,
+)
 from tipl.experiments.acceleration.report import comparison_report, lead
+from tipl.experiments.acceleration.rows import ModelCost, model_cost
 from tipl.experiments.acceleration.stages import (
     acceleration_stages,
     collection_name,
@@ -39,12 +44,9 @@ from tipl.experiments.acceleration.stages import (
 )
 from tipl.experiments.acceleration.trials import (
     MOST_PLACES,
-    Record,
     ReturnCurves,
-    load_record,
     mean_curve,
     steps_to_shares,
-    write_record,
 )
 from tipl.experiments.benchmark.ledger import Cost
 from tipl.paths import create_dataset, part_ranges

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
-from tipl.experiments.acceleration.amortised import model_cost
-from tipl.experiments.acceleration.outcome import Comparison, load_comparison
+from tipl.experiments.acceleration.outcome import Comparison, Record, load_comparison, write_record
 from tipl.experiments.acceleration.report import comparison_report, print_headline
+from tipl.experiments.acceleration.rows import model_cost
 from tipl.experiments.acceleration.stages import acceleration_stages
-from tipl.experiments.acceleration.trials import Record, write_record
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import How, run_pipeline
 from tipl.report.page import write_report_with_figures

@@ -10,20 +10,55 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tipl.experiments.acceleration.amortised import ModelCost
-from tipl.experiments.acceleration.rows import architecture_rows, cost_rows
+from tipl.core import storage
+from tipl.experiments.acceleration.rows import ModelCost, architecture_rows, cost_rows
 from tipl.experiments.acceleration.stages import trained_methods
 from tipl.experiments.acceleration.trials import (
     Architecture,
     Trained,
     load_architecture,
-    load_record,
 )
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import StageRecord, read_records
 from tipl.report.results import Result, Rows
 
-__all__ = ["Comparison", "load_comparison"]
+__all__ = ["Comparison", "Record", "load_comparison", "load_record", "write_record"]
+
+
+FILE = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was compared: all that is needed beside the stages to make the report again.
+
+    Attributes:
+        config: the comparison.
+        command: its command line.
+        cost: of the model that forecasts; None if it is not known.
+    """
+
+    config: AccelerationConfig
+    command: str
+    cost: ModelCost | None
+
+
+def write_record(directory: Path, record: Record) -> None:
+    """Writes what was compared to a comparison's directory."""
+    storage.write_json(directory / FILE, dataclasses.asdict(record))
+
+
+def load_record(directory: Path) -> Record:
+    """Reads what `write_record` wrote.
+
+    Raises:
+        TiplError: there is no such file, or it is damaged.
+    """
+    read = storage.read_json(
+        directory / FILE, "the record of a comparison (made by `tipl accelerate`)"
+    )
+    cost = None if read["cost"] is None else ModelCost(**read["cost"])
+    return Record(AccelerationConfig.from_json(read["config"]), read["command"], cost)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +9,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.evaluation.stats import CONFIDENCE, first_reached, resampling_weights
-from tipl.experiments.acceleration.amortised import ModelCost
 from tipl.experiments.acceleration.stages import Method, collection_name, trials_directory
-from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import StageRecord
 from tipl.paths import PathDataset
 
 __all__ = [
     "Architecture",
-    "Record",
     "ReturnCurves",
     "Trained",
     "load_architecture",
-    "load_record",
     "mean_curve",
     "steps_to_shares",
-    "write_record",
 ]
-
-FILE = "comparison.json"
 
 MOST_PLACES = 200
 """Places of a drawn curve, about: more are no finer than a pixel."""
@@ -206,39 +197,6 @@ class Architecture:
         """Tested jumps of the model that forecasts; where there is none, of RELEX."""
         by_key = {one.method.key: one for one in self.trained}
         return by_key.get("ours", by_key["relex"])
-
-
-@dataclass(frozen=True)
-class Record:
-    """What was compared: all that is needed beside the stages to make the report again.
-
-    Attributes:
-        config: the comparison.
-        command: its command line.
-        cost: of the model that forecasts; None if it is not known.
-    """
-
-    config: AccelerationConfig
-    command: str
-    cost: ModelCost | None
-
-
-def write_record(directory: Path, record: Record) -> None:
-    """Writes what was compared to a comparison's directory."""
-    storage.write_json(directory / FILE, dataclasses.asdict(record))
-
-
-def load_record(directory: Path) -> Record:
-    """Reads what `write_record` wrote.
-
-    Raises:
-        TiplError: there is no such file, or it is damaged.
-    """
-    read = storage.read_json(
-        directory / FILE, "the record of a comparison (made by `tipl accelerate`)"
-    )
-    cost = None if read["cost"] is None else ModelCost(**read["cost"])
-    return Record(AccelerationConfig.from_json(read["config"]), read["command"], cost)
 
 
 def load_architecture(

@@ -328,8 +328,8 @@ def test_the_package_loads_lazily() -> None:
     assert _loaded_by([], {*PHYSICS, "torch", "numpy", "matplotlib", "scipy", "numba"}) == ""
 
 
-def test_learning_and_forecasting_load_no_simulator() -> None:
-    assert _loaded_by(_modules_of(PHYSICS_FREE), PHYSICS) == ""
+def test_acting_and_forecasting_load_no_simulator_compiler_or_torch() -> None:
+    assert _loaded_by(_modules_of(PHYSICS_FREE), {*PHYSICS, "numba", "torch"}) == ""
 
 
 def test_what_learns_nothing_loads_no_torch() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -181,14 +181,17 @@ def test_wrong_uses_are_explained() -> None:
         ),
     ],
 )
-def test_the_examples_run_as_they_say(name: str, options: tuple[str, ...], expected: str) -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / f"{name}.py", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.splitlines() if line.startswith(expected))
+@pytest.mark.usefixtures("one_thread")
+def test_the_examples_run_as_they_say(
+    name: str,
+    options: tuple[str, ...],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = str(ROOT / "examples" / f"{name}.py")
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    runpy.run_path(script, run_name="__main__")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(expected))
     value = line.split("return")[-1].strip(" =").split()[0].replace(",", "")
     assert float(value) > 500

@@ -290,12 +290,18 @@ def test_an_error_in_one_group_stops_the_others(
     assert updates == {0: 1}
 
 
+ONE_GROUP = {"num_trials": 2, "total_steps": 17 * STEPS}  # parts of 8, 8 and 2
+
+
+@pytest.fixture(scope="module")
+def of_one_group(tmp_path_factory: pytest.TempPathFactory) -> PathDataset:
+    return run(tmp_path_factory.mktemp("whole") / "paths", **ONE_GROUP)
+
+
 @pytest.mark.parametrize("save", [1, 7, 8, 9, 16, 17])
 def test_a_collection_stopped_before_its_state_is_saved(
-    save: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    save: int, of_one_group: PathDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"num_trials": 2, "total_steps": 17 * STEPS}  # one group, parts of 8, 8 and 2
-    run(tmp_path / "whole", **changes)
     with monkeypatch.context() as patch:
         original = TrialGroup._save
 
@@ -306,9 +312,9 @@ def test_a_collection_stopped_before_its_state_is_saved(
 
         patch.setattr(TrialGroup, "_save", failing)
         with pytest.raises(KilledError):
-            run(tmp_path / "paths", **changes)
-    run(tmp_path / "paths", **changes)
-    assert content(tmp_path / "paths") == content(tmp_path / "whole")
+            run(tmp_path / "paths", **ONE_GROUP)
+    run(tmp_path / "paths", **ONE_GROUP)
+    assert content(tmp_path / "paths") == content(of_one_group.directory)
 
 
 def _garbage(path: Path) -> None:
@@ -602,9 +608,9 @@ def test_varied_physics_are_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch:
         interrupt(patch, "update", 0, 5)
         with pytest.raises(KilledError):
-            run(tmp_path / "paths", **changes)
-    run(tmp_path / "paths", **changes)
-    assert content(tmp_path / "paths") == content(tmp_path / "whole")
+            run(tmp_path / "paths", **ONE_GROUP)
+    run(tmp_path / "paths", **ONE_GROUP)
+    assert content(tmp_path / "paths") == content(of_one_group.directory)
 
 
 def test_threads_end_with_the_collection(tmp_path: Path) -> None:

@@ -210,8 +210,9 @@ def test_loading_only_loads(made: Made, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_task_with_discrete_actions_ends_with_a_report(
-    tmp_path: Path, quick_commands: None
+    tmp_path: Path, quick_commands: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tipl.report.page.save_figures", lambda report, directory: None)
     config = BenchmarkConfig(
         "CartPole-v1",
         num_trials=4,
@@ -446,7 +447,7 @@ def test_options_beat_the_task_and_quick() -> None:
         ({"shared_trials": 1}, "shared_trials is 1; expected 0, or at least 2"),
         ({"pptb_trials": 7}, "pptb_trials is 7, but there are 6 trials"),
         ({"total_steps": 2048}, "total_steps is 2048; expected at least 4096"),
-        ({"seed": -1}, "the seed is -1"),
+        ({"seed": -1}, "seed is -1"),
         ({"held_out": 1.0}, "held_out is 1.0; expected a share between 0 and 1"),
         ({"nowcaster_steps": 0}, "nowcaster_steps is 0"),
     ],

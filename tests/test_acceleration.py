@@ -656,6 +656,20 @@ def test_a_second_run_reuses_all_stages_and_prints_the_headline(
     assert record.command == shlex.join(["tipl", *arguments])  # not those of the process
 
 
+def test_its_report_is_made_again_as_a_comparisons(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(
+        acceleration,
+        "write_report_with_figures",
+        lambda report, directory: titles.append(report.title),
+    )
+    main(["report", str(made.directory)])
+    assert titles == [f"{PENDULUM}: does PPO learn faster when its weights jump?"]
+    assert f"{len(made.found.results)} numbers" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -16,6 +16,7 @@ import pytest
 
 from in_process import run_tipl
 from path_data import make_dataset
+from tipl.cli import main
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.errors import TiplError
@@ -50,6 +51,7 @@ from tipl.paths import PathDataset
 from tipl.paths.svd import PathSVD
 from tipl.policies.layout import ParamLayout
 from tipl.ppo.config import PPOConfig
+from tipl.report.page import Report
 from tipl.report.results import Result, read_results
 
 CONFIG = BenchmarkConfig(
@@ -190,6 +192,19 @@ def test_a_second_run_reuses_everything(
     assert list(again.results) == list(made.found.results)
     reused = len(STAGES) - (missing_renderer() is not None)
     assert capsys.readouterr().err.count("already there: reused") == reused
+
+
+def test_its_report_is_made_again_as_a_benchmarks(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports: list[Report] = []
+    monkeypatch.setattr(
+        "tipl.experiments.benchmark.write_report_with_figures",
+        lambda report, directory: reports.append(report),
+    )
+    main(["report", str(made.directory)])
+    assert reports[0].title.endswith("can policy weights be optimised as trajectories?")
+    assert f"{len(made.found.results)} numbers" in capsys.readouterr().out
 
 
 def test_loading_only_loads(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,11 +70,22 @@ def report(run: Positional[Path], /) -> None:
 
     Args:
         run: the run's directory; it holds paths (a dataset), models (a directory for each) and
-            forecasts (evaluated), as `tipl demo` makes it
+            forecasts (evaluated), as `tipl demo` makes it; or the directory of a benchmark or of a
+            comparison
     """
-    from tipl.experiments import run_report
+    if (run / "benchmark.json").exists():
+        from tipl.experiments import benchmark as the_benchmark
 
-    _print_made(run, run_report.report_run(run))
+        results = the_benchmark.report_benchmark(run).results
+    elif (run / "comparison.json").exists():
+        from tipl.experiments import acceleration
+
+        results = acceleration.report_comparison(run).results
+    else:
+        from tipl.experiments import run_report
+
+        results = run_report.report_run(run)
+    _print_made(run, results)
 
 
 def costs(run: Positional[Path], /) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "Comparison",
     "accelerate",
     "print_headline",
+    "report_comparison",
 ]
 
 
@@ -46,6 +47,15 @@ def accelerate(
     directory = run_pipeline("accelerate", config, acceleration_stages, out, **how)
     command = command or config.command_line("accelerate", directory)
     write_record(directory, Record(config, command, model_cost(config)))
+    return report_comparison(directory)
+
+
+def report_comparison(directory: str | Path) -> Comparison:
+    """Writes the report of a comparison whose stages are done; returns what it says.
+
+    Raises:
+        TiplError: a stage's result is missing or damaged, or a file cannot be written.
+    """
     found = load_comparison(directory)
-    write_report_with_figures(comparison_report(found), directory)
+    write_report_with_figures(comparison_report(found), found.directory)
     return found

@@ -12,7 +12,7 @@ from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.pipeline import How, run_pipeline
 from tipl.report.page import write_report_with_figures
 
-__all__ = ["Benchmark", "BenchmarkConfig", "benchmark"]
+__all__ = ["Benchmark", "BenchmarkConfig", "benchmark", "report_benchmark"]
 
 
 def benchmark(
@@ -39,6 +39,15 @@ def benchmark(
     directory = run_pipeline("benchmark", config, benchmark_stages, out, **how)
     command = command or config.command_line("benchmark", directory)
     write_record(directory, config, command)
+    return report_benchmark(directory)
+
+
+def report_benchmark(directory: str | Path) -> Benchmark:
+    """Writes the report of a benchmark whose stages are done; returns what it says.
+
+    Raises:
+        TiplError: a stage's result is missing or damaged, or a file cannot be written.
+    """
     found = load_benchmark(directory)
-    write_report_with_figures(benchmark_report(found), directory)
+    write_report_with_figures(benchmark_report(found), found.directory)
     return found

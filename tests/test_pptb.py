@@ -243,6 +243,28 @@ def test_a_stopped_collection_ends_in_the_same_bytes(
 # --- settings --------------------------------------------------------------------------------
 
 
+def test_a_state_that_remembers_more_than_is_read_is_gone_on_from() -> None:
+    """An earlier tipl stored the whole window, read or not."""
+    config = PPTBConfig(rank=2, boost=0.5, interval=4, window=2)
+    booster = Recorder(config)
+    ppo = learning([0, 1], None)
+    ppo.plug_in = booster
+    ppo.start()
+    for _ in range(5):
+        ppo.update(ppo.rollout())
+    state = ppo.state()
+    actors = [after[:, : ppo.actor_layout.size] for after in booster.after[-2:]]
+    old = {name: array for name, array in state.items() if not name.endswith("recent")}
+    old |= {"plug_in.recent": np.stack(actors, axis=1)}
+    resumed = learning([0, 1], None)
+    resumed.plug_in = PathBooster(config)
+    resumed.set_state(old)
+    for one in (ppo, resumed):
+        for _ in range(3):
+            one.update(one.rollout())
+    np.testing.assert_array_equal(resumed.params, ppo.params)
+
+
 @pytest.mark.parametrize(("interval", "window"), [(3, 5), (4, 2), (3, 64)])
 def test_only_what_the_next_replacement_reads_is_remembered(interval: int, window: int) -> None:
     booster = Recorder(PPTBConfig(rank=2, boost=0.5, interval=interval, window=window))

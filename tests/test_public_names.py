@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tipl
-from tipl.core.moved import MOVED
+from tipl.core.lazy import MOVED
 
 SOURCE = Path(tipl.__file__).parent
 

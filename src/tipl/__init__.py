@@ -7,9 +7,10 @@ We Optimize Deep RL Policy Weights as Trajectory Modeling?", arXiv 2503.04074 (2
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from tipl.core import lazy, moved
+from tipl.core.lazy import MovedModules, lazy_names
 
 __version__ = "0.1.0"
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from tipl.ppo.config import PPOConfig
 else:
     # Names are imported when they are first used, so that `import tipl` is quick and light.
-    __getattr__, __dir__ = lazy.lazy_names(
+    __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "tipl.collection.collect": "collect",
@@ -68,4 +69,4 @@ else:
             "tipl.ppo.config": "PPOConfig",
         },
     )
-    moved.install()
+    sys.meta_path.append(MovedModules())

@@ -1,15 +1,16 @@
-"""Names that are imported when they are first used."""
+"""Names that are imported when they are first used, and modules that have moved, by old names."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
-from tipl.core import moved
-
-__all__ = ["lazy_names", "resolve"]
+__all__ = ["MOVED", "MovedModules", "find_moved", "lazy_names", "resolve"]
 
 
 def resolve(entry: str) -> Any:
@@ -35,6 +36,111 @@ def lazy_names(
     def getattr_(name: str) -> Any:
         if name in home_of:
             return resolve(f"{home_of[name]}:{name}")
-        return moved.find(package, name)
+        return find_moved(package, name)
 
     return getattr_, lambda: sorted(sys.modules[package].__all__)
+
+
+MOVED = {
+    "acceleration": "experiments.acceleration",
+    "actions": "policies.actions ppo.heads",
+    "adam": "ppo.learner",
+    "atomic": "core.atomic",
+    "baselines": "forecast.lines forecast.memory",
+    "behaviour": "evaluation.elite evaluation.visits",
+    "benchmark": "experiments.benchmark",
+    "collect_config": "collection.config",
+    "demo": "experiments.demo",
+    "dynamic_modes": "forecast.dynamic_modes",
+    "envs.pictures": "evaluation.pictures",
+    "extrapolation": "forecast.extrapolation forecast.lines",
+    "figure_style": "report.style",
+    "film": "evaluation.film",
+    "forecast": "models.readout models.path_transformer.forecaster "
+    "models.neuron_transformer.forecaster models.nowcasters.forecaster models.loop",
+    "forecast.fitted_output_layer": "models.readout",
+    "forecast.neuron_transformer": "models.neuron_transformer.forecaster",
+    "forecast.nowcasters": "models.nowcasters.forecaster",
+    "forecast.path_transformer": "models.path_transformer.forecaster",
+    "forecast.shipped": "forecast.hub",
+    "forecast_sets": "experiments.forecast_sets",
+    "held_out_forecasts": "experiments.forecasts",
+    "integrations.run_normaliser": "integrations.pytorch.normaliser",
+    "integrations.sb3_collection": "integrations.sb3.recorder",
+    "integrations.sb3_policies": "integrations.sb3.weights",
+    "integrations.sb3_recording": "integrations.sb3.recorder",
+    "integrations.torch_agent": "integrations.pytorch.agent",
+    "integrations.torch_jumps": "integrations.pytorch.jumps",
+    "jump_config": "jumps.config",
+    "mlp": "ppo.mlp",
+    "models.neuron_transformer": "models.neuron_transformer.net models.network",
+    "models.nowcasters": "models.nowcasters.net",
+    "models.path_transformer": "models.path_transformer.net",
+    "normalisers": "ppo.rollout",
+    "options": "core.options",
+    "path_dimension": "paths.dimension",
+    "path_evaluation": "evaluation.checkpoints",
+    "path_trimming": "forecast.extrapolation",
+    "policy": "policies.policy policies.layout policies.frames",
+    "pptb": "jumps.pptb jumps.config",
+    "progress": "core.progress",
+    "report": "report.page report.tables",
+    "results": "report.results report.tables",
+    "return_regression": "forecast.return_regression",
+    "rivals": "experiments.rivals",
+    "rollout": "ppo.rollout",
+    "runs": "experiments.run",
+    "stats": "evaluation.stats",
+    "storage": "core.storage",
+    "tasks": "policies.tasks",
+    "tokenizers": "paths.svd",
+    "training": "models models.train forecast.base",
+    "variation": "collection.config collection.plan",
+}
+"""Where the contents of old modules are now, all named within tipl. Those of a module whose name a
+package has are found when the package has no such name."""
+
+
+def find_moved(module: str, name: str) -> Any:
+    """What an old module, or a package that has one's name, had by a name.
+
+    Raises:
+        AttributeError: it had nothing of that name.
+    """
+    # `from tipl.forecast import hub` asks for an attribute before it imports the module.
+    is_module = PathFinder.find_spec(f"{module}.{name}", sys.modules[module].__path__) is not None
+    for home in _homes(module) if not (is_module or name.startswith("__")) else []:
+        found = importlib.import_module(home)
+        if hasattr(found, name):
+            return getattr(found, name)
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def _homes(module: str) -> list[str]:
+    return [f"tipl.{home}" for home in MOVED.get(module.removeprefix("tipl."), "").split()]
+
+
+class MovedModules:
+    """Finds modules under their old names, where `import` finds nothing else.
+
+    A module that has moved is empty until a name is asked for: then its new homes are imported.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The module of that name, if there was one; called by `import`."""
+        package, _, module = name.partition(".")
+        if package != "tipl" or module not in MOVED:
+            return None
+        # It may have had modules that moved, too. Finders need not be of a class of importlib.abc,
+        # which takes longer to import than all of this.
+        return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leaves it to `import` to make an empty module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Lets the module find its names in its new homes."""
+        module.__doc__ = f"Now {' and '.join(_homes(module.__name__))}."
+        vars(module)["__getattr__"] = functools.partial(find_moved, module.__name__)

@@ -103,12 +103,12 @@ class Policy:
     @classmethod
     def from_sb3(cls, model: Any, task: TaskSpec | None = None) -> Policy:
         """The policy of a stable-baselines3 model: see `tipl.integrations.sb3.weights`."""
-        policy: Policy = _sb3_policies().policy_from_sb3(model, task)
-        return policy
+        return cls(*_sb3_weights().weights_from_sb3(model, task))
 
     def to_sb3(self, model: Any) -> None:
         """Gives a stable-baselines3 model these weights: see `tipl.integrations.sb3.weights`."""
-        _sb3_policies().policy_to_sb3(self, model)
+        normaliser = (self.observation_mean, self.observation_std)
+        _sb3_weights().weights_to_sb3(model, self.params, self.layout, self.task, normaliser)
 
     def with_params(self, params: Float[np.ndarray, " P"]) -> Policy:
         """The same policy with other weights."""
@@ -201,6 +201,6 @@ class Policy:
         return f"Policy({self.task.env_id}, {self.layout.size} parameters)"
 
 
-def _sb3_policies() -> Any:
+def _sb3_weights() -> Any:
     """What knows of stable-baselines3, which policies do without until it is asked for."""
     return importlib.import_module("tipl.integrations.sb3.weights")

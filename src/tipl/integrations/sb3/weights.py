@@ -1,10 +1,11 @@
-"""Policies that travel between tipl and stable-baselines3."""
+"""Policies that travel between tipl and stable-baselines3: `Policy.from_sb3` and `to_sb3`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from tipl.core.arrays import Array
 from tipl.envs import make_task
@@ -12,13 +13,15 @@ from tipl.errors import TiplError
 from tipl.integrations.pytorch.agent import TorchAgent, agent_of_sb3
 from tipl.integrations.pytorch.normaliser import RunNormaliser
 from tipl.policies.frames import refolded
-from tipl.policies.policy import Policy
+from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["check_actions", "policy_from_sb3", "policy_to_sb3", "readable_agent", "task_of"]
+__all__ = ["check_actions", "readable_agent", "task_of", "weights_from_sb3", "weights_to_sb3"]
 
 
-def policy_from_sb3(model: Any, task: TaskSpec | None = None) -> Policy:
+def weights_from_sb3(
+    model: Any, task: TaskSpec | None = None
+) -> tuple[Float[np.ndarray, " P"], ParamLayout, TaskSpec]:
     """The policy of a stable-baselines3 model, under its task's frozen observation normaliser.
 
     What the model's environment normalises by (`VecNormalize`) is folded into the first layer, so
@@ -28,6 +31,9 @@ def policy_from_sb3(model: Any, task: TaskSpec | None = None) -> Policy:
         model: that learns from rollouts, such as PPO or A2C, with an `MlpPolicy` of tanh units.
         task: what it is for; by default that of its environment. A model without an environment
             is taken to have seen observations as they are.
+
+    Returns:
+        The policy's weights, their layout and its task.
 
     Raises:
         TiplError: the model's networks are of another kind or of another task's sizes, its actions
@@ -44,40 +50,47 @@ def policy_from_sb3(model: Any, task: TaskSpec | None = None) -> Policy:
         )
     check_actions(model, spec)
     frozen = (np.array(spec.observation_mean), np.array(spec.observation_std))
-    params = refolded(agent.params(), layout, normaliser.statistics, frozen)
-    return Policy(params, layout, spec)
+    return refolded(agent.params(), layout, normaliser.statistics, frozen), layout, spec
 
 
-def policy_to_sb3(policy: Policy, model: Any) -> None:
+def weights_to_sb3(
+    model: Any,
+    params: Float[np.ndarray, " P"],
+    layout: ParamLayout,
+    task: TaskSpec,
+    statistics: tuple[Array, Array],
+) -> None:
     """Gives a stable-baselines3 model the weights of a policy; critic and optimiser stay.
 
     They are folded for what the model's environment normalises observations by at present.
 
     Args:
-        policy: what the model shall act as.
         model: of the same architecture.
+        params: the policy's weights.
+        layout: of the weights.
+        task: of the policy.
+        statistics: mean and std by which the policy normalises observations.
 
     Raises:
         TiplError: the model's networks are of another kind or another architecture, or its
             environment is not that of the policy's task.
     """
     agent = readable_agent(model)
-    if agent.layout != policy.layout:
+    if agent.layout != layout:
         raise TiplError(
-            f"a policy laid out as {policy.layout} was given to a model whose policy is "
+            f"a policy laid out as {layout} was given to a model whose policy is "
             f"{agent.layout}; make the model with policy_kwargs="
-            f"{{'net_arch': {list(policy.layout.hidden_sizes)}}} in the policy's task"
+            f"{{'net_arch': {list(layout.hidden_sizes)}}} in the policy's task"
         )
-    there, here = _spec_of(model).id, policy.task.env_id.rpartition(":")[2]
+    there, here = _spec_of(model).id, task.env_id.rpartition(":")[2]
     if there != here:
         raise TiplError(
             f"a policy for {here} was given to a model whose environment is {there}; give one for "
             "the same task"
         )
-    check_actions(model, policy.task)
-    normaliser = RunNormaliser(model.get_env(), policy.task.observation_size)
-    old = (policy.observation_mean, policy.observation_std)
-    agent.set_params(refolded(policy.params, policy.layout, old, normaliser.statistics))
+    check_actions(model, task)
+    normaliser = RunNormaliser(model.get_env(), task.observation_size)
+    agent.set_params(refolded(params, layout, statistics, normaliser.statistics))
 
 
 def readable_agent(model: Any) -> TorchAgent:

@@ -346,6 +346,8 @@ def bad(chain: dict[str, Outcome]) -> Path:
     make_dataset(here / "running", normaliser="running")
     standing = forecast_held_out([StandingStill()], PathDataset.open("running"), (0.5,), (1,))
     standing.save("running-forecasts")
+    for name in ("paths", "forecasts"):
+        shutil.copytree(name, here / "no-models" / name)
     part = part_files(shutil.copytree("paths", here / "truncated"))[0]
     part.write_bytes(part.read_bytes()[:-1000])
     broken = shutil.copytree("policies/better", here / "nan-policy") / "policy.safetensors"
@@ -434,6 +436,7 @@ BAD_INPUT = {
     "film policies/better --out film.png": "expected a name that ends in .gif",
     "film --out film.gif": "0 policies and 0 labels were given",
     "film policies/better --out film.gif --labels a b": "1 policies and 2 labels were given",
+    "film no-models --out film.gif": "no model of the run has forecast untrained networks",
     "film missing --out film.gif": "there is no missing/policy.json",
     "film policies/better --out film.gif --seed -1": "seed is -1",
     "report missing": "there is no missing/forecasts/forecasts.json",

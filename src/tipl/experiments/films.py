@@ -8,6 +8,7 @@ import numpy as np
 
 from tipl.core import storage
 from tipl.core.atomic import explained, write_bytes_atomically
+from tipl.errors import TiplError
 from tipl.evaluation.film import animation, check_gif_name, film, save_filmstrip
 from tipl.evaluation.pictures import missing_renderer
 from tipl.experiments.run import Run
@@ -80,7 +81,11 @@ def film_section(gif: Path) -> Section:
 
 
 def _best_model(run: Run) -> TrainedForecaster:
-    """The model whose optimised networks return most on average."""
+    """The model whose optimised networks return most on average.
+
+    Raises:
+        TiplError: the run holds no forecast to the path's end of an untrained network by a model.
+    """
     end = run.paths.num_checkpoints - 1
     means = {
         case.method: float(run.returns.forecasts[f].mean())
@@ -88,4 +93,9 @@ def _best_model(run: Run) -> TrainedForecaster:
         if case.start == 0 and case.horizon == end
     }
     ways = [asked for model in run.models for asked in model.all_ways() if asked.name in means]
+    if not ways:
+        raise TiplError(
+            "no model of the run has forecast untrained networks to the end of their paths, so "
+            "there is none to film; train one, and forecast with the start 0"
+        )
     return max(ways, key=lambda asked: means[asked.name])

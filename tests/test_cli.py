@@ -15,6 +15,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -265,6 +266,28 @@ def test_report_and_demo_pass_their_arguments_on(
     assert calls.pop() == (Path("there"), config, {"fresh": True, "threads": 3})
     assert tipl("demo").code == 0
     assert calls.pop() == (Path("runs/demo"), DemoConfig(), {"fresh": False, "threads": None})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "HalfCheetah-v4 --quick --seed 3",
+        "--quick --seed 3 HalfCheetah-v4",
+        "--seed 3 HalfCheetah-v4 --quick",
+    ],
+)
+def test_the_task_of_a_benchmark_stands_anywhere(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = []
+
+    def benchmark(config: BenchmarkConfig, out: None, **options: Any) -> SimpleNamespace:
+        configs.append(config)
+        return SimpleNamespace(directory=Path("somewhere"), results=[])
+
+    monkeypatch.setattr("tipl.experiments.benchmark.benchmark", benchmark)
+    assert tipl(f"benchmark {words}").code == 0
+    assert configs == [BenchmarkConfig.for_task("HalfCheetah-v4", quick=True, seed=3)]
 
 
 # --- help ------------------------------------------------------------------------------------

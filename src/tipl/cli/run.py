@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import tyro
 from tyro.conf import Positional, arg
 
 from tipl.cli import given_command
-from tipl.errors import TiplError
 from tipl.experiments.config import (
     AccelerationConfig,
     BenchmarkConfig,
@@ -28,14 +28,13 @@ def _with_defaults_of_the_task(kind: type[ExperimentConfig]) -> Callable[[Comman
 
     def with_defaults(command: Command) -> Command:
         def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
-            if not arguments or arguments[0] in ("--help", "-h"):
+            if not arguments or {"--help", "-h"} & set(arguments[:1]):
                 return command
-            if arguments[0].startswith("-"):
-                raise TiplError(
-                    f"{arguments[0]!r} was given first; expected the task, whose defaults the "
-                    "options change: such as `HalfCheetah-v4 --quick`"
-                )
-            config = kind.for_task(arguments[0], quick="--quick" in arguments)
+            task = arguments[0]
+            if task.startswith("-"):  # options first: only the parser knows where they end
+                named = functools.wraps(command)(lambda config, **others: config.env_id)
+                task = tyro.cli(named, args=list(arguments))
+            config = kind.for_task(task, quick="--quick" in arguments)
             return functools.partial(command, config=config)
 
         command.for_arguments = for_arguments  # type: ignore[attr-defined]
@@ -117,8 +116,8 @@ def benchmark(
 
     Collects paths, trains every model, forecasts and runs the held-out trials, and writes
     report.html, results.jsonl and the figures. Running it again goes on with what is not done.
-    InvertedPendulum-v4 takes under an hour, HalfCheetah-v4 hours. The task comes first:
-    `tipl benchmark HalfCheetah-v4 --help` shows its defaults.
+    InvertedPendulum-v4 takes under an hour, HalfCheetah-v4 hours. `tipl benchmark HalfCheetah-v4
+    --help` shows that task's defaults.
 
     Args:
         config: what to do
@@ -146,9 +145,9 @@ def accelerate(
     """Train by PPO with jumps to forecasts of the weights, beside PPO alone and rivals.
 
     Writes report.html, results.jsonl and the figures; the trained policies are in the datasets
-    beside them. Running it again goes on with what is not done. The task comes first:
-    `tipl accelerate HalfCheetah-v4 --help` shows its defaults. For jumps alone, without the
-    comparison: `tipl collect ... --jumps.forecaster MODEL`.
+    beside them. Running it again goes on with what is not done. `tipl accelerate HalfCheetah-v4
+    --help` shows that task's defaults. For jumps alone, without the comparison:
+    `tipl collect ... --jumps.forecaster MODEL`.
 
     Args:
         config: what to compare

@@ -608,9 +608,9 @@ def test_varied_physics_are_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch:
         interrupt(patch, "update", 0, 5)
         with pytest.raises(KilledError):
-            run(tmp_path / "paths", **ONE_GROUP)
-    run(tmp_path / "paths", **ONE_GROUP)
-    assert content(tmp_path / "paths") == content(of_one_group.directory)
+            run(tmp_path / "paths", **changes)
+    run(tmp_path / "paths", **changes)
+    assert content(tmp_path / "paths") == content(tmp_path / "whole")
 
 
 def test_threads_end_with_the_collection(tmp_path: Path) -> None:

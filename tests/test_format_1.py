@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from tipl import Forecaster, PathDataset, Policy
 from tipl.cli import main
-from tipl.experiments.acceleration.trials import load_record
+from tipl.experiments.acceleration.outcome import load_record
 from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.pipeline import read_records
 from tipl.report.results import read_results

@@ -14,7 +14,7 @@ from tipl.policies.actions import best_actions, executable
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec, get_task
 from tipl.ppo.config import PPOConfig
-from tipl.ppo.heads import CategoricalHead
+from tipl.ppo.networks import CategoricalHead
 from tipl.ppo.ppo import PPO
 
 

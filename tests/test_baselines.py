@@ -9,7 +9,7 @@ import pytest
 
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster
-from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingStill
+from tipl.forecast.extrapolation import LastDifferenceLine, LeastSquaresLine, StandingStill
 from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacement, NearestPath
 from tipl.policies.layout import ParamLayout
 

@@ -13,11 +13,9 @@ from path_data import make_arrays, make_metadata, write_parts
 from tipl.envs import make_vec
 from tipl.envs.factory import measure_task
 from tipl.errors import TiplError
-from tipl.evaluation import elite as finding
-from tipl.evaluation import visits
-from tipl.evaluation.elite import best_checkpoint
+from tipl.evaluation import behaviour
+from tipl.evaluation.behaviour import action_unit, best_checkpoint, visited_observations
 from tipl.evaluation.returns import Episodes, evaluate_stack
-from tipl.evaluation.visits import action_unit, visited_observations
 from tipl.paths import PathDataset, create_dataset
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
@@ -114,7 +112,7 @@ def spy_on_candidates(monkeypatch: pytest.MonkeyPatch) -> list[Array]:
         returns = means[:, None] + [-3, -2, -1, 1, 2, 3]
         return Episodes(returns, np.full(returns.shape, 10))
 
-    monkeypatch.setattr(finding, "evaluate_stack", episodes_of)
+    monkeypatch.setattr(behaviour, "evaluate_stack", episodes_of)
     return seen
 
 
@@ -127,7 +125,7 @@ def test_candidates_are_the_best_in_training_but_few_of_each_trial(
     of_a_trial: int,
     num_candidates: int,
 ) -> None:
-    monkeypatch.setattr(finding, "NUM_CANDIDATES", num_candidates)
+    monkeypatch.setattr(behaviour, "NUM_CANDIDATES", num_candidates)
     seen = spy_on_candidates(monkeypatch)
     returns = random_returns(6, num_checkpoints)
     returns[0] += 30  # a good trial, which would fill all places
@@ -245,7 +243,7 @@ def spies(monkeypatch: pytest.MonkeyPatch) -> list[Spy]:
         made.append(Spy(env_id, num_envs))
         return made[-1]
 
-    monkeypatch.setattr(visits, "make_vec", make)
+    monkeypatch.setattr(behaviour, "make_vec", make)
     return made
 
 
@@ -294,7 +292,7 @@ def test_observations_are_those_that_the_policies_acted_on(
 def test_policies_in_blocks_are_all_run(
     task: TaskSpec, spies: list[Spy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visits, "NUM_ENVS", 2)
+    monkeypatch.setattr(behaviour, "NUM_ENVS", 2)
     params, layout = random_params(task, 5)
     params[:] = params[0]
     noise = np.array([0.0, 1.0, 0.0, 0.0, 1.0])

@@ -33,7 +33,7 @@ from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.forecasts import forecast_held_out
 from tipl.forecast import hub as shipped
 from tipl.forecast.base import Forecaster
-from tipl.forecast.lines import StandingStill
+from tipl.forecast.extrapolation import StandingStill
 from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.models.path_transformer import PathTrainConfig
 from tipl.models.train import train

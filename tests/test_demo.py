@@ -20,8 +20,7 @@ from tipl.experiments import pipeline, run_report
 from tipl.experiments.config import DemoConfig
 from tipl.experiments.demo import demo
 from tipl.experiments.forecast_sets import ForecastSet
-from tipl.experiments.rows import TRUE_CHECKPOINT
-from tipl.experiments.run import load_run
+from tipl.experiments.run import TRUE_CHECKPOINT, load_run
 from tipl.forecast.base import Forecaster
 from tipl.forecast.memory import BestStoredPolicy
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tipl.errors import TiplError
-from tipl.forecast import dynamic_modes
-from tipl.forecast.dynamic_modes import DynamicModeDecomposition
+from tipl.forecast import extrapolation
+from tipl.forecast.extrapolation import DynamicModeDecomposition
 
 RNG = np.random.default_rng(3)
 
@@ -62,7 +62,7 @@ def test_what_stands_still_stands_still() -> None:
 
 
 def test_without_pydmd_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamic_modes, "pydmd_is_installed", lambda: False)
+    monkeypatch.setattr(extrapolation, "pydmd_is_installed", lambda: False)
     with pytest.raises(TiplError, match=r"pip install tipl\[dmd\]"):
         DynamicModeDecomposition()
 

@@ -9,8 +9,7 @@ import pytest
 
 from tipl import TiplError
 from tipl.forecast.base import Forecaster
-from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting
-from tipl.forecast.lines import TwoPointLine
+from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting, TwoPointLine
 from tipl.policies.layout import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]

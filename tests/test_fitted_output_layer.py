@@ -10,7 +10,7 @@ from tipl.envs import make_task
 from tipl.experiments.rivals import fitted_output_layer
 from tipl.models.readout import FittedOutputLayer
 from tipl.policies.layout import actor_layout
-from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.networks import stacked_mlp
 
 PENDULUM = make_task("InvertedPendulum-v4")
 RNG = np.random.default_rng(0)

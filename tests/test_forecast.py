@@ -16,8 +16,8 @@ from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.forecast import hub as shipped
 from tipl.forecast.base import Forecaster
+from tipl.forecast.extrapolation import StandingStill
 from tipl.forecast.hub import shipped_models
-from tipl.forecast.lines import StandingStill
 from tipl.forecast.memory import BestStoredPolicy
 from tipl.forecast.trained import TrainedForecaster
 from tipl.models import TrainConfig, kinds

@@ -13,7 +13,7 @@ import pytest
 from path_data import DIVERGED, N, T, make_dataset
 from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.evaluation.elite import Elite, best_checkpoint
+from tipl.evaluation.behaviour import Elite, best_checkpoint
 from tipl.evaluation.returns import Episodes, evaluate_stack
 from tipl.evaluation.stats import mean_interval, paired_difference_interval
 from tipl.experiments import forecast_sets
@@ -27,9 +27,9 @@ from tipl.experiments.forecast_sets import (
 )
 from tipl.experiments.forecasts import forecast_held_out, held_out_trials, make_forecasts
 from tipl.experiments.rivals import Rival, register, rivals
-from tipl.experiments.rows import TRUE_CHECKPOINT, forecast_rows
+from tipl.experiments.run import TRUE_CHECKPOINT, forecast_rows
 from tipl.forecast.base import Forecaster
-from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingStill
+from tipl.forecast.extrapolation import LastDifferenceLine, LeastSquaresLine, StandingStill
 from tipl.forecast.memory import BestStoredPolicy
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.train import train

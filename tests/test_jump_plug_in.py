@@ -17,7 +17,7 @@ from tipl.collection.plan import dataset_metadata
 from tipl.envs import make_vec
 from tipl.evaluation.returns import evaluate_stack
 from tipl.forecast.base import Forecaster
-from tipl.forecast.lines import StandingStill
+from tipl.forecast.extrapolation import StandingStill
 from tipl.jumps import plug_in
 from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.jumps.plug_in import ForecastJumps, refit_critics

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tipl.ppo.mlp import StackedMLP
+from tipl.ppo.networks import StackedMLP
 
 N, INPUTS = 3, 4
 HIDDEN = {1: (), 2: (7,), 3: (7, 6), 4: (5, 7, 6)}  # by number of layers

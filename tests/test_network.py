@@ -17,7 +17,7 @@ from tipl.models.network import Network
 from tipl.policies.frames import normalise_observations
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
-from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.networks import stacked_mlp
 
 B, L, O, A = 2, 3, 4, 3  # networks, checkpoints, inputs, outputs  # noqa: E741
 

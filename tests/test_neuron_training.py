@@ -18,8 +18,8 @@ from path_data import make_arrays, make_metadata, write_parts
 from tipl.collection.collect import collect
 from tipl.envs import make_vec
 from tipl.errors import TiplError
-from tipl.evaluation import visits as behaviour
-from tipl.evaluation.elite import Elite, best_checkpoint
+from tipl.evaluation import behaviour
+from tipl.evaluation.behaviour import Elite, best_checkpoint
 from tipl.forecast.base import Forecaster
 from tipl.models import learning_paths as own
 from tipl.models import loop

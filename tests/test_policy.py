@@ -17,6 +17,7 @@ from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.models.network import Network
+from tipl.policies.actions import mlp_outputs
 from tipl.policies.frames import OBSERVATION_CLIP, normalise_observations
 from tipl.policies.layout import (
     ParamLayout,
@@ -27,10 +28,9 @@ from tipl.policies.layout import (
     layer_names,
     layer_sizes,
 )
-from tipl.policies.mlp import mlp_outputs
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import get_task
-from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.networks import stacked_mlp
 
 PENDULUM, CHEETAH = "InvertedPendulum-v4", "HalfCheetah-v4"
 LAYOUT = ParamLayout.actor(3, 2, (5, 4)) + ParamLayout.critic(3, (6,))

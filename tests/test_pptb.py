@@ -15,7 +15,7 @@ from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
 from tipl.envs import make_vec
 from tipl.jumps.config import PPTBConfig
-from tipl.jumps.pptb import PathBooster
+from tipl.jumps.plug_in import PathBooster
 from tipl.paths import PathDataset, verify
 from tipl.paths.metadata import PathMetadata
 from tipl.policies.tasks import get_task

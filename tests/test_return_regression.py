@@ -11,7 +11,7 @@ import pytest
 from path_data import make_dataset
 from tipl import TiplError
 from tipl.experiments.rivals import rivals
-from tipl.forecast.lines import StandingStill
+from tipl.forecast.extrapolation import StandingStill
 from tipl.forecast.return_regression import PartialLeastSquares, rising_direction
 from tipl.models.train import train
 from tipl.paths import PathDataset

@@ -44,7 +44,7 @@ def _evaluate_forecasts(directory: Path, episodes: int, seed: int, threads: int 
     from rich.console import Console
 
     from tipl.experiments.forecast_sets import ForecastSet, evaluate_command, evaluate_forecasts
-    from tipl.experiments.rows import forecast_rows
+    from tipl.experiments.run import forecast_rows
     from tipl.experiments.run_report import print_headline
     from tipl.report.results import write_results
 

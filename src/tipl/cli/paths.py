@@ -94,7 +94,7 @@ def paths_best(
         held_out: share of the trials to leave out, as in `tipl train`
         episodes: episodes of each policy that is tried
     """
-    from tipl.evaluation.elite import best_checkpoint
+    from tipl.evaluation.behaviour import best_checkpoint
 
     check_replaceable(out, replaces="policy.json")
     paths = PathDataset.open(directory)

@@ -15,12 +15,10 @@ from tipl.core.arrays import Array
 from tipl.core.atomic import FileLock, remove_unfinished, unfinished_writes
 from tipl.envs import make_vec
 from tipl.errors import TiplError
-from tipl.jumps.plug_in import ForecastJumps
-from tipl.jumps.pptb import PathBooster
+from tipl.jumps.plug_in import ForecastJumps, PathBooster
 from tipl.paths import PathMetadata
 from tipl.paths.parts import PartRange, part_ranges, write_part
-from tipl.ppo.plug_in import PlugIn
-from tipl.ppo.ppo import PPO, StoppedError
+from tipl.ppo.ppo import PPO, PlugIn, StoppedError
 
 __all__ = ["TrialGroup", "unfinished_groups"]
 

@@ -26,7 +26,7 @@ from tipl.errors import TiplError
 from tipl.evaluation.pictures import SKY, MujocoPictures
 from tipl.evaluation.returns import episode_seed, mean_actions
 from tipl.policies.policy import Policy
-from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.networks import stacked_mlp
 
 __all__ = ["Film", "animation", "check_gif_name", "film", "save_filmstrip", "still_strip"]
 

@@ -24,7 +24,7 @@ from tipl.policies.frames import normalise_observations
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
-from tipl.ppo.mlp import StackedMLP, stacked_mlp
+from tipl.ppo.networks import StackedMLP, stacked_mlp
 
 __all__ = ["Episodes", "Evaluation", "episode_seed", "evaluate", "evaluate_stack", "mean_actions"]
 

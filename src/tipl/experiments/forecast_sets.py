@@ -18,12 +18,12 @@ from jaxtyping import Float32, Float64
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.evaluation.behaviour import action_unit, visited_observations
 from tipl.evaluation.returns import evaluate_stack
-from tipl.evaluation.visits import action_unit, visited_observations
 from tipl.paths import PathDataset
 from tipl.policies.actions import best_actions
 from tipl.policies.tasks import TaskSpec
-from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.networks import stacked_mlp
 
 __all__ = [
     "ForecastCase",

@@ -13,18 +13,24 @@ from functools import cached_property
 
 import numpy as np
 
-from tipl.evaluation.elite import best_checkpoint
-from tipl.evaluation.visits import observations_around
+from tipl.evaluation.behaviour import best_checkpoint, observations_around
 from tipl.forecast.base import Forecaster
-from tipl.forecast.dynamic_modes import DynamicModeDecomposition, pydmd_is_installed
-from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting
-from tipl.forecast.lines import LastDifferenceLine, LeastSquaresLine, StandingStill, TwoPointLine
+from tipl.forecast.extrapolation import (
+    RELEX,
+    DynamicModeDecomposition,
+    LastDifferenceLine,
+    LeastSquaresLine,
+    PathTrimmingAndBoosting,
+    StandingStill,
+    TwoPointLine,
+    pydmd_is_installed,
+)
 from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacement, NearestPath
 from tipl.forecast.return_regression import PartialLeastSquares, scikit_learn_is_installed
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
-from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.networks import stacked_mlp
 from tipl.report.methods import Method, method_of, register_method
 from tipl.report.style import GOLD, GREEN, GREY, PURPLE
 

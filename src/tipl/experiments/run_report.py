@@ -18,9 +18,8 @@ import numpy as np
 from rich.console import Console
 
 from tipl.errors import TiplError
-from tipl.experiments.rows import joint_basis
-from tipl.experiments.run import Run, load_run
-from tipl.forecast.lines import StandingStill
+from tipl.experiments.run import Run, joint_basis, load_run
+from tipl.forecast.extrapolation import StandingStill
 from tipl.models.kinds import loss_sentence
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths.svd import information, information_dimension

@@ -1,23 +1,117 @@
-"""Published rivals that extrapolate a history alone, with no learned model.
+"""Rivals that extrapolate a history alone, with no learned model: lines, RELEX, PPTB and DMD.
 
-Each forecast is a mixture of the history's checkpoints, so it takes nothing but the small matrix of
-their inner products.
+Each forecast is a mixture of the history's checkpoints: of RELEX and PPTB it takes nothing but the
+small matrix of their inner products. Dynamic mode decomposition needs PyDMD, which tipl installs
+only as an extra: `pip install tipl[dmd]`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
+import warnings
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Forecasts, Histories
-from tipl.forecast.lines import slope_weights
+from tipl.paths.svd import singular_vectors
 from tipl.policies.layout import ParamLayout
 
-__all__ = ["RELEX", "PathTrimmingAndBoosting", "check_rank_and_boost", "trimmed_and_boosted"]
+__all__ = [
+    "RELEX",
+    "DynamicModeDecomposition",
+    "LastDifferenceLine",
+    "LeastSquaresLine",
+    "PathTrimmingAndBoosting",
+    "StandingStill",
+    "TwoPointLine",
+    "check_rank_and_boost",
+    "pydmd_is_installed",
+    "slope_weights",
+    "trimmed_and_boosted",
+]
+
+
+def slope_weights(length: int) -> Float[np.ndarray, " T"]:
+    """What values at T times in a row are weighed by to give their least-squares slope."""
+    times = np.arange(length) - (length - 1) / 2
+    return np.asarray(times / (times**2).sum())
+
+
+class StandingStill(Forecaster):
+    """Forecasts that the weights stay as they are (persistence)."""
+
+    name = "standing still"
+    reads_last = 1
+
+    def _forecast(
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
+        return np.repeat(histories[:, -1:], len(horizons), axis=1)
+
+
+class LastDifferenceLine(Forecaster):
+    """Goes on along the last step: `theta_t + k (theta_t - theta_{t-1})`."""
+
+    name = "last-difference line"
+    min_history = reads_last = 2
+
+    def _forecast(
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
+        steps = np.array(horizons)[:, None]
+        last, previous = histories[:, -1:], histories[:, -2:-1]
+        return np.asarray(last + steps * (last - previous))
+
+
+class LeastSquaresLine(Forecaster):
+    """Goes on along the least-squares slope of the last checkpoints, from the last one.
+
+    Args:
+        context: checkpoints that the line is fitted to, at most; 2 or more.
+
+    Raises:
+        TiplError: the context is below 2.
+    """
+
+    name = "least-squares line"
+    min_history = 2
+
+    def __init__(self, context: int = 5) -> None:
+        if context < 2:
+            raise TiplError(
+                f"a context of {context} was given; a line needs at least 2 checkpoints"
+            )
+        self.context = self.reads_last = context
+
+    def _forecast(
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
+        recent = histories[:, -self.context :].astype(np.float64)
+        slope = np.einsum("t,btp->bp", slope_weights(recent.shape[1]), recent)
+        return np.asarray(histories[:, -1:] + np.array(horizons)[:, None] * slope[:, None])
+
+
+class TwoPointLine(Forecaster):
+    """Goes on along the line from the start: `theta_0 + (t + k) / t (theta_t - theta_0)`.
+
+    Source: arXiv 2601.04537.
+    """
+
+    name = "two-point line"
+    min_history = 2
+
+    def _forecast(
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
+        last = histories.shape[1] - 1
+        ratio = (last + np.array(horizons)) / last
+        start = histories[:, :1]
+        return np.asarray(start + ratio[:, None] * (histories[:, -1:] - start))
+
 
 BOOSTED = 2
 """Directions in which a path is taken further: the first ones, along which policies advance."""
@@ -67,7 +161,7 @@ class PathTrimmingAndBoosting(Forecaster):
     """The last checkpoint in the first directions of its path, further ahead in the first two.
 
     The forecast is the same at every horizon: see `trimmed_and_boosted`. Within PPO the same
-    is done every few iterations (`tipl.jumps.pptb`).
+    is done every few iterations (`tipl.jumps.plug_in`).
 
     Source: PPTB, Tang et al., NeurIPS 2024, arXiv 2303.01391.
 
@@ -146,3 +240,75 @@ def _arrays(size: int, layout: ParamLayout | None) -> list[slice]:
         return [slice(0, size)]
     ends = np.cumsum([0, *map(math.prod, layout.shapes)]).tolist()
     return [slice(start, end) for start, end in itertools.pairwise(ends)]
+
+
+TOLERANCE = 1e-6
+"""Directions that are smaller than the first by this factor are rounding."""
+
+
+class DynamicModeDecomposition(Forecaster):
+    """Finds the linear map that leads from each checkpoint to the next, and applies it again.
+
+    The map is found in the first directions of the history's raw weights, where the history is a
+    short sequence of a few numbers; its growing modes are held at their size, as they would outgrow
+    everything. What these directions do not hold of the last checkpoint is kept.
+
+    Source: Schmid, "Dynamic mode decomposition of numerical and experimental data" (2010), by
+    PyDMD.
+
+    Args:
+        rank: directions of each history; fewer where it is shorter.
+
+    Raises:
+        TiplError: the rank is below 1, or PyDMD is not installed.
+    """
+
+    name = "dynamic mode decomposition"
+    min_history = 3
+
+    def __init__(self, rank: int = 5) -> None:
+        if rank < 1:
+            raise TiplError(f"a rank of {rank} was given; expected at least 1")
+        if not pydmd_is_installed():
+            raise TiplError(
+                "dynamic mode decomposition needs PyDMD, which is not installed; install it: pip "
+                "install tipl[dmd]"
+            )
+        self.rank = rank
+
+    def _forecast(
+        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
+    ) -> Forecasts:
+        return np.stack([self._ahead(history, horizons) for history in histories])
+
+    def _ahead(self, history: Float[np.ndarray, "T P"], horizons: list[int]) -> np.ndarray:
+        rows = history.astype(np.float64)
+        # the map is found from all checkpoints but the last, and has no more directions than those
+        basis = singular_vectors(rows, min(self.rank, len(rows) - 1)).basis
+        coordinates = rows @ basis.T  # [T, R]
+        modes, eigenvalues = _modes(coordinates)
+        eigenvalues = eigenvalues / np.maximum(np.abs(eigenvalues), 1.0)
+        amplitudes = np.linalg.lstsq(modes, coordinates[-1].astype(complex), rcond=None)[0]
+        factors = eigenvalues ** np.array(horizons)[:, None] - 1  # [H, R]
+        changes = ((factors * amplitudes) @ modes.T).real  # [H, R]
+        return np.asarray(rows[-1] + changes @ basis)
+
+
+def _modes(
+    coordinates: Float[np.ndarray, "T R"],
+) -> tuple[Complex[np.ndarray, "R M"], Complex[np.ndarray, " M"]]:
+    """The modes of a sequence, as columns, and what each is multiplied by in a step."""
+    from pydmd import DMD  # an extra, and slow to import
+
+    sizes = np.linalg.svd(coordinates[:-1], compute_uv=False)
+    decomposition = DMD(svd_rank=int((sizes > TOLERANCE * sizes[0]).sum()))
+    with warnings.catch_warnings():
+        # short histories are ill-conditioned by nature: the rank leaves out what is not there
+        warnings.simplefilter("ignore")
+        decomposition.fit(coordinates.T)
+    return decomposition.modes.astype(complex), decomposition.eigs.astype(complex)
+
+
+def pydmd_is_installed() -> bool:
+    """Whether PyDMD can be imported."""
+    return importlib.util.find_spec("pydmd") is not None

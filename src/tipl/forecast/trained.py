@@ -71,7 +71,7 @@ class TrainedForecaster(Forecaster):
     def from_pretrained(cls: type[TrainedT], source: str | Path) -> TrainedT:
         """A trained model of this kind: see `Forecaster.from_pretrained`."""
         # which refuses models of another kind, but has no way to tell the type checker
-        return cast(TrainedT, super().from_pretrained(source))
+        return cast("TrainedT", super().from_pretrained(source))
 
     @property
     def label(self) -> str:

@@ -8,9 +8,13 @@ from typing import cast
 
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Target
-from tipl.forecast.extrapolation import RELEX, PathTrimmingAndBoosting
+from tipl.forecast.extrapolation import (
+    RELEX,
+    LeastSquaresLine,
+    PathTrimmingAndBoosting,
+    TwoPointLine,
+)
 from tipl.forecast.hub import shipped_models
-from tipl.forecast.lines import LeastSquaresLine, TwoPointLine
 from tipl.forecast.memory import BestStoredPolicy
 from tipl.forecast.trained import TrainedForecaster
 from tipl.jumps.config import JumpConfig

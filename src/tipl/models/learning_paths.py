@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tipl.errors import TiplError
-from tipl.evaluation.visits import visited_observations
+from tipl.evaluation.behaviour import visited_observations
 from tipl.models.network import REFERENCE_WIDTH, Network
 from tipl.paths import PathDataset
 from tipl.policies.layout import layer_sizes

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from tipl.evaluation.visits import action_unit
+from tipl.evaluation.behaviour import action_unit
 from tipl.policies.layout import initial_gain, layer_group
 from tipl.policies.tasks import TaskSpec
 

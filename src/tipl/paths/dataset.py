@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
-from tipl.paths.parts import JUMP_COUNTS, part_ranges, parts_present
-from tipl.paths.reader import PartReader
+from tipl.paths.parts import JUMP_COUNTS, PartReader, part_ranges, parts_present
 from tipl.paths.returns import read_returns
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy

@@ -10,14 +10,12 @@ __all__ = ["PPO", "PPOConfig", "PlugIn", "StoppedError"]
 
 if TYPE_CHECKING:
     from tipl.ppo.config import PPOConfig
-    from tipl.ppo.plug_in import PlugIn
-    from tipl.ppo.ppo import PPO, StoppedError
+    from tipl.ppo.ppo import PPO, PlugIn, StoppedError
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "tipl.ppo.config": "PPOConfig",
-            "tipl.ppo.plug_in": "PlugIn",
-            "tipl.ppo.ppo": "PPO StoppedError",
+            "tipl.ppo.ppo": "PPO PlugIn StoppedError",
         },
     )

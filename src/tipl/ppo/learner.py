@@ -12,8 +12,7 @@ from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo import kernels
 from tipl.ppo.config import PPOConfig
-from tipl.ppo.heads import ActionHead, CategoricalHead, GaussianHead
-from tipl.ppo.mlp import stacked_mlp
+from tipl.ppo.networks import ActionHead, CategoricalHead, GaussianHead, stacked_mlp
 from tipl.ppo.rollout import Rollout
 
 __all__ = ["Learner", "StackedAdam", "make_head"]

@@ -24,8 +24,7 @@ from tipl.policies.layout import ParamLayout, actor_layout, initial_params
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo.config import PPOConfig
 from tipl.ppo.learner import Learner, StackedAdam, make_head
-from tipl.ppo.mlp import stacked_mlp
-from tipl.ppo.plug_in import PlugIn
+from tipl.ppo.networks import stacked_mlp
 from tipl.ppo.rollout import (
     FinalObservations,
     RewardScaler,
@@ -34,7 +33,34 @@ from tipl.ppo.rollout import (
     advantages_and_returns,
 )
 
-__all__ = ["PPO", "PPOConfig", "StoppedError"]
+__all__ = ["PPO", "PPOConfig", "PlugIn", "StoppedError"]
+
+
+class PlugIn:
+    """What changes the trials' weights between iterations, beside PPO itself.
+
+    A subclass overrides what it needs.
+    """
+
+    def start(self, ppo: PPO) -> None:
+        """Is called once, before the first rollout; may write other weights into `ppo.params`."""
+
+    def before_update(self, ppo: PPO, rollout: Rollout) -> None:
+        """Is called before each update; may change what the update is told of the rollout."""
+
+    def after_update(self, ppo: PPO, rollout: Rollout) -> None:
+        """Is called after each update; may write other weights into `ppo.params`."""
+
+    def checkpoint(self) -> dict[str, Array]:
+        """What a checkpoint tells of the plug-in's work so far: arrays `[N]` by name."""
+        return {}
+
+    def state(self) -> dict[str, Array]:
+        """Everything needed to continue, as arrays."""
+        return {}
+
+    def set_state(self, ppo: PPO, state: dict[str, Array]) -> None:
+        """Continues, with fresh trials, from what `state` returned; instead of `start`."""
 
 
 TRIALS_PER_LEARNER = 16

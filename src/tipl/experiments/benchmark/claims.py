@@ -21,8 +21,7 @@ import numpy as np
 from tipl.core.arrays import Array
 from tipl.evaluation.stats import Interval, first_reached, reach_interval, resampling_weights
 from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
-from tipl.experiments.rows import TRUE_CHECKPOINT
-from tipl.experiments.run import Run
+from tipl.experiments.run import TRUE_CHECKPOINT, Run
 from tipl.report.methods import method_of
 from tipl.report.results import Result, Rows
 

@@ -15,8 +15,7 @@ from tipl.experiments.benchmark.outcome import PAY_BACK_SHARE, Benchmark
 from tipl.experiments.benchmark.stages import FILM
 from tipl.experiments.films import film_section
 from tipl.experiments.path_dimension import dimension_sections
-from tipl.experiments.rows import TRUE_CHECKPOINT
-from tipl.experiments.run import Run
+from tipl.experiments.run import TRUE_CHECKPOINT, Run
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.report.charts import INTERVAL, STEPS, ZERO, StepsToReach, curve, line_chart
 from tipl.report.page import Entry, Report, Section, sections_of

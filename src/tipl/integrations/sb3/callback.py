@@ -149,7 +149,7 @@ class ForecastCallback(BaseCallback):
         jumps = self.jumps
         if jumps is None or not jumps.fresh:
             return
-        model = cast(OnPolicyAlgorithm, self.model)  # jumps are of no other
+        model = cast("OnPolicyAlgorithm", self.model)  # jumps are of no other
         buffer, gamma = model.rollout_buffer, model.gamma
         # [T, E, O] -> [T * E, O]
         observations = torch.as_tensor(buffer.observations.reshape(-1, *buffer.obs_shape))

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tipl.evaluation.elite import Elite
-from tipl.evaluation.visits import observations_around, visited_observations
+from tipl.evaluation.behaviour import Elite, observations_around, visited_observations
 from tipl.models.learning_paths import LearningPaths, batch_count, draw_dataset, draw_horizons
 from tipl.models.network import ActionError, Network
 from tipl.models.neuron_transformer import NeuronTrainConfig

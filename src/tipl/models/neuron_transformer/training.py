@@ -11,7 +11,7 @@ import torch
 from tipl.core.options import thread_count
 from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
-from tipl.evaluation.elite import best_checkpoint
+from tipl.evaluation.behaviour import best_checkpoint
 from tipl.forecast.base import Target
 from tipl.models.learning_paths import (
     NUM_ANCHORS,

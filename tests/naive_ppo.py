@@ -74,7 +74,7 @@ class NaiveAgent:
 
     def action_distribution(self, observations: Tensor) -> Normal:
         mean = self.actor_mean(observations)
-        return Normal(mean, self.log_std.exp().expand_as(mean))
+        return Normal(mean, self.log_std.exp().expand_as(mean), validate_args=False)
 
 
 class NaivePPO:
@@ -93,19 +93,21 @@ class NaivePPO:
     def advantages(self, rollout: NaiveRollout) -> Tensor:
         """The sum of later TD errors of the same episode, each weighted (gamma lambda)^distance."""
         config = self.config
-        advantages = torch.zeros(len(rollout), dtype=torch.float64)
+        rewards, values, next_values, dones = (  # numbers of Python, whose loops are quicker
+            tensor.tolist()
+            for tensor in (rollout.rewards, rollout.values, rollout.next_values, rollout.dones)
+        )
+        advantages = [0.0] * len(rollout)
         for t in range(len(rollout)):
             weight = 1.0
             for later in range(t, len(rollout)):
                 advantages[t] += weight * (
-                    rollout.rewards[later]
-                    + config.gamma * rollout.next_values[later]
-                    - rollout.values[later]
+                    rewards[later] + config.gamma * next_values[later] - values[later]
                 )
                 weight *= config.gamma * config.gae_lambda
-                if rollout.dones[later]:
+                if dones[later]:
                     break
-        return advantages
+        return torch.tensor(advantages, dtype=torch.float64)
 
     def update(self, rollout: NaiveRollout, orders: Iterable[np.ndarray]) -> None:
         """One PPO update.

@@ -59,7 +59,7 @@ def _checked_function(function: types.FunctionType, check: Callable[..., Any]) -
     if not function.__annotations__:
         return function
     if inspect.isgeneratorfunction(function):  # arguments are checked before the first step
-        return original(function, typechecker=check)
+        return _checked_generator(function, original(function, typechecker=check))
     quick: Callable[..., Any] | None = None
     hints: dict[str, Any] = {}
     has_arrays = decided_by_kinds = False
@@ -97,6 +97,23 @@ def _checked_function(function: types.FunctionType, check: Callable[..., Any]) -
     return wrapper
 
 
+def _checked_generator(function: types.FunctionType, slow: Callable[..., Any]) -> Any:
+    if function.__annotations__.keys() - {"return"}:
+        return slow
+    was_right = False
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        nonlocal was_right
+        if was_right:  # and is for ever: no argument is checked, and the result is a generator
+            return function(*args, **kwargs)
+        result = slow(*args, **kwargs)
+        was_right = True
+        return result
+
+    return wrapper
+
+
 class _HowToTell(dict[type, Callable[[Any], Any]]):
     """By the class of a value, what tells its kind."""
 
@@ -105,6 +122,8 @@ class _HowToTell(dict[type, Callable[[Any], Any]]):
             self[kind] = lambda array: (kind, array.dtype, array.shape)
         elif issubclass(kind, tuple):
             self[kind] = lambda values: (kind, _kinds(values))
+        elif issubclass(kind, type):
+            self[kind] = lambda value: (kind, value)
         elif issubclass(kind, Mapping):
             self[kind] = lambda values: (kind, _kinds((*values, *values.values())))
         else:
@@ -124,7 +143,7 @@ def _is_decided_by_kind(hint: Any) -> bool:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType, tuple, dict, Mapping):
         return all(map(_is_decided_by_kind, get_args(hint)))
-    if origin is Callable or hint in (Any, None, ...):
+    if origin in (Callable, type) or hint in (Any, None, ...):
         return True
     return type(hint) is _MetaAbstractArray or (
         inspect.isclass(hint) and origin is None and not is_protocol(hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from tipl.ppo.config import PPOConfig
 from tipl.ppo.ppo import PPO, Rollout
 
 PENDULUM = "InvertedPendulum-v4"
-STEPS = 32  # between two updates
+STEPS = 16  # between two updates
 FAST_PPO = PPOConfig(num_steps=STEPS, num_minibatches=2, update_epochs=2)
 # Trials 0 and 1 are a group, 2 alone is another; parts hold 8 checkpoints and 3.
 N, ITERATIONS = 3, 10
@@ -67,6 +67,14 @@ def content(directory: Path) -> dict[str, bytes | None]:
         str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
         for path in directory.rglob("*")
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measured_once() -> Iterator[None]:
+    """Random episodes tell what is observed in Gymnasium's environments: once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "make_task", functools.cache(make_task))
+        yield
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -208,9 +216,9 @@ def test_a_group_larger_than_the_trials(tmp_path: Path) -> None:
 
 def test_the_default_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paths = collect(PENDULUM, config=CollectConfig(1, 75, 5, (4,), ppo=FAST_PPO), progress=False)
-    assert paths.directory == Path("runs/paths/InvertedPendulum-v4-1x75-seed5")
-    assert paths.num_checkpoints == 3  # whole iterations of 32 steps
+    paths = collect(PENDULUM, config=CollectConfig(1, 43, 5, (4,), ppo=FAST_PPO), progress=False)
+    assert paths.directory == Path("runs/paths/InvertedPendulum-v4-1x43-seed5")
+    assert paths.num_checkpoints == 3  # whole iterations of 16 steps
 
 
 # --- the same bytes --------------------------------------------------------------------------
@@ -438,9 +446,9 @@ def test_another_collection_in_the_same_directory(
         ({"trials_per_group": 0}, "trials_per_group is 0"),
         ({"checkpoint_interval": 0}, "checkpoint_interval is 0"),
         ({"checkpoint_interval": 3}, "10 iterations, which a checkpoint_interval of 3"),
-        ({"total_steps": 31}, "total_steps is 31, but one checkpoint takes 32 steps"),
+        ({"total_steps": 15}, "total_steps is 15, but one checkpoint takes 16 steps"),
         ({"total_steps": 0}, "total_steps is 0"),
-        ({"total_steps": 160, "checkpoint_interval": 6}, "one checkpoint takes 192 steps"),
+        ({"total_steps": 80, "checkpoint_interval": 6}, "one checkpoint takes 96 steps"),
         ({"seed": -1}, "seed is -1; expected at least 0"),
         ({"hidden_sizes": ()}, "hidden sizes"),
         ({"hidden_sizes": (8, 0)}, "hidden sizes"),
@@ -509,10 +517,10 @@ def test_a_diverged_trial_is_labelled(
 def test_gymnasiums_environments_are_resumed_in_the_middle_of_an_episode(
     env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes: dict[str, Any] = {"num_trials": 2, "trials_per_group": 1, "total_steps": 9 * STEPS}
+    changes: dict[str, Any] = {"num_trials": 2, "trials_per_group": 1, "total_steps": 14 * STEPS}
     run(tmp_path / "whole", env_id, **changes)
     with monkeypatch.context() as patch:
-        interrupt(patch, "rollout", 1, 7)
+        interrupt(patch, "rollout", 1, 12)
         with pytest.raises(KilledError):
             run(tmp_path / "paths", env_id, **changes)
     updates = count_updates(monkeypatch)
@@ -548,7 +556,6 @@ def test_an_environment_that_does_not_repeat_itself_starts_over(
 ) -> None:
     spec = EnvSpec("Forgetful-v0", f"{__name__}:Forgetful", max_episode_steps=50)
     monkeypatch.setitem(gymnasium.registry, "Forgetful-v0", spec)
-    monkeypatch.setattr(plan, "make_task", functools.cache(make_task))
     changes: dict[str, Any] = {"num_trials": 1, "total_steps": 9 * STEPS}
     with monkeypatch.context() as patch:
         interrupt(patch, "rollout", 0, 7)

@@ -71,6 +71,14 @@ def one_by_one(x: Float[np.ndarray, " N"]) -> Iterator[float]:
     yield from x
 
 
+def cast(x: Float[np.ndarray, " N"], dtype: type[np.floating[Any]]) -> Float[np.ndarray, " N"]:
+    return x.astype(dtype)
+
+
+def two_numbers() -> Iterator[int]:
+    yield from (1, 2)
+
+
 class Later:
     @property
     def number(self) -> int:
@@ -127,6 +135,11 @@ CASES: list[tuple[Callable[..., Any], tuple[Any, ...], bool]] = [
     (of_type_checkers, ("anything", "1"), False),
     (one_by_one, (zeros(3),), True),
     (one_by_one, (zeros(3, 3),), False),
+    (cast, (zeros(3), np.float64), True),
+    (cast, (zeros(3), np.int64), False),
+    (cast, (zeros(3), np.float64(1)), False),
+    (two_numbers, (), True),
+    (two_numbers, (1,), False),
     (vars(Later)["made"], (zeros(3),), True),
     (vars(Later)["made"], (zeros(3, 1),), False),
     (vars(Later)["doubled"], (zeros(0),), True),

@@ -29,24 +29,23 @@ from tipl.experiments.acceleration import (
     print_headline,
 )
 from tipl.experiments.acceleration.outcome import (
+    ModelCost,
     Record,
     load_comparison,
     load_record,
+    model_cost,
     write_record,
 )
 from tipl.experiments.acceleration.report import comparison_report, lead
-from tipl.experiments.acceleration.rows import ModelCost, model_cost
-from tipl.experiments.acceleration.stages import (
-    acceleration_stages,
-    collection_name,
-    comparison_methods,
-    trials_directory,
-)
 from tipl.experiments.acceleration.trials import (
     MOST_PLACES,
     ReturnCurves,
+    acceleration_stages,
+    collection_name,
+    comparison_methods,
     mean_curve,
     steps_to_shares,
+    trials_directory,
 )
 from tipl.experiments.benchmark.ledger import Cost
 from tipl.paths import create_dataset, part_ranges

@@ -31,16 +31,17 @@ from tipl.experiments.benchmark import (
     ledger,
     outcome,
 )
-from tipl.experiments.benchmark.claims import (
+from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs, write_costs
+from tipl.experiments.benchmark.outcome import (
     CLAIMS,
     PPO,
     SHARES,
     Finding,
     findings,
+    load_benchmark,
+    pay_back_uses,
     steps_to_reach,
 )
-from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs, write_costs
-from tipl.experiments.benchmark.outcome import load_benchmark, pay_back_uses
 from tipl.experiments.benchmark.stages import FILM, benchmark_stages
 from tipl.experiments.films import film_files, film_section
 from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet

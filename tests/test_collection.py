@@ -15,11 +15,9 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from tipl.collection import groups as trial_groups
-from tipl.collection import plan
 from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
-from tipl.collection.groups import TrialGroup
-from tipl.collection.plan import draw_physics
+from tipl.collection.groups import TrialGroup, draw_physics
 from tipl.core import storage
 from tipl.core.progress import CollectionProgress
 from tipl.envs import make_task, make_vec
@@ -73,7 +71,7 @@ def content(directory: Path) -> dict[str, bytes | None]:
 def _measured_once() -> Iterator[None]:
     """Random episodes tell what is observed in Gymnasium's environments: once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "make_task", functools.cache(make_task))
+        patch.setattr("tipl.collection.collect.make_task", functools.cache(make_task))
         yield
 
 

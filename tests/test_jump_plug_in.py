@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from tipl import TiplError
-from tipl.collection.collect import collect
+from tipl.collection.collect import collect, dataset_metadata
 from tipl.collection.config import CollectConfig
-from tipl.collection.plan import dataset_metadata
 from tipl.envs import make_vec
 from tipl.evaluation.returns import evaluate_stack
 from tipl.forecast.base import Forecaster

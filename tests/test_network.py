@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rounding import assert_equal_but_for_rounding
 from tipl.models.network import Network
-from tipl.policies.frames import normalise_observations
+from tipl.policies.actions import normalise_observations
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.ppo.networks import stacked_mlp

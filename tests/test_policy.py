@@ -17,8 +17,7 @@ from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.models.network import Network
-from tipl.policies.actions import mlp_outputs
-from tipl.policies.frames import OBSERVATION_CLIP, normalise_observations
+from tipl.policies.actions import OBSERVATION_CLIP, mlp_outputs, normalise_observations
 from tipl.policies.layout import (
     ParamLayout,
     actor_layout,

@@ -12,7 +12,7 @@ from path_data import make_dataset
 from tipl import TiplError
 from tipl.experiments.rivals import rivals
 from tipl.forecast.extrapolation import StandingStill
-from tipl.forecast.return_regression import PartialLeastSquares, rising_direction
+from tipl.forecast.memory import PartialLeastSquares, rising_direction
 from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.layout import ParamLayout
@@ -79,7 +79,7 @@ def test_checkpoints_without_a_return_teach_nothing() -> None:
 
 def test_of_many_checkpoints_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = PartialLeastSquares(PATHS, LAYOUT, RETURNS).direction
-    monkeypatch.setattr("tipl.forecast.return_regression.MAX_CHECKPOINTS", 100)
+    monkeypatch.setattr("tipl.forecast.memory.MAX_CHECKPOINTS", 100)
     drawn = [PartialLeastSquares(PATHS, LAYOUT, RETURNS).direction for _ in range(2)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], whole)

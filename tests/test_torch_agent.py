@@ -16,7 +16,7 @@ from torch import nn
 from tipl import ParamLayout, TiplError
 from tipl.integrations.pytorch.agent import TorchAgent, agent_of_cleanrl, agent_of_sb3
 from tipl.integrations.pytorch.normaliser import SETTLED, RunNormaliser
-from tipl.policies.frames import refolded
+from tipl.policies.actions import refolded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
 

@@ -43,6 +43,7 @@ MODULES = {
     "costs": "run",
     "demo": "run",
     "film": "evaluate",
+    "optimize": "forecast",
     "report": "run",
     "benchmark": "run",
     "accelerate": "run",

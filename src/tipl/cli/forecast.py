@@ -1,4 +1,4 @@
-"""`tipl forecast`."""
+"""`tipl forecast` and `tipl optimize`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from tipl.core.atomic import check_replaceable
 from tipl.errors import TiplError
 from tipl.experiments.config import HORIZONS, STARTS
+from tipl.forecast.base import Forecaster, Target
+from tipl.policies.policy import Policy
 
-__all__ = ["forecast"]
+__all__ = ["forecast", "optimize"]
 
 
 def forecast(
@@ -33,9 +36,7 @@ def forecast(
         starts: where histories end, as fractions of the path; 0 is the untrained network alone
         horizons: checkpoints ahead, one or more; the jump to the path's end comes on top
     """
-    from tipl.core.atomic import check_replaceable
     from tipl.experiments.forecasts import make_forecasts
-    from tipl.forecast.base import Forecaster
     from tipl.paths import PathDataset
 
     if not models:
@@ -51,3 +52,42 @@ def forecast(
         f"{out}: {len(forecasts.cases)} forecasts of each of {len(forecasts.paths)} trials; run "
         f"`tipl evaluate {out}` to see what they return"
     )
+
+
+def optimize(
+    model: Positional[str],
+    /,
+    out: Path,
+    policy: Path | None = None,
+    seed: int = 1,
+    hidden: tuple[int, ...] = (),
+    target: Target | None = None,
+    horizon: int | None = None,
+    steps: int | None = None,
+    wished_return: float | None = None,
+) -> None:
+    """Make a better policy from an untrained one: no gradient step, no environment step.
+
+    Args:
+        model: directory of a trained model, or name of a model that ships with tipl
+        out: directory of the policy that is made
+        policy: directory of the policy to start from (default: a fresh random one)
+        seed: of the fresh random policy
+        hidden: units in each of its hidden layers (default: as the model was trained on)
+        target: elite, to the best behaviour that the training paths know; own, to what PPO would
+            have made of the policy (default: elite, if the model was trained for it)
+        horizon: checkpoints to jump ahead (default: to the end of the training paths)
+        steps: jumps that follow one another (default: 3 to own, 2 to elite)
+        wished_return: return to ask for, of a model that was trained with returns
+    """
+    check_replaceable(out, replaces="policy.json")
+    forecaster = Forecaster.from_pretrained(model)
+    if policy is not None:
+        start = Policy.load(policy)
+    else:
+        start = Policy.initial(forecaster.task, seed, hidden or forecaster.hidden_sizes)
+    better = forecaster.optimize(
+        start, horizon, target=target, steps=steps, wished_return=wished_return
+    )
+    better.save(out)
+    print(f"{out}: a policy for {better.task.env_id}; run `tipl evaluate {out}` to test it")

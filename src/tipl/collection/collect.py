@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tipl.collection.config import CollectConfig, CollectOptions
+from tipl.collection.config import CollectConfig, CollectOptions, parse_ranges
 from tipl.collection.groups import TrialGroup, unfinished_groups
-from tipl.collection.plan import dataset_metadata
 from tipl.core.options import at_least, config_from_options, thread_count
 from tipl.core.progress import CollectionProgress
+from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
 from tipl.evaluation.checkpoints import evaluate_paths
+from tipl.jumps.forecasters import check_fits, jump_forecaster
 from tipl.paths import PathDataset
+from tipl.paths.metadata import (
+    CHECKPOINTS_PER_PART,
+    PathMetadata,
+    library_versions,
+    networks_layout,
+)
 from tipl.paths.parts import create_dataset, parts_present
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
 
-__all__ = ["CollectConfig", "collect", "default_directory"]
+__all__ = ["CollectConfig", "collect", "dataset_metadata", "default_directory"]
 
 
 def collect(
@@ -143,3 +154,55 @@ def _open_when_complete(directory: Path, groups: list[TrialGroup]) -> PathDatase
     with contextlib.suppress(OSError):  # not there, or in use by somebody who is about to leave
         (directory / "resume").rmdir()
     return PathDataset.open(directory)
+
+
+def dataset_metadata(env_id: str, config: CollectConfig) -> PathMetadata:
+    """What the dataset of a collection says of itself; nothing is written.
+
+    Args:
+        env_id: a Gymnasium id; a task that does not ship with tipl is measured.
+        config: what to collect.
+
+    Raises:
+        TiplError: the environment is unknown or unsupported, its physics cannot vary as asked, or
+            the forecaster of jumps does not fit the trials.
+    """
+    task = make_task(env_id)
+    ranges = parse_ranges(config.vary)
+    if ranges:
+        make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
+    lowest = {name: low for name, (low, _) in ranges.items()}
+    _check_jumps(config, task.with_physics(lowest))
+    return PathMetadata(
+        task=task,
+        layout=networks_layout(task, config.hidden_sizes, config.networks),
+        hidden_sizes=tuple(config.hidden_sizes),
+        networks=config.networks,
+        initial=config.initial,
+        normaliser=config.normaliser,
+        num_trials=config.num_trials,
+        num_checkpoints=config.num_iterations // config.checkpoint_interval + 1,
+        trials_per_part=config.group_size,
+        checkpoints_per_part=CHECKPOINTS_PER_PART,
+        checkpoint_interval=config.checkpoint_interval,
+        steps_per_checkpoint=config.checkpoint_interval * config.ppo.num_steps,
+        seed=config.seed,
+        vary={name: list(bounds) for name, bounds in ranges.items()},
+        ppo=dataclasses.asdict(config.ppo),
+        pptb={} if config.pptb.rank is None else dataclasses.asdict(config.pptb),
+        jumps={} if config.jumps.forecaster is None else _jump_settings(config),
+        versions=library_versions(),
+    )
+
+
+def _check_jumps(config: CollectConfig, task: TaskSpec) -> None:
+    """Raises a TiplError unless the forecaster of jumps fits trials of the task."""
+    jumps = config.jumps
+    if jumps.forecaster is not None:
+        forecaster = jump_forecaster(jumps.forecaster, jumps.target)
+        check_fits(forecaster, Policy.initial(task, hidden=config.hidden_sizes))
+
+
+def _jump_settings(config: CollectConfig) -> dict[str, Any]:
+    """The settings of jumps as plain JSON values."""
+    return {**dataclasses.asdict(config.jumps), "horizons": list(config.jumps.horizons)}

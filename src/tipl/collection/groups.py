@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tipl.collection.config import CollectConfig
-from tipl.collection.plan import draw_physics
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.atomic import FileLock, remove_unfinished, unfinished_writes
+from tipl.core.seeds import Stream
 from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
@@ -20,7 +21,7 @@ from tipl.paths import PathMetadata
 from tipl.paths.parts import PartRange, part_ranges, write_part
 from tipl.ppo.ppo import PPO, PlugIn, StoppedError
 
-__all__ = ["TrialGroup", "unfinished_groups"]
+__all__ = ["TrialGroup", "draw_physics", "unfinished_groups"]
 
 
 PER_CHECKPOINT = ("global_step", "iteration")
@@ -244,3 +245,18 @@ class TrialGroup:
     def _steps(self, iterations: int) -> int:
         """Environment steps of all trials in some iterations."""
         return iterations * self.config.ppo.num_steps * len(self.trials)
+
+
+def draw_physics(ranges: Mapping[str, Sequence[float]], seed: int, trial: int) -> dict[str, float]:
+    """One trial's factors by name, uniform in the logarithm: half as likely as double.
+
+    Args:
+        ranges: lowest and highest factor by name.
+        seed: of the collection.
+        trial: its number.
+    """
+    rng = Stream.PHYSICS.rng(seed, trial)
+    return {
+        name: math.exp(rng.uniform(math.log(low), math.log(high)))
+        for name, (low, high) in sorted(ranges.items())
+    }

@@ -81,12 +81,12 @@ MOVED = {
     "path_dimension": "paths.dimension",
     "path_evaluation": "evaluation.checkpoints",
     "path_trimming": "forecast.extrapolation",
-    "policy": "policies.policy policies.layout policies.frames",
+    "policy": "policies.policy policies.layout policies.actions",
     "pptb": "jumps.plug_in jumps.config",
     "progress": "core.progress",
     "report": "report.page report.tables",
     "results": "report.results report.tables",
-    "return_regression": "forecast.return_regression",
+    "return_regression": "forecast.memory",
     "rivals": "experiments.rivals",
     "rollout": "ppo.rollout",
     "runs": "experiments.run",
@@ -95,7 +95,7 @@ MOVED = {
     "tasks": "policies.tasks",
     "tokenizers": "paths.svd",
     "training": "models models.train forecast.base",
-    "variation": "collection.config collection.plan",
+    "variation": "collection.config collection.collect",
 }
 """Where the contents of old modules are now, all named within tipl. Those of a module whose name a
 package has are found when the package has no such name."""

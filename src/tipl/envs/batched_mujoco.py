@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -16,11 +18,10 @@ from mujoco import batch as mujoco_batch
 
 from tipl.core.options import at_least
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, StepResult, find_mujoco_task
-from tipl.envs.mujoco_warnings import silent_mujoco
 from tipl.envs.physics import PhysicsVariants
 from tipl.errors import TiplError
 
-__all__ = ["BatchedMujocoEnv"]
+__all__ = ["BatchedMujocoEnv", "silent_mujoco"]
 
 _WORD = 2**64
 
@@ -343,3 +344,35 @@ def _generator_from_words(words: np.ndarray) -> np.random.Generator:
         "uinteger": uinteger,
     }
     return np.random.Generator(pcg)
+
+
+class _Silence:
+    """Keeps MuJoCo from printing warnings and writing MUJOCO_LOG.TXT where the user works.
+
+    MuJoCo has one warning handler for the whole process, and several threads may be stepping: the
+    handler goes back to the user's when the last of them is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._previous: Any = None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                self._previous = mujoco.get_mju_user_warning()
+                mujoco.set_mju_user_warning(lambda message: None)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    mujoco.set_mju_user_warning(self._previous)
+
+
+silent_mujoco = _Silence()
+"""`with silent_mujoco():` nothing that MuJoCo warns of is printed or logged."""

@@ -14,8 +14,7 @@ from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.evaluation.returns import evaluate_stack
 from tipl.paths import PathDataset
-from tipl.policies.actions import best_actions, executable
-from tipl.policies.frames import normalise_observations
+from tipl.policies.actions import best_actions, executable, normalise_observations
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec

@@ -19,8 +19,8 @@ import mujoco  # type: ignore[import-untyped]
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from tipl.envs.batched_mujoco import silent_mujoco
 from tipl.envs.mujoco_tasks import MujocoTask, View
-from tipl.envs.mujoco_warnings import silent_mujoco
 from tipl.errors import TiplError
 
 __all__ = ["SKY", "MujocoPictures", "missing_renderer"]

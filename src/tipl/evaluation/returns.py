@@ -19,8 +19,7 @@ from tipl.core.seeds import Stream
 from tipl.envs import BatchedMujocoEnv, make_vec
 from tipl.errors import TiplError
 from tipl.evaluation.stats import Interval, mean_interval
-from tipl.policies.actions import best_actions
-from tipl.policies.frames import normalise_observations
+from tipl.policies.actions import best_actions, normalise_observations
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec

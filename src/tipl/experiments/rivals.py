@@ -25,8 +25,14 @@ from tipl.forecast.extrapolation import (
     TwoPointLine,
     pydmd_is_installed,
 )
-from tipl.forecast.memory import BestStoredPolicy, MatchedNoise, MeanDisplacement, NearestPath
-from tipl.forecast.return_regression import PartialLeastSquares, scikit_learn_is_installed
+from tipl.forecast.memory import (
+    BestStoredPolicy,
+    MatchedNoise,
+    MeanDisplacement,
+    NearestPath,
+    PartialLeastSquares,
+    scikit_learn_is_installed,
+)
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy

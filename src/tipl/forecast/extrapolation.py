@@ -21,18 +21,10 @@ from tipl.paths.svd import singular_vectors
 from tipl.policies.layout import ParamLayout
 
 __all__ = [
-    "RELEX",
-    "DynamicModeDecomposition",
-    "LastDifferenceLine",
-    "LeastSquaresLine",
-    "PathTrimmingAndBoosting",
-    "StandingStill",
-    "TwoPointLine",
-    "check_rank_and_boost",
-    "pydmd_is_installed",
-    "slope_weights",
-    "trimmed_and_boosted",
-]
+    "RELEX", "DynamicModeDecomposition", "LastDifferenceLine", "LeastSquaresLine",
+    "PathTrimmingAndBoosting", "StandingStill", "TwoPointLine", "check_rank_and_boost",
+    "pydmd_is_installed", "slope_weights", "trimmed_and_boosted",
+]  # fmt: skip
 
 
 def slope_weights(length: int) -> Float[np.ndarray, " T"]:

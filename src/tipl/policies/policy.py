@@ -13,8 +13,12 @@ from jaxtyping import Float, Shaped
 from tipl.core import storage
 from tipl.core.options import at_least
 from tipl.errors import TiplError
-from tipl.policies.actions import best_actions, mlp_outputs
-from tipl.policies.frames import check_normaliser, normalise_observations
+from tipl.policies.actions import (
+    best_actions,
+    check_normaliser,
+    mlp_outputs,
+    normalise_observations,
+)
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes, initial_params
 from tipl.policies.tasks import TaskSpec, get_task
 

@@ -18,8 +18,7 @@ import numpy as np
 
 from tipl.core.arrays import Array
 from tipl.core.seeds import Stream
-from tipl.policies.actions import executable
-from tipl.policies.frames import normalise_observations
+from tipl.policies.actions import executable, normalise_observations
 from tipl.policies.layout import ParamLayout, actor_layout, initial_params
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo.config import PPOConfig

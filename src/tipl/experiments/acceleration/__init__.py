@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
-from tipl.experiments.acceleration.outcome import Comparison, Record, load_comparison, write_record
+from tipl.experiments.acceleration.outcome import (
+    Comparison,
+    Record,
+    load_comparison,
+    model_cost,
+    write_record,
+)
 from tipl.experiments.acceleration.report import comparison_report, print_headline
-from tipl.experiments.acceleration.rows import model_cost
-from tipl.experiments.acceleration.stages import acceleration_stages
+from tipl.experiments.acceleration.trials import acceleration_stages
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import How, run_pipeline
 from tipl.report.page import write_report_with_figures

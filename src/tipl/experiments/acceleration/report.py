@@ -10,8 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
-from tipl.experiments.acceleration.outcome import Comparison
-from tipl.experiments.acceleration.rows import COUNTS, SHARES, USES, reach_metric, seconds_metric
+from tipl.experiments.acceleration.outcome import (
+    COUNTS,
+    SHARES,
+    USES,
+    Comparison,
+    reach_metric,
+    seconds_metric,
+)
 from tipl.experiments.acceleration.trials import Architecture, mean_curve
 from tipl.experiments.run_report import shown_versions
 from tipl.report.charts import INTERVAL, STEPS, ZERO, Line, curve, line_chart

@@ -10,8 +10,15 @@ import numpy as np
 
 from tipl.evaluation.stats import mean_interval, paired_difference_interval
 from tipl.experiments import run_report
-from tipl.experiments.benchmark.claims import CLAIMS, INDEPENDENT, MARGIN, PPO, Finding
-from tipl.experiments.benchmark.outcome import PAY_BACK_SHARE, Benchmark
+from tipl.experiments.benchmark.outcome import (
+    CLAIMS,
+    INDEPENDENT,
+    MARGIN,
+    PAY_BACK_SHARE,
+    PPO,
+    Benchmark,
+    Finding,
+)
 from tipl.experiments.benchmark.stages import FILM
 from tipl.experiments.films import film_section
 from tipl.experiments.path_dimension import dimension_sections
@@ -42,13 +49,10 @@ def _claim(
         starts = list(dict.fromkeys(finding.start for finding in findings))
         rows: dict[tuple[str, str], list[Cell]] = {}
         for found in findings:
-            shown = found.model
-            if found.experiment != INDEPENDENT:
-                shown += f", {found.experiment}"
+            label = "" if found.experiment == INDEPENDENT else f", {found.experiment}"
             key = (found.model, found.experiment)
-            row = rows.setdefault(key, [shown, *[None] * len(starts)])
-            judged = Judged(found.measured, found.holds, found.verdict)
-            row[1 + starts.index(found.start)] = judged
+            row = rows.setdefault(key, [f"{found.model}{label}", *[None] * len(starts)])
+            row[1 + starts.index(found.start)] = Judged(found.measured, found.holds, found.verdict)
         unit = findings[0].measured.metric.replace("_", " ") if findings else "nothing measured"
         table = Table(
             f"{unit[0].upper()}{unit[1:]} [95% interval]: ✓ holds, ✗ fails, ~ undecided",
@@ -275,8 +279,7 @@ SECTIONS: list[Entry[Benchmark]] = [
         CLAIMS[1],
         "Claim 2: forecasts do not deteriorate the policy",
         "The change of return that is worst among the horizons tested. A forecast does no harm "
-        f"where no interval reaches further down than {MARGIN:.0%} of PPO's "
-        "whole improvement.",
+        f"where no interval reaches further down than {MARGIN:.0%} of PPO's whole improvement.",
     ),
     run_report.RETURNS_BY_HORIZON,
     _claim(
@@ -391,7 +394,6 @@ def _tally(about: Sequence[Finding]) -> str:
         tests = [finding for finding in about if finding.model.startswith(kind)]
         if tests:
             held, failed = (sum(test.holds is holds for test in tests) for holds in (True, False))
-            parts.append(
-                f"{label} ({kind}) holds in {held} of {len(tests)} tests and fails in {failed}"
-            )
+            said = f"{label} ({kind}) holds in {held} of {len(tests)} tests and fails in {failed}"
+            parts.append(said)
     return "; ".join(parts)

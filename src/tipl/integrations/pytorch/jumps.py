@@ -13,7 +13,7 @@ import torch
 
 from tipl.core.arrays import Array
 from tipl.envs import make_task
-from tipl.envs.mujoco_warnings import silent_mujoco
+from tipl.envs.batched_mujoco import silent_mujoco
 from tipl.errors import TiplError
 from tipl.evaluation.returns import Episodes, episode_seed
 from tipl.forecast.memory import BestStoredPolicy
@@ -23,7 +23,7 @@ from tipl.integrations.pytorch.normaliser import RunNormaliser
 from tipl.jumps.config import CRITIC_LEARNING_RATE, EPOCHS_OF_TARGETS, JumpConfig
 from tipl.jumps.forecasters import fitting_forecaster
 from tipl.jumps.jumper import Jumper
-from tipl.policies.frames import refolded
+from tipl.policies.actions import refolded
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 

@@ -25,7 +25,7 @@ from tipl.integrations.sb3.weights import check_actions, readable_agent, task_of
 from tipl.paths import PathDataset, PathMetadata
 from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions
 from tipl.paths.parts import create_dataset, part_ranges, parts_present, write_part
-from tipl.policies.frames import refolded
+from tipl.policies.actions import refolded
 from tipl.policies.tasks import TaskSpec
 
 with sb3_required("tipl.integrations.sb3.recorder"):

@@ -12,7 +12,7 @@ from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.integrations.pytorch.agent import TorchAgent, agent_of_sb3
 from tipl.integrations.pytorch.normaliser import RunNormaliser
-from tipl.policies.frames import refolded
+from tipl.policies.actions import refolded
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
 

@@ -213,7 +213,7 @@ def test_loading_only_loads(made: Made, monkeypatch: pytest.MonkeyPatch) -> None
         raise AssertionError("loading works something out")
 
     for name in (
-        *("film.film", "elite.best_checkpoint", "returns.evaluate_stack"),
+        *("film.film", "behaviour.best_checkpoint", "returns.evaluate_stack"),
         *("stats.resampling_weights", "stats.mean_interval"),
     ):
         monkeypatch.setattr(f"tipl.evaluation.{name}", never)

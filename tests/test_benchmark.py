@@ -34,6 +34,7 @@ from tipl.experiments.benchmark import (
 from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs, write_costs
 from tipl.experiments.benchmark.outcome import (
     CLAIMS,
+    INDEPENDENT,
     PPO,
     SHARES,
     Finding,
@@ -42,10 +43,12 @@ from tipl.experiments.benchmark.outcome import (
     pay_back_uses,
     steps_to_reach,
 )
+from tipl.experiments.benchmark.report import tally
 from tipl.experiments.benchmark.stages import FILM, benchmark_stages
 from tipl.experiments.films import film_files, film_section
 from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
 from tipl.experiments.run import Run
+from tipl.models import kinds
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
 from tipl.paths import PathDataset
@@ -466,11 +469,56 @@ def test_options_beat_the_task_and_quick() -> None:
         ({"seed": -1}, "seed is -1"),
         ({"held_out": 1.0}, "held_out is 1.0; expected a share between 0 and 1"),
         ({"nowcaster_steps": 0}, "nowcaster_steps is 0"),
+        ({"starts": (0.0, 1.5)}, "1.5 was given as the fraction of a path"),
+        ({"starts": ()}, "no starts were given"),
+        ({"horizons": (1, 0)}, r"the horizons \[1, 0\] were given; expected 1 or more"),
     ],
 )
 def test_impossible_options(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(TiplError, match=message):
         dataclasses.replace(CONFIG, **changes)
+
+
+def test_a_kind_of_model_takes_part_by_its_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rival of tipl's own is trained; of others, the lead says how their tests came out."""
+    path, rival = kinds.find_kind("path"), kinds.find_kind("wnn")
+    added = (
+        dataclasses.replace(rival, name="new-rival", title="NewRival"),
+        dataclasses.replace(
+            path, name="fresh", title="Fresh", colours={"Fresh": "blue"}, whose="x"
+        ),
+    )
+    monkeypatch.setattr(kinds, "_OURS", (*kinds.all_kinds(), *added))
+    stages = {stage.name: stage for stage in benchmark_stages(CONFIG, tmp_path)}
+    words = [str(word) for word in stages["train (new-rival)"].words]
+    assert words[words.index("--model") + 1] == "new-rival"
+    assert {"train (wnn)", "train (nino)"} <= set(stages)
+    assert "train (fresh)" not in stages
+
+    result = Result("task", "forecast", "Fresh (own)", "episodic_return", 1.0)
+    holds = {"Fresh (own)": True, "PathTransformer (joint basis)": False, "standing still": True}
+    found = [
+        Finding(CLAIMS[0], INDEPENDENT, model, 0.5, result, None, "", held)
+        for model, held in holds.items()
+    ]
+    assert tally(found) == (
+        "the paper's model (PathTransformer) holds in 0 of 1 tests and fails in 1; "
+        "x (Fresh) holds in 1 of 1 tests and fails in 0"
+    )
+
+
+def test_kinds_registered_in_this_process_are_no_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage is a process of its own, which does not know them."""
+    mine = dataclasses.replace(kinds.find_kind("wnn"), name="mine", title="Mine")
+    monkeypatch.setattr(kinds, "_REGISTERED", {"mine": mine})
+    assert mine in kinds.all_kinds()
+    stages = [stage.name for stage in benchmark_stages(CONFIG, tmp_path)]
+    assert "train (mine)" not in stages
+    assert "train (nino)" in stages
 
 
 def test_some_checkpoints_are_run_however_long_rollouts_are(

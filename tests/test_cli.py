@@ -27,6 +27,7 @@ from tipl.cli import COMMANDS, given_command, main
 from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
+from tipl.evaluation.behaviour import best_checkpoint
 from tipl.evaluation.returns import evaluate
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
@@ -233,6 +234,18 @@ def test_collecting_again_reuses(
     assert tipl(CHAIN["collect"]) == Outcome(0, chain["show"].out, "")
 
 
+def test_best_finds_the_elite_of_a_seed(chain: dict[str, Outcome], tmp_path: Path) -> None:
+    training = PathDataset.open("paths").split()[0]
+    for seed in (0, 3):
+        elite = best_checkpoint(training, 2, seed)
+        code, out, _ = tipl(f"paths best paths --out {tmp_path}/{seed} --episodes 2 --seed {seed}")
+        assert code == 0
+        assert f"checkpoint {elite.checkpoint} of trial {elite.trial}, mean return " in out
+        assert f"{elite.mean_return:,.1f} over 2 episodes" in out
+        found = Policy.load(tmp_path / str(seed))
+        np.testing.assert_array_equal(found.params, elite.policy.params)
+
+
 def test_verify_names_what_is_damaged(chain: dict[str, Outcome], tmp_path: Path) -> None:
     damaged = shutil.copytree("paths", tmp_path / "damaged")
     part = part_files(damaged)[0]
@@ -299,7 +312,7 @@ ARGUMENTS = {
     "paths show": ["the dataset"],
     "paths verify": ["the dataset"],
     "paths evaluate": ["the dataset", "episodes", "every", "seed", "threads"],
-    "paths best": ["the dataset", "out", "held_out", "episodes"],
+    "paths best": ["the dataset", "out", "held_out", "episodes", "seed"],
     "train": [*dataclasses.fields(PathTrainConfig), "the dataset of paths", "out", "held_out"],
     "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
     "optimize": ["directory of a trained model", "out", "policy", "seed", "horizon"],
@@ -440,6 +453,7 @@ BAD_INPUT = {
     "forecast models/joint --paths paths --out paths": "paths holds other files",
     "optimize missing --out new": "there is no missing/config.json",
     "optimize models/joint --out new --horizon 0": "a horizon of 0 was given",
+    "optimize models/joint --out new --horizon 99999999": "a horizon of 99999999 was given",
     "optimize models/joint --out new --seed -1": "seed is -1",
     "optimize models/joint --out new --policy missing": "there is no missing/policy.json",
     "optimize models/joint --out new --policy nan-policy": "NaN or infinite",

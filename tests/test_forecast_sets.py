@@ -26,7 +26,7 @@ from tipl.experiments.forecast_sets import (
     evaluate_forecasts,
 )
 from tipl.experiments.forecasts import forecast_held_out, held_out_trials, make_forecasts
-from tipl.experiments.rivals import Rival, register, rivals
+from tipl.experiments.rivals import Given, Rival, register, rivals
 from tipl.experiments.run import TRUE_CHECKPOINT, forecast_rows
 from tipl.forecast.base import Forecaster
 from tipl.forecast.extrapolation import LastDifferenceLine, LeastSquaresLine, StandingStill
@@ -277,7 +277,7 @@ def test_the_best_stored_policy_is_that_of_training(
         return best_checkpoint(paths, 1, seed)
 
     monkeypatch.setattr("tipl.experiments.rivals.best_checkpoint", recording)
-    model = tiny_model(dataset.select([0, 1]))
+    model, other = (tiny_model(dataset.select([0, 1])) for _ in range(2))
     model.settings["train"]["seed"] = seed
     made = make_forecasts([model], dataset, (0.0,), (1,))
     assert seeds == [seed]  # once, for all rivals that need it
@@ -285,6 +285,12 @@ def test_the_best_stored_policy_is_that_of_training(
     copied = made.params[case_index(made, BestStoredPolicy.name, 0, 1)]
     assert trial in (0, 1)
     np.testing.assert_array_equal(copied, [dataset.params()[trial, checkpoint]] * 2)
+
+    # the model that learned elite found it; what others were trained with does not matter
+    other.settings["train"]["seed"] = 1
+    model.settings["curves"] = dict.fromkeys(["own", "elite"], model.settings["curves"]["own"])
+    assert Given([other, model], dataset).best == (trial, checkpoint)
+    assert seeds == [seed, seed]
 
 
 def test_equal_rows_are_told_without_a_copy_of_all() -> None:

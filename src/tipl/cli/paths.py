@@ -82,7 +82,12 @@ def paths_evaluate(
 
 
 def paths_best(
-    directory: Positional[Path], /, out: Path, held_out: float = 0.25, episodes: int = 8
+    directory: Positional[Path],
+    /,
+    out: Path,
+    held_out: float = 0.25,
+    episodes: int = 8,
+    seed: int = 0,
 ) -> None:
     """Find the best policy among the stored ones, and save it.
 
@@ -93,13 +98,15 @@ def paths_best(
         out: directory of the policy
         held_out: share of the trials to leave out, as in `tipl train`
         episodes: episodes of each policy that is tried
+        seed: of the episodes' starts; with that of `tipl train`, a NeuronTransformer learned to
+            act as this policy
     """
     from tipl.evaluation.behaviour import best_checkpoint
 
     check_replaceable(out, replaces="policy.json")
     paths = PathDataset.open(directory)
     training = paths.split(held_out=held_out)[0] if held_out else paths
-    best = best_checkpoint(training, episodes)
+    best = best_checkpoint(training, episodes, seed)
     best.policy.save(out)
     print(
         f"{out}: checkpoint {best.checkpoint} of trial {best.trial}, mean return "

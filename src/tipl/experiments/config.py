@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -27,6 +27,7 @@ __all__ = [
     "BenchmarkConfig",
     "DemoConfig",
     "ExperimentConfig",
+    "check_places",
 ]
 
 STARTS = (0.0, 0.1, 0.25, 0.5, 0.75)
@@ -37,6 +38,22 @@ HORIZONS = (1, 2, 5, 10, 20, 50)
 
 Kind = TypeVar("Kind", bound="ExperimentConfig")
 Presets = Mapping[str, Mapping[str, Any]]
+
+
+def check_places(starts: Sequence[float], horizons: Sequence[int]) -> None:
+    """Raises a TiplError unless forecasts can be made from these starts, so far ahead."""
+    for start in starts:
+        if not 0 <= start < 1:
+            raise TiplError(
+                f"{start} was given as the fraction of a path that a history covers; expected "
+                "from 0 (the untrained network) to below 1"
+            )
+    if not starts:
+        raise TiplError("no starts were given; expected one history or more, such as 0.5")
+    if not horizons or min(horizons) < 1:
+        raise TiplError(
+            f"the horizons {list(horizons)} were given; expected 1 or more checkpoints ahead"
+        )
 
 
 def _collection(config: DemoConfig | BenchmarkConfig, checkpoint_interval: int) -> CollectConfig:
@@ -234,6 +251,7 @@ class BenchmarkConfig(ExperimentConfig):
         at_least(0, shared_trials=self.shared_trials, pptb_trials=self.pptb_trials)
         at_least(1, episodes=self.episodes, path_steps=self.path_steps, own_steps=self.own_steps)
         at_least(1, elite_steps=self.elite_steps, nowcaster_steps=self.nowcaster_steps)
+        check_places(self.starts, self.horizons)
         if not 0 < self.held_out < 1:
             raise TiplError(f"held_out is {self.held_out}; expected a share between 0 and 1")
         if 0 < self.shared_trials < 2:

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Float64
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
-from tipl.experiments.config import HORIZONS, STARTS
+from tipl.experiments.config import HORIZONS, STARTS, check_places
 from tipl.experiments.forecast_sets import ForecastCase, ForecastSet
 from tipl.experiments.rivals import Given, rivals_of
 from tipl.forecast.base import Forecaster
@@ -65,7 +65,7 @@ def forecast_held_out(
         TiplError: a fraction is outside [0, 1), a horizon below 1, a forecaster was trained on
             another architecture, or none can forecast any of the histories.
     """
-    _check_places(starts, horizons)
+    check_places(starts, horizons)
     _check_architecture(forecasters, paths)
     params, end = paths.params(), paths.num_checkpoints - 1
     cases: list[ForecastCase] = []
@@ -86,21 +86,6 @@ def forecast_held_out(
         )
     settings = {"starts": list(starts), "horizons": list(horizons)}
     return ForecastSet(paths, cases, np.stack(forecasts), settings)
-
-
-def _check_places(starts: Sequence[float], horizons: Sequence[int]) -> None:
-    for start in starts:
-        if not 0 <= start < 1:
-            raise TiplError(
-                f"{start} was given as the fraction of a path that a history covers; expected "
-                "from 0 (the untrained network) to below 1"
-            )
-    if not starts:
-        raise TiplError("no starts were given; expected one history or more, such as 0.5")
-    if not horizons or min(horizons) < 1:
-        raise TiplError(
-            f"the horizons {list(horizons)} were given; expected 1 or more checkpoints ahead"
-        )
 
 
 def _check_architecture(forecasters: Sequence[Forecaster], paths: PathDataset) -> None:

@@ -73,15 +73,16 @@ class Given:
     def best(self) -> tuple[int, int] | None:
         """Trial and checkpoint of the best policy that the models learned from.
 
-        It is looked for in the environment, as in training: from the models' seed. None where no
-        policy is the best for all.
+        It is looked for in the environment, as in training: from the seed of the models that
+        learned elite, if any did. None where no policy is the best for all.
         """
         metadata = self.paths.metadata
         if metadata.normaliser != "frozen" or metadata.networks != "actor" or metadata.vary:
             return None
         if self.training is None or self.known_best is not None:
             return self.known_best
-        seeds = [model.settings.get("train", {}).get("seed", 0) for model in self.models]
+        learned = [model for model in self.models if "elite" in model.settings.get("curves", {})]
+        seeds = [m.settings.get("train", {}).get("seed", 0) for m in learned or self.models]
         elite = best_checkpoint(self.training, seed=min(seeds, default=0))
         return elite.trial, elite.checkpoint
 

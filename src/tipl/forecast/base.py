@@ -30,6 +30,10 @@ Target = Literal["elite", "own"]
 Horizon: TypeAlias = int | np.integer[Any]
 """Checkpoints ahead: whole numbers of NumPy are as good as Python's."""
 
+FARTHEST = 100
+"""Lengths of the training paths that a model forecasts ahead at most: whatever lies further away is
+nothing that it knows, and takes long."""
+
 Histories: TypeAlias = Float[np.ndarray, "B T P"]
 Forecasts: TypeAlias = Float[np.ndarray, "B H P"]
 Networks: TypeAlias = Float[np.ndarray, "B P"]
@@ -109,7 +113,7 @@ class Forecaster(abc.ABC):
             TiplError: the horizon is below 1, or the history is too short, not finite or of
                 another architecture.
         """
-        horizons = _whole_numbers(horizon)
+        horizons = self._horizons(horizon)
         self._check(history, horizons, layout)
         batch, (length, size) = history.shape[:-2], history.shape[-2:]
         # [*batch, T, P] -> [B, T, P]
@@ -189,7 +193,7 @@ class Forecaster(abc.ABC):
         policies = [policy] if isinstance(policy, Policy) else list(policy)
         for one in policies:
             forecaster.check_policy(one)
-        ahead = forecaster._whole_path() if horizon is None else _whole_numbers(horizon)[0]
+        ahead = forecaster._whole_path() if horizon is None else forecaster._horizons(horizon)[0]
         if steps is not None and not 1 <= steps <= ahead:
             raise TiplError(
                 f"{steps} steps were given for a horizon of {ahead} checkpoints; expected from 1 "
@@ -223,6 +227,16 @@ class Forecaster(abc.ABC):
                 "meant; give the checkpoints to jump ahead"
             )
         return self.num_checkpoints - 1
+
+    def _horizons(self, horizon: Horizon | Sequence[Horizon]) -> list[int]:
+        """One horizon or several, checked."""
+        horizons = _whole_numbers(horizon)
+        if self.num_checkpoints is not None and max(horizons) > FARTHEST * self.num_checkpoints:
+            raise TiplError(
+                f"a horizon of {max(horizons)} was given, but {self.name} has learned from paths "
+                f"of {self.num_checkpoints} checkpoints; expected at most {FARTHEST} times as many"
+            )
+        return horizons
 
     def check_policy(self, policy: Policy) -> None:
         """Raises a TiplError unless the policy is one that it can read."""

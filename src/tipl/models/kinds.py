@@ -63,6 +63,8 @@ class Kind:
     """whether it learns from several datasets at once"""
     rival: bool = False
     """whether it takes part as a rival of others, which tables set apart"""
+    whose: str = "ours"
+    """of what is no rival: whose model a benchmark's lead says that it is"""
 
     @property
     def config_class(self) -> type[TrainConfig]:
@@ -103,6 +105,7 @@ _OURS = (
             "own": "Mean squared error of the next token, in units of a mean squared one-step "
             "change: the dashed line is what standing still would have on the held-out paths."
         },
+        whose="the paper's model",
     ),
     Kind(
         name="neuron",
@@ -150,9 +153,13 @@ _OURS = (
 _REGISTERED: dict[str, Kind] = {}
 
 
-def all_kinds() -> tuple[Kind, ...]:
-    """Every kind that is known: tipl's own, then the registered ones."""
-    return (*_OURS, *_REGISTERED.values())
+def all_kinds(*, registered: bool = True) -> tuple[Kind, ...]:
+    """Every kind that is known: tipl's own, then the registered ones.
+
+    Args:
+        registered: whether those count, which other processes do not know.
+    """
+    return (*_OURS, *(_REGISTERED.values() if registered else ()))
 
 
 def register(kind: Kind) -> None:

@@ -23,6 +23,7 @@ from tipl.experiments.benchmark.stages import FILM
 from tipl.experiments.films import film_section
 from tipl.experiments.path_dimension import dimension_sections
 from tipl.experiments.run import TRUE_CHECKPOINT, Run
+from tipl.models.kinds import all_kinds
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.report.charts import INTERVAL, STEPS, ZERO, StepsToReach, curve, line_chart
 from tipl.report.page import Entry, Report, Section, sections_of
@@ -30,7 +31,7 @@ from tipl.report.results import Result, Rows, place_label
 from tipl.report.style import BLUE, SERIES
 from tipl.report.tables import Cell, Judged, Pivot, Table, format_whole_interval, listed
 
-__all__ = ["SECTIONS", "benchmark_report", "headline"]
+__all__ = ["SECTIONS", "benchmark_report", "headline", "tally"]
 
 HEADLINE_STARTS = (0.0, 0.1, 0.25, 0.5)
 """Histories of the headline, as fractions of the path; all forecast its end."""
@@ -383,17 +384,19 @@ def _lead(benchmark: Benchmark) -> list[str]:
     for claim in CLAIMS:
         about = [finding for finding in benchmark.findings if finding.claim == claim]
         if about:
-            sentences.append(f"“{claim[0].upper()}{claim[1:]}”: {_tally(about)}.")
+            sentences.append(f"“{claim[0].upper()}{claim[1:]}”: {tally(about)}.")
     return sentences
 
 
-def _tally(about: Sequence[Finding]) -> str:
+def tally(about: Sequence[Finding]) -> str:
     """For how many of its tests a claim holds, model by model."""
     parts = []
-    for kind, label in (("PathTransformer", "the paper's model"), ("NeuronTransformer", "ours")):
-        tests = [finding for finding in about if finding.model.startswith(kind)]
+    for kind in (kind for kind in all_kinds() if not kind.rival):
+        tests = [found for found in about if found.model.startswith(tuple(kind.colours))]
         if tests:
             held, failed = (sum(test.holds is holds for test in tests) for holds in (True, False))
-            said = f"{label} ({kind}) holds in {held} of {len(tests)} tests and fails in {failed}"
-            parts.append(said)
+            parts.append(
+                f"{kind.whose} ({kind.title}) holds in {held} of {len(tests)} tests and fails in "
+                f"{failed}"
+            )
     return "; ".join(parts)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.pipeline import Stage
+from tipl.models.kinds import all_kinds
 
 __all__ = ["FILM", "benchmark_stages", "pptb_directory", "pptb_name"]
 
@@ -92,8 +93,10 @@ def _path_trimming_and_boosting(config: BenchmarkConfig, directory: Path) -> Ite
 def _models(config: BenchmarkConfig) -> dict[str, Options]:
     """The models of independent initial networks, with their options."""
     behaviour = ("--behaviour-weight", config.own_behaviour_weight)
-    nowcaster = ("--num-steps", config.nowcaster_steps) if config.nowcaster_steps else ()
-    return _path_models(config) | {
+    steps = ("--num-steps", config.nowcaster_steps) if config.nowcaster_steps else ()
+    # stages are processes of their own, which know tipl's own kinds
+    others = [kind.name for kind in all_kinds(registered=False) if kind.rival]
+    ours: dict[str, Options] = {
         "elite": (
             *("--model", "neuron", "--targets", "elite"),
             *("--num-steps", config.elite_steps, "--rounds", 3),
@@ -103,9 +106,8 @@ def _models(config: BenchmarkConfig) -> dict[str, Options]:
             *(behaviour if config.own_behaviour_weight else ()),
             *("--num-steps", config.own_steps, "--rounds", 3),
         ),
-        "wnn": ("--model", "wnn", *nowcaster),
-        "nino": ("--model", "nino", *nowcaster),
     }
+    return _path_models(config) | ours | {name: ("--model", name, *steps) for name in others}
 
 
 def _path_models(config: BenchmarkConfig) -> dict[str, Options]:

@@ -461,8 +461,8 @@ def test_a_state_does_not_change_as_the_trials_go_on() -> None:
 # --- environments whose answer is known ----------------------------------------------------
 
 PROBING = PPOConfig(
-    num_steps=64,
-    num_minibatches=4,
+    num_steps=32,
+    num_minibatches=2,
     update_epochs=4,
     learning_rate=1e-2,
     gamma=0.5,
@@ -514,7 +514,7 @@ def test_probe_value_beyond_a_truncation() -> None:
 )
 def test_probe_action(probe: type[Probe], best: dict[float, float]) -> None:
     config = dataclasses.replace(PROBING, reward_clip=10.0)
-    ppo, evaluate = learned(probe, 80, config)
+    ppo, evaluate = learned(probe, 110, config)
     log_std = ppo.layout.unflatten(ppo.params)["log_std"]
     for observation, action in best.items():
         values, actions = evaluate(observation)

@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 
 from tipl import PPOConfig, TiplError, collect, evaluate
-from tipl.envs import BatchedMujocoEnv, Budget, MujocoTask, View, make_task, make_vec, register_task
+from tipl.envs import (
+    BatchedMujocoEnv,
+    Budget,
+    MujocoTask,
+    View,
+    factory,
+    make_task,
+    make_vec,
+    register_task,
+)
 from tipl.envs import mujoco_functions as f
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, find_mujoco_task, task_budget
 from tipl.paths import PathDataset
@@ -64,6 +73,11 @@ DEAR_HOPPER = replace(
     max_episode_steps=7,
     budget=Budget(num_trials=32, total_steps=102_400),
 )
+
+
+@pytest.fixture(autouse=True)
+def _measured_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factory, "measure_task", partial(factory.measure_task, num_steps=100))
 
 
 @pytest.fixture(autouse=True)

@@ -199,6 +199,11 @@ def test_every_figure_says_what_it_shows(name: str, width: float) -> None:
     assert figure.get_figwidth() == width
 
 
+def test_trials_in_which_no_episode_has_ended_have_empty_learning_curves() -> None:
+    figure = charts.learning_curves(STEPS, np.full((2, 6), np.nan), note="2 trials")
+    assert "2 trials" in text_of(figure)
+
+
 @pytest.mark.parametrize("name", ["learning_curves", "returns"])
 def test_same_figure_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     for directory in ("a", "b"):

@@ -303,7 +303,9 @@ def learning_curves(
 ) -> Figure:
     """PPO's episodic return over a trial: a thin line a trial, the median and the middle half."""
     seen = np.isfinite(episodic_return).any(axis=0)  # quantiles of nothing would warn
-    low, median, high = np.nanquantile(episodic_return[:, seen], [0.25, 0.5, 0.75], axis=0)
+    low, median, high = np.full((3, seen.sum()), np.nan)
+    if seen.any():  # an episode of some trial has ended
+        low, median, high = np.nanquantile(episodic_return[:, seen], [0.25, 0.5, 0.75], axis=0)
     thin, bold = {"alpha": thin_alpha(episodic_return), "lw": 0.7}, {"color": BLUE, "lw": 2.4}
     every = Line(global_step, episodic_return.T, {"color": BLUE, **thin})
     middle = Line(global_step[seen], median, bold, "median", (low, high), shade=0.25)

@@ -19,6 +19,7 @@ from typing import Literal
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -102,7 +103,7 @@ def figure_svg(figure: Figure, *, prefix: str = "") -> str:
         prefix: put before each id, so that several drawings can share a page.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
+    FigureCanvasSVG(figure).print_svg(buffer)  # savefig draws twice
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
     # the date is in there

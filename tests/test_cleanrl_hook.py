@@ -173,11 +173,18 @@ def test_wrong_uses_are_explained() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("sb3_accelerate", ("--total-timesteps", "2048", "--episodes", "2"), "with jumps: "),
+        (
+            "sb3_accelerate",
+            (*("--total-timesteps", "256", "--rollout", "256"), "--episodes", "2"),
+            "with jumps: ",
+        ),
         (
             "cleanrl_accelerate",
-            ("--total-timesteps", "4200", "--update-epochs", "1"),
-            "global_step=4",
+            (
+                *("--total-timesteps", "3200", "--num-steps", "1024"),
+                *("--num-minibatches", "8", "--update-epochs", "1"),
+            ),
+            "global_step=3",
         ),
     ],
 )

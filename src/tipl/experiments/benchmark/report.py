@@ -395,8 +395,6 @@ def tally(about: Sequence[Finding]) -> str:
         tests = [found for found in about if found.model.startswith(tuple(kind.colours))]
         if tests:
             held, failed = (sum(test.holds is holds for test in tests) for holds in (True, False))
-            parts.append(
-                f"{kind.whose} ({kind.title}) holds in {held} of {len(tests)} tests and fails in "
-                f"{failed}"
-            )
+            said = f"holds in {held} of {len(tests)} tests and fails in {failed}"
+            parts.append(f"{kind.whose} ({kind.title}) {said}")
     return "; ".join(parts)

@@ -7,17 +7,34 @@ import io
 import time
 from collections.abc import Sequence
 
+import pytest
+
 from tipl.cli import main
 from tipl.experiments.pipeline import Ended
 
 LITTLE_LEARNING = ("--ppo.num-minibatches", "2", "--ppo.update-epochs", "2")
 """Where paths are needed and not good ones: 4 updates an iteration instead of 320."""
 
+SMALL_BATCHES = ("--batch-size", "4")
+"""Where models are needed and not good ones: an eighth of the networks in every loss."""
+SMALL_NETWORKS = ("--memory", "64", "--fresh-widths", "16")
+"""Those that a NeuronTransformer learns to carry, and what it remembers of the elite policy."""
+
+
+def do_little(patch: pytest.MonkeyPatch) -> None:
+    """Intervals are of few samples, and policies are run briefly to see where they go."""
+    patch.setattr("tipl.evaluation.stats.RESAMPLES", 100)
+    patch.setattr("tipl.evaluation.behaviour.NUM_ROLLOUTS", 8)
+    patch.setattr("tipl.evaluation.behaviour.STEPS_OF_ROLLOUT", 50)
+    patch.setattr("tipl.models.neuron_transformer.losses.VISITING_STEPS", 10)
+
 
 def run_tipl(words: Sequence[str], quiet: bool) -> Ended:
-    """Stands in for `tipl.experiments.pipeline._run_tipl`; PPO learns little."""
+    """Stands in for `tipl.experiments.pipeline._run_tipl`; PPO and models learn little."""
     if words[0] == "collect":
         words = [*words, *LITTLE_LEARNING]
+    if words[0] == "train":
+        words = [*words, *SMALL_BATCHES, *(SMALL_NETWORKS if "neuron" in words else ())]
     start = time.process_time()
     said = io.StringIO()
     status = 0

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from in_process import run_tipl
+from in_process import do_little, run_tipl
 from path_data import make_dataset
 from tipl.cli import main
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.evaluation import stats
 from tipl.evaluation.pictures import missing_renderer
 from tipl.evaluation.stats import Interval
 from tipl.experiments import pipeline
@@ -57,6 +57,7 @@ from tipl.policies.layout import ParamLayout
 from tipl.ppo.config import PPOConfig
 from tipl.report.page import Report
 from tipl.report.results import Result, read_results
+from tipl.report.style import figure_svg
 
 CONFIG = BenchmarkConfig(
     "InvertedPendulum-v4",
@@ -102,14 +103,27 @@ def quick_commands() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_run_tipl", run_tipl)
         patch.setattr(ledger, "LONG", ledger.SHORT + 1)
-        patch.setattr(stats, "RESAMPLES", 100)
+        do_little(patch)
         yield
+
+
+def not_written(figure: Figure, *, prefix: str = "") -> str:
+    """Stands in for `figure_svg`, for a figure that is drawn and has been written elsewhere."""
+    return "<svg></svg>"
+
+
+def written_wide(figure: Figure, *, prefix: str = "") -> str:
+    """Stands in for `figure_svg`: on the page only the wide figures are written."""
+    return figure_svg(figure, prefix=prefix) if prefix.startswith("f") else not_written(figure)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, quick_commands: None) -> Made:
     directory = tmp_path_factory.mktemp("benchmark") / "run"
-    return Made(directory, benchmark(CONFIG, directory, progress=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tipl.report.page.figure_svg", written_wide)
+        patch.setattr("tipl.report.style.figure_svg", not_written)  # beside each PNG
+        return Made(directory, benchmark(CONFIG, directory, progress=False))
 
 
 @pytest.fixture
@@ -232,6 +246,7 @@ def test_a_task_with_discrete_actions_ends_with_a_report(
     tmp_path: Path, quick_commands: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tipl.report.page.save_figures", lambda report, directory: None)
+    monkeypatch.setattr("tipl.report.page.figure_svg", not_written)
     config = BenchmarkConfig(
         "CartPole-v1",
         num_trials=4,

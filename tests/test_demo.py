@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from in_process import run_tipl
+from in_process import do_little, run_tipl
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.experiments import pipeline, run_report
@@ -76,6 +76,7 @@ def commands() -> Iterator[list[list[str]]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_run_tipl", run)
+        do_little(patch)
         yield done
 
 

@@ -281,6 +281,16 @@ def test_report_and_demo_pass_their_arguments_on(
     assert calls.pop() == (Path("runs/demo"), DemoConfig(), {"fresh": False, "threads": None})
 
 
+@pytest.mark.parametrize("part", ["shared", "pptb"])
+def test_no_report_is_written_over_that_of_an_older_benchmark(part: str, tmp_path: Path) -> None:
+    (tmp_path / part).mkdir()
+    (tmp_path / "results.jsonl").write_text("1,633 rows")
+    code, _, err = tipl(f"report {tmp_path}")
+    assert code == 2
+    assert "make its report by `tipl benchmark TASK" in err
+    assert (tmp_path / "results.jsonl").read_text() == "1,633 rows"
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from tipl.cli import given_command
+from tipl.errors import TiplError
 from tipl.experiments.config import (
     AccelerationConfig,
     BenchmarkConfig,
@@ -80,6 +81,11 @@ def report(run: Positional[Path], /) -> None:
         from tipl.experiments import acceleration
 
         results = acceleration.report_comparison(run).results
+    elif (run / "shared").is_dir() or (run / "pptb").is_dir():  # whose report would lose numbers
+        raise TiplError(
+            f"{run} holds a benchmark without its benchmark.json, from an earlier tipl; make its "
+            f"report by `tipl benchmark TASK --out {run}`, which reuses what is there"
+        )
     else:
         from tipl.experiments import run_report
 

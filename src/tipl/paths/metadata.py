@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -190,12 +190,7 @@ def _impossible(metadata: PathMetadata, name: str, expected: str) -> TiplError:
 def library_versions() -> dict[str, str]:
     """Installed versions of the libraries that the numbers in a dataset depend on, by name."""
     names = ("tipl", "numpy", "numba", "mujoco", "gymnasium")
-    return {name: _version(name) for name in names}
-
-
-@cache  # it reads and parses a file of the library's each time
-def _version(name: str) -> str:
-    return importlib.metadata.version(name)
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def first_difference(

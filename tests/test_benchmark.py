@@ -247,19 +247,13 @@ def test_a_task_with_discrete_actions_ends_with_a_report(
 ) -> None:
     monkeypatch.setattr("tipl.report.page.save_figures", lambda report, directory: None)
     monkeypatch.setattr("tipl.report.page.figure_svg", not_written)
-    config = BenchmarkConfig(
-        "CartPole-v1",
+    config = dataclasses.replace(
+        CONFIG,
+        env_id="CartPole-v1",
         num_trials=4,
         held_out=0.5,
         total_steps=4096,
         shared_trials=0,
-        path_steps=1,
-        elite_steps=1,
-        own_steps=1,
-        nowcaster_steps=1,
-        starts=(0.0, 0.5),
-        horizons=(1,),
-        episodes=1,
         pptb_trials=0,
     )
     found = benchmark(config, tmp_path / "run", progress=False)

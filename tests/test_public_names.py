@@ -159,34 +159,20 @@ def test_readers_type_checkers_and_python_are_told_the_same(path: Path) -> None:
         assert getattr(package, name) is getattr(importlib.import_module(str(module)), name)
 
 
-def _names_of(path: Path) -> set[str] | None:
-    """The `__all__` of a module; None if it has none."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if ast.unparse(target) == "__all__":
-                return set(ast.literal_eval(node.value))
-    return None
-
-
-def test_what_others_import_from_a_module_is_among_its_names() -> None:
-    modules = {
-        ".".join(("tipl", *path.relative_to(SOURCE).with_suffix("").parts)): path
-        for path in SOURCE.rglob("*.py")
-    }
-    names = {name.removesuffix(".__init__"): _names_of(path) for name, path in modules.items()}
+def test_nobody_imports_what_is_private_to_another_module() -> None:
+    """Modules have no `__all__`: what begins with an underscore is private, the rest is not."""
     folders = [
         SOURCE,
         *(SOURCE.parents[1] / name for name in ("scripts", "benchmarks", "examples")),
     ]
-    omitted = {
-        f"{node.module}.{alias.name}"
+    private = {
+        f"{path}: {node.module}.{alias.name}"
         for folder in folders
         for path in folder.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and node.module is not None
         for alias in node.names
-        if alias.name not in (names.get(node.module) or {alias.name})
-        and f"{node.module}.{alias.name}" not in names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+        if node.module.startswith("tipl")
     }
-    assert omitted == set()
+    assert private == set()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["TiplError"]
-
 
 class TiplError(ValueError):
     """Bad input, explained in one sentence.

@@ -10,8 +10,6 @@ from tyro.conf import Positional, arg
 from tipl.cli.paths import print_summary
 from tipl.collection.config import CollectConfig
 
-__all__ = ["collect"]
-
 
 def collect(
     env_id: Positional[str],

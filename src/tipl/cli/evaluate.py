@@ -9,8 +9,6 @@ from tyro.conf import Positional
 from tipl.errors import TiplError
 from tipl.policies.policy import Policy
 
-__all__ = ["evaluate", "film"]
-
 
 def evaluate(
     target: Positional[Path], /, episodes: int = 20, seed: int = 0, threads: int | None = None

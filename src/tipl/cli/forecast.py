@@ -12,8 +12,6 @@ from tipl.experiments.config import HORIZONS, STARTS
 from tipl.forecast.base import Forecaster, Target
 from tipl.policies.policy import Policy
 
-__all__ = ["forecast", "optimize"]
-
 
 def forecast(
     models: Positional[tuple[str, ...]],

@@ -13,8 +13,6 @@ from tyro.conf import Positional
 from tipl.core.atomic import check_replaceable
 from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize, verify
 
-__all__ = ["paths_best", "paths_evaluate", "paths_show", "paths_verify", "print_summary"]
-
 
 def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> None:
     """Say what is in a dataset of policy learning paths.

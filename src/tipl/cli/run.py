@@ -19,8 +19,6 @@ from tipl.experiments.config import (
     ExperimentConfig,
 )
 
-__all__ = ["accelerate", "benchmark", "costs", "demo", "report"]
-
 Command = TypeVar("Command", bound=Callable[..., None])
 
 

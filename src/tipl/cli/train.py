@@ -13,8 +13,6 @@ from tyro.conf import Positional, arg
 from tipl.models import TrainConfig
 from tipl.models.kinds import Kind, all_kinds, check_option, find_kind
 
-__all__ = ["train"]
-
 
 def train(
     paths: Positional[tuple[Path, ...]],

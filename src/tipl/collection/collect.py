@@ -33,8 +33,6 @@ from tipl.paths.parts import create_dataset, parts_present
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["CollectConfig", "collect", "dataset_metadata", "default_directory"]
-
 
 def collect(
     env_id: str,

@@ -16,8 +16,6 @@ from tipl.paths.metadata import Initial, Networks, Normaliser
 from tipl.policies.layout import check_hidden_sizes
 from tipl.ppo.config import PPOConfig
 
-__all__ = ["CollectConfig", "CollectOptions", "parse_ranges"]
-
 
 @dataclasses.dataclass(frozen=True)
 class CollectConfig:

@@ -21,9 +21,6 @@ from tipl.paths import PathMetadata
 from tipl.paths.parts import PartRange, part_ranges, write_part
 from tipl.ppo.ppo import PPO, PlugIn, StoppedError
 
-__all__ = ["TrialGroup", "draw_physics", "unfinished_groups"]
-
-
 PER_CHECKPOINT = ("global_step", "iteration")
 """Arrays of a part that are the same for all its trials."""
 

@@ -20,18 +20,6 @@ from pathlib import Path
 
 from tipl.errors import TiplError
 
-__all__ = [
-    "FileLock",
-    "check_replaceable",
-    "explained",
-    "is_unfinished",
-    "locked_directory",
-    "new_directory",
-    "remove_unfinished",
-    "unfinished_writes",
-    "write_bytes_atomically",
-]
-
 _TEMPORARY_SUFFIX = ".unfinished"
 
 _ADVICE = {

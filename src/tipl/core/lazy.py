@@ -10,8 +10,6 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "MovedModules", "find_moved", "lazy_names", "resolve"]
-
 
 def resolve(entry: str) -> Any:
     """What an entry of a table, `"tipl.models.train:train"`, names; its module is imported."""

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 from tipl.errors import TiplError
 
-__all__ = ["at_least", "config_from_options", "one_of", "thread_count"]
-
 Config = TypeVar("Config")
 
 

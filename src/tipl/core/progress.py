@@ -19,8 +19,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["CollectionProgress", "progress_bar"]
-
 
 class _NoteColumn(ProgressColumn):
     """What the task says of itself, such as its loss or its speed."""

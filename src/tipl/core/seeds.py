@@ -11,8 +11,6 @@ import enum
 
 import numpy as np
 
-__all__ = ["HELD_OUT_SEED", "Stream"]
-
 HELD_OUT_SEED = 1_000_003
 """Of the batches whose loss is recorded but never learned from: the same for all models."""
 

@@ -20,22 +20,8 @@ import safetensors
 import safetensors.numpy
 
 from tipl.core.arrays import Array
-from tipl.core.atomic import explained, new_directory, write_bytes_atomically
+from tipl.core.atomic import explained, write_bytes_atomically
 from tipl.errors import TiplError
-
-__all__ = [
-    "TensorFile",
-    "check_tensors",
-    "content_digest",
-    "new_directory",
-    "open_tensors",
-    "read_json",
-    "read_tensors",
-    "write_bytes_atomically",
-    "write_json",
-    "write_tensors",
-]
-
 
 _METADATA_KEY = "tipl"  # a single key, because safetensors keeps metadata keys in no stable order
 _DTYPES = {

@@ -17,11 +17,10 @@ from jaxtyping import Bool, Float, Float64, Integer
 from mujoco import batch as mujoco_batch
 
 from tipl.core.options import at_least
-from tipl.envs.mujoco_tasks import MUJOCO_TASKS, StepResult, find_mujoco_task
+from tipl.envs.mujoco_functions import StepResult
+from tipl.envs.mujoco_tasks import MUJOCO_TASKS, find_mujoco_task
 from tipl.envs.physics import PhysicsVariants
 from tipl.errors import TiplError
-
-__all__ = ["BatchedMujocoEnv", "silent_mujoco"]
 
 _WORD = 2**64
 

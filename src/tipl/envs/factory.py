@@ -19,8 +19,6 @@ from tipl.envs.mujoco_tasks import MUJOCO_TASKS, MujocoTask, find_mujoco_task
 from tipl.errors import TiplError
 from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
-__all__ = ["OBSERVATION_STD_FLOOR", "make_task", "make_vec", "measure_task", "register_task"]
-
 OBSERVATION_STD_FLOOR = 1e-3
 """A dimension that random actions hardly move is divided by this at least, so that it cannot
 dwarf the others once a policy moves it."""

@@ -15,9 +15,6 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 
-__all__ = ["GymnasiumVec"]
-
-
 _NO_SEED = -1
 
 

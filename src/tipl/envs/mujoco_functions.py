@@ -13,8 +13,6 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-__all__ = ["Fields", "StepResult"]
-
 Fields: TypeAlias = Mapping[str, np.ndarray]
 """MjData fields by name, each a live array over all simulations, `[E, ...]`."""
 

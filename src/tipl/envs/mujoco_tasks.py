@@ -22,17 +22,6 @@ from jaxtyping import Bool, Float64
 from tipl.envs import mujoco_functions as f
 from tipl.envs.mujoco_functions import Fields, StepResult
 
-__all__ = [
-    "MUJOCO_TASKS",
-    "Budget",
-    "Fields",
-    "MujocoTask",
-    "StepResult",
-    "View",
-    "find_mujoco_task",
-    "task_budget",
-]
-
 
 class View(NamedTuple):
     """Where the camera of a task stands: to the side, and it turns with nothing."""

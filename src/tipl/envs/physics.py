@@ -27,8 +27,6 @@ from mujoco import batch as mujoco_batch
 
 from tipl.errors import TiplError
 
-__all__ = ["PhysicsVariants", "Target", "find_target"]
-
 # Not the timestep, which is the task's, and not the solver's settings.
 _OPTIONS = ("gravity", "wind", "density", "viscosity", "impratio")
 

@@ -20,8 +20,6 @@ from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo.networks import stacked_mlp
 
-__all__ = ["Elite", "action_unit", "best_checkpoint", "observations_around", "visited_observations"]
-
 NUM_CANDIDATES = 24
 """Stored checkpoints, by their training return, among which the best one is looked for."""
 

@@ -32,8 +32,6 @@ from tipl.paths.returns import (
     write_part_returns,
 )
 
-__all__ = ["evaluate_paths"]
-
 
 def evaluate_paths(
     directory: str | Path,

@@ -28,8 +28,6 @@ from tipl.evaluation.returns import episode_seed, mean_actions
 from tipl.policies.policy import Policy
 from tipl.ppo.networks import stacked_mlp
 
-__all__ = ["Film", "animation", "check_gif_name", "film", "save_filmstrip", "still_strip"]
-
 _FRAME_SECONDS = 0.04
 """Frames are about this far apart, in the time of the simulation, which is that of the film."""
 _LAST_SECONDS = 1.2

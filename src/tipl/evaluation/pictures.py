@@ -23,8 +23,6 @@ from tipl.envs.batched_mujoco import silent_mujoco
 from tipl.envs.mujoco_tasks import MujocoTask, View
 from tipl.errors import TiplError
 
-__all__ = ["SKY", "MujocoPictures", "missing_renderer"]
-
 SKY = (242, 245, 249)
 """Colour of what lies behind everything, RGB."""
 

@@ -25,9 +25,6 @@ from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo.networks import StackedMLP, stacked_mlp
 
-__all__ = ["Episodes", "Evaluation", "episode_seed", "evaluate", "evaluate_stack", "mean_actions"]
-
-
 NUM_SLOTS = 64
 """Environments that one thread steps together."""
 

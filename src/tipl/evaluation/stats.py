@@ -29,12 +29,6 @@ from jaxtyping import Float
 
 from tipl.errors import TiplError
 
-__all__ = [
-    "CONFIDENCE", "Interval", "first_reached", "iqm_interval", "mean_interval",
-    "paired_difference_interval", "probability_of_improvement", "ratio_interval",
-    "reach_interval", "resampling_weights",
-]  # fmt: skip
-
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 _TAIL = (1 - CONFIDENCE) / 2

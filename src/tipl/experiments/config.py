@@ -20,16 +20,6 @@ from tipl.errors import TiplError
 from tipl.forecast.hub import shipped_models
 from tipl.policies.layout import check_hidden_sizes
 
-__all__ = [
-    "HORIZONS",
-    "STARTS",
-    "AccelerationConfig",
-    "BenchmarkConfig",
-    "DemoConfig",
-    "ExperimentConfig",
-    "check_places",
-]
-
 STARTS = (0.0, 0.1, 0.25, 0.5, 0.75)
 """Where histories end, as fractions of the path; 0 is the untrained network alone."""
 

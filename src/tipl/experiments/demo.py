@@ -14,8 +14,6 @@ from tipl.experiments.pipeline import How, Stage, run_pipeline
 from tipl.experiments.run_report import print_headline, report_run
 from tipl.report.results import Rows
 
-__all__ = ["demo", "demo_stages"]
-
 HELD_OUT = 0.25
 """Share of the trials that no model sees."""
 

@@ -15,8 +15,6 @@ from tipl.experiments.run import Run
 from tipl.forecast.trained import TrainedForecaster
 from tipl.report.page import Picture, Section
 
-__all__ = ["film_files", "film_run", "film_section"]
-
 TITLE = "Before, after PPO, and after inference"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from tipl.core import storage
+from tipl.core import atomic, storage
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.evaluation.behaviour import action_unit, visited_observations
@@ -24,15 +24,6 @@ from tipl.paths import PathDataset
 from tipl.policies.actions import best_actions
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo.networks import stacked_mlp
-
-__all__ = [
-    "ForecastCase",
-    "ForecastReturns",
-    "ForecastSet",
-    "evaluate_command",
-    "evaluate_forecasts",
-]
-
 
 NUM_ANCHORS, STEPS_OF_ANCHOR, NUM_STATES = 4, 200, 512
 """Checkpoints of each true path that are run, for so many steps each, to see the states on which
@@ -121,7 +112,7 @@ class ForecastSet:
     def save(self, directory: str | Path) -> None:
         """Writes `forecasts.json` and `forecasts.safetensors`, whole or not at all."""
         directory = Path(directory)
-        with storage.new_directory(directory, replaces="forecasts.json") as new:
+        with atomic.new_directory(directory, replaces="forecasts.json") as new:
             tensors = {"params": self.params}
             if self.end_distances is not None:
                 tensors["end_distances"] = self.end_distances

@@ -18,13 +18,6 @@ from tipl.forecast.memory import squared_distances
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 
-__all__ = [
-    "forecast_held_out",
-    "held_out_trials",
-    "make_forecasts",
-    "nearest_distances",
-]
-
 
 def held_out_trials(paths: PathDataset, forecasters: Sequence[Forecaster]) -> PathDataset:
     """The trials of a dataset that none of the models was trained on and that did not diverge.

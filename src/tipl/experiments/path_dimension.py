@@ -35,8 +35,6 @@ from tipl.report.results import Result
 from tipl.report.style import GREY, SERIES
 from tipl.report.tables import Table, format_number
 
-__all__ = ["dimension_rows", "dimension_sections"]
-
 REPORTED_SHARES = (0.01, 0.1, 0.5)
 """Shares of the most active parameters whose part in all movement is reported."""
 

@@ -32,9 +32,6 @@ from tipl.core.options import thread_count
 from tipl.errors import TiplError
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 
-__all__ = ["How", "Pipeline", "Stage", "StageRecord", "prepare_directory", "read_records",
-           "run_pipeline"]  # fmt: skip
-
 FILE = "stages.json"
 
 REFUSED, INTERRUPTED = 2, 130

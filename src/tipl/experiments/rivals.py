@@ -40,11 +40,6 @@ from tipl.ppo.networks import stacked_mlp
 from tipl.report.methods import Method, method_of, register_method
 from tipl.report.style import GOLD, GREEN, GREY, PURPLE
 
-__all__ = [
-    "RIVALS", "Given", "Rival", "fitted_output_layer", "register", "rivals", "rivals_of",
-    "training_paths",
-]  # fmt: skip
-
 STRIDE = 9
 """Steps between two to whose actions output layers are fitted: about 2,000 observations, as many as
 a model remembers."""

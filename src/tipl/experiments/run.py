@@ -29,11 +29,6 @@ from tipl.paths import PathDataset
 from tipl.paths.svd import TemporalSVD, information, information_dimension, singular_vectors
 from tipl.report.results import Result, Rows
 
-__all__ = [
-    "TRUE_CHECKPOINT", "OwnBasis", "Run", "forecast_rows", "joint_basis", "load_run", "model_rows",
-    "path_rows", "stage_rows",
-]  # fmt: skip
-
 TRUE_CHECKPOINT = "true later checkpoint"
 """The method that PPO's own checkpoints stand for, beside forecasts of them."""
 

@@ -31,11 +31,6 @@ from tipl.report.results import Result, Rows, write_results
 from tipl.report.style import ACCENT, BLUE, GREY, SERIES, thin_alpha
 from tipl.report.tables import Pivot, Table, format_whole, results_table
 
-__all__ = [
-    "SECTIONS", "coordinate_chart", "print_headline", "report_run", "run_report",
-    "shown_versions",
-]  # fmt: skip
-
 HISTORIES = {"initial": None, "start": lambda start: start is not None and start >= 0.09}
 """Results from histories that cover a good part of a path."""
 

@@ -19,7 +19,6 @@ from tipl.policies.policy import Policy
 if TYPE_CHECKING:
     from tipl.forecast.trained import TrainedForecaster
 
-__all__ = ["Forecaster", "Forecasts", "Histories", "Horizon", "Networks", "Target"]
 
 ForecasterT = TypeVar("ForecasterT", bound="Forecaster")
 

@@ -20,12 +20,6 @@ from tipl.forecast.base import Forecaster, Forecasts, Histories
 from tipl.paths.svd import singular_vectors
 from tipl.policies.layout import ParamLayout
 
-__all__ = [
-    "RELEX", "DynamicModeDecomposition", "LastDifferenceLine", "LeastSquaresLine",
-    "PathTrimmingAndBoosting", "StandingStill", "TwoPointLine", "check_rank_and_boost",
-    "pydmd_is_installed", "slope_weights", "trimmed_and_boosted",
-]  # fmt: skip
-
 
 def slope_weights(length: int) -> Float[np.ndarray, " T"]:
     """What values at T times in a row are weighed by to give their least-squares slope."""

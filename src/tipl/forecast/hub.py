@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tipl.core import storage
+from tipl.core import atomic, storage
 from tipl.core.atomic import explained
 from tipl.errors import TiplError
 
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from tipl.forecast.base import Forecaster
     from tipl.forecast.trained import TrainedForecaster
 
-__all__ = [
-    "MODEL_FORMAT_VERSION", "SHIPPED", "load_model", "model_directory", "save_model",
-    "shipped_models",
-]  # fmt: skip
 
 SHIPPED = Path(__file__).parent / "pretrained"
 """One folder for each model that ships with tipl, as `save_pretrained` wrote it."""
@@ -100,7 +96,7 @@ def save_model(model: TrainedForecaster, directory: str | Path) -> None:
         "num_checkpoints": model.num_checkpoints,
         "settings": model.settings,
     }
-    with storage.new_directory(Path(directory), replaces="config.json") as new:
+    with atomic.new_directory(Path(directory), replaces="config.json") as new:
         storage.write_tensors(new / "model.safetensors", model._tensors(), {"kind": "model"})
         storage.write_json(new / "config.json", model._config() | config)
 

@@ -17,11 +17,6 @@ from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Forecasts, Histories
 from tipl.policies.layout import ParamLayout
 
-__all__ = [
-    "BestStoredPolicy", "MatchedNoise", "MeanDisplacement", "NearestPath", "PartialLeastSquares",
-    "TrainingPaths", "rising_direction", "scikit_learn_is_installed", "squared_distances",
-]  # fmt: skip
-
 
 def squared_distances(
     params: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]

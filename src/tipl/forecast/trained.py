@@ -16,8 +16,6 @@ from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["AnyArchitectureForecaster", "TrainedForecaster"]
-
 TrainedT = TypeVar("TrainedT", bound="TrainedForecaster")
 
 

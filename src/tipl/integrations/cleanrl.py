@@ -18,8 +18,6 @@ from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, another_envi
 from tipl.integrations.pytorch.normaliser import RunNormaliser, all_wrappers, wrappers
 from tipl.jumps.config import JumpConfig, JumpOptions
 
-__all__ = ["ForecastHook"]
-
 
 class ForecastHook:
     """Lets the PPO of a script jump to forecasts of its weights where these are better.

@@ -10,15 +10,6 @@ from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.forecast.extrapolation import check_rank_and_boost
 
-__all__ = [
-    "CRITIC_LEARNING_RATE",
-    "EPOCHS_OF_TARGETS",
-    "JumpConfig",
-    "JumpOptions",
-    "Moments",
-    "PPTBConfig",
-]
-
 Moments = Literal["reset", "keep"]
 """What becomes of Adam's moments at a jump."""
 

@@ -20,15 +20,6 @@ from tipl.forecast.trained import TrainedForecaster
 from tipl.jumps.config import JumpConfig
 from tipl.policies.policy import Policy
 
-__all__ = [
-    "FALLBACK",
-    "check_fits",
-    "default_horizons",
-    "fitting_forecaster",
-    "jump_forecaster",
-    "leads_to_one_behaviour",
-]
-
 UNTRAINED: dict[str, Callable[[], Forecaster]] = {
     "relex": RELEX,
     "line": LeastSquaresLine,

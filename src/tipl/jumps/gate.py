@@ -11,9 +11,6 @@ from jaxtyping import Float, Float32
 from tipl.core.arrays import Array
 from tipl.evaluation.returns import Episodes
 
-__all__ = ["Evaluate", "ForecastTest", "best_forecast", "run_tests"]
-
-
 Evaluate = Callable[[Array, Array, int], Episodes]
 """Runs policies for an episode each, given their weights `[M, P]`, the runs `[M]` that they belong
 to, and a number that fixes the episodes' seeds; NaN where something went wrong."""

@@ -17,9 +17,6 @@ from tipl.jumps.gate import Evaluate, ForecastTest, best_forecast, run_tests
 from tipl.paths.parts import JUMP_COUNTS
 from tipl.policies.layout import ParamLayout
 
-__all__ = ["JumpTry", "Jumper", "Jumps"]
-
-
 MAX_HISTORY = 64
 """Checkpoints of a run that are remembered, if the forecaster reads as many; the oldest ones are
 forgotten first."""

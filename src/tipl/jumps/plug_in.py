@@ -23,8 +23,6 @@ from tipl.ppo.networks import stacked_mlp
 from tipl.ppo.ppo import PPO, PlugIn
 from tipl.ppo.rollout import Rollout
 
-__all__ = ["ForecastJumps", "PathBooster", "refit_critics"]
-
 
 class PathBooster(PlugIn):
     """Replaces each trial's actor by a trimmed and boosted one every few iterations.

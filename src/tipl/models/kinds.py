@@ -20,18 +20,6 @@ from tipl.models import TrainConfig
 if TYPE_CHECKING:
     from tipl.forecast.trained import TrainedForecaster
 
-__all__ = [
-    "Kind",
-    "all_kinds",
-    "check_option",
-    "completed",
-    "find_kind",
-    "loss_sentence",
-    "make_config",
-    "recorded_config",
-    "register",
-]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kind:

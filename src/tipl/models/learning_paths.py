@@ -18,12 +18,6 @@ from tipl.models.network import REFERENCE_WIDTH, Network
 from tipl.paths import PathDataset
 from tipl.policies.layout import layer_sizes
 
-__all__ = [
-    "NUM_ANCHORS", "LearningPaths", "ReturnScale", "batch_count", "change_scales",
-    "draw_dataset", "draw_horizons", "learning_paths", "return_scale", "usable",
-    "usable_params",
-]  # fmt: skip
-
 NUM_ANCHORS = 8
 """Checkpoints of each path whose policies are run to see the states that they visit."""
 

@@ -15,8 +15,6 @@ from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
 from tipl.models import TrainConfig
 
-__all__ = ["Curve", "fit", "mean_held_out_loss", "torch_threads"]
-
 LOG_INTERVAL = 25
 """Training steps between two entries of the training curve."""
 

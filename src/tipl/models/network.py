@@ -15,9 +15,6 @@ from tipl.evaluation.behaviour import action_unit
 from tipl.policies.layout import initial_gain, layer_group
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["REFERENCE_WIDTH", "ActionError", "Network", "ScaledModel", "typical_changes"]
-
-
 REFERENCE_WIDTH = 64
 """Width of the layers in whose changes the scales are given."""
 

@@ -21,8 +21,6 @@ from tipl.models.network import Network
 from tipl.policies.layout import ParamLayout, layer_sizes
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["FittedOutputLayer", "LeastSquaresReadout"]
-
 INITIAL_RIDGE = 0.003
 """Penalty on the change of the output layer, beside the mean squares of the features (up to 1)."""
 

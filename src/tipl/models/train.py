@@ -16,8 +16,6 @@ from tipl.models.neuron_transformer import NeuronTrainOptions
 from tipl.models.path_transformer import PathTrainOptions
 from tipl.paths import PathDataset
 
-__all__ = ["train"]
-
 HIGH = 99
 """Percentile of the training paths' returns that is high, yet known well enough to be asked for."""
 

@@ -32,8 +32,6 @@ from tipl.paths.returns import (
     settings_path,
 )
 
-__all__ = ["EvaluationSummary", "PathSummary", "ReturnRange", "summarize", "verify"]
-
 
 def verify(directory: str | Path) -> list[str]:
     """Reads a whole dataset and checks every byte of it.

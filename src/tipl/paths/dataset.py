@@ -19,8 +19,6 @@ from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["PathDataset", "PolicyPath", "Split"]
-
 
 @dataclass(frozen=True, eq=False)
 class PolicyPath:

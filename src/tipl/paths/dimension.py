@@ -27,23 +27,6 @@ from tipl.paths import PathDataset
 from tipl.paths.svd import Center, information, information_dimension, singular_vectors
 from tipl.policies.layout import ParamLayout, layer_names
 
-__all__ = [
-    "ACTIVITY_SHARES",
-    "BETAS",
-    "CENTERS",
-    "PPO_PATH",
-    "RANDOM_WALK",
-    "WHOLE_ACTOR",
-    "PathDimension",
-    "Spectrum",
-    "actor_parts",
-    "measure_dataset",
-    "path_dimension",
-    "path_dimensions",
-    "random_walk",
-]
-
-
 PPO_PATH, RANDOM_WALK = "PPO path", "random walk"
 WHOLE_ACTOR = "whole actor"
 

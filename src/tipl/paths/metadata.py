@@ -16,12 +16,6 @@ from tipl.errors import TiplError
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.tasks import TaskSpec
 
-__all__ = [
-    "CHECKPOINTS_PER_PART", "FORMAT_VERSION", "Initial", "Networks", "Normaliser",
-    "PathMetadata", "first_difference", "library_versions", "networks_layout", "read_metadata",
-    "stored_fields",
-]  # fmt: skip
-
 FORMAT_VERSION = 1
 
 CHECKPOINTS_PER_PART = 8

@@ -46,21 +46,6 @@ from tipl.core.atomic import explained, is_unfinished, locked_directory, remove_
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
 
-__all__ = [
-    "JUMP_COUNTS",
-    "PartRange",
-    "PartReader",
-    "array_specs",
-    "check_finite",
-    "check_part",
-    "create_dataset",
-    "open_part",
-    "part_arrays",
-    "part_ranges",
-    "parts_present",
-    "write_part",
-]
-
 JUMP_COUNTS = ("jump_steps", "jumps", "rollbacks")
 """What is counted of trials that jump; see above."""
 

@@ -34,18 +34,6 @@ from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, first_difference, stored_fields
 from tipl.paths.parts import PartRange, array_specs, part_ranges
 
-__all__ = [
-    "EvaluationMetadata",
-    "evaluation_folder",
-    "missing_returns",
-    "read_evaluation",
-    "read_part_returns",
-    "read_returns",
-    "returns_path",
-    "settings_path",
-    "write_part_returns",
-]
-
 FORMAT_VERSION = 1
 
 

@@ -18,20 +18,6 @@ from tipl.core.arrays import Array
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 
-__all__ = [
-    "Basis",
-    "Center",
-    "EncodedHistory",
-    "PathSVD",
-    "SingularVectors",
-    "TemporalSVD",
-    "information",
-    "information_dimension",
-    "make_tokenizer",
-    "singular_vectors",
-]
-
-
 Basis = Literal["joint", "path"]
 Center = Literal["none", "initial", "mean"]
 

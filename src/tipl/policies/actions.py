@@ -13,16 +13,6 @@ from tipl.errors import TiplError
 from tipl.policies.layout import ParamLayout, layer_names
 from tipl.policies.tasks import TaskSpec
 
-__all__ = [
-    "OBSERVATION_CLIP",
-    "best_actions",
-    "check_normaliser",
-    "executable",
-    "mlp_outputs",
-    "normalise_observations",
-    "refolded",
-]
-
 
 def best_actions(
     task: TaskSpec, outputs: Float[np.ndarray, "*batch A"]

@@ -15,17 +15,6 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.policies.tasks import TaskSpec
 
-__all__ = [
-    "ParamLayout",
-    "actor_layout",
-    "check_hidden_sizes",
-    "initial_gain",
-    "initial_params",
-    "layer_group",
-    "layer_names",
-    "layer_sizes",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class ParamLayout:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from tipl.core import storage
+from tipl.core import atomic, storage
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.policies.actions import (
@@ -21,9 +21,6 @@ from tipl.policies.actions import (
 )
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes, initial_params
 from tipl.policies.tasks import TaskSpec, get_task
-
-__all__ = ["Policy"]
-
 
 POLICY_FORMAT_VERSION = 1
 
@@ -150,7 +147,7 @@ class Policy:
 
         An existing policy in the directory is replaced, whole or not at all.
         """
-        with storage.new_directory(Path(directory), replaces="policy.json") as new:
+        with atomic.new_directory(Path(directory), replaces="policy.json") as new:
             storage.write_tensors(
                 new / "policy.safetensors",
                 {

@@ -21,8 +21,6 @@ from jaxtyping import Float32
 
 from tipl.errors import TiplError
 
-__all__ = ["TaskSpec", "get_task", "known_tasks"]
-
 
 @dataclass(frozen=True)
 class TaskSpec:

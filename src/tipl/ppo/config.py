@@ -8,8 +8,6 @@ import math
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 
-__all__ = ["PPOConfig"]
-
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:

@@ -20,17 +20,6 @@ import numba
 import numpy as np
 from numba.extending import overload
 
-__all__ = [
-    "HALF_LOG_TWO_PI",
-    "adam_step",
-    "add_bias_tanh",
-    "backward_tanh",
-    "categorical_gradient",
-    "gaussian_gradient",
-    "normalised_advantages",
-    "value_gradient",
-]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

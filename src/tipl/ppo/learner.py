@@ -15,8 +15,6 @@ from tipl.ppo.config import PPOConfig
 from tipl.ppo.networks import ActionHead, CategoricalHead, GaussianHead, stacked_mlp
 from tipl.ppo.rollout import Rollout
 
-__all__ = ["Learner", "StackedAdam", "make_head"]
-
 BETA1, BETA2 = 0.9, 0.999
 
 

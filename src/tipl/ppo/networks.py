@@ -19,8 +19,6 @@ from tipl.policies.layout import layer_names
 from tipl.ppo import kernels
 from tipl.ppo.kernels import add_bias_tanh, backward_tanh
 
-__all__ = ["ActionHead", "CategoricalHead", "GaussianHead", "StackedMLP", "stacked_mlp"]
-
 
 class StackedMLP:
     """N independent MLPs with tanh hidden layers and a linear output.

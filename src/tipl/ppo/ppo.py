@@ -32,8 +32,6 @@ from tipl.ppo.rollout import (
     advantages_and_returns,
 )
 
-__all__ = ["PPO", "PPOConfig", "PlugIn", "StoppedError"]
-
 
 class PlugIn:
     """What changes the trials' weights between iterations, beside PPO itself.

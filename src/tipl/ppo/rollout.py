@@ -10,14 +10,6 @@ from jaxtyping import Bool, Float, Int
 
 from tipl.core.arrays import Array
 
-__all__ = [
-    "FinalObservations",
-    "RewardScaler",
-    "Rollout",
-    "RunningMoments",
-    "advantages_and_returns",
-]
-
 
 class FinalObservations(NamedTuple):
     """The last observations of K episodes that were truncated, not terminated.

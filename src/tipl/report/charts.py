@@ -37,11 +37,6 @@ from tipl.report.style import (
 )
 from tipl.report.tables import format_number
 
-__all__ = [
-    "INTERVAL", "STEPS", "ZERO", "Handle", "Line", "Lines", "StepsToReach", "curve",
-    "episodes_note", "handle", "learning_curves", "line_chart", "ratio_strips", "return_strips",
-]  # fmt: skip
-
 STEPS = "environment steps"
 """What most charts are over."""
 

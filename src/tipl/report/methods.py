@@ -17,15 +17,6 @@ from typing import Any
 from tipl.models.kinds import all_kinds
 from tipl.report.style import ACCENT, BLUE, GOLD, GREEN, GREY, PALETTE, PURPLE
 
-__all__ = [
-    "Method",
-    "drawn_methods",
-    "line_styles",
-    "method_of",
-    "method_with_key",
-    "register_method",
-]
-
 DASHES = ("-", "--", ":", "-.")  # tells methods of one colour apart
 
 

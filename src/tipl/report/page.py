@@ -27,12 +27,6 @@ from tipl.report.results import Result, Rows, write_results
 from tipl.report.style import ACCENT, NARROW, WIDE, figure_svg, save_figure
 from tipl.report.tables import Cell, Judged, Number, Pivot, Table, format_bounds, format_number
 
-__all__ = [
-    "Drawing", "Entry", "Picture", "Report", "Section", "TimedStage", "render_report",
-    "sections_of", "write_report", "write_report_with_figures",
-]  # fmt: skip
-
-
 Drawing = Callable[..., Figure]
 """Draws a figure `width` inches wide: called as `drawing(width=...)`, for a page and for a phone.
 

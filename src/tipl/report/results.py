@@ -20,8 +20,6 @@ from typing import Any, NamedTuple, overload
 from tipl.core.atomic import write_bytes_atomically
 from tipl.errors import TiplError
 
-__all__ = ["Grid", "Result", "Rows", "in_words", "place_label", "read_results", "write_results"]
-
 NAN = math.nan
 
 

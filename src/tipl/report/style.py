@@ -29,12 +29,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tipl.core.arrays import Array
 from tipl.core.atomic import write_bytes_atomically
 
-__all__ = [
-    "ACCENT", "BLUE", "GOLD", "GREEN", "GREY", "INK", "NARROW", "PALETTE", "PURPLE", "SERIES",
-    "WIDE", "figure_svg", "legend", "log_axis", "panel_grid", "save_figure", "styled", "thin_alpha",
-]  # fmt: skip
-
-
 WIDE, NARROW = 7.6, 3.6
 """Widths in inches of a figure on a page and on a phone."""
 

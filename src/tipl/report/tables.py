@@ -15,22 +15,6 @@ from rich.text import Text
 from tipl.errors import TiplError
 from tipl.report.results import Result, Rows, in_words
 
-__all__ = [
-    "Cell",
-    "Judged",
-    "Number",
-    "Pivot",
-    "Table",
-    "column_text",
-    "format_bounds",
-    "format_number",
-    "format_result",
-    "format_whole",
-    "format_whole_interval",
-    "listed",
-    "results_table",
-]
-
 
 def format_number(value: float, width: float = math.nan) -> str:
     """Writes a number with two digits of the width of its interval, and five digits at most.

@@ -38,12 +38,6 @@ from tipl.paths import PathDataset
 from tipl.paths.parts import JUMP_COUNTS
 from tipl.report.results import Result, Rows
 
-__all__ = [
-    "COUNTS", "DATA_AND_TRAINING", "SHARES", "USES", "Comparison", "ModelCost", "Record",
-    "architecture_rows", "cost_rows", "load_comparison", "load_record", "model_cost",
-    "reach_metric", "seconds_metric", "write_record",
-]  # fmt: skip
-
 USES = (1.0, 10.0, 100.0, math.inf)
 """Trainings among which data and training of a model are shared out; infinitely many: its use."""
 

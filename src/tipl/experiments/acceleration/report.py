@@ -27,8 +27,6 @@ from tipl.report.results import Result, place_label
 from tipl.report.style import ACCENT, GOLD, PURPLE
 from tipl.report.tables import Cell, Pivot, Table, column_text, format_whole, listed, results_table
 
-__all__ = ["SECTIONS", "comparison_report", "lead", "print_headline"]
-
 HEADLINE = {
     **{reach_metric(share): f"thousand steps to {share:.0%}" for share in SHARES},
     "final_return": "return",

@@ -17,12 +17,6 @@ from tipl.forecast.hub import model_directory, shipped_models
 from tipl.paths import PathDataset
 from tipl.ppo.config import PPOConfig
 
-__all__ = [
-    "PPO_ALONE", "Architecture", "Method", "ReturnCurves", "Trained", "acceleration_stages",
-    "collection_name", "comparison_methods", "load_architecture", "mean_curve", "steps_to_shares",
-    "trained_methods", "trials_directory",
-]  # fmt: skip
-
 PPO_ALONE = "PPO"
 """The method that all others are compared with."""
 

@@ -30,16 +30,6 @@ from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.layout import ParamLayout
 
-__all__ = [
-    "COSTS",
-    "Cost",
-    "measure_costs",
-    "ppo_flops_per_step",
-    "read_costs",
-    "uses_until_paid",
-    "write_costs",
-]
-
 COSTS = "costs.json"
 """The file in a run's directory."""
 

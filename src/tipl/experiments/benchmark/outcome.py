@@ -37,11 +37,6 @@ from tipl.paths.dimension import PathDimension, measure_dataset
 from tipl.report.methods import method_of
 from tipl.report.results import Result, Rows
 
-__all__ = [
-    "CLAIMS", "INDEPENDENT", "MARGIN", "PAY_BACK_SHARE", "PPO", "SHARES", "Benchmark", "Finding",
-    "findings", "load_benchmark", "pay_back_uses", "steps_to_reach", "write_record",
-]  # fmt: skip
-
 MARGIN = 0.05
 """What counts as no harm, and as PPO's own return: of PPO's whole improvement."""
 

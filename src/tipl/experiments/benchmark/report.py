@@ -31,8 +31,6 @@ from tipl.report.results import Result, Rows, place_label
 from tipl.report.style import BLUE, SERIES
 from tipl.report.tables import Cell, Judged, Pivot, Table, format_whole_interval, listed
 
-__all__ = ["SECTIONS", "benchmark_report", "headline", "tally"]
-
 HEADLINE_STARTS = (0.0, 0.1, 0.25, 0.5)
 """Histories of the headline, as fractions of the path; all forecast its end."""
 

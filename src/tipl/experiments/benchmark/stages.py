@@ -9,8 +9,6 @@ from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.pipeline import Stage
 from tipl.models.kinds import all_kinds
 
-__all__ = ["FILM", "benchmark_stages", "pptb_directory", "pptb_name"]
-
 FILM = Path("figures", "film.gif")
 """Where the film lies in a benchmark's directory."""
 

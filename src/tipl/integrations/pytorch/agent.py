@@ -15,9 +15,6 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.policies.layout import ParamLayout
 
-__all__ = ["TorchAgent", "agent_of_cleanrl", "agent_of_sb3"]
-
-
 RIDGE = 1e-4
 """Of fitting the critic's last layer, in units of the mean square of its inputs."""
 

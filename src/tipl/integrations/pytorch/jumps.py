@@ -27,9 +27,6 @@ from tipl.policies.actions import refolded
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["JumpReport", "TorchJumps", "another_environment", "known_task"]
-
-
 MINIBATCH = 64
 """Steps of a rollout from which the critic learns at a time, when it is refitted."""
 

@@ -11,9 +11,6 @@ from jaxtyping import Float
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 
-__all__ = ["RunNormaliser", "all_wrappers", "wrappers"]
-
-
 FEW = 1000
 """Observations up to which statistics are too wild to say anything of the weights."""
 

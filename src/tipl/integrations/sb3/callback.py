@@ -25,8 +25,6 @@ with sb3_required("tipl.integrations.sb3.callback"):
     from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
     from stable_baselines3.common.vec_env import VecNormalize
 
-__all__ = ["ForecastCallback"]
-
 
 LEFT_OUT = ("Monitor", "RecordEpisodeStatistics", "NormalizeObservation", "NormalizeReward")
 """Wrappers that an environment for tests goes without: its observations and rewards are raw."""

@@ -35,8 +35,6 @@ with sb3_required("tipl.integrations.sb3.recorder"):
     from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-__all__ = ["PathRecorder", "collect_with_sb3"]
-
 
 HYPERPARAMETERS = {
     "n_steps": "num_steps",

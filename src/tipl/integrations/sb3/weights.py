@@ -16,8 +16,6 @@ from tipl.policies.actions import refolded
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["check_actions", "readable_agent", "task_of", "weights_from_sb3", "weights_to_sb3"]
-
 
 def weights_from_sb3(
     model: Any, task: TaskSpec | None = None

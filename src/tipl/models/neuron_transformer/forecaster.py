@@ -27,9 +27,6 @@ from tipl.policies.layout import ParamLayout, actor_layout, layer_sizes
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["NeuronTransformerForecaster", "context_checkpoints", "recent_checkpoints"]
-
-
 JUMPS: dict[Target, int] = {"elite": 2, "own": 3}
 """Jumps that follow one another by default. To the elite each is a whole one, and the second
 corrects what the first one missed; to the own future they share the horizon."""

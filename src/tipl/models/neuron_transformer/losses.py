@@ -22,8 +22,6 @@ from tipl.models.neuron_transformer.forecaster import recent_checkpoints
 from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
 from tipl.policies.layout import actor_layout, initial_gain, layer_sizes
 
-__all__ = ["EliteLoss", "OwnLoss", "fresh_networks"]
-
 STATES = 96
 """Observations on which each network is compared with the elite."""
 

@@ -26,8 +26,6 @@ from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS
 from tipl.models.readout import LeastSquaresReadout
 from tipl.policies.layout import layer_group
 
-__all__ = ["Conditions", "NeuronTransformer", "NeuronTransformerConfig"]
-
 KINDS = ("input", "hidden", "output")
 """Kinds of units; the layers of one kind share their weights."""
 

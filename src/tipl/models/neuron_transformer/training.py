@@ -30,8 +30,6 @@ from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransfor
 from tipl.paths import PathDataset
 from tipl.policies.layout import layer_sizes
 
-__all__ = ["train_neuron_transformer"]
-
 
 def train_neuron_transformer(
     datasets: Sequence[PathDataset],

@@ -18,8 +18,6 @@ from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, Nowcaster
 from tipl.policies.layout import ParamLayout, actor_layout, layer_sizes
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["NiNoForecaster", "WNNForecaster"]
-
 NowcasterT = TypeVar("NowcasterT", bound="NowcasterForecaster")
 
 MAX_PARAMS_AT_ONCE = 100_000

@@ -26,8 +26,6 @@ from tipl.errors import TiplError
 from tipl.models.network import Network, ScaledModel
 from tipl.policies.layout import layer_group
 
-__all__ = ["CONTEXT", "WNN", "NiNo", "NiNoConfig", "Nowcaster", "NowcasterConfig"]
-
 CONTEXT = 5
 """Checkpoints that are read (both papers): the last ones of a history."""
 

@@ -24,8 +24,6 @@ from tipl.models.nowcasters.forecaster import NiNoForecaster, WNNForecaster
 from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
 from tipl.paths import PathDataset
 
-__all__ = ["train_nowcaster"]
-
 HORIZONS = 8
 """Forecasts from each history in a step: they share its reading, which is most of the work."""
 

@@ -19,8 +19,6 @@ from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
 
-__all__ = ["PathTransformerForecaster"]
-
 
 class PathTransformerForecaster(TrainedForecaster):
     """A trained PathTransformer with its tokenizer: forecasts one checkpoint after the other.

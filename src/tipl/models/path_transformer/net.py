@@ -13,8 +13,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["PathTransformer", "PathTransformerConfig"]
-
 
 @dataclasses.dataclass(frozen=True)
 class PathTransformerConfig:

@@ -20,8 +20,6 @@ from tipl.models.path_transformer.net import PathTransformer, PathTransformerCon
 from tipl.paths import PathDataset
 from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
 
-__all__ = ["TokenSequences", "token_sequences", "train_path_transformer"]
-
 
 class TokenSequences(NamedTuple):
     """Paths as tokens, padded at the end to one length.

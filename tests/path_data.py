@@ -9,7 +9,7 @@ import numpy as np
 
 from tipl.core import storage
 from tipl.paths import PathMetadata, create_dataset, part_ranges, read_metadata, write_part
-from tipl.paths.returns import EvaluationMetadata, settings_path, write_part_returns
+from tipl.paths.returns import EvaluationMetadata, ReturnFiles, settings_path
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import get_task
 
@@ -70,13 +70,20 @@ def make_arrays(metadata: PathMetadata) -> Arrays:
 
 def write_parts(directory: Path, metadata: PathMetadata, arrays: Arrays) -> None:
     for part in part_ranges(metadata):
-        trials = slice(part.first_trial, part.last_trial + 1)
-        checkpoints = slice(part.first_checkpoint, part.last_checkpoint + 1)
-        axes = {name: array[checkpoints] for name, array in arrays.items() if array.ndim == 1}
-        grid = {
-            name: array[trials, checkpoints] for name, array in arrays.items() if array.ndim > 1
+        tensors = {
+            name: array[part.slices[1] if array.ndim == 1 else part.slices]
+            for name, array in arrays.items()
         }
-        write_part(directory, metadata, part.first_trial, part.first_checkpoint, axes | grid)
+        write_part(directory, metadata, part.first_trial, part.first_checkpoint, tensors)
+
+
+def write_returns(directory: Path, returns: np.ndarray, evaluation: EvaluationMetadata) -> None:
+    """The files of an evaluation, with the returns `[N, T, E]`."""
+    settings_path(directory).parent.mkdir()
+    storage.write_json(settings_path(directory), evaluation.to_json())
+    files = ReturnFiles(directory, read_metadata(directory), evaluation)
+    for part in files.parts:
+        files.write(part, {"deterministic_return": returns[part.slices]})
 
 
 def make_dataset(directory: Path, **changes: Any) -> Arrays:
@@ -96,12 +103,7 @@ def make_evaluation(directory: Path, **changes: Any) -> np.ndarray:
     returns = np.random.default_rng(1).uniform(0, 100, shape).astype(np.float32)
     returns[:, ~evaluation.chosen(metadata.num_checkpoints)] = np.nan
     returns[DIVERGED : DIVERGED + 1, 4:] = np.nan
-    settings_path(directory).parent.mkdir()
-    storage.write_json(settings_path(directory), evaluation.to_json())
-    for part in part_ranges(metadata):
-        trials = slice(part.first_trial, part.last_trial + 1)
-        checkpoints = slice(part.first_checkpoint, part.last_checkpoint + 1)
-        write_part_returns(directory, evaluation, part, returns[trials, checkpoints])
+    write_returns(directory, returns, evaluation)
     return returns
 
 

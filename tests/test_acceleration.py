@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from rich.console import Console
 
 from in_process import run_tipl
-from path_data import make_arrays, make_dataset, make_metadata, write_parts
+from path_data import make_arrays, make_dataset, make_metadata, write_parts, write_returns
 from tipl.cli import main
 from tipl.core import storage
 from tipl.errors import TiplError
@@ -48,8 +48,8 @@ from tipl.experiments.acceleration.trials import (
     trials_directory,
 )
 from tipl.experiments.benchmark.ledger import Cost
-from tipl.paths import create_dataset, part_ranges
-from tipl.paths.returns import EvaluationMetadata, settings_path, write_part_returns
+from tipl.paths import create_dataset
+from tipl.paths.returns import EvaluationMetadata
 from tipl.report.methods import line_styles, method_with_key
 from tipl.report.page import Report
 from tipl.report.results import Result, place_label, read_results
@@ -194,13 +194,8 @@ def write_trials(
     create_dataset(directory, metadata)
     write_parts(directory, metadata, arrays)
     evaluation = EvaluationMetadata(metadata.digest, episodes=2, every=1, seed=0, versions={})
-    settings_path(directory).parent.mkdir()
-    storage.write_json(settings_path(directory), evaluation.to_json())
     episodes = np.stack([returns - 1, returns + 1], axis=2).astype(np.float32)  # [N, T, E]
-    for part in part_ranges(metadata):
-        trials = slice(part.first_trial, part.last_trial + 1)
-        checkpoints = slice(part.first_checkpoint, part.last_checkpoint + 1)
-        write_part_returns(directory, evaluation, part, episodes[trials, checkpoints])
+    write_returns(directory, episodes, evaluation)
 
 
 def write_comparison(

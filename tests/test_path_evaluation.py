@@ -22,7 +22,7 @@ from tipl.evaluation import checkpoints as path_evaluation
 from tipl.evaluation.checkpoints import evaluate_paths
 from tipl.evaluation.returns import Episodes, evaluate
 from tipl.paths import PathDataset, read_metadata, summarize, verify
-from tipl.paths.returns import read_evaluation
+from tipl.paths.returns import ReturnFiles, read_evaluation
 
 SETTINGS: dict[str, Any] = {"episodes": 2, "every": 4, "seed": 7}
 EVALUATED = [0, 4, 6]  # of 7 checkpoints; parts hold 0-2, 3-5 and 6 of trials 0-1, 2-3 and 4
@@ -216,7 +216,7 @@ def test_an_interruption_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(path_evaluation, "write_part_returns", interrupted)
+        patch.setattr(ReturnFiles, "write", interrupted)
         with pytest.raises(TiplError, match=r"safe in .*evaluation: run the same command again"):
             run(directory)
     run(directory)
@@ -334,7 +334,7 @@ def test_progress_counts_what_is_there(
 
     monkeypatch.setattr(path_evaluation, "progress_bar", recording)
     advanced: list[tuple[int, float]] = []
-    monkeypatch.setattr(path_evaluation, "write_part_returns", lambda *args: advanced.append(
+    monkeypatch.setattr(ReturnFiles, "write", lambda *args: advanced.append(
         (len(advanced), bars[-1][0].tasks[0].completed)))  # fmt: skip
     run(copy)
     [(bar, shown)] = bars

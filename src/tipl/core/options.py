@@ -25,16 +25,11 @@ def at_least(lowest: int, of: str = "", **values: Any) -> None:
     """
     for name, value in values.items():
         if value is not None and not value >= lowest:
-            belonging = f"{name} of {of}" if of else name
-            raise TiplError(f"{belonging} is {value}; expected at least {lowest}")
+            raise TiplError(f"{_whose(name, of)} is {value}; expected at least {lowest}")
 
 
-def one_of(choices: Iterable[object], **values: object) -> None:
-    """Checks named values.
-
-    Args:
-        choices: what each may be.
-        **values: the values by name.
+def one_of(choices: Iterable[object], of: str = "", **values: object) -> None:
+    """Checks that each named value is one of the choices; see `at_least`.
 
     Raises:
         TiplError: one of them is none of the choices.
@@ -43,7 +38,11 @@ def one_of(choices: Iterable[object], **values: object) -> None:
     for name, value in values.items():
         if value not in allowed:
             known = ", ".join(map(str, allowed))
-            raise TiplError(f"{name} is {value!r}; expected one of {known}")
+            raise TiplError(f"{_whose(name, of)} is {value!r}; expected one of {known}")
+
+
+def _whose(name: str, owner: str) -> str:
+    return f"{name} of {owner}" if owner else name
 
 
 def config_from_options(

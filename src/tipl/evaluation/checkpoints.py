@@ -19,18 +19,10 @@ from tipl.core.options import thread_count
 from tipl.core.progress import progress_bar
 from tipl.errors import TiplError
 from tipl.evaluation.returns import evaluate_stack
-from tipl.paths import PathDataset, PathMetadata
+from tipl.paths import PathDataset
 from tipl.paths.metadata import first_difference, library_versions
-from tipl.paths.parts import PartRange, check_finite, part_ranges
-from tipl.paths.returns import (
-    EvaluationMetadata,
-    evaluation_folder,
-    missing_returns,
-    read_evaluation,
-    read_part_returns,
-    settings_path,
-    write_part_returns,
-)
+from tipl.paths.parts import PartFiles, PartRange
+from tipl.paths.returns import EvaluationMetadata, ReturnFiles, read_evaluation, settings_path
 
 
 def evaluate_paths(
@@ -70,32 +62,30 @@ def evaluate_paths(
         seed=seed,
         versions=library_versions(),
     )
-    folder = evaluation_folder(paths.directory)
-    with explained("make", folder):
-        folder.mkdir(exist_ok=True)
-    with locked_directory(folder):  # a second process waits, and finds all done
-        remove_unfinished(folder)
-        missing = _begin(paths.directory, paths.metadata, evaluation)
+    files = ReturnFiles(paths.directory, paths.metadata, evaluation)
+    with explained("make", files.folder):
+        files.folder.mkdir(exist_ok=True)
+    with locked_directory(files.folder):  # a second process waits, and finds all done
+        remove_unfinished(files.folder)
+        missing = _begin(files)
         if missing:
-            _evaluate_parts(paths, evaluation, missing, available, progress)
+            _evaluate_parts(paths, files, missing, available, progress)
     return paths
 
 
-def _begin(
-    directory: Path, metadata: PathMetadata, evaluation: EvaluationMetadata
-) -> list[PartRange]:
+def _begin(files: ReturnFiles) -> list[PartRange]:
     """The parts still to evaluate, after making sure that what is there was asked for."""
-    path, there = settings_path(directory), evaluation
-    parts = part_ranges(metadata)
-    missing = missing_returns(directory, parts)
+    path, there = settings_path(files.directory), files
+    missing = files.missing()
     if path.exists():
-        there = read_evaluation(directory, metadata)
-        _check_same(path.parent, there, evaluation, going_on=bool(missing))
-    for part in parts:
+        found = read_evaluation(files.directory, files.metadata)
+        _check_same(files.folder, found, files.evaluation, going_on=bool(missing))
+        there = ReturnFiles(files.directory, files.metadata, found)
+    for part in files.parts:
         if part not in missing:
-            read_part_returns(directory, there, part)  # says so if it is damaged or another one
+            there.read_part(part)  # says so if it is damaged or another one
     if not path.exists():
-        storage.write_json(path, evaluation.to_json())
+        storage.write_json(path, files.evaluation.to_json())
     return missing
 
 
@@ -119,17 +109,14 @@ def _check_same(
 
 def _evaluate_parts(
     paths: PathDataset,
-    evaluation: EvaluationMetadata,
+    files: ReturnFiles,
     missing: Sequence[PartRange],
     threads: int,
     progress: bool,
 ) -> None:
     """Evaluates and stores part by part."""
-    chosen = evaluation.chosen(paths.num_checkpoints)
-    counts = {
-        part: part.num_trials * int(chosen[part.first_checkpoint : part.last_checkpoint + 1].sum())
-        for part in part_ranges(paths.metadata)
-    }
+    chosen = files.evaluation.chosen(paths.num_checkpoints)
+    counts = {part: part.num_trials * int(chosen[part.slices[1]].sum()) for part in files.parts}
     total = sum(counts.values())
     done = total - sum(counts[part] for part in missing)
     with progress_bar(progress) as bar:
@@ -137,12 +124,12 @@ def _evaluate_parts(
         task = bar.add_task(f"evaluate {total} policies", total=total, completed=done, note="")
         try:
             for part in missing:
-                returns = _part_returns(paths, evaluation, part, threads)
-                write_part_returns(paths.directory, evaluation, part, returns)
+                returns = _part_returns(paths, files.evaluation, part, threads)
+                files.write(part, {"deterministic_return": returns})
                 bar.advance(task, counts[part])
         except KeyboardInterrupt as error:
             raise TiplError(
-                f"interrupted; finished returns are safe in {evaluation_folder(paths.directory)}: "
+                f"interrupted; finished returns are safe in {files.folder}: "
                 "run the same command again to go on"
             ) from error
 
@@ -153,22 +140,18 @@ def _part_returns(
     """Runs those of a part's checkpoints that are to be run."""
     shape = (part.num_trials, part.num_checkpoints, evaluation.episodes)
     returns = np.full(shape, np.nan, np.float32)
-    here = slice(part.first_checkpoint, part.last_checkpoint + 1)
-    chosen = evaluation.chosen(paths.num_checkpoints)[here]
+    chosen = evaluation.chosen(paths.num_checkpoints)[part.slices[1]]
     if not chosen.any():
         return returns
-    path = part.path(paths.directory)
-    tensors, _ = storage.read_tensors(path, "a part of the path dataset")
-    params, diverged = tensors["params"], tensors["diverged"]
-    check_finite(path, params, diverged, part.first_trial, part.first_checkpoint)
-    running = chosen & ~diverged  # [n, t], of which M are true
+    tensors = PartFiles(paths.directory, paths.metadata).read_part(part)
+    running = chosen & ~tensors["diverged"]  # [n, t], of which M are true
     if running.any():
         names = ("observation_mean", "observation_std")
         own = tuple(tensors[name][running] for name in names if name in tensors)  # two [M, O]
         varied = sorted(paths.metadata.vary)
         factors = tensors["physics"][running].T if varied else ()  # [n, t, V] -> [V, M]
         returns[running] = evaluate_stack(
-            params[running],  # [n, t, P] -> [M, P]
+            tensors["params"][running],  # [n, t, P] -> [M, P]
             paths.layout,
             paths.task,
             evaluation.episodes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +14,8 @@ from tipl.core.arrays import Array
 from tipl.core.atomic import explained, is_unfinished
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
-from tipl.paths.parts import (
-    PartRange,
-    array_specs,
-    check_finite,
-    check_part,
-    open_part,
-    part_ranges,
-    parts_present,
-)
-from tipl.paths.returns import (
-    evaluation_folder,
-    missing_returns,
-    read_evaluation,
-    read_part_returns,
-    returns_path,
-    settings_path,
-)
+from tipl.paths.parts import PartFiles, PartRange, parts_present
+from tipl.paths.returns import ReturnFiles, read_evaluation, settings_path
 
 
 def verify(directory: str | Path) -> list[str]:
@@ -43,6 +28,7 @@ def verify(directory: str | Path) -> list[str]:
         TiplError: there is no such directory, or it cannot be read.
     """
     directory = Path(directory)
+    evaluation = settings_path(directory).parent
     with explained("read", directory):
         if not directory.is_dir():
             raise TiplError(
@@ -52,14 +38,18 @@ def verify(directory: str | Path) -> list[str]:
         try:
             metadata = read_metadata(directory)
         except TiplError as error:
-            return [str(error), *_broken_files(directory / "parts", evaluation_folder(directory))]
-        parts = part_ranges(metadata)
-        return [
-            *_missing(directory, parts),
-            *_unexpected(directory, parts),
-            *_broken(directory, metadata, parts),
-            *_broken_evaluation(directory, metadata, parts),
-        ]
+            return [str(error), *_broken_files(directory / "parts", evaluation)]
+        files = PartFiles(directory, metadata)
+        problems = [*_unexpected(directory, files.parts), *_broken_parts(files)]
+        if evaluation.exists():
+            try:
+                returns = ReturnFiles(directory, metadata, read_evaluation(directory, metadata))
+            except TiplError as error:
+                problems += [str(error), *_broken_files(evaluation)]
+            else:
+                for _ in _intact_parts(returns, problems):
+                    pass
+    return problems
 
 
 def _broken_files(*folders: Path) -> Iterator[str]:
@@ -68,21 +58,13 @@ def _broken_files(*folders: Path) -> Iterator[str]:
         yield from filter(None, map(storage.check_tensors, sorted(folder.glob("*.safetensors"))))
 
 
-def _missing(directory: Path, parts: list[PartRange]) -> Iterator[str]:
-    missing = [part for part in parts if not part.path(directory).exists()]
-    if missing:
-        yield (
-            f"{len(missing)} of {len(parts)} parts are missing, the first of them "
-            f"{missing[0].path(directory)}; run `tipl collect` with the same arguments to make them"
-        )
-
-
-def _unexpected(directory: Path, parts: list[PartRange]) -> Iterator[str]:
-    resume = directory / "resume"
-    folders = (directory, directory / "parts", resume, evaluation_folder(directory))
-    expected = {directory / "metadata.json", *folders, settings_path(directory)}
-    for part in parts:
-        expected |= {part.path(directory), returns_path(directory, part)}
+def _unexpected(directory: Path, parts: Sequence[PartRange]) -> Iterator[str]:
+    """Sentences about what no finished write of ours has left in a dataset."""
+    resume, settings = directory / "resume", settings_path(directory)
+    grids = [directory / "parts", settings.parent]
+    folders = [directory, *grids, resume]
+    expected = {directory / "metadata.json", settings, *folders}
+    expected.update(grid / part.file_name for grid in grids for part in parts)
     for folder in folders:
         for entry in sorted(folder.iterdir()) if folder.exists() else []:
             if folder == resume and entry.suffix == ".lock":
@@ -96,58 +78,44 @@ def _unexpected(directory: Path, parts: list[PartRange]) -> Iterator[str]:
                 yield f"{entry} does not belong to the dataset; move it elsewhere"
 
 
-def _broken(directory: Path, metadata: PathMetadata, parts: list[PartRange]) -> Iterator[str]:
-    """Sentences about the parts that are there, each read and checked by itself and together."""
-    axes: dict[int, dict[str, Array]] = {}  # by first checkpoint
-    for part in parts:
-        path = part.path(directory)
-        if not path.exists():
-            continue
-        try:
-            tensors, header = storage.read_tensors(path)
-            check_part(path, metadata, part, header, array_specs(tensors))
-            params, diverged = tensors["params"], tensors["diverged"]
-            check_finite(path, params, diverged, part.first_trial, part.first_checkpoint)
-        except TiplError as error:
-            yield str(error)
-            continue
-        axis = {name: tensors[name] for name in ("global_step", "iteration")}
-        other = axes.setdefault(part.first_checkpoint, axis)
-        for name in axis:
-            if not np.array_equal(axis[name], other[name]):
-                yield f"{path} has another {name} than other trials at the same checkpoints"
-    for name in ("global_step", "iteration"):
-        values = [axes[first][name] for first in sorted(axes)]
-        if values and (np.diff(np.concatenate(values)) <= 0).any():
-            yield f"{directory / 'parts'}: {name} does not grow from checkpoint to checkpoint"
-
-
-def _broken_evaluation(
-    directory: Path, metadata: PathMetadata, parts: list[PartRange]
-) -> Iterator[str]:
-    """Sentences about the deterministic returns, if the dataset has been evaluated."""
-    folder = evaluation_folder(directory)
-    if not folder.exists():
-        return
-    try:
-        evaluation = read_evaluation(directory, metadata)
-    except TiplError as error:
-        yield str(error)
-        yield from _broken_files(folder)
-        return
-    missing = missing_returns(directory, parts)
+def _intact_parts(
+    files: PartFiles, problems: list[str]
+) -> Iterator[tuple[PartRange, dict[str, Array]]]:
+    """The parts that can be read, one by one; what is wrong with the others joins `problems`."""
+    missing = files.missing()
     if missing:
-        yield (
-            f"{len(missing)} of {len(parts)} files of deterministic returns are missing, the "
-            f"first of them {returns_path(directory, missing[0])}; run `tipl paths evaluate` with "
-            f"the same settings ({evaluation.settings}) to make them"
+        problems.append(
+            f"{len(missing)} of {len(files.parts)} {files.several} are missing, the first of them "
+            f"{files.path(missing[0])}; {files.remedy} to make them"
         )
-    for part in parts:
+    for part in files.parts:
         if part not in missing:
             try:
-                read_part_returns(directory, evaluation, part)
+                tensors = files.read_part(part)
             except TiplError as error:
-                yield str(error)
+                problems.append(str(error))
+            else:
+                yield part, tensors
+
+
+def _broken_parts(files: PartFiles) -> list[str]:
+    """Sentences about the files of weights, each by itself and together."""
+    problems: list[str] = []
+    names = ("global_step", "iteration")
+    axes: dict[int, dict[str, Array]] = {}  # by first checkpoint
+    for part, tensors in _intact_parts(files, problems):
+        axis = {name: tensors[name] for name in names}
+        other = axes.setdefault(part.first_checkpoint, axis)
+        problems += [
+            f"{files.path(part)} has another {name} than other trials at the same checkpoints"
+            for name in names
+            if not np.array_equal(axis[name], other[name])
+        ]
+    for name in names:
+        values = [axes[first][name] for first in sorted(axes)]
+        if values and (np.diff(np.concatenate(values)) <= 0).any():
+            problems.append(f"{files.folder}: {name} does not grow from checkpoint to checkpoint")
+    return problems
 
 
 @dataclass(frozen=True)
@@ -224,55 +192,54 @@ def summarize(directory: str | Path) -> PathSummary:
     """
     directory = Path(directory)
     metadata = read_metadata(directory)
+    files = PartFiles(directory, metadata)
     present = parts_present(directory, metadata)
     shape = (metadata.num_trials, metadata.num_checkpoints)
     returns = np.full(shape, np.nan, np.float32)
     diverged = np.zeros(shape, bool)
     steps = np.zeros(shape, np.int64)
     for part in present:
-        here = (
-            slice(part.first_trial, part.last_trial + 1),
-            slice(part.first_checkpoint, part.last_checkpoint + 1),
-        )
-        with open_part(directory, metadata, part) as file:
-            returns[here] = file.read("episodic_return")
-            diverged[here] = file.read("diverged")
-            steps[here] = file.read("global_step")  # [t] -> [n, t]
-    parts = part_ranges(metadata)
-    files = [directory / "metadata.json", settings_path(directory)]
-    files += [part.path(directory) for part in parts]
-    files += [returns_path(directory, part) for part in parts]
+        with files.open(part) as file:
+            returns[part.slices] = file.read("episodic_return")
+            diverged[part.slices] = file.read("diverged")
+            steps[part.slices] = file.read("global_step")  # [t] -> [n, t]
+    settings = settings_path(directory)
+    stored = [directory / "metadata.json", settings]
+    stored += [
+        folder / part.file_name
+        for folder in (files.folder, settings.parent)
+        for part in files.parts
+    ]
     return PathSummary(
         directory=directory,
         metadata=metadata,
         num_parameters=metadata.layout.size,
         num_parts=len(present),
-        missing_parts=tuple(p.file_name for p in parts if p not in present),
+        missing_parts=tuple(part.file_name for part in files.missing()),
         steps_per_trial=(metadata.num_checkpoints - 1) * metadata.steps_per_checkpoint,
         total_steps=int(steps.max(axis=1).sum()),
-        size_on_disk=sum(file.stat().st_size for file in files if file.exists()),
+        size_on_disk=sum(path.stat().st_size for path in stored if path.exists()),
         diverged_trials=tuple(np.flatnonzero(diverged.any(axis=1)).tolist()),
         first_return=_first_known(returns),
         last_return=_first_known(returns[:, ::-1]),
-        evaluation=_summarize_evaluation(directory, metadata, parts),
+        evaluation=_summarize_evaluation(directory, metadata),
     )
 
 
-def _summarize_evaluation(
-    directory: Path, metadata: PathMetadata, parts: list[PartRange]
-) -> EvaluationSummary | None:
+def _summarize_evaluation(directory: Path, metadata: PathMetadata) -> EvaluationSummary | None:
     if not settings_path(directory).exists():
         return None
     evaluation = read_evaluation(directory, metadata)
-    missing = missing_returns(directory, parts)
+    files = ReturnFiles(directory, metadata, evaluation)
+    missing = files.missing()
     last = [
-        read_part_returns(directory, evaluation, part)[:, -1].mean(axis=-1, dtype=np.float64)
-        for part in parts
+        files.read_part(part)["deterministic_return"][:, -1].mean(axis=-1, dtype=np.float64)
+        for part in files.parts
         if part not in missing and part.last_checkpoint == metadata.num_checkpoints - 1
     ]  # of each block of trials, [n, E] -> [n]
     return EvaluationSummary(
         episodes=evaluation.episodes,
-        num_files=len(parts) - len(missing),
+        num_files=len(files.parts) - len(missing),
         missing_files=tuple(part.file_name for part in missing),
         last_return=_range(np.concatenate(last)) if last else None,
     )

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
-from tipl.paths.parts import JUMP_COUNTS, PartReader, part_ranges, parts_present
+from tipl.paths.parts import JUMP_COUNTS, PartFiles, parts_present
 from tipl.paths.returns import read_returns
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
@@ -50,13 +50,25 @@ class PathDataset:
     directory.
 
     Attributes:
+        directory: where the dataset lies.
+        metadata: what all paths of the dataset have in common.
+        task: the environment.
+        layout: names and shapes in a stored parameter vector.
         trials: the trials in this view, by their numbers in the dataset, `[N]`.
+        num_trials: their number, N.
+        num_checkpoints: length of each path, T.
     """
 
-    def __init__(self, reader: PartReader, trials: Int64[np.ndarray, " N"]) -> None:
+    def __init__(self, files: PartFiles, trials: Int64[np.ndarray, " N"]) -> None:
         """Use `PathDataset.open`, `select` or `split`."""
-        self._reader = reader  # shared between views
+        self._files = files  # shared between views
+        self.directory: Path = files.directory
+        self.metadata: PathMetadata = files.metadata
+        self.task: TaskSpec = self.metadata.task
+        self.layout: ParamLayout = self.metadata.layout
         self.trials = trials
+        self.num_trials = len(trials)
+        self.num_checkpoints: int = self.metadata.num_checkpoints
 
     @classmethod
     def open(cls, directory: str | Path) -> PathDataset:
@@ -67,54 +79,24 @@ class PathDataset:
                 are damaged.
         """
         directory = Path(directory)
-        metadata = read_metadata(directory)
-        present, expected = len(parts_present(directory, metadata)), len(part_ranges(metadata))
+        files = PartFiles(directory, read_metadata(directory))
+        present, expected = len(parts_present(directory, files.metadata)), len(files.parts)
         if present < expected:
             raise TiplError(
                 f"{directory} is incomplete: {present} of {expected} parts are there; run "
                 "`tipl collect` with the same arguments to resume the collection"
             )
-        return cls(PartReader(directory, metadata), np.arange(metadata.num_trials))
-
-    @property
-    def directory(self) -> Path:
-        """Where the dataset lies."""
-        return self._reader.directory
-
-    @property
-    def metadata(self) -> PathMetadata:
-        """What all paths of the dataset have in common."""
-        return self._reader.metadata
-
-    @property
-    def task(self) -> TaskSpec:
-        """The environment."""
-        return self.metadata.task
-
-    @property
-    def layout(self) -> ParamLayout:
-        """Names and shapes in a stored parameter vector."""
-        return self.metadata.layout
-
-    @property
-    def num_trials(self) -> int:
-        """Number of trials in this view, N."""
-        return len(self.trials)
-
-    @property
-    def num_checkpoints(self) -> int:
-        """Length of each path, T."""
-        return self.metadata.num_checkpoints
+        return cls(files, np.arange(files.metadata.num_trials))
 
     @property
     def global_step(self) -> Int64[np.ndarray, " T"]:
         """Environment steps of one trial before each checkpoint, `[T]`."""
-        return self._reader.read_axis("global_step")
+        return self._files.read_axis("global_step")
 
     @property
     def iteration(self) -> Int64[np.ndarray, " T"]:
         """PPO iterations before each checkpoint, `[T]`."""
-        return self._reader.read_axis("iteration")
+        return self._files.read_axis("iteration")
 
     def __len__(self) -> int:
         return self.num_trials
@@ -240,7 +222,7 @@ class PathDataset:
                 f"{given} the {self.num_trials} trials of this view of {self.directory}; choose "
                 "from its `trials`"
             )
-        return PathDataset(self._reader, selected)
+        return PathDataset(self._files, selected)
 
     def split(self, held_out: float = 0.25, seed: int = 0) -> Split:
         """Splits the trials at random into training and held-out ones.
@@ -298,10 +280,10 @@ class PathDataset:
 
     def _only(self, i: int) -> PathDataset:
         trial = self.trials[_position(i, self.num_trials, "trial")]
-        return PathDataset(self._reader, np.array([trial]))
+        return PathDataset(self._files, np.array([trial]))
 
     def _read(self, name: str, checkpoints: slice | None = None) -> Array:
-        return self._reader.read(name, self.trials, checkpoints or slice(None))
+        return self._files.read(name, self.trials, checkpoints or slice(None))
 
 
 class Split(NamedTuple):

@@ -1,22 +1,20 @@
-"""What all paths of a dataset have in common: the content of its `metadata.json`."""
+"""What all paths of a dataset have in common, as its `metadata.json` says it."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from tipl.core import storage
+from tipl.core.options import one_of
 from tipl.errors import TiplError
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.tasks import TaskSpec
-
-FORMAT_VERSION = 1
 
 CHECKPOINTS_PER_PART = 8
 """In a dataset that is collected; files of others open just as well."""
@@ -24,23 +22,71 @@ CHECKPOINTS_PER_PART = 8
 Networks = Literal["actor", "actor+critic"]
 Initial = Literal["independent", "shared"]
 Normaliser = Literal["frozen", "running"]
+Kind = TypeVar("Kind", bound="Described")
 
-_COUNTS = (
-    "num_trials",
-    "num_checkpoints",
-    "trials_per_part",
-    "checkpoints_per_part",
-    "checkpoint_interval",
-    "steps_per_checkpoint",
-)
-
-
+_OWNER = "a path dataset"
 _LEFT_OUT_IF_EMPTY = ("vary", "pptb", "jumps")
-"""Fields that files of before there was such a thing do not have."""
+
+
+class Described:
+    """A dataclass that is stored as JSON, and says what the arrays beside it have in common.
+
+    Fields with a default are ones that files of before there was such a thing do not have.
+    """
+
+    what: ClassVar[str]
+    format_version: int
+
+    @cached_property
+    def digest(self) -> str:
+        """The `sha256` of the file; the headers of what it describes repeat it."""
+        return storage.content_digest(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the file; it holds no times, so equal arrays are described alike."""
+        return {one.name: getattr(self, one.name) for one in fields(cast(Any, self))}
+
+    @classmethod
+    def from_json(cls: type[Kind], data: Mapping[str, Any]) -> Kind:
+        """The inverse of `to_json`.
+
+        Raises:
+            TiplError: the format is another version's, or a field is missing or not possible.
+        """
+        given = data.get("format_version")
+        if given != cls.format_version:
+            raise TiplError(
+                f"{cls.what} has format version {given!r}, but this tipl reads version "
+                f"{cls.format_version}; install the tipl that wrote it, or a newer one"
+            )
+        known = fields(cast(Any, cls))
+        needed = [one.name for one in known if one.default is one.default_factory is MISSING]
+        missing = [name for name in needed if name not in data]
+        if missing:
+            raise TiplError(
+                f"{cls.what} lacks {', '.join(missing)}; restore its file from a copy, or make it "
+                "again"
+            )
+        values = {one.name: data[one.name] for one in known if one.name in data}
+        return cls(**cls._parsed(values))
+
+    @classmethod
+    def _parsed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The fields' values, from what stands for them in JSON."""
+        return values
+
+    @classmethod
+    def read(cls: type[Kind], path: Path, expected: str = "") -> Kind:
+        """Reads the file; where there is none, a TiplError says that `expected` should be."""
+        data = storage.read_json(path, expected)
+        try:
+            return cls.from_json(data)
+        except (TypeError, ValueError) as error:
+            raise TiplError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
-class PathMetadata:
+class PathMetadata(Described):
     """What all paths of a dataset have in common.
 
     Attributes:
@@ -70,6 +116,8 @@ class PathMetadata:
         TiplError: a value is not possible, or the layout is not that of the networks.
     """
 
+    what: ClassVar = "the path dataset"
+
     task: TaskSpec
     layout: ParamLayout
     hidden_sizes: tuple[int, ...]
@@ -85,20 +133,20 @@ class PathMetadata:
     seed: int
     ppo: dict[str, Any]
     versions: dict[str, str]
-    vary: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    pptb: dict[str, Any] = dataclasses.field(default_factory=dict)
-    jumps: dict[str, Any] = dataclasses.field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    vary: dict[str, list[float]] = field(default_factory=dict)
+    pptb: dict[str, Any] = field(default_factory=dict)
+    jumps: dict[str, Any] = field(default_factory=dict)
+    format_version: int = 1
 
     def __post_init__(self) -> None:
-        choices = {"networks": Networks, "initial": Initial, "normaliser": Normaliser}
-        for name, choice in choices.items():
-            if getattr(self, name) not in get_args(choice):
-                raise _impossible(self, name, f"one of {', '.join(get_args(choice))}")
-        for name in _COUNTS:
+        one_of(get_args(Networks), _OWNER, networks=self.networks)
+        one_of(get_args(Initial), _OWNER, initial=self.initial)
+        one_of(get_args(Normaliser), _OWNER, normaliser=self.normaliser)
+        sizes = ("num_trials", "num_checkpoints", "trials_per_part", "checkpoints_per_part")
+        for name in (*sizes, "checkpoint_interval", "steps_per_checkpoint"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise _impossible(self, name, "a positive integer")
+                raise TiplError(f"{name} of {_OWNER} is {value!r}; expected a positive integer")
         expected = networks_layout(self.task, self.hidden_sizes, self.networks)
         if self.layout != expected:
             raise TiplError(
@@ -111,61 +159,28 @@ class PathMetadata:
         """The layout of the policy alone."""
         return actor_layout(self.task, self.hidden_sizes)
 
-    @cached_property
-    def digest(self) -> str:
-        """The `sha256` of `metadata.json`; each part's header repeats it."""
-        return storage.content_digest(self.to_json())
-
     def to_json(self) -> dict[str, Any]:
-        """The content of `metadata.json`; it holds no times, so equal collections are equal."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        # a task read back has floats where its maker may have given integers: hash the floats
-        task = TaskSpec.from_json(self.task.to_json()).to_json()
-        for name in _LEFT_OUT_IF_EMPTY:
-            if not plain[name]:
-                del plain[name]
+        """The content of `metadata.json`, without the settings of what there was not."""
+        plain = super().to_json()
         return {
-            **plain,
-            "task": task,
+            **{
+                name: value
+                for name, value in plain.items()
+                if value or name not in _LEFT_OUT_IF_EMPTY
+            },
+            # a task read back has floats where its maker may have given integers: hash the floats
+            "task": TaskSpec.from_json(self.task.to_json()).to_json(),
             "layout": self.layout.to_json(),
             "hidden_sizes": list(self.hidden_sizes),
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> PathMetadata:
-        """The inverse of `to_json`.
-
-        Raises:
-            TiplError: the format is another version's, or a field is missing or not possible.
-        """
-        data = {**{name: {} for name in _LEFT_OUT_IF_EMPTY}, **data}
-        return cls(
-            **stored_fields(cls, data, "the path dataset", FORMAT_VERSION)
-            | {
-                "task": TaskSpec.from_json(data["task"]),
-                "layout": ParamLayout.from_json(data["layout"]),
-                "hidden_sizes": tuple(data["hidden_sizes"]),
-            }
-        )
-
-
-def stored_fields(kind: Any, data: Mapping[str, Any], what: str, version: int) -> dict[str, Any]:
-    """The fields of a dataclass, by name, in what was read of a file.
-
-    Raises:
-        TiplError: the format is of another version, or a field is missing.
-    """
-    if data.get("format_version") != version:
-        raise TiplError(
-            f"{what} has format version {data.get('format_version')!r}, but this tipl reads "
-            f"version {version}; install the tipl that wrote it, or a newer one"
-        )
-    missing = [field.name for field in fields(kind) if field.name not in data]
-    if missing:
-        raise TiplError(
-            f"{what} lacks {', '.join(missing)}; restore its file from a copy, or make it again"
-        )
-    return {field.name: data[field.name] for field in fields(kind)}
+    def _parsed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values | {
+            "task": TaskSpec.from_json(values["task"]),
+            "layout": ParamLayout.from_json(values["layout"]),
+            "hidden_sizes": tuple(values["hidden_sizes"]),
+        }
 
 
 def networks_layout(task: TaskSpec, hidden_sizes: Sequence[int], networks: Networks) -> ParamLayout:
@@ -174,11 +189,6 @@ def networks_layout(task: TaskSpec, hidden_sizes: Sequence[int], networks: Netwo
     if networks == "actor":
         return actor
     return actor + ParamLayout.critic(task.observation_size, hidden_sizes)
-
-
-def _impossible(metadata: PathMetadata, name: str, expected: str) -> TiplError:
-    given = getattr(metadata, name)
-    return TiplError(f"{name} of a path dataset is {given!r}; expected {expected}: give another")
 
 
 def library_versions() -> dict[str, str]:
@@ -210,9 +220,5 @@ def read_metadata(directory: str | Path) -> PathMetadata:
     Raises:
         TiplError: there is no dataset in the directory, or its metadata is damaged.
     """
-    path = Path(directory) / "metadata.json"
-    data = storage.read_json(path, "the description of a path dataset (made by `tipl collect`)")
-    try:
-        return PathMetadata.from_json(data)
-    except (TypeError, ValueError) as error:
-        raise TiplError(f"{path}: {error}") from error
+    expected = "the description of a path dataset (made by `tipl collect`)"
+    return PathMetadata.read(Path(directory) / "metadata.json", expected)

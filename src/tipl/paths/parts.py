@@ -1,33 +1,15 @@
-"""How a path dataset lies on disk, and how it is written.
+"""How a path dataset lies on disk, and how it is written and read.
 
 A dataset is a directory::
 
     metadata.json                                          task, layout, hyperparameters, versions
     parts/trials-00000-00063.checkpoints-00000-00007.safetensors
     ...
+    evaluation/...                                         see `tipl.paths.returns`
     resume/...safetensors                                  only while a collection is unfinished
 
 Parts are a grid over trials and checkpoints; both ranges in a name are inclusive. A part never
-changes once written, and its header repeats its ranges and the hash of its `metadata.json`. With n
-trials, t checkpoints, P parameters and O observed values, the arrays of a part are:
-
-=====================  ==================  =======================================================
-`params`               `[n, t, P]` f32     flat weights, in the order of the layout
-`episodic_return`      `[n, t]` f32        mean undiscounted return of the training episodes that
-                                           ended while the checkpoint's policy acted; NaN if none
-`num_episodes`         `[n, t]` i32        how many such episodes there were
-`diverged`             `[n, t]` bool       whether the trial had become NaN by this checkpoint
-`global_step`          `[t]` i64           environment steps of one trial before the checkpoint
-`iteration`            `[t]` i64           PPO iterations before the checkpoint
-`observation_mean`     `[n, t, O]` f64     the running normaliser (only if that is the normaliser)
-`observation_std`      `[n, t, O]` f64     likewise
-`physics`              `[n, t, V]` f64     factors of the V names in `vary`, sorted; the same at all
-                                           checkpoints of a trial (only if the physics vary)
-`jump_steps`           `[n, t]` i64        environment steps that tests of forecasts have taken
-                                           before the checkpoint (only if trials jump)
-`jumps`                `[n, t]` i64        jumps to forecasts so far, likewise
-`rollbacks`            `[n, t]` i64        jumps that were undone so far, likewise
-=====================  ==================  =======================================================
+changes once written, and its header repeats its ranges and the hash of its `metadata.json`.
 """
 
 from __future__ import annotations
@@ -38,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Int64
 
 from tipl.core import storage
 from tipl.core.arrays import Array
@@ -47,11 +29,10 @@ from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
 
 JUMP_COUNTS = ("jump_steps", "jumps", "rollbacks")
-"""What is counted of trials that jump; see above."""
+"""What is counted of trials that jump: environment steps that tests of forecasts have taken before
+a checkpoint, jumps so far, and jumps that were undone so far."""
 
 ArraySpecs = dict[str, tuple[str, tuple[int, ...]]]
-
-_AGAIN = "delete it and run `tipl collect` with the same arguments to make it again"
 
 
 class PartRange(NamedTuple):
@@ -73,8 +54,16 @@ class PartRange(NamedTuple):
         return self.last_checkpoint - self.first_checkpoint + 1
 
     @property
+    def slices(self) -> tuple[slice, slice]:
+        """Where the part lies in an array `[N, T, ...]` of the whole dataset."""
+        return (
+            slice(self.first_trial, self.last_trial + 1),
+            slice(self.first_checkpoint, self.last_checkpoint + 1),
+        )
+
+    @property
     def file_name(self) -> str:
-        """The name of the part's file in `parts/`."""
+        """The name of the part's files."""
         return (
             f"trials-{self.first_trial:05d}-{self.last_trial:05d}"
             f".checkpoints-{self.first_checkpoint:05d}-{self.last_checkpoint:05d}.safetensors"
@@ -99,69 +88,205 @@ def _blocks(total: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, total) - 1) for start in range(0, total, size)]
 
 
-def part_arrays(metadata: PathMetadata, part: PartRange) -> ArraySpecs:
-    """Dtype and shape of each array that a part holds."""
-    n, t = part.num_trials, part.num_checkpoints
-    arrays: ArraySpecs = {
-        "params": ("float32", (n, t, metadata.layout.size)),
-        "episodic_return": ("float32", (n, t)),
-        "num_episodes": ("int32", (n, t)),
-        "diverged": ("bool", (n, t)),
-        "global_step": ("int64", (t,)),
-        "iteration": ("int64", (t,)),
-    }
-    if metadata.normaliser == "running":
-        statistics = ("float64", (n, t, metadata.task.observation_size))
-        arrays |= {"observation_mean": statistics, "observation_std": statistics}
-    if metadata.vary:
-        arrays["physics"] = ("float64", (n, t, len(metadata.vary)))
-    if metadata.jumps:
-        arrays |= dict.fromkeys(JUMP_COUNTS, ("int64", (n, t)))
-    return arrays
+class PartFiles:
+    """The files of one kind in a dataset, one for each part: those of its weights.
 
+    A file's hash is checked the first time that something of it is read; after that, slices are
+    read by memory map.
 
-def _part_header(metadata: PathMetadata, part: PartRange) -> dict[str, Any]:
-    return {
-        "kind": "policy learning paths",
-        "format_version": metadata.format_version,
-        "dataset": metadata.digest,
-        "trials": [part.first_trial, part.last_trial],
-        "checkpoints": [part.first_checkpoint, part.last_checkpoint],
-    }
+    Attributes:
+        directory: where the dataset lies.
+        metadata: what all its paths have in common.
+        parts: of the complete dataset.
+    """
 
+    folder_name = "parts"
+    kind = "policy learning paths"
+    one, several = "a part of the path dataset", "parts"
+    remedy = "run `tipl collect` with the same arguments"
 
-def check_part(
-    path: Path,
-    metadata: PathMetadata,
-    part: PartRange,
-    header: Mapping[str, Any],
-    arrays: ArraySpecs,
-) -> None:
-    """Raises a TiplError unless a file's header and array shapes are those of the part."""
-    expected_header, expected_arrays = _part_header(metadata, part), part_arrays(metadata, part)
-    if header.get("dataset") != expected_header["dataset"]:
-        raise TiplError(
-            f"{path} belongs to another dataset than its metadata.json; put it back where it came "
-            f"from, or {_AGAIN}"
+    def __init__(self, directory: Path, metadata: PathMetadata) -> None:
+        self.directory = directory
+        self.metadata = metadata
+        self.parts = part_ranges(metadata)
+        self._intact: set[PartRange] = set()
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.directory / self.folder_name
+
+    def path(self, part: PartRange) -> Path:
+        """Where the file of a part lies."""
+        return self.folder / part.file_name
+
+    def arrays(self, part: PartRange) -> ArraySpecs:
+        """Dtype and shape of each array in the file of a part."""
+        metadata, grid = self.metadata, (part.num_trials, part.num_checkpoints)
+        arrays: ArraySpecs = {
+            # flat weights, in the order of the layout
+            "params": ("float32", (*grid, metadata.layout.size)),
+            # mean undiscounted return of the training episodes that ended while the checkpoint's
+            # policy acted, NaN if none did; and how many they were
+            "episodic_return": ("float32", grid),
+            "num_episodes": ("int32", grid),
+            # whether the trial had become NaN by this checkpoint
+            "diverged": ("bool", grid),
+            # environment steps of one trial, and PPO iterations, before the checkpoint
+            "global_step": ("int64", grid[1:]),
+            "iteration": ("int64", grid[1:]),
+        }
+        if metadata.normaliser == "running":
+            statistics = ("float64", (*grid, metadata.task.observation_size))
+            arrays |= {"observation_mean": statistics, "observation_std": statistics}
+        if metadata.vary:  # factors of its names, sorted: the same at all checkpoints of a trial
+            arrays["physics"] = ("float64", (*grid, len(metadata.vary)))
+        if metadata.jumps:
+            arrays |= dict.fromkeys(JUMP_COUNTS, ("int64", grid))
+        return arrays
+
+    def header(self, part: PartRange) -> dict[str, Any]:
+        """What the file of a part says of itself."""
+        return {
+            "kind": self.kind,
+            "format_version": self.metadata.format_version,
+            "dataset": self.metadata.digest,
+            "trials": [part.first_trial, part.last_trial],
+            "checkpoints": [part.first_checkpoint, part.last_checkpoint],
+        }
+
+    def missing(self) -> list[PartRange]:
+        """The parts without a file, in order."""
+        with explained("read", self.folder):
+            return [part for part in self.parts if not self.path(part).exists()]
+
+    def write(self, part: PartRange, tensors: Mapping[str, Array]) -> None:
+        """Writes the file of a part.
+
+        Raises:
+            TiplError: an array is missing or of another dtype or shape, weights are not finite in a
+                trial that is not labelled as diverged, or the disk is full.
+        """
+        path = self.path(part)
+        difference = first_difference(_array_specs(tensors), self.arrays(part))
+        if difference:
+            name, given, expected = difference
+            raise TiplError(
+                f"cannot write {path}: the array {name} is {given}, but {expected} is expected; "
+                "pass arrays of the dtypes and shapes of a part"
+            )
+        _check_finite(path, tensors, part.first_trial, part.first_checkpoint)
+        storage.write_tensors(path, tensors, self.header(part))
+
+    def read_part(self, part: PartRange) -> dict[str, Array]:
+        """All arrays of a part, after a look at every byte.
+
+        Raises:
+            TiplError: the file is missing, damaged or another one, or weights are not finite.
+        """
+        tensors, header = storage.read_tensors(self.path(part), self.one)
+        self._check(part, header, _array_specs(tensors))
+        _check_finite(self.path(part), tensors, part.first_trial, part.first_checkpoint)
+        return tensors
+
+    @contextmanager
+    def open(self, part: PartRange) -> Iterator[storage.TensorFile]:
+        """Opens the file of a part for reading slices, after checking its header.
+
+        Raises:
+            TiplError: the file is missing, cut off, or another one.
+        """
+        with storage.open_tensors(self.path(part), self.one) as file:
+            self._check(part, file.metadata, file.arrays)
+            yield file
+
+    def _check(self, part: PartRange, header: Mapping[str, Any], arrays: ArraySpecs) -> None:
+        """Raises a TiplError unless a file's header and array shapes are those of the part."""
+        again = f"delete it and {self.remedy} to make it again"
+        if header.get("dataset") != self.metadata.digest:
+            raise TiplError(
+                f"{self.path(part)} belongs to another dataset than its metadata.json; put it back "
+                f"where it came from, or {again}"
+            )
+        expected_content = {**self.header(part), **self.arrays(part)}
+        difference = first_difference({**header, **arrays}, expected_content)
+        if difference:
+            name, found, expected = difference
+            raise TiplError(
+                f"{self.path(part)} holds {name} = {found}, but {expected} is expected under that "
+                f"name; give the file its old name, or {again}"
+            )
+
+    def read(self, name: str, trials: Int64[np.ndarray, " N"], checkpoints: slice) -> Array:
+        """The array `name`, `[N, T, ...]`, of trials by number and a slice of checkpoints.
+
+        Raises:
+            TiplError: a part is damaged, or holds NaN weights that are not labelled as diverged.
+        """
+        chosen = range(self.metadata.num_checkpoints)[checkpoints]
+        start, stop = (min(chosen), max(chosen) + 1) if chosen else (0, 0)
+        dtype, (_, _, *rest) = self.arrays(self.parts[0])[name]
+        out = np.empty((len(trials), stop - start, *rest), dtype)
+        for part in self.parts:
+            rows = np.flatnonzero((part.first_trial <= trials) & (trials <= part.last_trial))
+            first, last = max(start, part.first_checkpoint), min(stop - 1, part.last_checkpoint)
+            if len(rows) and first <= last:
+                block = self._read_block(part, name, trials[rows], first, last)
+                out[rows, first - start : last + 1 - start] = block
+        return out[:, :: chosen.step]
+
+    def _read_block(
+        self, part: PartRange, name: str, trials: Int64[np.ndarray, " n"], first: int, last: int
+    ) -> Array:
+        """The array `[n, t, ...]` of trials of one part, from checkpoint `first` to `last`."""
+        path = self.path(part)
+        if part not in self._intact:
+            storage.read_tensors(path, self.one)  # looks at every byte
+            self._intact.add(part)
+        lowest, highest = int(trials.min()), int(trials.max())
+        index = (
+            slice(lowest - part.first_trial, highest - part.first_trial + 1),
+            slice(first - part.first_checkpoint, last - part.first_checkpoint + 1),
         )
-    difference = first_difference({**header, **arrays}, {**expected_header, **expected_arrays})
-    if difference:
-        name, found, expected = difference
-        raise TiplError(
-            f"{path} holds {name} = {found}, but {expected} is expected under that name; give the "
-            f"file its old name, or {_AGAIN}"
-        )
+        with self.open(part) as file:
+            block = {one: file.read(one, *index) for one in {name, "diverged"} & {*file.arrays}}
+        _check_finite(path, block, lowest, first)
+        chosen: Array = block[name][trials - lowest]
+        return chosen
+
+    def read_axis(self, name: str) -> Array:
+        """The array `name`, `[T]`, which is the same for all trials and grows.
+
+        A few numbers are read for it, and of a part's bytes only those are looked at.
+
+        Raises:
+            TiplError: the header of a part is damaged, or the numbers do not grow.
+        """
+        columns = []
+        for part in self.parts:
+            if part.first_trial == 0:
+                with self.open(part) as file:
+                    columns.append(file.read(name))
+        axis = np.concatenate(columns)
+        if (np.diff(axis) <= 0).any():
+            raise TiplError(
+                f"{self.folder}: {name} does not grow from checkpoint to checkpoint; find the "
+                "damaged part with `tipl paths verify`"
+            )
+        return axis
 
 
-def check_finite(
-    path: Path,
-    params: Float32[np.ndarray, "n t P"],
-    diverged: Bool[np.ndarray, "n t"],
-    first_trial: int,
-    first_checkpoint: int,
+def _array_specs(tensors: Mapping[str, Array]) -> ArraySpecs:
+    return {name: (array.dtype.name, array.shape) for name, array in tensors.items()}
+
+
+def _check_finite(
+    path: Path, tensors: Mapping[str, Array], first_trial: int, first_checkpoint: int
 ) -> None:
     """Raises a TiplError if weights are NaN or infinite in a trial not labelled as diverged."""
-    unlabelled = ~np.isfinite(params).all(axis=-1) & ~diverged
+    if "params" not in tensors:
+        return
+    unlabelled = ~np.isfinite(tensors["params"]).all(axis=-1) & ~tensors["diverged"]
     if unlabelled.any():
         trial, checkpoint = np.argwhere(unlabelled)[0]
         raise TiplError(
@@ -222,50 +347,20 @@ def write_part(
     first_checkpoint: int,
     tensors: Mapping[str, Array],
 ) -> None:
-    """Writes the part that starts at a trial and a checkpoint; see the module for its arrays.
+    """Writes the part that starts at a trial and a checkpoint; `PartFiles.arrays` are its arrays.
 
     Raises:
-        TiplError: no part starts there, an array is missing or of another dtype or shape, weights
-            are not finite in a trial that is not labelled as diverged, or the disk is full.
+        TiplError: no part starts there, or as `PartFiles.write`.
     """
-    starts = {(part.first_trial, part.first_checkpoint): part for part in part_ranges(metadata)}
-    part = starts.get((first_trial, first_checkpoint))
-    if part is None:
-        raise TiplError(
-            f"no part starts at trial {first_trial} and checkpoint {first_checkpoint}; expected "
-            f"multiples of {metadata.trials_per_part} below {metadata.num_trials} and of "
-            f"{metadata.checkpoints_per_part} below {metadata.num_checkpoints}"
-        )
-    path = part.path(Path(directory))
-    difference = first_difference(array_specs(tensors), part_arrays(metadata, part))
-    if difference:
-        name, given, expected = difference
-        raise TiplError(
-            f"cannot write {path}: the array {name} is {given}, but {expected} is expected; pass "
-            "arrays of the dtypes and shapes of a part"
-        )
-    check_finite(path, tensors["params"], tensors["diverged"], first_trial, first_checkpoint)
-    storage.write_tensors(path, tensors, _part_header(metadata, part))
-
-
-def array_specs(tensors: Mapping[str, Array]) -> ArraySpecs:
-    """Dtype and shape of each array."""
-    return {name: (array.dtype.name, array.shape) for name, array in tensors.items()}
-
-
-@contextmanager
-def open_part(
-    directory: Path, metadata: PathMetadata, part: PartRange
-) -> Iterator[storage.TensorFile]:
-    """Opens a part for reading slices, after checking that its header is the right one.
-
-    Raises:
-        TiplError: the part is missing, cut off, or another one.
-    """
-    path = part.path(directory)
-    with storage.open_tensors(path, "a part of the path dataset") as file:
-        check_part(path, metadata, part, file.metadata, file.arrays)
-        yield file
+    files = PartFiles(Path(directory), metadata)
+    for part in files.parts:
+        if (part.first_trial, part.first_checkpoint) == (first_trial, first_checkpoint):
+            return files.write(part, tensors)
+    raise TiplError(
+        f"no part starts at trial {first_trial} and checkpoint {first_checkpoint}; expected "
+        f"multiples of {metadata.trials_per_part} below {metadata.num_trials} and of "
+        f"{metadata.checkpoints_per_part} below {metadata.num_checkpoints}"
+    )
 
 
 def parts_present(directory: str | Path, metadata: PathMetadata) -> list[PartRange]:
@@ -274,91 +369,10 @@ def parts_present(directory: str | Path, metadata: PathMetadata) -> list[PartRan
     Raises:
         TiplError: a part that is there is cut off, or another one.
     """
-    directory = Path(directory)
-    with explained("read", directory):
-        present = [part for part in part_ranges(metadata) if part.path(directory).exists()]
+    files = PartFiles(Path(directory), metadata)
+    missing = set(files.missing())
+    present = [part for part in files.parts if part not in missing]
     for part in present:
-        with open_part(directory, metadata, part):
+        with files.open(part):
             pass
     return present
-
-
-class PartReader:
-    """Puts arrays together from the parts of a dataset.
-
-    A part's hash is checked the first time that something of its trials is read; after that, slices
-    are read by memory map.
-
-    Attributes:
-        directory: where the dataset lies.
-        metadata: what all its paths have in common.
-    """
-
-    def __init__(self, directory: Path, metadata: PathMetadata) -> None:
-        self.directory = directory
-        self.metadata = metadata
-        self._parts = part_ranges(metadata)
-        self._intact: set[PartRange] = set()
-
-    def read(self, name: str, trials: Int64[np.ndarray, " N"], checkpoints: slice) -> Array:
-        """The array `name`, `[N, T, ...]`, of trials by number and a slice of checkpoints.
-
-        Raises:
-            TiplError: a part is damaged, or holds NaN weights that are not labelled as diverged.
-        """
-        chosen = range(self.metadata.num_checkpoints)[checkpoints]
-        start, stop = (min(chosen), max(chosen) + 1) if chosen else (0, 0)
-        dtype, (_, _, *rest) = part_arrays(self.metadata, self._parts[0])[name]
-        out = np.empty((len(trials), stop - start, *rest), dtype)
-        for part in self._parts:
-            rows = np.flatnonzero((part.first_trial <= trials) & (trials <= part.last_trial))
-            first, last = max(start, part.first_checkpoint), min(stop - 1, part.last_checkpoint)
-            if len(rows) and first <= last:
-                block = self._read_part(part, name, trials[rows], first, last)
-                out[rows, first - start : last + 1 - start] = block
-        return out[:, :: chosen.step]
-
-    def read_axis(self, name: str) -> Array:
-        """The array `name`, `[T]`, which is the same for all trials and grows.
-
-        A few numbers are read for it, and of a part's bytes only those are looked at.
-
-        Raises:
-            TiplError: the header of a part is damaged, or the numbers do not grow.
-        """
-        columns = []
-        for part in self._parts:
-            if part.first_trial == 0:
-                with open_part(self.directory, self.metadata, part) as file:
-                    columns.append(file.read(name))
-        axis = np.concatenate(columns)
-        if (np.diff(axis) <= 0).any():
-            raise TiplError(
-                f"{self.directory / 'parts'}: {name} does not grow from checkpoint to checkpoint; "
-                "find the damaged part with `tipl paths verify`"
-            )
-        return axis
-
-    def _read_part(
-        self, part: PartRange, name: str, trials: Int64[np.ndarray, " n"], first: int, last: int
-    ) -> Array:
-        """The array `[n, t, ...]` of trials of one part, from checkpoint `first` to `last`."""
-        self._check_intact(part)
-        lowest, highest = int(trials.min()), int(trials.max())
-        index = (
-            slice(lowest - part.first_trial, highest - part.first_trial + 1),
-            slice(first - part.first_checkpoint, last - part.first_checkpoint + 1),
-        )
-        with open_part(self.directory, self.metadata, part) as file:
-            block = file.read(name, *index)
-            if name == "params":
-                diverged = file.read("diverged", *index)
-                check_finite(part.path(self.directory), block, diverged, lowest, first)
-        chosen: Array = block[trials - lowest]
-        return chosen
-
-    def _check_intact(self, part: PartRange) -> None:
-        """Raises a TiplError if a byte of the part has changed; reads the part once."""
-        if part not in self._intact:
-            storage.read_tensors(part.path(self.directory), "a part of the path dataset")
-            self._intact.add(part)

@@ -28,7 +28,7 @@ def initial() -> np.ndarray:
 
 
 def stacked(params: np.ndarray) -> StackedAdam:
-    return StackedAdam(params, np.zeros_like(params), EPS, MAX_GRAD_NORM)
+    return StackedAdam(params, EPS, MAX_GRAD_NORM)
 
 
 def steps(adam: StackedAdam, first: int, last: int) -> None:

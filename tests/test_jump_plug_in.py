@@ -139,13 +139,14 @@ def test_moments_of_trials_that_jump_are_reset_or_kept(moments: Any, kept: bool)
 def test_reset_moments_step_like_a_new_adam() -> None:
     rng = np.random.default_rng(0)
     params, gradients = rng.standard_normal((2, 2, 5))
-    old = StackedAdam(params.copy(), gradients.copy(), 1e-5, 1.0)
+    old, new = (StackedAdam(params.copy(), 1e-5, 1.0) for _ in range(2))
+    for adam in (old, new):
+        adam.gradients[:] = gradients
     for _ in range(7):
         old.step(0.1)
     old.params[:] = params
     old.reset(np.array([False, True]))
     old.step(0.1)
-    new = StackedAdam(params.copy(), gradients.copy(), 1e-5, 1.0)
     new.step(0.1)
     np.testing.assert_array_equal(old.params[1], new.params[1])
     assert (old.params[0] != new.params[0]).any()

@@ -44,15 +44,16 @@ def assert_same_as_autograd(mlp: StackedMLP, batch: int) -> None:
     rng = np.random.default_rng(batch)
     inputs = rng.normal(size=(N, batch, INPUTS))
     d_outputs = rng.normal(size=(N, batch, mlp.biases[-1].shape[1]))
-    weight_gradients = [np.full_like(weight, np.nan) for weight in mlp.weights]
-    bias_gradients = [np.full_like(bias, np.nan) for bias in mlp.biases]
+    weights, biases = (
+        [np.full_like(array, np.nan) for array in arrays] for arrays in (mlp.weights, mlp.biases)
+    )
 
     outputs = mlp.forward(inputs)
-    mlp.backward(d_outputs, weight_gradients, bias_gradients)
+    mlp.backward(d_outputs, StackedMLP(weights, biases))
 
     expected_outputs, expected_gradients = autograd(mlp, inputs, d_outputs)
     np.testing.assert_allclose(outputs, expected_outputs, rtol=1e-10, atol=1e-12)
-    for got, expected in zip([*weight_gradients, *bias_gradients], expected_gradients, strict=True):
+    for got, expected in zip([*weights, *biases], expected_gradients, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
 
 

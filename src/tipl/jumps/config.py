@@ -21,6 +21,17 @@ CRITIC_LEARNING_RATE = 1e-3
 """Of refitting the critic."""
 
 
+def _refuse_without(config: JumpConfig | PPTBConfig, who: str, needed: str, example: str) -> None:
+    """Raises a TiplError if settings were given, but not the one that they are nothing without."""
+    fields = dataclasses.fields(config)
+    given = [field.name for field in fields if getattr(config, field.name) != field.default]
+    if given:
+        raise TiplError(
+            f"{who} given {' and '.join(given)} but no {needed}, so weights would stay as PPO "
+            f"makes them; give a {needed}, such as {example}"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class JumpConfig:
     """When a run jumps to a forecast of its weights, and what the forecast has to show for it.
@@ -69,17 +80,10 @@ class JumpConfig:
     def check(self) -> None:
         """Raises a TiplError unless the settings are possible, together and each."""
         if self.forecaster is None:
-            fields = dataclasses.fields(self)
-            given = [field.name for field in fields if getattr(self, field.name) != field.default]
-            if given:
-                raise TiplError(
-                    f"jumps were given {' and '.join(given)} but no forecaster, so weights would "
-                    "stay as PPO makes them; give a forecaster, such as HalfCheetah-v4 or relex"
-                )
-        for name in ("every", "episodes", "spacing", "max_jumps", "min_history"):
-            at_least(1, "the jumps", **{name: getattr(self, name)})
-        for name in ("critic_epochs", "margin", "budget"):
-            at_least(0, "the jumps", **{name: getattr(self, name)})
+            _refuse_without(self, "jumps were", "forecaster", "HalfCheetah-v4 or relex")
+        positive = ("every", "episodes", "spacing", "max_jumps", "min_history")
+        for lowest, names in ((1, positive), (0, ("critic_epochs", "margin", "budget"))):
+            at_least(lowest, "the jumps", **{name: getattr(self, name) for name in names})
         for name in ("margin", "budget", "min_log_std"):
             if not math.isfinite(getattr(self, name)):
                 raise TiplError(f"{name} of the jumps is {getattr(self, name)}; expected a number")
@@ -128,13 +132,7 @@ class PPTBConfig:
     def check(self) -> None:
         """Raises a TiplError unless the settings are possible, together and each."""
         if self.rank is None:
-            fields = dataclasses.fields(self)
-            given = [field.name for field in fields if getattr(self, field.name) != field.default]
-            if given:
-                raise TiplError(
-                    f"PPTB was given {' and '.join(given)} but no rank, so weights would stay as "
-                    "PPO makes them; give a rank, such as 16"
-                )
+            _refuse_without(self, "PPTB was", "rank", "16")
             return
         check_rank_and_boost(self.rank, self.boost)
         at_least(1, "PPTB", interval=self.interval)

@@ -27,21 +27,13 @@ APART = 1_000_000
 
 @dataclasses.dataclass
 class ForecastTest:
-    """What the present policy of a run, and forecasts of it, returned.
-
-    Attributes:
-        run: which one.
-        horizons: checkpoints ahead of each of the C policies; 0 of the present one, in row 0.
-        weights: of the policies.
-        returns: episodic returns so far; NaN of a policy that cannot act.
-        steps: environment steps spent.
-    """
+    """What the present policy of a run, in row 0, and forecasts of it returned so far."""
 
     run: int
-    horizons: list[int]
+    horizons: list[int]  # checkpoints ahead of each of the C policies; 0 of the present one
     weights: Float32[np.ndarray, "C P"]
-    returns: Float[np.ndarray, "C E"] = dataclasses.field(init=False)
-    steps: int = 0
+    returns: Float[np.ndarray, "C E"] = dataclasses.field(init=False)  # NaN: it cannot act
+    steps: int = 0  # of the environment, in all episodes
 
     def __post_init__(self) -> None:
         self.returns = np.empty((len(self.weights), 0))
@@ -66,8 +58,8 @@ def run_tests(
     Args:
         tests: of different runs; their returns and steps are written.
         evaluate: runs policies.
-        episodes: of both policies that a jump needs.
-        margin: standard errors that are enough.
+        episodes: as in `JumpConfig`.
+        margin: likewise.
         when: what the episodes' seeds are fixed by.
     """
     _run(tests, evaluate, when)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -28,38 +27,22 @@ than an almost untrained network, and worse to learn from."""
 
 
 class JumpTry(NamedTuple):
-    """One try of one run.
-
-    Attributes:
-        run: which of the N runs.
-        horizon: checkpoints that it jumps ahead; 0 if it stays.
-        accepted: whether it jumps.
-        return_before: mean return of the present policy in the test; NaN without one.
-        return_after: likewise of the best forecast.
-        steps_spent: environment steps of the test.
-    """
+    """One try of one run."""
 
     run: int
-    horizon: int
+    horizon: int  # checkpoints that it jumps ahead; 0 if it stays
     accepted: bool
-    return_before: float
-    return_after: float
-    steps_spent: int
+    return_before: float  # mean return of the present policy in the test; NaN without one
+    return_after: float  # likewise of the best forecast
+    steps_spent: int  # of the environment, in the test
 
 
-@dataclasses.dataclass(frozen=True)
-class Jumps:
-    """What N runs do before a rollout.
+class Jumps(NamedTuple):
+    """What N runs do before a rollout."""
 
-    Attributes:
-        params: their weights from now on, `[N, P]`: forecasts of those that jump.
-        jumped: which of them jump, `[N]`.
-        tries: of those that tried, in order.
-    """
-
-    params: Float32[np.ndarray, "N P"]
+    params: Float32[np.ndarray, "N P"]  # from now on: forecasts of those that jump
     jumped: Bool[np.ndarray, " N"]
-    tries: list[JumpTry]
+    tries: list[JumpTry]  # of those that tried, in order
 
 
 class Jumper:
@@ -88,7 +71,7 @@ class Jumper:
         rollout_steps: int | None,
     ) -> None:
         self.config, self.forecaster, self.layout = config, forecaster, layout
-        self.evaluate = evaluate
+        self.evaluate, self.rollouts = evaluate, 0
         self.spacing = config.spacing or _trained_spacing(forecaster, rollout_steps)
         trained = isinstance(forecaster, TrainedForecaster)
         self.extrapolates = forecaster.min_history > 1 and not trained
@@ -100,7 +83,6 @@ class Jumper:
         self.episodes = 1 + len(horizons) + 2 * (config.episodes - 1)  # of a test that ends well
         self.remembered = min(forecaster.reads_last or MAX_HISTORY, MAX_HISTORY)
         N = num_runs
-        self.rollouts = 0
         self.history = np.zeros((N, 0, 0), np.float32)  # [N, H, P], the newest last
         self.arrays = {
             "length": np.zeros(N, np.int64),  # checkpoints of each run's path, the last of H
@@ -133,7 +115,7 @@ class Jumper:
             episode_steps: how many steps an episode of each one's last rollout took, by which the
                 cost of a test is foreseen; NaN, or None for all, if that is not known.
         """
-        due = np.zeros(len(params), bool)
+        due, jumped = np.zeros((2, len(params)), bool)
         if self.rollouts % self.spacing == 0:  # forecasts are of checkpoints
             self._remember(params)
             due = self._due(env_steps, episode_steps)
@@ -145,34 +127,27 @@ class Jumper:
             run = try_.run
             self.arrays["jump_steps"][run] += try_.steps_spent
             self.arrays["test_steps"][run] = try_.steps_spent
+            jumped[run] = try_.accepted
             if try_.accepted:
-                new[run] = weights
-                self._begin_anew(run, weights)
+                # its path begins with these weights
+                new[run] = self.history[run, -1] = weights
+                self.arrays["length"][run] = self.arrays["elapsed"][run] = 1
                 self.arrays["jumps"][run] += 1
                 known = np.isfinite(last_return[run])
                 self.arrays["reference"][run] = last_return[run] if known else try_.return_before
                 self.arrays["pending"][run] = self.config.rollback
             self._wait(run, in_vain=not try_.accepted)
         self.rollouts += 1
-        jumped = np.zeros(len(params), bool)
-        jumped[[try_.run for try_ in tries if try_.accepted]] = True
         return Jumps(new, jumped, tries)
 
     def _remember(self, params: Array) -> None:
         """Adds a checkpoint to every run's path."""
-        if self.history.shape[1] == 0:
-            self.history = params[:, None].astype(np.float32)
-        else:
-            kept = self.history[:, max(0, self.history.shape[1] + 1 - self.remembered) :]
-            self.history = np.concatenate([kept, params[:, None].astype(np.float32)], axis=1)
+        newest = params[:, None].astype(np.float32)
+        kept = self.history[:, max(0, self.history.shape[1] + 1 - self.remembered) :]
+        self.history = np.concatenate([kept, newest], axis=1) if kept.size else newest
         length, elapsed = self.arrays["length"], self.arrays["elapsed"]
         length[:] = np.minimum(length + 1, self.remembered)
         elapsed += 1
-
-    def _begin_anew(self, run: int, params: Array) -> None:
-        """Lets a run's path begin with these weights."""
-        self.history[run, -1] = params
-        self.arrays["length"][run] = self.arrays["elapsed"][run] = 1
 
     def _due(self, env_steps: Array, episode_steps: Array | None) -> Bool[np.ndarray, " N"]:
         """Runs for which it is time for a try."""
@@ -266,11 +241,7 @@ class Jumper:
 
     def state(self) -> dict[str, Array]:
         """Everything needed to continue, as arrays."""
-        return {
-            **self.arrays,
-            "rollouts": np.array(self.rollouts),
-            "history": self.history,
-        }
+        return self.arrays | {"rollouts": np.array(self.rollouts), "history": self.history}
 
     def set_state(self, state: dict[str, Array]) -> None:
         """Continues from what `state` returned."""

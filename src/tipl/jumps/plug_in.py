@@ -15,10 +15,9 @@ from tipl.forecast.base import Forecaster
 from tipl.forecast.extrapolation import trimmed_and_boosted
 from tipl.jumps.config import CRITIC_LEARNING_RATE, EPOCHS_OF_TARGETS, JumpConfig, PPTBConfig
 from tipl.jumps.forecasters import jump_forecaster
-from tipl.jumps.jumper import Jumper, Jumps
+from tipl.jumps.jumper import Jumper
 from tipl.policies.layout import ParamLayout
-from tipl.ppo import kernels
-from tipl.ppo.learner import StackedAdam
+from tipl.ppo.learner import StackedAdam, write_value_gradient
 from tipl.ppo.networks import stacked_mlp
 from tipl.ppo.ppo import PPO, PlugIn
 from tipl.ppo.rollout import Rollout
@@ -49,12 +48,12 @@ class PathBooster(PlugIn):
 
     def start(self, ppo: PPO) -> None:
         """Remembers the actors' weights before their first update."""
-        self.recent.append(_actors(ppo).copy())
+        self.recent.append(ppo.actors.copy())
         self._forget(ppo)
 
     def after_update(self, ppo: PPO, rollout: Rollout) -> None:
         """Remembers the actors' weights, and replaces them when it is time."""
-        actors = _actors(ppo)
+        actors = ppo.actors
         self.recent.append(actors.copy())
         if ppo.iteration % self.config.interval == 0:
             # one trial at a time: all windows in float64 would be the largest arrays by far
@@ -84,12 +83,6 @@ class PathBooster(PlugIn):
         self.recent.clear()
         if "recent" in state:
             self.recent.extend(state["recent"].swapaxes(0, 1).copy())  # [N, T, P] -> T of [N, P]
-
-
-def _actors(ppo: PPO) -> Array:
-    """The actors' weights `[N, P]`, shared with the trials."""
-    actors: Array = ppo.params[:, : ppo.actor_layout.size]
-    return actors
 
 
 class ForecastJumps(PlugIn):
@@ -127,7 +120,7 @@ class ForecastJumps(PlugIn):
             TiplError: there is no such forecaster, or it does not fit the trials' networks.
         """
         self._prepare(ppo)
-        self._apply(ppo, self._next(ppo))
+        self._jump(ppo)
 
     def _prepare(self, ppo: PPO) -> None:
         """Makes what `start` and `set_state` go on from."""
@@ -156,25 +149,24 @@ class ForecastJumps(PlugIn):
         for name, array in _undoable(ppo).items():
             array[undone] = self.before[name][undone]
         if ppo.iteration < ppo.num_iterations:  # nothing would come of a jump of the last weights
-            self._apply(ppo, self._next(ppo, rollout))
+            self._jump(ppo, rollout)
 
-    def _next(self, ppo: PPO, last: Rollout | None = None) -> Jumps:
-        """What the trials do before the next rollout, given the last one."""
-        nothing = np.full(len(ppo.trials), np.nan)
-        last_return = nothing if last is None else last.episodic_return
+    def _jump(self, ppo: PPO, last: Rollout | None = None) -> None:
+        """Lets trials jump whose time it is, given the last rollout, and remembers old weights."""
+        last_return = episode_steps = np.full(len(ppo.trials), np.nan)
         T = ppo.config.num_steps
-        # no episode ended: one takes as long as the rollout, at least
-        episode_steps = nothing if last is None else T / np.maximum(last.num_episodes, 1)
-        steps = ppo.iteration * ppo.config.num_steps + self.jumper.counters["jump_steps"]
-        actors = ppo.params[:, : ppo.actor_layout.size].astype(np.float32)
-        return self.jumper.before_rollout(actors, steps, last_return, ~ppo.diverged, episode_steps)
-
-    def _apply(self, ppo: PPO, jumps: Jumps) -> None:
-        """Gives the trials that jump their new weights, and remembers the old ones."""
-        jumped = jumps.jumped
+        if last is not None:
+            last_return = last.episodic_return
+            # no episode ended: one takes as long as the rollout, at least
+            episode_steps = T / np.maximum(last.num_episodes, 1)
+        steps = ppo.iteration * T + self.jumper.counters["jump_steps"]
+        actors = ppo.actors.astype(np.float32)
+        params, jumped, _ = self.jumper.before_rollout(
+            actors, steps, last_return, ~ppo.diverged, episode_steps
+        )
         for name, array in _undoable(ppo).items():
             self.before[name][jumped] = array[jumped]
-        ppo.params[jumped, : ppo.actor_layout.size] = jumps.params[jumped]
+        ppo.actors[jumped] = params[jumped]
         if self.config.moments == "reset":
             ppo.adam.reset(jumped)
         self.fresh |= jumped
@@ -214,13 +206,7 @@ class ForecastJumps(PlugIn):
 
 def _undoable(ppo: PPO) -> dict[str, Array]:
     """What a jump changes and an undone one restores, shared with the trials, by name."""
-    adam = ppo.adam
-    return {
-        "params": ppo.params,
-        "first_moment": adam.first_moment,
-        "second_moment": adam.second_moment,
-        "num_steps": adam.num_steps,
-    }
+    return {"params": ppo.params, **ppo.adam.state()}
 
 
 def refit_critics(
@@ -228,21 +214,16 @@ def refit_critics(
 ) -> None:
     """Fits some trials' critics to a rollout, and tells the rollout what they say now.
 
-    The targets are the critics' own lambda-returns, made anew every few passes. Of the trials,
-    `rollout.values` and `rollout.next_values` are those of the new critics; their actors and
-    Adam's moments stay as they are.
-
-    Args:
-        ppo: the trials; weights of the critics are changed.
-        rollout: what all trials saw; changed.
-        trials: indices of those whose critics are fitted.
-        epochs: passes over the rollout.
-        seed: of the minibatches.
+    The targets are the critics' own lambda-returns, made anew every few passes (`epochs`). Of the
+    trials, `rollout.values` and `rollout.next_values` are those of the new critics; their actors
+    and Adam's moments stay as they are.
     """
     config, start = ppo.config, ppo.actor_layout.size
     layout = ParamLayout.critic(ppo.task.observation_size, ppo.layout.hidden_sizes)
     params = ppo.params[trials, start:]
-    adam = StackedAdam(params, np.zeros_like(params), config.adam_eps, config.max_grad_norm)
+    adam = StackedAdam(params, config.adam_eps, config.max_grad_norm)
+    critic = stacked_mlp(layout.unflatten(params), "critic")
+    gradients = stacked_mlp(layout.unflatten(adam.gradients), "critic")
     # [T, N, O] -> [n, T, O]
     observations = np.ascontiguousarray(rollout.observations[:, trials].swapaxes(0, 1))
     for first in range(0, epochs, EPOCHS_OF_TARGETS):
@@ -251,23 +232,10 @@ def refit_critics(
         for epoch in range(first, min(first + EPOCHS_OF_TARGETS, epochs)):
             order = np.random.default_rng((seed, epoch)).permutation(config.num_steps)
             for indices in np.array_split(order, config.num_minibatches):
-                _write_gradient(adam, layout, observations, targets, indices)
+                minibatch = observations[:, indices]
+                write_value_gradient(critic, gradients, minibatch, indices, targets, targets)
                 adam.step(CRITIC_LEARNING_RATE)
         ppo.params[trials, start:] = params
         values, next_values = ppo.values_of(rollout)
         rollout.values[:, trials] = values[:, trials]
         rollout.next_values[:, trials] = next_values[:, trials]
-
-
-@np.errstate(all="ignore")  # a trial about to diverge may overflow; PPO labels it
-def _write_gradient(
-    adam: StackedAdam, layout: ParamLayout, observations: Array, targets: Array, indices: Array
-) -> None:
-    """Writes the gradient of half the mean squared error on a minibatch."""
-    critic = stacked_mlp(layout.unflatten(adam.params), "critic")
-    gradients = stacked_mlp(layout.unflatten(adam.gradients), "critic")
-    values = critic.forward(observations[:, indices])
-    d_values = np.empty_like(values)
-    scalar = values.dtype.type
-    kernels.value_gradient(values, indices, targets, targets, scalar(np.inf), scalar(1.0), d_values)
-    critic.backward(d_values, gradients.weights, gradients.biases)

@@ -6,14 +6,17 @@ kernel here does in one pass what NumPy needs several for. They release the inte
 groups of trials learn in parallel threads, and they are compiled once for each dtype and kept on
 disk.
 
-Kernels take arrays as they are, check nothing, and write their results in place.
+Kernels take arrays as they are, check nothing, and write their results in place. Of N trials they
+learn from a minibatch: the steps at `indices [B]` of all T that `actions`, `old_log_probs`,
+`returns` and `old_values` tell of, `[N, T, ...]`. Outputs of networks, their gradients `d_...`
+(written) and `advantages` are the minibatch's own, `[N, B, ...]`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
+from itertools import zip_longest
 from typing import Any, TypeVar, no_type_check
 
 import numba
@@ -44,19 +47,13 @@ def _lambert_fraction(depth: int) -> tuple[tuple[float, ...], tuple[float, ...]]
 
     tanh(x) = x / (1 + x^2 / (3 + x^2 / (5 + ...))), cut off after `depth` levels.
     """
-    numerator, denominator = [Fraction(2 * depth - 1)], [Fraction(1)]
+    numerator, denominator = [2 * depth - 1], [1]
     for level in reversed(range(1, depth)):  # r <- (2 level - 1) + x^2 / r
-        scaled = [(2 * level - 1) * c for c in numerator]
-        shifted = [Fraction(0), *denominator]
-        length = max(len(scaled), len(shifted))
-        for coefficients in (scaled, shifted):
-            coefficients += [Fraction(0)] * (length - len(coefficients))
-        numerator, denominator = (
-            [a + b for a, b in zip(scaled, shifted, strict=True)],
-            numerator,
-        )
+        scaled, shifted = [(2 * level - 1) * c for c in numerator], [0, *denominator]
+        added = [a + b for a, b in zip_longest(scaled, shifted, fillvalue=0)]
+        numerator, denominator = added, numerator
     unit = denominator[0]  # the coefficients grow like factorials: float32 wants them small
-    return tuple(float(c / unit) for c in denominator), tuple(float(c / unit) for c in numerator)
+    return tuple(c / unit for c in denominator), tuple(c / unit for c in numerator)
 
 
 # Thirteen levels are exact to 5e-8, float32's own precision, up to 9, where tanh has become 1.
@@ -169,16 +166,7 @@ def gaussian_gradient(
 ):
     """Gradient of the mean surrogate loss of a minibatch under a Gaussian policy.
 
-    Args:
-        mean: mean actions, `[N, B, A]`.
-        log_std: `[N, A]`.
-        indices: the steps of the minibatch, `[B]`.
-        actions: of all steps, `[N, T, A]`.
-        old_log_probs: of all steps, `[N, T]`.
-        advantages: of the minibatch, `[N, B]`.
-        clip: range of the probability ratio.
-        d_mean: gradient `[N, B, A]`, written.
-        d_log_std: gradient `[N, A]`, written.
+    `log_std` and its gradient are `[N, A]`; `clip` is the range of the probability ratio.
     """
     N, B, A = mean.shape
     one, half = mean.dtype.type(1), mean.dtype.type(0.5)
@@ -212,15 +200,7 @@ def categorical_gradient(
 ):
     """Gradient of the mean surrogate loss, less the entropy bonus, under a categorical policy.
 
-    Args:
-        logits: `[N, B, A]`.
-        indices: the steps of the minibatch, `[B]`.
-        actions: numbers of the actions of all steps, `[N, T, 1]`.
-        old_log_probs: of all steps, `[N, T]`.
-        advantages: of the minibatch, `[N, B]`.
-        clip: range of the probability ratio.
-        ent_coef: weight of the entropy.
-        d_logits: gradient `[N, B, A]`, written.
+    `actions [N, T, 1]` are their numbers; `clip` is the range of the probability ratio.
     """
     N, B, A = logits.shape
     log_probs, zero = np.empty(A, logits.dtype), logits.dtype.type(0)
@@ -235,9 +215,8 @@ def categorical_gradient(
                 log_probs[a] = logits[n, b, a] - highest - np.log(total)
                 entropy -= np.exp(log_probs[a]) * log_probs[a]
             chosen = int(actions[n, t, 0])
-            slope = (
-                _surrogate_slope(log_probs[chosen], old_log_probs[n, t], advantages[n, b], clip) / B
-            )
+            log_prob, advantage = log_probs[chosen], advantages[n, b]
+            slope = _surrogate_slope(log_prob, old_log_probs[n, t], advantage, clip) / B
             for a in range(A):
                 probability = np.exp(log_probs[a])
                 bonus = ent_coef / B * probability * (log_probs[a] + entropy)
@@ -250,14 +229,7 @@ def categorical_gradient(
 def value_gradient(values, indices, returns, old_values, clip, weight, d_values):
     """Gradient of `weight / 2` times the mean of `max((v - R)^2, (clip(v) - R)^2)`.
 
-    Args:
-        values: `[N, B, 1]`.
-        indices: the steps of the minibatch, `[B]`.
-        returns: R of all steps, `[N, T]`.
-        old_values: of all steps, `[N, T]`; v is clipped to this range around them.
-        clip: half of the range; infinite for no clipping.
-        weight: of the value loss.
-        d_values: gradient `[N, B, 1]`, written.
+    The values v `[N, B, 1]` are clipped to +- `clip` around the old ones; R are the returns.
     """
     N, B, _ = values.shape
     scale = weight / B
@@ -276,12 +248,12 @@ def value_gradient(values, indices, returns, old_values, clip, weight, d_values)
 @_kernel
 @no_type_check
 def adam_step(params, gradients, moments, betas, max_norm, step_size, eps):
-    """One step of Adam on each trial's parameters, after clipping its gradient's norm.
+    """One step of Adam on each trial's parameters `[N, P]`, after clipping its gradient's norm.
 
     Args:
-        params: `[N, P]`, changed.
-        gradients: `[N, P]`.
-        moments: the first and the second `[N, P]`, without their factors (1 - beta); changed.
+        params: changed.
+        gradients: of the loss.
+        moments: the first and the second, without their factors (1 - beta); changed.
         betas: decay of both moments.
         max_norm: largest Euclidean norm of a trial's gradient.
         step_size: learning rate with all corrections `[N]`.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,33 +13,36 @@ from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo import kernels
 from tipl.ppo.config import PPOConfig
-from tipl.ppo.networks import ActionHead, CategoricalHead, GaussianHead, stacked_mlp
-from tipl.ppo.rollout import Rollout
+from tipl.ppo.networks import (
+    ActionHead,
+    CategoricalHead,
+    GaussianHead,
+    Minibatch,
+    StackedMLP,
+    stacked_mlp,
+)
+from tipl.ppo.rollout import Resumable, Rollout
 
 BETA1, BETA2 = 0.9, 0.999
 
 
-class StackedAdam:
+class StackedAdam(Resumable):
     """Adam (Kingma & Ba, 2015) on stacked flat parameters, with gradient clipping by trial.
 
     Args:
         params: `[N, P]`, changed in place by `step`.
-        gradients: `[N, P]`, read by `step`.
         eps: added to the root of the second moment.
         max_grad_norm: each trial's gradient is scaled down to at most this Euclidean norm.
 
     Attributes:
+        gradients: `[N, P]`, read by `step`.
         num_steps: steps `[N]` that each trial has taken since its moments were last empty.
     """
 
-    def __init__(
-        self,
-        params: Float[np.ndarray, "N P"],
-        gradients: Float[np.ndarray, "N P"],
-        eps: float,
-        max_grad_norm: float,
-    ) -> None:
-        self.params, self.gradients = params, gradients
+    STATE = ("first_moment", "second_moment", "num_steps")
+
+    def __init__(self, params: Float[np.ndarray, "N P"], eps: float, max_grad_norm: float) -> None:
+        self.params, self.gradients = params, np.zeros_like(params)
         self.eps, self.max_grad_norm = eps, max_grad_norm
         # The moments are stored without their factors (1 - beta): `step` folds those in.
         self.first_moment = np.zeros_like(params)
@@ -63,46 +67,39 @@ class StackedAdam:
 
     def reset(self, trials: Bool[np.ndarray, " N"] | Int[np.ndarray, " n"]) -> None:
         """Forgets the moments of some trials, whose next step is like a first one."""
-        self.first_moment[trials] = 0
-        self.second_moment[trials] = 0
-        self.num_steps[trials] = 0
+        for name in self.STATE:
+            getattr(self, name)[trials] = 0
 
     def view(self, trials: slice) -> StackedAdam:
-        """The optimiser of some of the trials: it shares their arrays and counts its own steps."""
-        view = StackedAdam(
-            self.params[trials], self.gradients[trials], self.eps, self.max_grad_norm
-        )
-        view.first_moment = self.first_moment[trials]
-        view.second_moment = self.second_moment[trials]
-        view.num_steps = self.num_steps[trials].copy()
+        """The optimiser of some of the trials, which shares their arrays."""
+        view = copy.copy(self)
+        for name in ("params", "gradients", *self.STATE):
+            setattr(view, name, getattr(self, name)[trials])
         return view
 
-    def state(self) -> dict[str, Array]:
-        """Everything needed to continue, as arrays."""
-        return {
-            "first_moment": self.first_moment,
-            "second_moment": self.second_moment,
-            "num_steps": self.num_steps,
-        }
 
-    def set_state(self, state: dict[str, Array]) -> None:
-        """Continues from what `state` returned."""
-        self.first_moment[:] = state["first_moment"]
-        self.second_moment[:] = state["second_moment"]
-        self.num_steps[:] = state["num_steps"]
-
-
-def make_head(
-    task: TaskSpec, arrays: Mapping[str, Array], gradients: Mapping[str, Array], config: PPOConfig
-) -> ActionHead:
-    """How the policies with these named arrays act, with the gradients to write."""
-    if task.discrete:
-        return CategoricalHead(task.action_size, config.clip_coef, config.ent_coef)
-    return GaussianHead(arrays["log_std"], gradients["log_std"], config.clip_coef, config.ent_coef)
+@np.errstate(all="ignore")  # a trial about to diverge may overflow; PPO labels it
+def write_value_gradient(
+    critic: StackedMLP,
+    gradients: StackedMLP,
+    observations: Float[np.ndarray, "n B O"],
+    indices: Int[np.ndarray, " B"],
+    returns: Float[np.ndarray, "n T"],
+    old_values: Float[np.ndarray, "n T"],
+    clip: float = np.inf,
+    weight: float = 1.0,
+) -> None:
+    """Writes the gradient of PPO's value loss on a minibatch, see `kernels.value_gradient`."""
+    values = critic.forward(observations)
+    d_values, scalar = np.empty_like(values), values.dtype.type
+    kernels.value_gradient(
+        values, indices, returns, old_values, scalar(clip), scalar(weight), d_values
+    )
+    critic.backward(d_values, gradients)
 
 
 class Learner:
-    """Actors and critics of n trials, and how they learn from what they saw.
+    """Actors and critics of n trials: how they act, and how they learn from what they saw.
 
     Args:
         rows: which of the N trials.
@@ -120,14 +117,18 @@ class Learner:
         adam: StackedAdam,
         config: PPOConfig,
     ) -> None:
-        self.rows, self.all_trials_adam, self.config = rows, adam, config
-        arrays = layout.unflatten(adam.params[rows])
-        gradients = layout.unflatten(adam.gradients[rows])
+        self.rows, self.adam, self.config = rows, adam.view(rows), config
+        arrays = layout.unflatten(self.adam.params)
+        gradients = layout.unflatten(self.adam.gradients)
         self.actor, self.critic = stacked_mlp(arrays, "actor"), stacked_mlp(arrays, "critic")
         self.actor_gradients = stacked_mlp(gradients, "actor")
         self.critic_gradients = stacked_mlp(gradients, "critic")
-        self.head = make_head(task, arrays, gradients, config)
-        self.scalar = adam.params.dtype.type
+        coefficients = config.clip_coef, config.ent_coef
+        self.head: ActionHead
+        if task.discrete:
+            self.head = CategoricalHead(task.action_size, *coefficients)
+        else:
+            self.head = GaussianHead(arrays["log_std"], gradients["log_std"], *coefficients)
 
     def update(
         self,
@@ -148,7 +149,6 @@ class Learner:
             learning_rate: of Adam.
             check_stop: called before each minibatch; may raise.
         """
-        adam = self.all_trials_adam.view(self.rows)
         steps = [
             # [T, n, ...] -> [n, T, ...]
             np.ascontiguousarray(array[:, self.rows].swapaxes(0, 1))
@@ -165,7 +165,7 @@ class Learner:
             for indices in np.array_split(order, self.config.num_minibatches):
                 check_stop()
                 self._write_gradients(indices, *steps)
-                adam.step(learning_rate)
+                self.adam.step(learning_rate)
 
     @np.errstate(all="ignore")  # a diverging trial overflows; `update` labels it
     def _write_gradients(
@@ -182,28 +182,18 @@ class Learner:
 
         The other arrays hold all steps of the rollout, `[n, T, ...]`.
         """
-        config, scalar = self.config, self.scalar
+        config = self.config
         inputs = observations[:, indices]  # [n, B, O]
         outputs = self.actor.forward(inputs)
         if config.norm_adv:
-            minibatch_advantages = np.empty(inputs.shape[:2], scalar)
+            minibatch_advantages = np.empty(inputs.shape[:2], outputs.dtype)
             kernels.normalised_advantages(advantages, indices, minibatch_advantages)
         else:
             minibatch_advantages = advantages[:, indices]
-        d_outputs = np.empty_like(outputs)
-        self.head.write_gradient(
-            outputs, indices, actions, old_log_probs, minibatch_advantages, d_outputs
+        minibatch = Minibatch(indices, actions, old_log_probs, minibatch_advantages)
+        self.actor.backward(self.head.gradient(outputs, minibatch), self.actor_gradients)
+        write_value_gradient(
+            *(self.critic, self.critic_gradients, inputs, indices, returns, old_values),
+            clip=config.clip_coef if config.clip_vloss else np.inf,
+            weight=config.vf_coef,
         )
-        self.actor.backward(d_outputs, self.actor_gradients.weights, self.actor_gradients.biases)
-        values = self.critic.forward(inputs)
-        d_values = np.empty_like(values)
-        kernels.value_gradient(
-            values,
-            indices,
-            returns,
-            old_values,
-            scalar(config.clip_coef if config.clip_vloss else np.inf),
-            scalar(config.vf_coef),
-            d_values,
-        )
-        self.critic.backward(d_values, self.critic_gradients.weights, self.critic_gradients.biases)

@@ -9,7 +9,7 @@ and they release the interpreter lock, so groups of trials can learn in parallel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -49,24 +49,18 @@ class StackedMLP:
         outputs += self.biases[-1][:, None]
         return outputs
 
-    def backward(
-        self,
-        d_outputs: Float[np.ndarray, "N B out"],
-        weight_gradients: Sequence[Array],
-        bias_gradients: Sequence[Array],
-    ) -> None:
-        """Writes the gradients of a loss into the given arrays, shaped as the weights and biases.
+    def backward(self, d_outputs: Float[np.ndarray, "N B out"], gradients: StackedMLP) -> None:
+        """Writes the gradients of a loss in the place of another network's weights and biases.
 
         Args:
             d_outputs: gradient of the loss with respect to the last `forward`'s outputs.
-            weight_gradients: one `[N, out, in]` array for each layer, overwritten.
-            bias_gradients: one `[N, out]` array for each layer, overwritten.
+            gradients: of the same shape; overwritten.
         """
         d_hidden = self._buffers(self._scratch, d_outputs.shape[1])
         d_out = d_outputs
-        np.sum(d_out, axis=1, out=bias_gradients[-1])
+        np.sum(d_out, axis=1, out=gradients.biases[-1])
         for layer in reversed(range(len(self.weights))):
-            np.matmul(d_out.swapaxes(1, 2), self._inputs[layer], out=weight_gradients[layer])
+            np.matmul(d_out.swapaxes(1, 2), self._inputs[layer], out=gradients.weights[layer])
             if layer == 0:
                 return
             d_in = d_hidden[layer - 1]
@@ -74,7 +68,7 @@ class StackedMLP:
                 np.multiply(d_out, self.weights[layer], out=d_in)
             else:
                 np.matmul(d_out, self.weights[layer], out=d_in)
-            backward_tanh(d_in, self._inputs[layer], bias_gradients[layer - 1])
+            backward_tanh(d_in, self._inputs[layer], gradients.biases[layer - 1])
             d_out = d_in
 
     def _buffers(self, cache: dict[int, list[Array]], batch: int) -> list[Array]:
@@ -93,16 +87,24 @@ def stacked_mlp(arrays: Mapping[str, Array], prefix: str) -> StackedMLP:
     return StackedMLP([arrays[weight] for weight, _ in names], [arrays[bias] for _, bias in names])
 
 
+class Minibatch(NamedTuple):
+    """Steps of a rollout from which policies learn at a time, as the kernels take them."""
+
+    indices: Int[np.ndarray, " B"]  # of the steps, among all T of the rollout
+    actions: Float[np.ndarray, "N T A"]
+    old_log_probs: Float[np.ndarray, "N T"]
+    advantages: Float[np.ndarray, "N B"]  # of these steps alone
+
+
 class GaussianHead:
     """Outputs are the means of independent normal distributions with learned deviations.
 
     As every head it has its `size`, the values that an action is stored as, `noise` for one trial's
-    steps, `draw`, and `write_gradient` of PPO's policy loss, entropy bonus included, at the steps
-    `indices` of the stored `actions` and `old_log_probs`.
+    steps, `draw`, and the `gradient` of PPO's policy loss, entropy bonus included.
 
     Args:
         log_std: logarithms of the standard deviations `[N, A]`, read at each call.
-        log_std_gradient: `[N, A]`, written by `write_gradient`.
+        log_std_gradient: `[N, A]`, written by `gradient`.
         clip_coef: range of the probability ratio.
         ent_coef: weight of the entropy bonus.
     """
@@ -125,28 +127,16 @@ class GaussianHead:
         log_probs = -0.5 * noise**2 - (self.log_std + kernels.HALF_LOG_TWO_PI)
         return outputs + np.exp(self.log_std) * noise, log_probs.sum(axis=1)
 
-    def write_gradient(
-        self,
-        outputs: Float[np.ndarray, "N B A"],
-        indices: Int[np.ndarray, " B"],
-        actions: Float[np.ndarray, "N T A"],
-        old_log_probs: Float[np.ndarray, "N T"],
-        advantages: Float[np.ndarray, "N B"],
-        d_outputs: Float[np.ndarray, "N B A"],
-    ) -> None:
-        """Writes the gradients with respect to the means and to `log_std`."""
+    def gradient(
+        self, outputs: Float[np.ndarray, "N B A"], minibatch: Minibatch
+    ) -> Float[np.ndarray, "N B A"]:
+        """The gradient with respect to the means; that with respect to `log_std` is written."""
+        clip, d_outputs = outputs.dtype.type(self.clip_coef), np.empty_like(outputs)
         kernels.gaussian_gradient(
-            outputs,
-            self.log_std,
-            indices,
-            actions,
-            old_log_probs,
-            advantages,
-            outputs.dtype.type(self.clip_coef),
-            d_outputs,
-            self.log_std_gradient,
+            outputs, self.log_std, *minibatch, clip, d_outputs, self.log_std_gradient
         )
         self.log_std_gradient -= self.ent_coef  # the entropy is sum(log_std) + constant
+        return d_outputs
 
 
 class CategoricalHead:
@@ -178,27 +168,14 @@ class CategoricalHead:
         drawn = np.take_along_axis(log_probs, chosen, axis=1)[:, 0]
         return chosen.astype(outputs.dtype), drawn
 
-    def write_gradient(
-        self,
-        outputs: Float[np.ndarray, "N B A"],
-        indices: Int[np.ndarray, " B"],
-        actions: Float[np.ndarray, "N T 1"],
-        old_log_probs: Float[np.ndarray, "N T"],
-        advantages: Float[np.ndarray, "N B"],
-        d_outputs: Float[np.ndarray, "N B A"],
-    ) -> None:
-        """Writes the gradient with respect to the logits."""
-        scalar = outputs.dtype.type
-        kernels.categorical_gradient(
-            outputs,
-            indices,
-            actions,
-            old_log_probs,
-            advantages,
-            scalar(self.clip_coef),
-            scalar(self.ent_coef),
-            d_outputs,
-        )
+    def gradient(
+        self, outputs: Float[np.ndarray, "N B A"], minibatch: Minibatch
+    ) -> Float[np.ndarray, "N B A"]:
+        """The gradient with respect to the logits."""
+        coefficients = map(outputs.dtype.type, (self.clip_coef, self.ent_coef))
+        d_outputs = np.empty_like(outputs)
+        kernels.categorical_gradient(outputs, *minibatch, *coefficients, d_outputs)
+        return d_outputs
 
 
 ActionHead: TypeAlias = GaussianHead | CategoricalHead

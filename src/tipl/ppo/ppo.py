@@ -22,8 +22,7 @@ from tipl.policies.actions import executable, normalise_observations
 from tipl.policies.layout import ParamLayout, actor_layout, initial_params
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo.config import PPOConfig
-from tipl.ppo.learner import Learner, StackedAdam, make_head
-from tipl.ppo.networks import stacked_mlp
+from tipl.ppo.learner import Learner, StackedAdam
 from tipl.ppo.rollout import (
     FinalObservations,
     RewardScaler,
@@ -135,29 +134,22 @@ class PPO:
         observation, _ = envs.reset(seed=env_seeds)  # type: ignore[arg-type]
         self.observation = self._receive(observation)
 
+    @property
+    def actors(self) -> Array:
+        """The actors' weights `[N, P]`: a view of `params`."""
+        return np.asarray(self.params[:, : self.actor_layout.size])
+
     def _bind_networks(self) -> None:
         """Makes the networks, optimiser and learners that share the flat arrays."""
+        config = self.config
         self.last_finite = self.params.copy()
-        self.adam = StackedAdam(
-            self.params,
-            np.zeros_like(self.params),
-            self.config.adam_eps,
-            self.config.max_grad_norm,
-        )
-        arrays = self.layout.unflatten(self.params)
-        gradients = self.layout.unflatten(self.adam.gradients)
-        self.actor, self.critic = stacked_mlp(arrays, "actor"), stacked_mlp(arrays, "critic")
-        self.head = make_head(self.task, arrays, gradients, self.config)
-        self.learners = [
-            Learner(
-                slice(start, start + TRIALS_PER_LEARNER),
-                self.task,
-                self.layout,
-                self.adam,
-                self.config,
-            )
-            for start in range(0, len(self.trials), TRIALS_PER_LEARNER)
+        self.adam = StackedAdam(self.params, config.adam_eps, config.max_grad_norm)
+        starts = range(0, len(self.trials), TRIALS_PER_LEARNER)
+        together, *self.learners = [
+            Learner(rows, self.task, self.layout, self.adam, config)
+            for rows in (slice(None), *(slice(i, i + TRIALS_PER_LEARNER) for i in starts))
         ]
+        self.actor, self.critic, self.head = together.actor, together.critic, together.head
 
     def start(self) -> None:
         """Lets the plug-in, if there is one, begin before the first rollout."""
@@ -186,11 +178,8 @@ class PPO:
         """Lets every trial act for `num_steps` steps with its present weights."""
         T, N = self.config.num_steps, len(self.trials)
         observations = np.empty((T, N, self.task.observation_size), self.dtype)
-        actions, log_probs = (
-            np.empty((T, N, self.head.size), self.dtype),
-            np.empty((T, N), self.dtype),
-        )
-        rewards = np.empty((T, N))
+        actions = np.empty((T, N, self.head.size), self.dtype)
+        log_probs, rewards, unknown = (np.empty((T, N), self.dtype) for _ in range(3))
         dones, terminated = np.empty((T, N), bool), np.empty((T, N), bool)
         final_observations: list[tuple[int, int, Array]] = []  # of truncated episodes
         return_sum, num_episodes = np.zeros(N), np.zeros(N, np.int32)
@@ -214,16 +203,8 @@ class PPO:
                 bootstrapped = np.flatnonzero(truncated & ~terminated[t])
                 final_observations += [(t, int(n), info["final_obs"][n]) for n in bootstrapped]
             self.observation = self._receive(received)
-        empty = np.empty((T, N), self.dtype)
         rollout = Rollout(
-            observations=observations,
-            actions=actions,
-            log_probs=log_probs,
-            rewards=rewards.astype(self.dtype),
-            values=empty,
-            next_values=empty,
-            dones=dones,
-            terminated=terminated,
+            *(observations, actions, log_probs, rewards, unknown, unknown, dones, terminated),
             next_observation=self.observation,
             final_observations=self._final_observations(final_observations),
             episodic_return=np.where(
@@ -236,12 +217,8 @@ class PPO:
 
     def _action_noise(self) -> Array:
         """What actions are drawn with, `[T, N, A]`, each trial's from its own generator."""
-        noise = [
-            self.head.noise(
-                Stream.ACTION_NOISE.rng(self.seed, trial, self.iteration), self.config.num_steps
-            )
-            for trial in self.trials
-        ]
+        rngs = [Stream.ACTION_NOISE.rng(self.seed, trial, self.iteration) for trial in self.trials]
+        noise = [self.head.noise(rng, self.config.num_steps) for rng in rngs]
         return np.stack(noise, axis=1).astype(self.dtype)
 
     def _final_observations(self, seen: list[tuple[int, int, Array]]) -> FinalObservations:
@@ -286,14 +263,8 @@ class PPO:
 
     def advantages_and_returns(self, rollout: Rollout) -> tuple[Array, Array]:
         """Advantages of a rollout's actions, and what its values shall become, `[T, N]` each."""
-        return advantages_and_returns(
-            rollout.rewards,
-            rollout.values,
-            rollout.next_values,
-            rollout.dones,
-            self.config.gamma,
-            self.config.gae_lambda,
-        )
+        steps = rollout.rewards, rollout.values, rollout.next_values, rollout.dones
+        return advantages_and_returns(*steps, self.config.gamma, self.config.gae_lambda)
 
     def update(self, rollout: Rollout) -> None:
         """Improves every trial's weights on its own rollout, `update_epochs` times over.
@@ -313,7 +284,6 @@ class PPO:
         orders = [rng.permutation(config.num_steps) for _ in range(config.update_epochs)]
         for learner in self.learners:
             learner.update(rollout, advantages, returns, orders, learning_rate, self._check_stop)
-        self.adam.num_steps += config.update_epochs * config.num_minibatches
         self.iteration += 1
         self._hold_diverged()
         if self.plug_in is not None:
@@ -334,19 +304,20 @@ class PPO:
         if self.stop.is_set():
             raise StoppedError
 
+    def _parts(self) -> dict[str, Any]:
+        """What the trials are made of that has a state of its own, by name."""
+        parts = {"adam": self.adam, "reward_scaler": self.reward_scaler, "envs": self.envs}
+        if self.observation_moments is not None:
+            parts["observation_moments"] = self.observation_moments
+        return parts
+
     def state(self) -> dict[str, Array]:
         """Everything needed to go on as if never interrupted: copies, by dotted name."""
-        parts = {
-            "adam": self.adam.state(),
-            "reward_scaler": self.reward_scaler.state(),
-            "envs": self.envs.state(),  # type: ignore[attr-defined]
-            "ppo": {name: getattr(self, name) for name in STATE_ARRAYS}
-            | {"iteration": np.array(self.iteration)},
-        }
-        if self.observation_moments is not None:
-            parts["observation_moments"] = self.observation_moments.state()
+        parts = {name: part.state() for name, part in self._parts().items()}
         if self.plug_in is not None:
             parts["plug_in"] = self.plug_in.state()
+        parts["ppo"] = {name: getattr(self, name) for name in STATE_ARRAYS}
+        parts["ppo"]["iteration"] = np.array(self.iteration)
         return {
             f"{part}.{name}": np.array(array)
             for part, arrays in parts.items()
@@ -359,11 +330,8 @@ class PPO:
         for dotted, array in state.items():
             part, name = dotted.split(".", 1)
             parts.setdefault(part, {})[name] = array
-        self.adam.set_state(parts["adam"])
-        self.reward_scaler.set_state(parts["reward_scaler"])
-        self.envs.set_state(parts["envs"])  # type: ignore[attr-defined]
-        if self.observation_moments is not None:
-            self.observation_moments.set_state(parts["observation_moments"])
+        for name, resumable in self._parts().items():
+            resumable.set_state(parts[name])
         if self.plug_in is not None:
             self.plug_in.set_state(self, parts.get("plug_in", {}))
         for name in STATE_ARRAYS:

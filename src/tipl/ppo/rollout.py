@@ -12,51 +12,30 @@ from tipl.core.arrays import Array
 
 
 class FinalObservations(NamedTuple):
-    """The last observations of K episodes that were truncated, not terminated.
+    """The last observations of K episodes that were truncated, not terminated."""
 
-    Attributes:
-        steps: the step with which each episode ended, `[K]`.
-        trials: whose episode it was, `[K]`.
-        observations: normalised, `[K, O]`.
-    """
-
-    steps: Int[np.ndarray, " K"]
-    trials: Int[np.ndarray, " K"]
-    observations: Float[np.ndarray, "K O"]
+    steps: Int[np.ndarray, " K"]  # with which the episodes ended
+    trials: Int[np.ndarray, " K"]  # whose episodes they were
+    observations: Float[np.ndarray, "K O"]  # normalised
 
 
 @dataclasses.dataclass
 class Rollout:
-    """What N trials saw in `num_steps` steps, time first.
+    """What N trials saw in `num_steps` steps, time first."""
 
-    Attributes:
-        observations: normalised, `[T, N, O]`.
-        actions: before clipping to the action bounds, `[T, N, A]`.
-        log_probs: of the actions, `[T, N]`.
-        rewards: scaled, `[T, N]`.
-        values: of the observations, `[T, N]`.
-        next_values: of the observations that followed, `[T, N]`; 0 after a termination, the value
-            of the final observation after a truncation.
-        dones: whether the episode ended with this step, `[T, N]`.
-        terminated: whether it ended by termination, `[T, N]`.
-        next_observation: what followed the last step, normalised, `[N, O]`.
-        final_observations: of the episodes that were truncated.
-        episodic_return: mean undiscounted return of the episodes that ended, `[N]`; NaN if none.
-        num_episodes: episodes that ended, `[N]`.
-    """
-
-    observations: Float[np.ndarray, "T N O"]
-    actions: Float[np.ndarray, "T N A"]
-    log_probs: Float[np.ndarray, "T N"]
-    rewards: Float[np.ndarray, "T N"]
-    values: Float[np.ndarray, "T N"]
+    observations: Float[np.ndarray, "T N O"]  # normalised
+    actions: Float[np.ndarray, "T N A"]  # before clipping to the action bounds
+    log_probs: Float[np.ndarray, "T N"]  # of the actions
+    rewards: Float[np.ndarray, "T N"]  # scaled
+    values: Float[np.ndarray, "T N"]  # of the observations
+    # of the observations that followed: 0 after a termination, after a truncation the final one's
     next_values: Float[np.ndarray, "T N"]
-    dones: Bool[np.ndarray, "T N"]
-    terminated: Bool[np.ndarray, "T N"]
-    next_observation: Float[np.ndarray, "N O"]
+    dones: Bool[np.ndarray, "T N"]  # whether the episode ended with this step
+    terminated: Bool[np.ndarray, "T N"]  # whether it ended by termination
+    next_observation: Float[np.ndarray, "N O"]  # what followed the last step, normalised
     final_observations: FinalObservations
-    episodic_return: Float[np.ndarray, " N"]
-    num_episodes: Int[np.ndarray, " N"]
+    episodic_return: Float[np.ndarray, " N"]  # mean of the episodes that ended; NaN if none
+    num_episodes: Int[np.ndarray, " N"]  # that ended
 
 
 def advantages_and_returns(
@@ -69,13 +48,7 @@ def advantages_and_returns(
 ) -> tuple[Float[np.ndarray, "T N"], Float[np.ndarray, "T N"]]:
     """Generalised advantage estimates (Schulman et al., 2016) and the value targets.
 
-    Args:
-        rewards: reward of each step.
-        values: value of the observation before the step.
-        next_values: value of the observation after the step, 0 where the episode terminated.
-        dones: whether the episode ended, by termination or truncation.
-        gamma: discount factor.
-        gae_lambda: 0 is the one-step temporal difference, 1 the Monte Carlo return.
+    A `gae_lambda` of 0 is the one-step temporal difference, 1 the Monte Carlo return.
     """
     deltas = rewards + gamma * next_values - values
     decay = (gamma * gae_lambda) * ~dones
@@ -91,22 +64,34 @@ EPSILON = 1e-8
 """Added to variances under the root, as in Gymnasium's normalising wrappers."""
 
 
-class RunningMoments:
+class Resumable:
+    """What goes on from where it was, by the arrays that `STATE` names."""
+
+    STATE: tuple[str, ...] = ()
+
+    def state(self) -> dict[str, Array]:
+        """Everything needed to continue: the arrays themselves."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Continues from what `state` returned."""
+        for name in self.STATE:
+            getattr(self, name)[...] = state[name]
+
+
+class RunningMoments(Resumable):
     """Mean and variance of a stream for each of N trials, as Gymnasium's `RunningMeanStd`.
 
-    The stream brings one sample a trial at a time. The statistics start as if 1e-4 samples of
-    mean 0 and variance 1 had been seen.
-
-    Attributes:
-        mean: `[N, ...]`, float64.
-        var: `[N, ...]`, float64.
-        count: samples seen.
+    The stream brings one sample a trial at a time. The statistics, float64, start as if 1e-4
+    samples of mean 0 and variance 1 had been seen.
     """
+
+    STATE = ("mean", "var", "count")
 
     def __init__(self, num_trials: int, shape: tuple[int, ...] = ()) -> None:
         self.mean = np.zeros((num_trials, *shape))
         self.var = np.ones((num_trials, *shape))
-        self.count = 1e-4
+        self.count = np.array(1e-4)
 
     @property
     def std(self) -> Float[np.ndarray, " N *shape"]:
@@ -119,28 +104,19 @@ class RunningMoments:
         delta = sample - self.mean
         self.mean += delta / total
         self.var = (self.var + delta * delta / total) * (self.count / total)
-        self.count = total
-
-    def state(self) -> dict[str, Array]:
-        """Everything needed to continue, as arrays."""
-        return {"mean": self.mean, "var": self.var, "count": np.array(self.count)}
-
-    def set_state(self, state: dict[str, Array]) -> None:
-        """Continues from what `state` returned."""
-        self.mean = state["mean"].copy()
-        self.var = state["var"].copy()
-        self.count = float(state["count"])
+        self.count[...] = total
 
 
-class RewardScaler:
+class RewardScaler(Resumable):
     """Divides rewards by the running std of the discounted return (Gymnasium's `NormalizeReward`).
 
     Scaled rewards are clipped to +- `clip`, as CleanRL does.
     """
 
+    STATE = ("discounted_return",)
+
     def __init__(self, num_trials: int, gamma: float, clip: float) -> None:
-        self.gamma = gamma
-        self.clip = clip
+        self.gamma, self.clip = gamma, clip
         self.discounted_return = np.zeros(num_trials)
         self.moments = RunningMoments(num_trials)
 
@@ -156,9 +132,9 @@ class RewardScaler:
 
     def state(self) -> dict[str, Array]:
         """Everything needed to continue, as arrays."""
-        return {"discounted_return": self.discounted_return, **self.moments.state()}
+        return super().state() | self.moments.state()
 
     def set_state(self, state: dict[str, Array]) -> None:
         """Continues from what `state` returned."""
-        self.discounted_return = state["discounted_return"].copy()
+        super().set_state(state)
         self.moments.set_state(state)

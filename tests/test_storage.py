@@ -236,7 +236,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def write_directory(
     path: Path, content: str, replaces: str | None = "a", error: Exception | None = None
 ) -> None:
-    with storage.new_directory(path, replaces) as new:
+    with atomic.new_directory(path, replaces) as new:
         assert new.parent == path.resolve().parent
         storage.write_bytes_atomically(new / "a", content.encode())
         assert not (path / "a").exists() or (path / "a").read_text() == "old"

@@ -60,9 +60,6 @@ def unfinished_writes(directory: Path, name: str = "") -> list[Path]:
     """What unfinished writes have left in a directory, of files whose names start with `name`.
 
     A write that is under way looks the same as one whose process was killed.
-
-    Raises:
-        TiplError: the directory cannot be read.
     """
     with explained("read", directory):
         paths = sorted(directory.iterdir()) if directory.exists() else []
@@ -70,11 +67,7 @@ def unfinished_writes(directory: Path, name: str = "") -> list[Path]:
 
 
 def remove_unfinished(directory: Path, name: str = "") -> None:
-    """Removes `unfinished_writes(directory, name)`; nobody may be writing such files there.
-
-    Raises:
-        TiplError: the directory cannot be read or changed.
-    """
+    """Removes `unfinished_writes(directory, name)`; nobody may be writing such files there."""
     with explained("clean up", directory):
         for path in unfinished_writes(directory, name):
             _remove(path)
@@ -111,9 +104,8 @@ def write_bytes_atomically(path: str | Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
+        finally:
             _remove(temporary)
-            raise
         _sync_folder(path.parent)
 
 
@@ -125,10 +117,8 @@ def new_directory(path: str | Path, replaces: str | None = None) -> Iterator[Pat
     when the block raises it is removed. An existing directory is swapped out in one step where
     the system can (Linux); elsewhere a crash between two renames leaves it beside its place.
 
-    Args:
-        path: the directory to make, with its parents if need be.
-        replaces: a file name; a directory that holds such a file may be replaced. Without it
-            only an empty directory may be, so that nobody's other files are lost.
+    A directory that is replaced holds a file of the name `replaces`, or is empty, so that nobody's
+    other files are lost.
 
     Raises:
         TiplError: something else is at `path`, or it cannot be written.
@@ -207,35 +197,25 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        """Takes the lock if it is free, and says whether it was.
-
-        Raises:
-            TiplError: the file cannot be written, or its file system knows no locks.
-        """
+        """Takes the lock if it is free, and says whether it was."""
         with explained("lock", self.path):
-            while True:
+            locked = False
+            while not locked:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    locked = os.path.samestat(os.fstat(descriptor), os.stat(self.path))
                 except BlockingIOError:
-                    os.close(descriptor)
                     return False
-                except BaseException:
-                    os.close(descriptor)
-                    raise
-                if self._is_still_there(descriptor):
-                    break
-                os.close(descriptor)  # its last holder removed the file in between: ask again
+                except FileNotFoundError:
+                    pass  # its last holder removed the file in between: ask again
+                finally:
+                    if not locked:
+                        os.close(descriptor)
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
             self._descriptor = descriptor
             return True
-
-    def _is_still_there(self, descriptor: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
-        except FileNotFoundError:
-            return False
 
     @property
     def holder(self) -> str:
@@ -255,19 +235,12 @@ class FileLock:
 
 @contextmanager
 def locked_directory(directory: Path) -> Iterator[None]:
-    """Keeps other processes that ask the same from running the block; they wait their turn.
-
-    Raises:
-        TiplError: the directory is not there, or its file system knows no locks.
-    """
+    """Keeps other processes that ask the same from running the block; they wait their turn."""
     with explained("lock", directory):
         descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except BaseException:
-            os.close(descriptor)
-            raise
     try:
+        with explained("lock", directory):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

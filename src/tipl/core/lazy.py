@@ -23,11 +23,7 @@ def lazy_names(
     """The `__getattr__` and `__dir__` of a package that imports its names on first use.
 
     A package states them where type checkers do not look, who would believe that any name exists.
-    Names that have moved elsewhere are found as well.
-
-    Args:
-        package: its `__name__`.
-        homes: the names that each module gives, with spaces between them.
+    `homes` are the names that each module gives; those that have moved are found as well.
     """
     home_of = {name: module for module, names in homes.items() for name in names.split()}
 
@@ -39,21 +35,26 @@ def lazy_names(
     return getattr_, lambda: sorted(sys.modules[package].__all__)
 
 
+_KEPT = {
+    "core": "atomic options progress storage",
+    "evaluation": "behaviour film stats",
+    "experiments": "acceleration benchmark demo forecast_sets rivals",
+    "forecast": "extrapolation",
+    "policies": "tasks",
+    "ppo": "rollout",
+}
+"""Old modules of tipl that kept their names, by the package that they are in now."""
+
 MOVED = {
-    "acceleration": "experiments.acceleration",
+    name: f"{package}.{name}" for package, names in _KEPT.items() for name in names.split()
+} | {
     "actions": "policies.actions ppo.networks",
     "adam": "ppo.learner",
-    "atomic": "core.atomic",
     "baselines": "forecast.extrapolation forecast.memory",
-    "behaviour": "evaluation.behaviour",
-    "benchmark": "experiments.benchmark",
     "collect_config": "collection.config",
-    "demo": "experiments.demo",
     "dynamic_modes": "forecast.extrapolation",
     "envs.pictures": "evaluation.pictures",
-    "extrapolation": "forecast.extrapolation",
     "figure_style": "report.style",
-    "film": "evaluation.film",
     "forecast": "models.readout models.path_transformer.forecaster "
     "models.neuron_transformer.forecaster models.nowcasters.forecaster models.loop",
     "forecast.fitted_output_layer": "models.readout",
@@ -61,7 +62,6 @@ MOVED = {
     "forecast.nowcasters": "models.nowcasters.forecaster",
     "forecast.path_transformer": "models.path_transformer.forecaster",
     "forecast.shipped": "forecast.hub",
-    "forecast_sets": "experiments.forecast_sets",
     "held_out_forecasts": "experiments.forecasts",
     "integrations.run_normaliser": "integrations.pytorch.normaliser",
     "integrations.sb3_collection": "integrations.sb3.recorder",
@@ -75,22 +75,15 @@ MOVED = {
     "models.nowcasters": "models.nowcasters.net",
     "models.path_transformer": "models.path_transformer.net",
     "normalisers": "ppo.rollout",
-    "options": "core.options",
     "path_dimension": "paths.dimension",
     "path_evaluation": "evaluation.checkpoints",
     "path_trimming": "forecast.extrapolation",
     "policy": "policies.policy policies.layout policies.actions",
     "pptb": "jumps.plug_in jumps.config",
-    "progress": "core.progress",
     "report": "report.page report.tables",
     "results": "report.results report.tables",
     "return_regression": "forecast.memory",
-    "rivals": "experiments.rivals",
-    "rollout": "ppo.rollout",
     "runs": "experiments.run",
-    "stats": "evaluation.stats",
-    "storage": "core.storage",
-    "tasks": "policies.tasks",
     "tokenizers": "paths.svd",
     "training": "models models.train forecast.base",
     "variation": "collection.config collection.collect",

@@ -13,15 +13,10 @@ Config = TypeVar("Config")
 
 
 def at_least(lowest: int, of: str = "", **values: Any) -> None:
-    """Checks named numbers; None, for "not given", passes.
-
-    Args:
-        lowest: that each may be.
-        of: what the names belong to, such as `"the jumps"`, where they do not say it.
-        **values: the numbers by name.
+    """Checks that no named number is lower, or NaN; None, for "not given", passes.
 
     Raises:
-        TiplError: one of them is lower, or NaN.
+        TiplError: one of them is; `of` is what the names belong to, such as `"the jumps"`.
     """
     for name, value in values.items():
         if value is not None and not value >= lowest:
@@ -29,11 +24,7 @@ def at_least(lowest: int, of: str = "", **values: Any) -> None:
 
 
 def one_of(choices: Iterable[object], of: str = "", **values: object) -> None:
-    """Checks that each named value is one of the choices; see `at_least`.
-
-    Raises:
-        TiplError: one of them is none of the choices.
-    """
+    """Checks, as `at_least` does, that each named value is one of the choices."""
     allowed = tuple(choices)
     for name, value in values.items():
         if value not in allowed:
@@ -48,13 +39,7 @@ def _whose(name: str, owner: str) -> str:
 def config_from_options(
     kind: type[Config], config: Config | None, options: Mapping[str, Any], caller: str
 ) -> Config:
-    """The configuration of a call that takes either a whole one or its fields.
-
-    Args:
-        kind: the dataclass of the configuration.
-        config: the whole one, if it was given.
-        options: its fields, if they were given.
-        caller: what the user called.
+    """The configuration of a call by the user that takes either a whole one or its fields.
 
     Raises:
         TiplError: both were given, or an option is no field of the configuration.
@@ -73,10 +58,6 @@ def config_from_options(
 
 
 def thread_count(threads: int | None) -> int:
-    """The number of threads asked for; None is one for each processor.
-
-    Raises:
-        TiplError: the number is below 1.
-    """
+    """The number of threads asked for, which is checked; None is one for each processor."""
     at_least(1, threads=threads)
     return threads or os.cpu_count() or 1

@@ -8,35 +8,19 @@ import time
 import numpy as np
 from jaxtyping import Float
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
-
-class _NoteColumn(ProgressColumn):
-    """What the task says of itself, such as its loss or its speed."""
-
-    def render(self, task: Task) -> Text:
-        return Text(str(task.fields.get("note", "")))
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 def progress_bar(shown: bool = True) -> Progress:
     """A bar with a note, time passed and time left; `shown=False` makes a silent one.
 
-    Give each task a `note` with `progress.update(task, note=...)`.
+    A task's `note`, with which it begins, is what it says of itself, such as its loss or its speed.
     """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f}%"),
-        _NoteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -65,11 +49,8 @@ class CollectionProgress:
     ) -> None:
         """Adds environment steps, and the returns of a group of trials in its last rollout.
 
-        Args:
-            steps: environment steps of all of the group's trials together.
-            group: which group.
-            episodic_return: of the group's trials, `[n]`; NaN where no episode ended.
-            fresh: whether the steps were made now, or by an earlier run that is being resumed.
+        The returns are NaN where no episode ended. Steps that are not `fresh` were made by an
+        earlier run, which is being resumed.
         """
         with self._lock:
             if fresh:

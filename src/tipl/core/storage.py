@@ -3,7 +3,8 @@
 JSON is indented and ends in the SHA-256 of its content; a safetensors file has one metadata entry,
 `tipl`, which is JSON with the SHA-256 of arrays and metadata. Both are canonical: equal content
 gives equal bytes, so a file with other bytes than its content would be written as is damaged.
-This module and `tipl.core.atomic` are the only ones that write files.
+This module and `tipl.core.atomic` are the only ones that write files. What reads takes a path and
+what the file is, `expected`, for the message when there is none.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from tipl.core.atomic import explained, write_bytes_atomically
 from tipl.errors import TiplError
 
 _METADATA_KEY = "tipl"  # a single key, because safetensors keeps metadata keys in no stable order
-_DTYPES = {
-    "BOOL": "bool",
-    "F16": "float16",
-    "F32": "float32",
-    "F64": "float64",
-    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
-    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+_DTYPES = {"BOOL": "bool"} | {
+    f"{kind[0].upper()}{bits}": f"{kind}{bits}"
+    for kind, sizes in {
+        "float": (16, 32, 64),
+        "int": (8, 16, 32, 64),
+        "uint": (8, 16, 32, 64),
+    }.items()
+    for bits in sizes
 }
 
 
@@ -52,8 +54,7 @@ def content_digest(data: Mapping[str, Any]) -> str:
 
 
 def _json_bytes(data: Mapping[str, Any]) -> bytes:
-    ordered = json.loads(_canonical(data))
-    sealed = _with_hash(ordered, content_digest(data))
+    sealed = _with_hash(json.loads(_canonical(data)), content_digest(data))
     return (json.dumps(sealed, indent=2) + "\n").encode()
 
 
@@ -91,10 +92,6 @@ def write_tensors(
 def read_json(path: str | Path, expected: str = "a JSON file of tipl") -> dict[str, Any]:
     """Reads what `write_json` wrote, without the hash.
 
-    Args:
-        path: the file.
-        expected: what the file is, for the message when there is none.
-
     Raises:
         TiplError: the file is missing, or any of its bytes has changed.
     """
@@ -113,10 +110,6 @@ def read_tensors(
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Reads the arrays and the metadata that `write_tensors` wrote, without the hash.
 
-    Args:
-        path: the file.
-        expected: what the file is, for the message when there is none.
-
     Raises:
         TiplError: the file is missing, or any of its bytes has changed.
     """
@@ -131,11 +124,7 @@ def read_tensors(
 
 
 def check_tensors(path: str | Path) -> str | None:
-    """Says what is wrong with a file that `write_tensors` wrote; every byte counts.
-
-    Returns:
-        One sentence that names the file, or None if it is as it was written.
-    """
+    """What is wrong with a file that `write_tensors` wrote, of which every byte counts, or None."""
     try:
         read_tensors(path)
     except TiplError as error:
@@ -175,10 +164,6 @@ def open_tensors(
     """Opens a file that `write_tensors` wrote for reading slices by memory map.
 
     Only the header is checked: `read_tensors` and `check_tensors` check every byte.
-
-    Args:
-        path: the file.
-        expected: what the file is, for the message when there is none.
 
     Raises:
         TiplError: the file is missing, cut off, or not one of tipl.

@@ -22,17 +22,7 @@ from tipl.policies.tasks import TaskSpec
 
 @dataclass(frozen=True, eq=False)
 class PolicyPath:
-    """The checkpoints of one trial, in order.
-
-    Attributes:
-        trial: the number of the trial in its dataset.
-        params: flat weights `[T, P]`.
-        episodic_return: mean undiscounted return `[T]` of the training episodes that ended while
-            the checkpoint's policy acted; NaN if none did.
-        global_step: environment steps `[T]` before each checkpoint.
-        iteration: PPO iterations `[T]` before each checkpoint.
-        diverged: whether the trial had become NaN by each checkpoint, `[T]`.
-    """
+    """The checkpoints of one trial, in order: its number, and what `PathDataset` says of each."""
 
     trial: int
     params: Float32[np.ndarray, "T P"]
@@ -46,8 +36,9 @@ class PathDataset:
     """Policy learning paths with one layout, on disk: all trials of a directory, or a view of some.
 
     Each part's hash is checked the first time that something of its trials is read; after that,
-    slices are read by memory map. Positions `i` count the view's trials, not those of the
-    directory.
+    slices are read by memory map: a TiplError names a part that is damaged, or that holds NaN
+    weights which are not labelled as diverged. Positions `i` count the view's trials, not those of
+    the directory.
 
     Attributes:
         directory: where the dataset lies.
@@ -122,11 +113,7 @@ class PathDataset:
         )
 
     def params(self, checkpoints: slice | None = None) -> Float32[np.ndarray, "N T P"]:
-        """Flat weights `[N, T, P]`, of all checkpoints or of a slice of them.
-
-        Raises:
-            TiplError: a part is damaged, or holds NaN weights that are not labelled as diverged.
-        """
+        """Flat weights `[N, T, P]`, of all checkpoints or of a slice of them."""
         return self._read("params", checkpoints)
 
     def episodic_return(self) -> Float32[np.ndarray, "N T"]:
@@ -187,9 +174,7 @@ class PathDataset:
     def policy(self, i: int, checkpoint: int) -> Policy:
         """The policy of a trial at a checkpoint, without a stored critic, in the trial's physics.
 
-        Args:
-            i: position in this view; negative ones count from the end.
-            checkpoint: likewise; -1 is the last.
+        Negative numbers of either count from the end.
 
         Raises:
             TiplError: there is no such trial or checkpoint, or the trial has diverged there.
@@ -197,16 +182,14 @@ class PathDataset:
         one = self._only(i)
         t = _position(checkpoint, self.num_checkpoints, "checkpoint")
         at = slice(t, t + 1)
-        params, slices = one.params(at)[0, 0], self.layout.slices
         layout = self.metadata.actor_layout
+        actor = one.params(at)[0, 0, : layout.size]  # a stored critic comes after it
         task = self.task
         if self.metadata.vary:
             task = task.with_physics({name: float(f[0]) for name, f in one.physics().items()})
-        actor = np.concatenate([params[slices[name]] for name in layout.names])
-        if self.metadata.normaliser == "frozen":
-            return Policy(actor, layout, task)
-        mean, std = one._read("observation_mean", at), one._read("observation_std", at)
-        return Policy(actor, layout, task, mean[0, 0], std[0, 0])
+        names = ("observation_mean", "observation_std")
+        running = self.metadata.normaliser == "running"
+        return Policy(actor, layout, task, *(one._read(n, at)[0, 0] for n in names if running))
 
     def select(self, trials: Sequence[int] | Int64[np.ndarray, " N"]) -> PathDataset:
         """A view of some of this view's trials, by their numbers in the dataset, in that order.
@@ -225,13 +208,9 @@ class PathDataset:
         return PathDataset(self._files, selected)
 
     def split(self, held_out: float = 0.25, seed: int = 0) -> Split:
-        """Splits the trials at random into training and held-out ones.
+        """Splits the trials at random into training ones and a share of held-out ones.
 
         Diverged trials are in neither. The same trials and seed give the same split.
-
-        Args:
-            held_out: share of the trials to hold out, between 0 and 1.
-            seed: of the random choice.
 
         Raises:
             TiplError: the share is not between 0 and 1, or fewer than two trials did not diverge.
@@ -249,10 +228,8 @@ class PathDataset:
             )
         count = min(max(round(held_out * len(usable)), 1), len(usable) - 1)
         shuffled = np.random.default_rng(seed).permutation(usable)
-        return Split(
-            train=self.select(np.sort(shuffled[count:])),
-            held_out=self.select(np.sort(shuffled[:count])),
-        )
+        train, held_out_trials = np.sort(shuffled[count:]), np.sort(shuffled[:count])
+        return Split(self.select(train), self.select(held_out_trials))
 
     def windows(self, context: int, horizon: int) -> Int64[np.ndarray, "M 2"]:
         """All places where a history of `context` checkpoints has a target `horizon` later.

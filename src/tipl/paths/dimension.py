@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -145,7 +145,7 @@ def path_dimensions(
 
     Args:
         params: flat weights of the checkpoints.
-        layout: of the flat vectors.
+        layout: of them.
         seed: of the random walks.
 
     Raises:
@@ -182,54 +182,40 @@ def path_dimension(
     """Measures paths `[T, P]`, one a trial, of which only one has to be in memory at a time.
 
     Raises:
-        TiplError: there is no path, one has fewer than three checkpoints, or a weight is not
-            finite.
+        TiplError: there is no path, one has fewer than three checkpoints or an infinite weight.
     """
-    trials, size = [], 0
+    trials = []
     for path in paths:
-        path = np.asarray(path, np.float64)
-        size = path.shape[1]
         if len(path) < 3 or not np.isfinite(path).all():
             raise TiplError(
                 f"a path of {len(path)} checkpoints ({part}) was given; expected at least three, "
                 "all of finite weights: leave diverged trials out"
             )
-        trials.append(_measured(path))
+        trials.append(_measured(np.asarray(path, np.float64)))
+        size = path.shape[1]
     if not trials:
         raise TiplError(f"no path was given ({part}); expected at least one trial")
-    spectra = {
-        center: Spectrum(
-            *map(np.stack, zip(*(trial.spectra[center] for trial in trials), strict=True))
-        )
-        for center in CENTERS
-    }
+    *spectra, detour, parameter_detour, activity = zip(*trials, strict=True)
+    stacked = [Spectrum(*map(np.stack, zip(*of_trials, strict=True))) for of_trials in spectra]
     return PathDimension(
         method,
         part,
         size,
-        spectra,
-        np.array([trial.detour_ratio for trial in trials]),
-        np.array([trial.parameter_detour for trial in trials]),
-        np.stack([trial.activity for trial in trials]),
+        dict(zip(CENTERS, stacked, strict=True)),
+        np.array(detour),
+        np.array(parameter_detour),
+        np.stack(activity),
     )
 
 
-class _Trial(NamedTuple):
-    """What was measured of one path: the fields of `PathDimension`, less the axis N."""
-
-    spectra: dict[Center, tuple[Array, ...]]
-    detour_ratio: float
-    parameter_detour: float
-    activity: Array
-
-
-def _measured(path: Array) -> _Trial:
+def _measured(path: Array) -> tuple[Any, ...]:
+    """Of one path: the fields of its spectra, and the numbers that `PathDimension` has of it."""
     steps = np.diff(path, axis=0)  # [T - 1, P]
     net, movement = np.abs(path[-1] - path[0]), np.abs(steps).sum(axis=0)  # [P]
     length = np.linalg.norm(steps, axis=1).sum()
     moved = movement > 0
-    return _Trial(
-        {"initial": _spectrum(path - path[0]), "none": _spectrum(path)},
+    return (
+        *(_spectrum(path - start) for start in (path[0], 0.0)),  # in the order of CENTERS
         float(_detours(length, np.linalg.norm(net))),
         float(np.median(_detours(movement[moved], net[moved]))) if moved.any() else np.nan,
         _activity(movement),

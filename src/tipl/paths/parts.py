@@ -92,11 +92,13 @@ class PartFiles:
     """The files of one kind in a dataset, one for each part: those of its weights.
 
     A file's hash is checked the first time that something of it is read; after that, slices are
-    read by memory map.
+    read by memory map. A TiplError names a file that is missing, damaged or another one, or that
+    holds NaN weights which are not labelled as diverged.
 
     Attributes:
         directory: where the dataset lies.
         metadata: what all its paths have in common.
+        folder: where the files lie.
         parts: of the complete dataset.
     """
 
@@ -106,15 +108,10 @@ class PartFiles:
     remedy = "run `tipl collect` with the same arguments"
 
     def __init__(self, directory: Path, metadata: PathMetadata) -> None:
-        self.directory = directory
-        self.metadata = metadata
+        self.directory, self.metadata = directory, metadata
+        self.folder = directory / self.folder_name
         self.parts = part_ranges(metadata)
         self._intact: set[PartRange] = set()
-
-    @property
-    def folder(self) -> Path:
-        """Where the files lie."""
-        return self.directory / self.folder_name
 
     def path(self, part: PartRange) -> Path:
         """Where the file of a part lies."""
@@ -161,12 +158,7 @@ class PartFiles:
             return [part for part in self.parts if not self.path(part).exists()]
 
     def write(self, part: PartRange, tensors: Mapping[str, Array]) -> None:
-        """Writes the file of a part.
-
-        Raises:
-            TiplError: an array is missing or of another dtype or shape, weights are not finite in a
-                trial that is not labelled as diverged, or the disk is full.
-        """
+        """Writes the file of a part, unless its arrays are not those that it should have."""
         path = self.path(part)
         difference = first_difference(_array_specs(tensors), self.arrays(part))
         if difference:
@@ -179,11 +171,7 @@ class PartFiles:
         storage.write_tensors(path, tensors, self.header(part))
 
     def read_part(self, part: PartRange) -> dict[str, Array]:
-        """All arrays of a part, after a look at every byte.
-
-        Raises:
-            TiplError: the file is missing, damaged or another one, or weights are not finite.
-        """
+        """All arrays of a part, after a look at every byte."""
         tensors, header = storage.read_tensors(self.path(part), self.one)
         self._check(part, header, _array_specs(tensors))
         _check_finite(self.path(part), tensors, part.first_trial, part.first_checkpoint)
@@ -191,11 +179,7 @@ class PartFiles:
 
     @contextmanager
     def open(self, part: PartRange) -> Iterator[storage.TensorFile]:
-        """Opens the file of a part for reading slices, after checking its header.
-
-        Raises:
-            TiplError: the file is missing, cut off, or another one.
-        """
+        """Opens the file of a part for reading slices, after checking its header."""
         with storage.open_tensors(self.path(part), self.one) as file:
             self._check(part, file.metadata, file.arrays)
             yield file
@@ -218,11 +202,7 @@ class PartFiles:
             )
 
     def read(self, name: str, trials: Int64[np.ndarray, " N"], checkpoints: slice) -> Array:
-        """The array `name`, `[N, T, ...]`, of trials by number and a slice of checkpoints.
-
-        Raises:
-            TiplError: a part is damaged, or holds NaN weights that are not labelled as diverged.
-        """
+        """The array `name`, `[N, T, ...]`, of trials by number and a slice of checkpoints."""
         chosen = range(self.metadata.num_checkpoints)[checkpoints]
         start, stop = (min(chosen), max(chosen) + 1) if chosen else (0, 0)
         dtype, (_, _, *rest) = self.arrays(self.parts[0])[name]
@@ -258,9 +238,6 @@ class PartFiles:
         """The array `name`, `[T]`, which is the same for all trials and grows.
 
         A few numbers are read for it, and of a part's bytes only those are looked at.
-
-        Raises:
-            TiplError: the header of a part is damaged, or the numbers do not grow.
         """
         columns = []
         for part in self.parts:
@@ -350,7 +327,8 @@ def write_part(
     """Writes the part that starts at a trial and a checkpoint; `PartFiles.arrays` are its arrays.
 
     Raises:
-        TiplError: no part starts there, or as `PartFiles.write`.
+        TiplError: no part starts there, an array is missing or of another dtype or shape, weights
+            are not finite in a trial that is not labelled as diverged, or the disk is full.
     """
     files = PartFiles(Path(directory), metadata)
     for part in files.parts:

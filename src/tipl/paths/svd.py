@@ -72,8 +72,7 @@ def singular_vectors(rows: Float[np.ndarray, "R P"], rank: int) -> SingularVecto
     basis *= np.where(basis @ rows[-1] < 0, -1.0, 1.0)[:, None]
     squares = eigenvalues[::-1]
     others = np.where(squares > rounding * squares[0], squares, 0.0)[len(leading) :]
-    singular_values = np.concatenate([leading, np.sqrt(others)])
-    return SingularVectors(basis, singular_values)
+    return SingularVectors(basis, np.concatenate([leading, np.sqrt(others)]))
 
 
 def information(singular_values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
@@ -89,8 +88,29 @@ def information_dimension(cumulative: Float[np.ndarray, " S"], beta: float) -> i
     return int(np.searchsorted(cumulative, beta - 1e-12)) + 1
 
 
-class TemporalSVD:
+class _Tokenizer:
+    """What both have in common: the arrays that `fitted` names are stored with a model."""
+
+    fitted: tuple[str, ...] = ()
+
+    def __init__(self, rank: int) -> None:
+        at_least(1, rank=rank)
+        self.rank = rank
+
+    def state(self) -> dict[str, Array]:
+        """The fitted arrays."""
+        return {name: getattr(self, name) for name in self.fitted}
+
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """Restores what `state` returned."""
+        for name in self.fitted:
+            setattr(self, name, state[name])
+
+
+class TemporalSVD(_Tokenizer):
     """Tokens in one basis for all paths: `fit`, then `encode` and `decode`.
+
+    Checkpoints of another number of parameters than the fitted ones are refused (TiplError).
 
     Args:
         rank: largest number K of coordinates in a token.
@@ -104,9 +124,11 @@ class TemporalSVD:
         mean: mean of the fitted checkpoints `[P]`; zeros unless `center == "mean"`.
     """
 
+    min_history = 1
+    fitted = ("basis", "singular_values", "mean")
+
     def __init__(self, rank: int, center: Center = "initial") -> None:
-        at_least(1, rank=rank)
-        self.rank = rank
+        super().__init__(rank)
         self.center_kind: Center = center
         self.basis = np.zeros((0, 0))
         self.singular_values = np.zeros(0)
@@ -143,15 +165,11 @@ class TemporalSVD:
         return len(self.basis)
 
     def dimension(self, beta: float) -> int:
-        """`D(beta) = min{k: a_k >= beta}`: directions that hold the share `beta` of information."""
+        """`D(beta)` of the fitted checkpoints."""
         return information_dimension(information(self.singular_values), beta)
 
     def center(self, params: Float[np.ndarray, "*batch T P"]) -> Float[np.ndarray, "*batch 1 P"]:
-        """What is subtracted from paths whose first checkpoint is `params[..., 0, :]`.
-
-        Raises:
-            TiplError: the checkpoints have another number of parameters than the fitted ones.
-        """
+        """What is subtracted from paths whose first checkpoint is `params[..., 0, :]`."""
         self._check_size(params)
         first = params[..., :1, :].astype(np.float64)
         if self.center_kind == "initial":
@@ -159,22 +177,14 @@ class TemporalSVD:
         return np.broadcast_to(self.mean, first.shape)
 
     def encode(
-        self,
-        params: Float[np.ndarray, "*batch T P"],
-        center: Float[np.ndarray, "*batch 1 P"],
+        self, params: Float[np.ndarray, "*batch T P"], center: Float[np.ndarray, "*batch 1 P"]
     ) -> Float[np.ndarray, "*batch T K"]:
-        """Tokens of checkpoints, float64; `center` is what `self.center` gave for their path.
-
-        Raises:
-            TiplError: the checkpoints have another number of parameters than the fitted ones.
-        """
+        """Tokens of checkpoints, float64; `center` is what `self.center` gave for their path."""
         self._check_size(params)
         return np.asarray((params - center) @ self.basis.T)
 
     def decode(
-        self,
-        tokens: Float[np.ndarray, "*batch T K"],
-        center: Float[np.ndarray, "*batch 1 P"],
+        self, tokens: Float[np.ndarray, "*batch T K"], center: Float[np.ndarray, "*batch 1 P"]
     ) -> Float[np.ndarray, "*batch T P"]:
         """Checkpoints of tokens, float64: exact for fitted rows at full rank."""
         return np.asarray(tokens @ self.basis + center)
@@ -186,28 +196,12 @@ class TemporalSVD:
                 f"fitted to {self.mean.size}; use paths of the same architecture"
             )
 
-    min_history = 1
-
     def encode_history(self, histories: Float[np.ndarray, "B T P"]) -> EncodedHistory:
         """Tokens of histories that begin with their path's first checkpoint."""
         return EncodedHistory(self.encode(histories, self.center(histories)), self.basis[None])
 
-    def state(self) -> dict[str, Array]:
-        """The fitted arrays."""
-        return {
-            "basis": self.basis,
-            "singular_values": self.singular_values,
-            "mean": self.mean,
-        }
 
-    def set_state(self, state: Mapping[str, Array]) -> None:
-        """Restores what `state` returned."""
-        self.basis = state["basis"]
-        self.singular_values = state["singular_values"]
-        self.mean = state["mean"]
-
-
-class PathSVD:
+class PathSVD(_Tokenizer):
     """Tokens in each history's own basis: the temporal SVD of its displacements from its start.
 
     Nothing is fitted: the basis of a history is found from that history alone, whatever its
@@ -219,10 +213,6 @@ class PathSVD:
     """
 
     min_history = 2
-
-    def __init__(self, rank: int) -> None:
-        at_least(1, rank=rank)
-        self.rank = rank
 
     @property
     def num_coordinates(self) -> int:
@@ -244,20 +234,12 @@ class PathSVD:
         """Tokens of further checkpoints of the same paths, given as displacements."""
         return _coordinates(displacements, encoded.directions)
 
-    def state(self) -> dict[str, Array]:
-        """The fitted arrays: none."""
-        return {}
-
-    def set_state(self, state: Mapping[str, Array]) -> None:
-        """Restores what `state` returned: nothing."""
-
 
 def _coordinates(rows: Array, directions: Array) -> Array:
     """Coordinates `[B, T, K]` of rows `[B, T, P]` in orthogonal directions `[B, K, P]`."""
     squared = np.einsum("bkp,bkp->bk", directions, directions)[:, None]
     products = rows @ directions.swapaxes(1, 2)
-    scaled = np.divide(products, squared, out=np.zeros_like(products), where=squared > 0)
-    return np.asarray(scaled)
+    return np.asarray(np.divide(products, squared, out=np.zeros_like(products), where=squared > 0))
 
 
 def make_tokenizer(basis: Basis, rank: int, center: Center) -> TemporalSVD | PathSVD:

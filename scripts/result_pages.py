@@ -28,7 +28,7 @@ def cell(content: Cell) -> str:
     if content is None:
         return ""
     if isinstance(content, Judged):
-        return f"{content.mark} {format_result(content.result)}"
+        return f"{content.sign[0]} {format_result(content.result)}"
     if isinstance(content, Result):
         return format_result(content)
     if isinstance(content, str):

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from in_process import run_tipl
 from path_data import make_arrays, make_dataset, make_metadata, write_parts, write_returns
+from results_files import read_results
 from tipl.cli import main
 from tipl.core import storage
 from tipl.errors import TiplError
@@ -52,7 +53,7 @@ from tipl.paths import create_dataset
 from tipl.paths.returns import EvaluationMetadata
 from tipl.report.methods import line_styles, method_with_key
 from tipl.report.page import Report
-from tipl.report.results import Result, place_label, read_results
+from tipl.report.results import Result, place_label
 
 PENDULUM = "InvertedPendulum-v4"
 STEPS = 100  # of PPO between two checkpoints of a made-up comparison

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from in_process import do_little, run_tipl
 from path_data import make_dataset
+from results_files import read_results
 from tipl.cli import main
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
@@ -56,7 +57,7 @@ from tipl.paths.svd import PathSVD
 from tipl.policies.layout import ParamLayout
 from tipl.ppo.config import PPOConfig
 from tipl.report.page import Report
-from tipl.report.results import Result, read_results
+from tipl.report.results import Result
 from tipl.report.style import figure_svg
 
 CONFIG = BenchmarkConfig(

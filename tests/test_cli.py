@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from path_data import make_dataset, part_files
+from results_files import read_results
 from tipl import __version__
 from tipl.cli import COMMANDS, given_command, main
 from tipl.collection.collect import collect
@@ -42,7 +43,6 @@ from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
 from tipl.ppo.config import PPOConfig
 from tipl.ppo.ppo import PPO
-from tipl.report.results import read_results
 
 COLLECTION = CollectConfig(
     num_trials=6,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from in_process import do_little, run_tipl
+from results_files import read_results
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.experiments import pipeline, run_report
@@ -29,7 +30,7 @@ from tipl.paths.svd import singular_vectors
 from tipl.policies.policy import Policy
 from tipl.report.charts import Lines
 from tipl.report.page import Section, render_report
-from tipl.report.results import Result, Rows, read_results
+from tipl.report.results import Result, Rows
 from tipl.report.tables import Pivot
 
 CONFIG = DemoConfig(num_trials=6, total_steps=8192, train_steps=5, neuron_steps=1, episodes=1)

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import tipl
+from results_files import read_results
 from test_readme import _blocks, _commands
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
 from tipl.experiments import rivals, run_report
 from tipl.models import kinds
 from tipl.report import methods
-from tipl.report.results import read_results
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from results_files import read_results
 from tipl import Forecaster, PathDataset, Policy
 from tipl.cli import main
 from tipl.experiments.acceleration.outcome import load_record
 from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.pipeline import read_records
-from tipl.report.results import read_results
 
 FILES = Path(__file__).parent / "data" / "format_1"
 MODELS = ("path-transformer", "neuron-transformer", "wnn", "nino")

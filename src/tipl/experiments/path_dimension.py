@@ -131,7 +131,7 @@ def information_section(measured: Sequence[PathDimension]) -> Section:
         f"{', '.join(lower) or 'no part'}.",
         partial(
             line_chart, panels, x_label="directions k", y_label="information a_k", height=2.2,
-            x_axis="log", share_y=True, y_limits=(None, 1.03), also=also,
+            x_axis="log", share_y=True, limits={"ylim": (None, 1.03)}, also=also,
             note=f"displacements; {_trials(measured)}; medians of PPO path and random walk in the "
             "titles",
         ),
@@ -183,7 +183,7 @@ def coordinates_section(
         "harmonics of its own: such shapes alone are no sign of learning.",
         coordinate_chart(
             panels, y_label="coordinate, relative to its largest size", height=1.8, share_y=True,
-            y_limits=(-1.08, 1.08), also={"one trial": one_trial},
+            limits={"ylim": (-1.08, 1.08)}, also={"one trial": one_trial},
             note=f"displacements of the whole actor, each trial in its own basis; "
             f"{_trials(measured)}, a few of them drawn",
         ),
@@ -281,8 +281,9 @@ def activity_section(measured: Sequence[PathDimension]) -> Section:
         "be even).",
         partial(
             line_chart, {"": lines}, x_label="most active parameters",
-            y_label="share of all movement", x_axis="share", y_axis="share", x_limits=(0.0, 1.0),
-            y_limits=(0.0, 1.02), also={"all alike": handle(**lines[0].look)},
+            y_label="share of all movement", x_axis="share", y_axis="share",
+            limits={"xlim": (0.0, 1.0), "ylim": (0.0, 1.02)},
+            also={"all alike": handle(**lines[0].look)},
             note=f"sums of absolute changes between checkpoints; {_trials(measured)}, means",
         ),
         Table(

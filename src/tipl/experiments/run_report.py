@@ -81,7 +81,8 @@ def svd_spectrum(run: Run) -> Section:
         f"Directions that hold 90% of the information: {needed}.{apart}",
         partial(
             line_chart, {"": lines}, x_label="rank k", y_label="information a_k", height=3.2,
-            x_axis="log", y_limits=(None, 1.02), note="displacements from each path's start",
+            x_axis="log", limits={"ylim": (None, 1.02)},
+            note="displacements from each path's start",
         ),
         Table(
             "Information a_k of the first k directions",

@@ -50,31 +50,20 @@ Axis = Literal["plain", "steps", "log", "log steps", "share"]
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A line of a panel, or many alike.
+    """A line of a panel, or many alike."""
 
-    Attributes:
-        x: C places; None for a line across the panel.
-        y: its values `[C]`, or those of N lines `[C, N]`; one number for a line across.
-        look: Matplotlib's keywords of a line.
-        label: what the legend calls it; nothing leaves it out.
-        band: lower and upper bounds `[C]` of a band around it.
-        shade: opacity of the band.
-        in_legend: keywords that differ in the legend.
-    """
-
-    x: Any
-    y: Any
-    look: Mapping[str, Any]
-    label: str = ""
-    band: tuple[Any, Any] | None = None
-    shade: float = 0.14
-    in_legend: Mapping[str, Any] = field(default_factory=dict)
+    x: Any  # C places; None for a line across the panel
+    y: Any  # its values [C], or those of N lines [C, N]; one number for a line across
+    look: Mapping[str, Any]  # Matplotlib's keywords of a line
+    label: str = ""  # what the legend calls it; nothing leaves it out
+    band: tuple[Any, Any] | None = None  # lower and upper bounds [C] of a band around it
+    shade: float = 0.14  # opacity of the band
+    in_legend: Mapping[str, Any] = field(default_factory=dict)  # keywords that differ there
 
     def draw(self, axes: Axes) -> None:
         """Adds it to a panel."""
         if self.band is not None:
-            stepped = self.look.get("drawstyle") == "steps-post"
-            step: Literal["post"] | None = "post" if stepped else None
+            step: Any = "post" if self.look.get("drawstyle") == "steps-post" else None
             color = self.look["color"]
             axes.fill_between(self.x, *self.band, color=color, alpha=self.shade, lw=0, step=step)
         if self.x is None:
@@ -95,8 +84,7 @@ def line_chart(
     y_axis: Axis = "plain",
     share_y: bool = False,
     from_zero: bool = False,
-    x_limits: tuple[float | None, float | None] | None = None,
-    y_limits: tuple[float | None, float | None] | None = None,
+    limits: Mapping[str, tuple[float | None, float | None]] | None = None,
     also: Mapping[str, Handle] | None = None,
     width: float = WIDE,
 ) -> Figure:
@@ -112,8 +100,7 @@ def line_chart(
         y_axis: likewise.
         share_y: whether all panels have the same vertical axis.
         from_zero: whether it begins at zero, unless something is below.
-        x_limits: where the horizontal axis begins and ends.
-        y_limits: likewise.
+        limits: where axes begin and end, by `xlim` and `ylim`.
         also: what the legend has beside the lines.
         width: in inches.
     """
@@ -129,10 +116,7 @@ def line_chart(
         _scale(axes, "x", x_axis)
     if from_zero and min(axes.dataLim.y0 for axes in drawn) >= 0:
         drawn[0].set_ylim(bottom=0)
-    if x_limits is not None:
-        drawn[0].set_xlim(*x_limits)
-    if y_limits is not None:
-        drawn[0].set_ylim(*y_limits)
+    drawn[0].set(**dict(limits or {}))
     for axes in drawn[:1] if share_y else drawn:
         _scale(axes, "y", y_axis)
     if handles or also:
@@ -146,8 +130,7 @@ def _scale(axes: Axes, which: Literal["x", "y"], kind: Axis) -> None:
         log_axis(axes, which)
     elif kind == "log steps":
         axes.set(**{f"{which}scale": "log"})
-        axis.set_major_formatter(EngFormatter(sep=""))
-    elif kind == "steps":
+    if kind in ("steps", "log steps"):
         axis.set_major_formatter(EngFormatter(sep=""))
     elif kind == "share":
         axis.set_major_formatter(PercentFormatter(1))
@@ -181,24 +164,15 @@ def curve(
 
 @dataclass(frozen=True)
 class Lines:
-    """Draws a metric of methods over the horizon, with intervals: a panel a history.
-
-    Attributes:
-        metric: of the results.
-        y_label: what it is called; by default its name.
-        where: further conditions, see `Rows.where`.
-        methods: which of the names that the results have are drawn, in order; by default those for
-            which there is room.
-        y_axis: "log" or "plain".
-        reference: a value at which a dashed line is drawn.
-    """
+    """Draws a metric of methods over the horizon, with intervals: a panel a history."""
 
     metric: str
-    y_label: str = ""
-    where: Mapping[str, Any] = field(default_factory=dict)
+    y_label: str = ""  # by default the metric's name
+    where: Mapping[str, Any] = field(default_factory=dict)  # see `Rows.where`
     methods: Callable[[Sequence[str]], list[str]] = drawn_methods
+    """which of the names that the results have are drawn, in order"""
     y_axis: Axis = "plain"
-    reference: float | None = None
+    reference: float | None = None  # where a dashed line is drawn
 
     def drawn(self, results: Rows) -> Rows:
         """Those of some results that are drawn."""
@@ -218,9 +192,9 @@ class Lines:
             lines = panels[place_label(start=start) + (" of the path" if start else "")] = []
             for name, style in styles.items():
                 rows = sorted(found.where(start=start, method=name), key=lambda r: r.horizon or 0)
-                horizons = np.array([row.horizon for row in rows])
-                intervals = np.array([(row.value, row.low, row.high) for row in rows])
                 if rows:
+                    intervals = np.array([(row.value, row.low, row.high) for row in rows])
+                    horizons = np.array([row.horizon for row in rows])
                     lines.append(curve(horizons, intervals, style, name))
             if self.reference is not None:
                 across = {"color": INK, "alpha": 0.6, "lw": 1, "linestyle": "--"}
@@ -238,43 +212,37 @@ class StepsToReach:
     """Draws a dot at the steps that each method needs for each share of PPO's improvement.
 
     Methods that reach none are left out.
-
-    Attributes:
-        metric: the number of steps, NaN where a share is not reached.
-        where: further conditions, see `Rows.where`.
     """
 
-    metric: str
-    where: Mapping[str, Any] = field(default_factory=dict)
+    metric: str  # the number of steps, NaN where a share is not reached
+    where: Mapping[str, Any] = field(default_factory=dict)  # see `Rows.where`
 
     def drawn(self, results: Rows) -> Rows:
         """Those of some results that are drawn."""
         found = results.where(metric=self.metric, **self.where)
-        return found.where(method={row.method for row in found if np.isfinite(row.value)})
+        return found.where(method=found.where(value=np.isfinite).values("method"))
 
     @styled
     def __call__(self, results: Rows, *, width: float = WIDE) -> Figure:
         """The figure of some results."""
         found = self.drawn(results)
-        shares, labels = sorted(found.values("share")), {}
+        shares, reached = sorted(found.values("share")), found.where(value=np.isfinite)
         sizes = dict(zip(shares, DOT_SIZES[-len(shares) :], strict=True))
-        for name in found.values("method"):
-            reached = [r.share or 0 for r in found.where(method=name) if np.isfinite(r.value)]
-            labels[name] = textwrap.fill(f"{name}: {max(reached):.0%} reached", int(width * 13))
-        lines = max(1 + label.count("\n") for label in labels.values())
+        rows = [reached.where(method=name) for name in found.values("method")]
+        labels = [f"{own[0].method}: {max(own.values('share')):.0%} reached" for own in rows]
+        labels = [textwrap.fill(label, int(width * 13)) for label in labels]
+        lines = max(1 + label.count("\n") for label in labels)
         height = 0.7 + (0.32 + 0.16 * lines) * len(labels)
         note = f"{episodes_note(found)}; 95% interval over resampled trials"
-        figure, axes = _strips(list(labels.values()), 0.22, height, f"{STEPS} of one trial", note,
-                               width)  # fmt: skip
-        for row, name in enumerate(labels):
-            colour = method_of(name).colour
-            for result in found.where(method=name):
-                if np.isfinite(result.value):
-                    known = [b for b in (result.low, result.high) if np.isfinite(b)]
-                    axes.plot(known, [row] * len(known), color=colour, alpha=0.3, lw=3)
-                    dot = {"color": colour, "ms": sizes[result.share], "alpha": 0.6, "mew": 0}
-                    axes.plot([result.value], [row], "o", **dot)
-        axes.set_ylim(len(labels) - 0.5, -0.9)
+        figure, axes = _strips(labels, 0.22, height, f"{STEPS} of one trial", note, width)
+        for row, own in enumerate(rows):
+            for result in own:
+                colour = method_of(result.method).colour
+                known = [b for b in (result.low, result.high) if np.isfinite(b)]
+                axes.plot(known, [row] * len(known), color=colour, alpha=0.3, lw=3)
+                dot = {"color": colour, "ms": sizes[result.share], "alpha": 0.6, "mew": 0}
+                axes.plot([result.value], [row], "o", **dot)
+        axes.set_ylim(len(rows) - 0.5, -0.9)
         axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         dot = {"color": GREY, "marker": "o", "ls": "", "alpha": 0.7, "mew": 0}
@@ -324,17 +292,15 @@ def return_strips(
     for name, returns in finite.items():
         text = "no finite return"
         if len(returns):
-            text = f"median {format_number(float(np.median(returns)))}, {len(returns)} policies"
+            text = f"median {format_number(np.median(returns))}, {len(returns)} policies"
         labels.append(textwrap.fill(f"{name}: {text}", int(width * 13)))
     height = 0.5 + 0.6 * len(groups) + 0.15 * sum(1 + label.count("\n") for label in labels)
     figure, axes = _strips(labels, 0.28, height, "episodic return", note, width)
     for row, (name, returns) in enumerate(finite.items()):
-        colour = method_of(name).colour
-        _dots(axes, returns, float(row), 0.3, {"color": colour, "ms": 4})
+        _dots(axes, returns, name, float(row), spread=0.3, size=4.0, half=0.22, lw=2.6)
         if len(returns):
-            low, median, high = np.quantile(returns, [0.25, 0.5, 0.75])
-            axes.fill_between([low, high], row - 0.2, row + 0.2, color=colour, alpha=0.22, lw=0)
-            axes.vlines(median, row - 0.22, row + 0.22, color=colour, lw=2.6)
+            middle, colour = np.quantile(returns, [0.25, 0.75]), method_of(name).colour
+            axes.fill_between(middle, row - 0.2, row + 0.2, color=colour, alpha=0.22, lw=0)
     axes.set_ylim(len(groups) - 0.6, -0.8)  # the first group on top
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))
     return figure
@@ -359,16 +325,13 @@ def ratio_strips(
     }
     labels = []
     for part, methods in known.items():
-        medians = [format_number(float(np.median(m))) for m in methods.values() if len(m)]
+        medians = [format_number(np.median(m)) for m in methods.values() if len(m)]
         labels.append(f"{part}: median {' and '.join(medians) or '–'}")
     figure, axes = _strips(labels, 0.34, 0.7 + 0.7 * len(panels), x_label, note, width)
     for row, methods in enumerate(known.values()):
         for name, ratios in methods.items():
             centre = row + 0.06 + 0.24 * (names.index(name) - (len(names) - 1) / 2)
-            colour = method_of(name).colour
-            _dots(axes, ratios, centre, 0.16, {"color": colour, "ms": 3.5})
-            if len(ratios):
-                axes.vlines(np.median(ratios), centre - 0.12, centre + 0.12, color=colour, lw=2.4)
+            _dots(axes, ratios, name, centre, spread=0.16, size=3.5, half=0.12, lw=2.4)
     axes.set_ylim(len(panels) - 0.62, -0.7)  # the first part on top
     log_axis(axes, "x")
     axes.set_xlim(left=min(1, axes.get_xlim()[0]))
@@ -389,7 +352,13 @@ def _strips(
     return figure, axes
 
 
-def _dots(axes: Axes, values: Array, row: float, spread: float, look: Mapping[str, Any]) -> None:
-    """A dot a value, beside the row so that no two of many hide each other."""
+def _dots(
+    axes: Axes, values: Array, name: str, row: float, *,
+    spread: float, size: float, half: float, lw: float,
+) -> None:  # fmt: skip
+    """A dot a value of a method, so that no two of many hide each other, and the median's bar."""
+    colour = method_of(name).colour
     jitter = (np.arange(len(values)) * 0.618 % 1 - 0.5) * spread
-    axes.plot(values, row + jitter, "o", alpha=0.45, mew=0, **look)
+    axes.plot(values, row + jitter, "o", color=colour, ms=size, alpha=0.45, mew=0)
+    if len(values):
+        axes.vlines(np.median(values), row - half, row + half, color=colour, lw=lw)

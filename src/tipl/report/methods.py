@@ -10,7 +10,7 @@ The name of a result's method may go on behind that of its entry: with the optio
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,38 +22,19 @@ DASHES = ("-", "--", ":", "-.")  # tells methods of one colour apart
 
 @dataclass(frozen=True)
 class Method:
-    """One method, the same in all tables and figures.
+    """One method, the same in all tables and figures."""
 
-    Attributes:
-        name: what they call it, or how its name begins.
-        colour: of its lines and dots.
-        sentence: what it does.
-        key: short name in files and directories, where it has one.
-        dashes: of its lines; by default solid, or what tells it from others of its colour.
-        drawn: whether curves over the horizon have room for it; tables show it in any case.
-        ours: whether it is a model that tipl trains to be used, and is set off in tables.
-        elsewhere: whether its forecasts do not aim at the true later weights.
-    """
-
-    name: str
-    colour: str
-    sentence: str = ""
-    key: str = ""
-    dashes: str | None = None
-    drawn: bool = True
-    ours: bool = False
-    elsewhere: bool = False
+    name: str  # what they call it, or how its name begins
+    colour: str  # of its lines and dots
+    sentence: str = ""  # what it does
+    key: str = ""  # short name in files and directories, where it has one
+    dashes: str | None = None  # by default solid, or what tells it from others of its colour
+    drawn: bool = True  # whether curves over the horizon have room for it, beside tables
+    ours: bool = False  # whether tipl trains it to be used, and tables set it off
+    elsewhere: bool = False  # whether its forecasts do not aim at the true later weights
 
 
-_METHODS: dict[str, Method] = {}
-
-
-def register_method(method: Method) -> None:
-    """Makes a method known to tables and figures; one of the same name is replaced."""
-    _METHODS[method.name] = method
-
-
-for _method in (
+_KNOWN = (
     Method("PPO", BLUE, "PPO with CleanRL's hyperparameters, left alone. All others are this PPO "
            "and something that replaces its weights now and then.", "ppo"),
     Method("true later checkpoint", BLUE),
@@ -77,15 +58,13 @@ for _method in (
            "rollout is worse.", "ours", ours=True),
     Method("NeuronTransformer, no gate", ACCENT, "The same forecast of the untrained network, once "
            "and without a test.", "ours-blind", dashes="--", ours=True),
-):  # fmt: skip
-    register_method(_method)
+)  # fmt: skip
+_METHODS = {method.name: method for method in _KNOWN}
 
 
-def _models() -> Iterator[Method]:
-    """The models, as the entries of their kinds have them."""
-    for kind in all_kinds():
-        for begin, colour in kind.colours.items():
-            yield Method(begin, PALETTE.get(colour, colour), kind.summary, ours=not kind.rival)
+def register_method(method: Method) -> None:
+    """Makes a method known to tables and figures; one of the same name is replaced."""
+    _METHODS[method.name] = method
 
 
 def method_of(name: str) -> Method:
@@ -94,7 +73,12 @@ def method_of(name: str) -> Method:
     An unheard-of one has one of three colours, chosen by a checksum of its name, so that it is the
     same everywhere.
     """
-    known = [m for m in (*_METHODS.values(), *_models()) if name.startswith(m.name)]
+    models = (
+        Method(begin, PALETTE.get(colour, colour), kind.summary, ours=not kind.rival)
+        for kind in all_kinds()
+        for begin, colour in kind.colours.items()
+    )
+    known = [m for m in (*_METHODS.values(), *models) if name.startswith(m.name)]
     if known:
         return max(known, key=lambda method: len(method.name))
     return Method(name, (GREEN, PURPLE, GOLD)[zlib.crc32(name.encode()) % 3])

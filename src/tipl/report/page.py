@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import jinja2
 import numpy as np
@@ -25,7 +25,7 @@ from tipl.core.atomic import write_bytes_atomically
 from tipl.report.methods import method_of
 from tipl.report.results import Result, Rows, write_results
 from tipl.report.style import ACCENT, NARROW, WIDE, figure_svg, save_figure
-from tipl.report.tables import Cell, Judged, Number, Pivot, Table, format_bounds, format_number
+from tipl.report.tables import Judged, Number, Pivot, Table, value_and_bounds
 
 Drawing = Callable[..., Figure]
 """Draws a figure `width` inches wide: called as `drawing(width=...)`, for a page and for a phone.
@@ -36,38 +36,12 @@ A `functools.partial` of a function of `tipl.report.charts` is one.
 
 @dataclass(frozen=True)
 class Picture:
-    """A raster picture that is embedded in the page.
-
-    Attributes:
-        data: the file's bytes: PNG or GIF.
-        text: what it shows, for readers who do not see it.
-        still: a PNG of the same, shown instead on paper and to readers who prefer no motion.
-        narrow: the same for a narrow page.
-    """
+    """A raster picture, PNG or GIF, that is embedded in the page."""
 
     data: bytes
-    text: str
-    still: bytes | None = None
-    narrow: bytes | None = None
-
-    @property
-    def sources(self) -> list[tuple[str, str]]:
-        """What is shown instead of the picture, as data URIs, by the media that ask for it."""
-        by_media = {
-            "print, (prefers-reduced-motion: reduce)": self.still,
-            "(max-width: 36rem)": self.narrow,
-        }
-        return [(media, _data_uri(data)) for media, data in by_media.items() if data is not None]
-
-    @property
-    def source(self) -> str:
-        """The picture as a data URI."""
-        return _data_uri(self.data)
-
-
-def _data_uri(data: bytes) -> str:
-    kind = "gif" if data.startswith(b"GIF8") else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    text: str  # what it shows, for readers who do not see it
+    still: bytes | None = None  # shown instead on paper and to readers who prefer no motion
+    narrow: bytes | None = None  # shown instead on a narrow page
 
 
 @dataclass(frozen=True)
@@ -75,24 +49,15 @@ class Section:
     """A title and a sentence that says what to see; then what there is to see.
 
     Charts and pivots are of the results of the report that the section stands in.
-
-    Attributes:
-        title: of the section.
-        sentence: what to see.
-        figure: a drawing.
-        details: a table that is folded away: the raw values.
-        table: a table that is shown.
-        pictures: raster pictures.
-        chart: draws results: called as `chart(results, width=...)`.
     """
 
     title: str
     sentence: str
     figure: Drawing | None = None
-    details: Table | Pivot | None = None
+    details: Table | Pivot | None = None  # the raw values, folded away
     table: Table | Pivot | None = None
     pictures: Sequence[Picture] = ()
-    chart: Callable[..., Figure] | None = None
+    chart: Callable[..., Figure] | None = None  # called as `chart(results, width=...)`
 
     def has_any(self, results: Rows) -> bool:
         """Whether there is anything for its chart to draw."""
@@ -118,13 +83,7 @@ Entry = Section | Callable[[Subject], Section | Iterable[Section]]
 def sections_of(
     entries: Iterable[Entry[Subject]], subject: Subject, results: Rows
 ) -> list[Section]:
-    """The sections of a report, in order; without those whose chart has nothing to draw.
-
-    Args:
-        entries: the list.
-        subject: what the report is about, such as a run.
-        results: of the report.
-    """
+    """The sections of a report about a subject, without those whose chart has nothing to draw."""
     found: list[Section] = []
     for entry in entries:
         made = entry if isinstance(entry, Section) else entry(subject)
@@ -132,26 +91,12 @@ def sections_of(
     return [section.of(results) for section in found if section.has_any(results)]
 
 
-@runtime_checkable
-class TimedStage(Protocol):
-    """A stage of the work that the report is about."""
-
-    @property
-    def name(self) -> str:
-        """What the stage does."""
-
-    @property
-    def seconds(self) -> float:
-        """Wall time that it took."""
-
-    @property
-    def note(self) -> str:
-        """A word on it."""
-
-
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows, in order."""
+    """All that a report shows, in order.
+
+    Of a stage of the work, `stages` give the `name`, the `seconds` of wall time and a `note`.
+    """
 
     title: str
     lead: Sequence[str]  # sentences
@@ -160,15 +105,14 @@ class Report:
     results: Rows = field(default_factory=Rows)
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-    stages: Sequence[TimedStage] = ()
+    stages: Sequence[Any] = ()
 
 
 def render_report(report: Report) -> str:
     """Returns the report as one HTML page."""
-    drawings = [_draw(section, n) for n, section in enumerate(report.sections, 1)]
     return _ENVIRONMENT.get_template("report.html").render(
         report=report,
-        sections=list(zip(report.sections, drawings, strict=True)),
+        sections=[(section, _draw(section, n)) for n, section in enumerate(report.sections, 1)],
         longest=max((stage.seconds for stage in report.stages), default=0) or 1,
         seconds=sum(stage.seconds for stage in report.stages),
         results_table=_raw_results(report.results),
@@ -180,7 +124,7 @@ def write_report(report: Report, path: str | Path) -> None:
     """Writes the report to an HTML file, whole or not at all.
 
     Raises:
-        TiplError: the file cannot be written.
+        TiplError: it cannot be written.
     """
     write_bytes_atomically(path, render_report(report).encode())
 
@@ -196,7 +140,7 @@ def save_figures(report: Report, directory: Path) -> None:
 
 
 def write_report_with_figures(report: Report, directory: Path) -> None:
-    """Writes `report.html`, its numbers as `results.jsonl`, and its figures as `figures`.
+    """Writes `report.html`, its numbers as `results.jsonl`, and its figures into `figures`.
 
     Raises:
         TiplError: a file cannot be written.
@@ -206,24 +150,30 @@ def write_report_with_figures(report: Report, directory: Path) -> None:
     save_figures(report, directory / "figures")
 
 
-def _draw(section: Section, number: int) -> tuple[Markup, Markup] | None:
+def _draw(section: Section, number: int) -> list[Markup]:
     """The wide and the narrow drawing of a figure. Matplotlib has escaped the text in them."""
-    if section.figure is None:
-        return None
-    return (
-        Markup(figure_svg(section.figure(width=WIDE), prefix=f"f{number}-")),
-        Markup(figure_svg(section.figure(width=NARROW), prefix=f"n{number}-")),
+    return [
+        Markup(figure_svg(section.figure(width=width), prefix=f"{prefix}{number}-"))
+        for prefix, width in (("f", WIDE), ("n", NARROW))
+        if section.figure is not None
+    ]
+
+
+def _raw_results(results: Rows) -> Table:
+    columns = ["setting", "metric", "value", "low", "high", "n_trials", "n_episodes", "command"]
+    return Table(
+        "Every number, with its 95% interval and its command",
+        ["method", "experiment", *columns],
+        [
+            [result.method, result.experiment_label, *(getattr(result, name) for name in columns)]
+            for result in results
+        ],
     )
 
 
-def _raw_results(results: Sequence[Result]) -> Table:
-    columns = ["setting", "metric", "value", "low", "high", "n_trials", "n_episodes", "command"]
-    rows = [
-        [result.method, result.experiment_label, *(getattr(result, column) for column in columns)]
-        for result in results
-    ]
-    columns = ["method", "experiment", *columns]
-    return Table("Every number, with its 95% interval and its command", columns, rows)
+def _data_uri(data: bytes) -> str:
+    kind = "gif" if data.startswith(b"GIF8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _raw_number(value: Number) -> str:
@@ -240,51 +190,28 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _is_number(cell: Cell) -> bool:
-    return isinstance(cell, int | float | np.number)
-
-
-def _is_result(cell: Cell) -> bool:
-    return isinstance(cell, Result)
-
-
-def _is_judged(cell: Cell) -> bool:
-    return isinstance(cell, Judged)
-
-
 def _is_numeric(table: Table, column: int) -> bool:
-    return column > 0 and any(
-        _is_number(row[column]) or _is_result(row[column]) or _is_judged(row[column])
-        for row in table.rows
-    )
+    shown = int | float | np.number | Result | Judged
+    return column > 0 and any(isinstance(row[column], shown) for row in table.rows)
 
 
-def _is_ours(name: Cell) -> bool:
-    return isinstance(name, str) and method_of(name).ours
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tipl.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "bounds": format_bounds,
-        "duration": _duration,
-        "number": format_number,
-        "raw": _raw_number,
-    }
-    environment.tests |= {
-        "a_number": _is_number,
-        "a_result": _is_result,
-        "judged": _is_judged,
-        "numeric_in": _is_numeric,
-        "ours": _is_ours,
-    }
-    return environment
-
-
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("tipl.report", ""),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {
+    "data_uri": _data_uri,
+    "duration": _duration,
+    "raw": _raw_number,
+    "value_and_bounds": value_and_bounds,
+}
+_ENVIRONMENT.tests |= {
+    "a_number": lambda cell: isinstance(cell, int | float | np.number),
+    "a_result": lambda cell: isinstance(cell, Result),
+    "judged": lambda cell: isinstance(cell, Judged),
+    "numeric_in": _is_numeric,
+    "ours": lambda name: isinstance(name, str) and method_of(name).ours,
+}

@@ -10,12 +10,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any
 
 from tipl.core.atomic import write_bytes_atomically
 from tipl.errors import TiplError
@@ -58,131 +57,69 @@ class Result:
     @property
     def setting(self) -> str:
         """The place in words: "history 50%, horizon 5"."""
-        return place_label(**{name: getattr(self, name) for name in _LABELS})
+        return place_label(**{name: getattr(self, name) for name in _PLACE})
 
     @property
     def experiment_label(self) -> str:
         """The experiment in words, with the network from which trials start if they share it."""
-        return f"{self.experiment}{_INITIAL if self.initial else ''}"
+        return f"{self.experiment}, shared initial network" if self.initial else self.experiment
 
 
-class _Label(NamedTuple):
-    """How a column is written in a setting, and how it is read."""
-
-    pattern: str
-    read: Callable[[str], Any]
-    write: Callable[[Any], str]
-
-
-def _write_start(start: float) -> str:
+def _start(start: float) -> str:
     return f"history {start:.0%}" if start else "untrained network"
 
 
-def _write_uses(uses: float) -> str:
+def _uses(uses: float) -> str:
     return "infinitely many uses" if math.isinf(uses) else f"{uses:,.0f} use{'s' * (uses != 1)}"
 
 
-def _write_env_steps(steps: int) -> str:
+def _env_steps(steps: int) -> str:
     return f"end ({steps:,} steps)" if steps else "start"
 
 
-def _integer(text: str) -> int:
-    return int(text.replace(",", ""))
-
-
-_LABELS = {
-    "start": _Label(r"untrained network|history (\d+)%", lambda s: int(s or 0) / 100, _write_start),
-    "horizon": _Label(r"horizon (\d+)", int, "horizon {}".format),
-    "architecture": _Label(r"(\d+(?:-\d+)*)", str, str),
-    "world": _Label(r"world (.+)", str, "world {}".format),
-    "beside": _Label(r"less (.+)", str, "less {}".format),
-    "uses": _Label(
-        r"(?:([\d,]+)|infinitely many) uses?",
-        lambda s: float(_integer(s)) if s else math.inf,
-        _write_uses,
-    ),
-    "share": _Label(
-        r"(\d+)% of PPO's improvement", lambda s: int(s) / 100, "{:.0%} of PPO's improvement".format
-    ),
-    "env_steps": _Label(
-        r"start|end \(([\d,]+) steps\)", lambda s: _integer(s or "0"), _write_env_steps
-    ),
-    "training_trials": _Label(r"(\d+) training trials", int, "{} training trials".format),
-    "part": _Label(r"(.+)", str, str),
-    "center": _Label(r"(.+)", str, str),
+_PLACE: dict[str, Callable[[Any], str]] = {
+    "start": _start,
+    "horizon": "horizon {}".format,
+    "architecture": str,
+    "world": "world {}".format,
+    "beside": "less {}".format,
+    "uses": _uses,
+    "share": "{:.0%} of PPO's improvement".format,
+    "env_steps": _env_steps,
+    "training_trials": "{} training trials".format,
+    "part": str,
+    "center": str,
 }
-"""The columns of a place in the order of a setting; what matches none is a part, and a centre."""
+"""How the columns of a place are written in a setting, in its order."""
 
-_INITIAL = ", shared initial network"
-"""How the experiments end in a file whose trials start from one network."""
-
-_FIELDS = {field.name: field for field in dataclasses.fields(Result)}
+_COLUMNS = [field.name for field in dataclasses.fields(Result)]
 _WRITTEN = ("task", "experiment", "method", "setting", "metric", "value", "low", "high",
             "n_trials", "n_episodes", "command")  # fmt: skip
 """What each line of a file has; typed columns stand behind it where they say something."""
 
 
 def place_label(**columns: Any) -> str:
-    """A place in words, for tables and figures: "history 50%, horizon 5".
+    """Columns of a `Result` in words, without those that are None: "history 50%, horizon 5".
 
-    Args:
-        **columns: columns of a `Result` from `start` on; those that are None are left out.
+    Those of its place stand behind all others, and as its setting has them.
     """
-    given = {name: columns.get(name) for name in _LABELS}
-    return ", ".join(
-        _LABELS[name].write(value) for name, value in given.items() if value is not None
-    )
+    known = {name: value for name, value in columns.items() if value is not None}
+    plain = [str(value) for name, value in known.items() if name not in _PLACE]
+    place = [write(known[name]) for name, write in _PLACE.items() if name in known]
+    return ", ".join(plain + place)
 
 
-def _read_place(setting: str) -> dict[str, Any]:
-    """The columns that a setting says in words: `place_label` backwards."""
-    place: dict[str, Any] = {}
-    # a method's name may have commas
-    head, less, method = setting.partition(", less ")
-    for piece in head.split(", ") if head else ():
-        for name, label in _LABELS.items():
-            match = re.fullmatch(label.pattern, piece)
-            if match and name not in place:
-                place[name] = label.read(match[1] if match.lastindex else "")
-                break
-    if less:
-        place["beside"] = method
-    return place if place_label(**place) == setting else {"part": setting}
+Place = tuple[tuple[Any, ...], tuple[Any, ...]]
+"""What tells a row of a table apart, and what its column."""
 
 
-class Rows(Sequence[Result]):
-    """Results, found by their columns."""
-
-    def __init__(self, results: Iterable[Result] = ()) -> None:
-        self._results = tuple(results)
-
-    def __len__(self) -> int:
-        """How many they are."""
-        return len(self._results)
-
-    @overload
-    def __getitem__(self, index: int) -> Result: ...
-    @overload
-    def __getitem__(self, index: slice) -> Rows: ...
-    def __getitem__(self, index: int | slice) -> Result | Rows:
-        """One of them, or some in a row."""
-        found = self._results[index]
-        return found if isinstance(found, Result) else Rows(found)
-
-    def __iter__(self) -> Iterator[Result]:
-        """All of them, in order."""
-        return iter(self._results)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the same results stand in the same order."""
-        return isinstance(other, Rows) and self._results == other._results
-
-    __hash__ = None  # type: ignore[assignment]
+class Rows(tuple[Result, ...]):
+    """Results in order, found by their columns."""
 
     @cached_property
     def _by_metric(self) -> dict[str, list[Result]]:
         found: dict[str, list[Result]] = {}
-        for result in self._results:
+        for result in self:
             found.setdefault(result.metric, []).append(result)
         return found
 
@@ -196,7 +133,7 @@ class Rows(Sequence[Result]):
             TiplError: there is no such column.
         """
         _check_columns(columns)
-        candidates: Iterable[Result] = self._results
+        candidates: Iterable[Result] = self
         if isinstance(columns.get("metric"), str):  # most of the results of a run are of others
             candidates = self._by_metric.get(columns.pop("metric"), ())
         tests = {name: _test(value) for name, value in columns.items()}
@@ -234,63 +171,30 @@ class Rows(Sequence[Result]):
     def values(self, column: str) -> list[Any]:
         """The values of a column, each once, in order of appearance."""
         _check_columns([column])
-        return list(dict.fromkeys(getattr(result, column) for result in self._results))
+        return list(dict.fromkeys(getattr(result, column) for result in self))
 
-    def pivot(self, rows: str | Sequence[str], columns: str | Sequence[str]) -> Grid:
-        """Arranges the results as a table, both ways in order of appearance.
+    def pivot(self, rows: Sequence[str], columns: Sequence[str]) -> dict[Place, Result]:
+        """The results as cells of a table, known by their values in some columns of results.
 
         Args:
-            rows: the column or columns that tell rows apart.
-            columns: those that tell columns apart.
+            rows: the columns that tell the table's rows apart.
+            columns: those that tell its columns apart.
 
         Raises:
             TiplError: two results want the same cell, or there is no such column.
         """
-        down, across = (
-            (names,) if isinstance(names, str) else tuple(names) for names in (rows, columns)
-        )
-        _check_columns([*down, *across])
-        grid = Grid(down, across, {}, {}, {})
-        for result in self._results:
-            row, column = (tuple(getattr(result, n) for n in names) for names in (down, across))
-            if (row, column) in grid.cells:
+        _check_columns([*rows, *columns])
+        cells: dict[Place, Result] = {}
+        for result in self:
+            row, column = (tuple(getattr(result, n) for n in names) for names in (rows, columns))
+            if (row, column) in cells:
                 raise TiplError(
                     f"two results were given for {row} and {column}; expected one for each "
-                    f"{', '.join(down)} and {', '.join(across)}: choose one task, experiment and "
+                    f"{', '.join(rows)} and {', '.join(columns)}: choose one task, experiment and "
                     "metric"
                 )
-            grid.rows[row] = grid.columns[column] = None
-            grid.cells[row, column] = result
-        return grid
-
-
-Place = tuple[Any, ...]
-
-
-class Grid(NamedTuple):
-    """Results as a table: see `Rows.pivot`.
-
-    Attributes:
-        row_names: the columns of results that tell rows apart.
-        column_names: those that tell columns apart.
-        rows: the values of the former for each row, in order (the keys of a dictionary).
-        columns: the values of the latter for each column, in order.
-        cells: the results, by row and column.
-    """
-
-    row_names: tuple[str, ...]
-    column_names: tuple[str, ...]
-    rows: dict[Place, None]
-    columns: dict[Place, None]
-    cells: dict[tuple[Place, Place], Result]
-
-
-def in_words(names: Sequence[str], values: Sequence[Any]) -> str:
-    """Values of columns as a label: places as in a setting, others as they are."""
-    columns = dict(zip(names, values, strict=True))
-    plain = [str(value) for name, value in columns.items() if name not in _LABELS]
-    place = place_label(**{name: value for name, value in columns.items() if name in _LABELS})
-    return ", ".join([*plain, place] if place else plain)
+            cells[row, column] = result
+        return cells
 
 
 def _test(wanted: Any) -> Callable[[Any], bool]:
@@ -304,8 +208,8 @@ def _test(wanted: Any) -> Callable[[Any], bool]:
 
 def _check_columns(names: Iterable[str]) -> None:
     for name in names:
-        if name not in _FIELDS:
-            raise TiplError(f"results have no column {name!r}; they have {', '.join(_FIELDS)}")
+        if name not in _COLUMNS:
+            raise TiplError(f"results have no column {name!r}; they have {', '.join(_COLUMNS)}")
 
 
 def write_results(path: str | Path, results: Iterable[Result]) -> None:
@@ -317,39 +221,6 @@ def write_results(path: str | Path, results: Iterable[Result]) -> None:
     write_bytes_atomically(path, "".join(map(_to_line, results)).encode())
 
 
-def read_results(path: str | Path) -> Rows:
-    """Reads a results file: of `write_results`, or one of `docs/results`, of arrays.
-
-    Raises:
-        TiplError: the file is missing, or a line is not a result (the message names the line).
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise TiplError(
-            f"{path} cannot be read ({error.strerror}); expected a results file written by tipl"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise TiplError(f"{path} is not UTF-8 text; expected a results file of tipl") from error
-    common: dict[str, Any] = {}
-    found = []
-    # not splitlines(), which also splits at separators that JSON allows within a string
-    for number, line in enumerate(text.split("\n"), 1):
-        where = f"{path}, line {number}"
-        try:
-            data = json.loads(line) if line else None
-        except json.JSONDecodeError as error:
-            raise TiplError(f"{where} is not JSON ({error.msg}); expected a result") from error
-        if number == 1 and isinstance(data, dict) and set(data) == {"task", "command", "columns"}:
-            common = data | {"n_episodes": 0}
-        elif data is not None:
-            if isinstance(data, list) and len(data) == len(common.get("columns", ())):
-                data = common | dict(zip(common["columns"], data, strict=True))
-                del data["columns"]
-            found.append(_to_result(data, where))
-    return Rows(found)
-
-
 def _to_line(result: Result) -> str:
     for name in ("value", "low", "high"):
         if math.isinf(getattr(result, name)):
@@ -359,39 +230,9 @@ def _to_line(result: Result) -> str:
             )
     fields = {name: getattr(result, name) for name in _WRITTEN}
     fields["experiment"] = result.experiment_label
-    for name in _FIELDS:
+    for name in _COLUMNS:
         value = getattr(result, name)
         if name not in fields and value not in ("", None) and name != "initial":
             fields[name] = "infinite" if value == math.inf else value
     written = {name: None if value != value else value for name, value in fields.items()}
     return json.dumps(written, ensure_ascii=False) + "\n"
-
-
-def _to_result(data: Any, where: str) -> Result:
-    """A result from a line's object; files of before have its place in the setting alone."""
-    if not isinstance(data, dict) or not set(_WRITTEN) <= set(data) <= {*_WRITTEN, *_FIELDS}:
-        given = ", ".join(sorted(data)) if isinstance(data, dict) else type(data).__name__
-        raise TiplError(f"{where} holds {given}; expected the fields {', '.join(_WRITTEN)}")
-    values = {name: value for name, value in data.items() if name != "setting"}
-    if not set(_LABELS) & set(values):
-        values |= _read_place(_checked(data["setting"], "str", "setting", where))
-    elif values.get("uses") == "infinite":
-        values["uses"] = math.inf
-    fields: dict[str, Any] = {
-        name: _checked(value, str(_FIELDS[name].type).removesuffix(" | None"), name, where)
-        for name, value in values.items()
-    }
-    if fields["experiment"].endswith(_INITIAL):
-        fields |= {"experiment": fields["experiment"].removesuffix(_INITIAL), "initial": "shared"}
-    return Result(**fields)
-
-
-def _checked(value: Any, kind: str, name: str, where: str) -> Any:
-    """A value of the type that a field is annotated with: "str", "int" or "float"."""
-    if kind == "float" and value is None:
-        return NAN
-    if kind == "float" and type(value) in (int, float):  # not isinstance: True is no number
-        return float(value)
-    if type(value).__name__ == kind:
-        return value
-    raise TiplError(f"{where} has {name} = {value!r}; expected {kind}")

@@ -33,16 +33,13 @@ WIDE, NARROW = 7.6, 3.6
 """Widths in inches of a figure on a page and on a phone."""
 
 INK = "#1b2431"
-ACCENT, BLUE, GREEN, PURPLE, GOLD, GREY = (
-    "#e4581c", "#4a94ee", "#2b7355", "#7f54a3", "#a68f5a", "#88919a",
-)  # fmt: skip
-"""Each has a contrast of 3 or more to a white and to a dark page, and any two stay apart (by 20 or
-more in CIELAB) to eyes without red, green or blue cones."""
-
 PALETTE = {
-    "accent": ACCENT, "blue": BLUE, "green": GREEN, "purple": PURPLE, "gold": GOLD, "grey": GREY,
+    "accent": "#e4581c", "blue": "#4a94ee", "green": "#2b7355",
+    "purple": "#7f54a3", "gold": "#a68f5a", "grey": "#88919a",
 }  # fmt: skip
-"""Their names, which entries of models may give."""
+"""Each has a contrast of 3 or more to a white and to a dark page, and any two stay apart (by 20 or
+more in CIELAB) to eyes without red, green or blue cones. Entries of models may give their names."""
+ACCENT, BLUE, GREEN, PURPLE, GOLD, GREY = PALETTE.values()
 
 SERIES = (ACCENT, BLUE, GREEN, PURPLE, GOLD)
 """For lines that are no method."""
@@ -194,7 +191,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     """
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
-    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    low, high = axis.get_view_interval()
     steps: tuple[float, ...] = (1, 2, 5) if high <= 1000 * low else (1,)
     if high <= 6 * low:
         steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)

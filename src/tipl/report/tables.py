@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.text import Text
 
 from tipl.errors import TiplError
-from tipl.report.results import Result, Rows, in_words
+from tipl.report.results import Result, Rows, place_label
 
 
 def format_number(value: float, width: float = math.nan) -> str:
@@ -21,38 +21,39 @@ def format_number(value: float, width: float = math.nan) -> str:
 
     A dash stands for what is infinite or NaN.
     """
-    if not math.isfinite(value):
-        return "–"
-    leading = math.floor(math.log10(abs(value))) if value else 0
+    leading = math.floor(math.log10(abs(value))) if math.isfinite(value) and value else 0
     shown = 1 - math.floor(math.log10(width)) if 0 < width < math.inf else 2 - leading
-    text = f"{value:,.{max(0, min(shown, 4 - leading))}f}"
-    return text.replace("-", "−")
-
-
-def format_bounds(result: Result) -> str:
-    """Returns `[low, high]` with the digits of `format_result`."""
-    width = result.high - result.low
-    return f"[{format_number(result.low, width)}, {format_number(result.high, width)}]"
-
-
-def format_result(result: Result) -> str:
-    """Returns `value [low, high]` with as many digits as the interval supports."""
-    width = result.high - result.low
-    value = format_number(result.value, width)
-    if math.isnan(width):  # no interval, or all of it infinite
-        return value
-    return f"{value} {format_bounds(result)}"
+    return _with_decimals(value, max(0, min(shown, 4 - leading)))
 
 
 def format_whole(value: float) -> str:
     """A number without decimals, "−1,234"; a dash stands for what is infinite or NaN."""
-    return f"{value:,.0f}".replace("-", "−") if math.isfinite(value) else "–"
+    return _with_decimals(value, 0)
+
+
+def _with_decimals(value: float, decimals: int) -> str:
+    return f"{value:,.{decimals}f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def format_whole_interval(interval: Sequence[float]) -> str:
     """`value [low, high]` without decimals; the value alone where both bounds equal it."""
     value, low, high = map(format_whole, interval)
     return value if value == low == high else f"{value} [{low}, {high}]"
+
+
+def value_and_bounds(result: Result) -> tuple[str, str]:
+    """`value` and `[low, high]` with as many digits as the interval supports.
+
+    The latter is empty where there is no interval, or all of it is infinite.
+    """
+    width = result.high - result.low
+    value, low, high = (format_number(x, width) for x in (result.value, result.low, result.high))
+    return value, "" if math.isnan(width) else f"[{low}, {high}]"
+
+
+def format_result(result: Result) -> str:
+    """`value [low, high]`; see `value_and_bounds`."""
+    return " ".join(filter(None, value_and_bounds(result)))
 
 
 def listed(words: Sequence[str]) -> str:
@@ -63,27 +64,16 @@ def listed(words: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Judged:
-    """A result with what it means for a statement.
-
-    Attributes:
-        result: the number.
-        holds: whether the statement holds there; None is undecided.
-        verdict: what it comes to, in words.
-    """
+    """A result with whether a statement holds there (None: undecided), and that in words."""
 
     result: Result
     holds: bool | None
     verdict: str
 
     @property
-    def mark(self) -> str:
-        """The verdict as a sign."""
-        return {True: "✓", False: "✗", None: "~"}[self.holds]
-
-    @property
-    def kind(self) -> str:
-        """The verdict as a class of the style sheet."""
-        return {True: "holds", False: "fails", None: "undecided"}[self.holds]
+    def sign(self) -> tuple[str, str]:
+        """The verdict as a sign, and as a class of the style sheet."""
+        return {True: ("✓", "holds"), False: ("✗", "fails"), None: ("~", "undecided")}[self.holds]
 
 
 Number = int | float | np.number[Any]
@@ -145,24 +135,29 @@ class Pivot:
         Raises:
             TiplError: two results want the same cell.
         """
-        single = isinstance(self.metric, str)
-        found = results.where(metric=self.metric if single else list(self.metric), **self.where)
+        metrics = {} if isinstance(self.metric, str) else self.metric
+        found = results.where(metric=list(metrics) or self.metric, **self.where)
         if self.methods is not None:
             found = found.where(method=self.methods(found.values("method")))
-        grid = found.pivot(self.rows, self.columns if single else "metric")
-        columns = list(grid.columns)
-        labels = [in_words(grid.column_names, column) for column in columns]
-        if isinstance(self.metric, Mapping):
-            labels, columns = list(self.metric.values()), [(name,) for name in self.metric]
+        down, across = (
+            [names] if isinstance(names, str) else list(names)
+            for names in (self.rows, "metric" if metrics else self.columns)
+        )
+        cells = found.pivot(down, across)
         order = {name: n for n, name in enumerate(self.order)}
-        rows = sorted(grid.rows, key=lambda row: order.get(row[0], len(order)))
+        rows = sorted(
+            dict.fromkeys(row for row, _ in cells), key=lambda row: order.get(row[0], len(order))
+        )
+        columns = {one: place_label(**dict(zip(across, one, strict=True))) for _, one in cells}
+        if metrics:
+            columns = {(name,): label for name, label in metrics.items()}
         return Table(
             self.caption,
-            [*(self.headings.get(name, name) for name in grid.row_names), *labels],
+            [*(self.headings.get(name, name) for name in down), *columns.values()],
             [
                 [
-                    *map(column_text, grid.row_names, row),
-                    *(self._cell(grid.cells.get((row, column))) for column in columns),
+                    *map(column_text, down, row),
+                    *(self._cell(cells.get((row, column))) for column in columns),
                 ]
                 for row in rows
             ],
@@ -174,7 +169,7 @@ class Pivot:
 
 def column_text(column: str, value: Any) -> str:
     """A value of a column of results in words; no line breaks within an architecture."""
-    text = in_words((column,), (value,)) if value is not None else ""
+    text = place_label(**{column: value})
     return text.replace("-", "\N{NON-BREAKING HYPHEN}") if column == "architecture" else text
 
 
@@ -197,5 +192,5 @@ def _terminal_cell(cell: Cell) -> Text:
     """The value above its interval, so that a few columns fit into 80 characters."""
     if not isinstance(cell, Result):
         return Text("" if cell is None else str(cell))
-    value, _, bounds = format_result(cell).partition(" ")
+    value, bounds = value_and_bounds(cell)
     return Text.assemble((value, "bold"), "\n", (bounds, "dim"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -34,6 +35,12 @@ def one_of(choices: Iterable[object], of: str = "", **values: object) -> None:
 
 def _whose(name: str, owner: str) -> str:
     return f"{name} of {owner}" if owner else name
+
+
+def spelling_hint(name: str, known: Iterable[str]) -> str:
+    """What to do about a name that is none of the known ones, for the end of a message."""
+    close = dict.fromkeys(difflib.get_close_matches(name, list(known), n=3))
+    return f"did you mean {' or '.join(close)}?" if close else "check its spelling"
 
 
 def config_from_options(

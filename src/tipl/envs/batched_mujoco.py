@@ -13,11 +13,11 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Float, Float64, Integer
+from jaxtyping import Float, Float64, Integer
 from mujoco import batch as mujoco_batch
 
 from tipl.core.options import at_least
-from tipl.envs.mujoco_functions import StepResult
+from tipl.envs.mujoco_functions import Flags, StepResult, Values
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, find_mujoco_task
 from tipl.envs.physics import PhysicsVariants
 from tipl.errors import TiplError
@@ -137,13 +137,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def step(
         self, actions: Float[np.ndarray, "E A"]
-    ) -> tuple[
-        Float64[np.ndarray, "E O"],
-        Float64[np.ndarray, " E"],
-        Bool[np.ndarray, " E"],
-        Bool[np.ndarray, " E"],
-        dict[str, Any],
-    ]:
+    ) -> tuple[Float64[np.ndarray, "E O"], Values, Flags, Flags, dict[str, Any]]:
         """Takes one action in every environment and resets those whose episode ends.
 
         Args:
@@ -162,13 +156,9 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._read_derived(np.flatnonzero(~failed))
         self._add_contact_forces(np.flatnonzero(~failed))
         observations = self._task.observe(self._fields)
+        position = self._task.position(self._fields)
         result = StepResult(
-            actions=actions,
-            position_before=position_before,
-            position_after=self._task.position(self._fields),
-            observations=observations,
-            fields=self._fields,
-            dt=self._dt,
+            actions, position_before, position, observations, self._fields, self._dt
         )
         terminations = self._task.terminate(result) | failed
         rewards = self._task.reward(result, terminations)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import VectorEnv
 
-from tipl.core.options import at_least
+from tipl.core.options import at_least, spelling_hint
 from tipl.envs.batched_mujoco import BatchedMujocoEnv
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, MujocoTask, find_mujoco_task
@@ -37,20 +36,10 @@ def make_vec(
     """Makes copies of an environment that are stepped together and reset in the same step.
 
     The tasks of `tipl.envs.mujoco_tasks.MUJOCO_TASKS` run batched
-    (`tipl.envs.BatchedMujocoEnv`). Any other Gymnasium id with Box observations, and
-    one-dimensional Box or Discrete actions, runs in Gymnasium's own vector environment, one copy
-    after another (`tipl.envs.gymnasium_vec.GymnasiumVec`). Both have `state()` and
-    `set_state()`.
-
-    Args:
-        env_id: a Gymnasium id, such as `"InvertedPendulum-v4"`.
-        num_envs: number of copies, E.
-        num_threads: threads for the batched tasks; the others use one.
-        physics: for each name of `tipl.envs.physics`, such as `"body_mass:torso"`, the
-            factors between the model's values and each copy's, `[E]`; for the batched tasks alone.
-
-    Returns:
-        The environments, with `metadata["autoreset_mode"]` SAME_STEP.
+    (`tipl.envs.BatchedMujocoEnv`, which explains `num_threads` and `physics`). Any other Gymnasium
+    id with Box observations, and one-dimensional Box or Discrete actions, runs in Gymnasium's own
+    vector environment, one copy after another (`tipl.envs.gymnasium_vec.GymnasiumVec`). Both have
+    `state()` and `set_state()`, and `metadata["autoreset_mode"]` SAME_STEP.
 
     Raises:
         TiplError: the id is unknown, the environment cannot be made or has other spaces, a
@@ -109,14 +98,7 @@ def register_task(env_id: str, task: MujocoTask) -> None:
 
 
 def make_task(env_id: str) -> TaskSpec:
-    """Returns the spec of a task: the shipped one, or one measured now.
-
-    Args:
-        env_id: a Gymnasium id.
-
-    Raises:
-        TiplError: as `make_vec` and `measure_task`.
-    """
+    """Returns the spec of a task by its Gymnasium id: the shipped one, or `measure_task`'s."""
     return get_task(env_id) if env_id in known_tasks() else measure_task(env_id)
 
 
@@ -127,13 +109,8 @@ def measure_task(
 
     Mean and standard deviation are taken in float64 over all observations that a policy would
     act on (first observations of episodes included, last ones not), and the standard deviation
-    is at least `OBSERVATION_STD_FLOOR`.
-
-    Args:
-        env_id: a Gymnasium id.
-        num_envs: copies to run.
-        num_steps: steps of each copy.
-        seed: seed of the actions and of the copies.
+    is at least `OBSERVATION_STD_FLOOR`. The seed is that of the actions and of the copies, each of
+    which makes `num_steps` steps.
 
     Raises:
         TiplError: as `make_vec`; or an action is unbounded, an episode may last forever,
@@ -222,8 +199,7 @@ def _make_gymnasium(env_id: str) -> gymnasium.Env[Any, Any]:
 
 
 def _unknown(env_id: str) -> TiplError:
-    close = difflib.get_close_matches(env_id, [*known_tasks(), *gymnasium.registry], n=3)
-    hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else "check its spelling"
+    hint = spelling_hint(env_id, [*known_tasks(), *gymnasium.registry])
     return TiplError(
         f"unknown environment id {env_id!r}: expected one of {', '.join(known_tasks())} or "
         f"another id that Gymnasium has registered ('module:id' imports a file of yours); {hint}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -24,23 +25,12 @@ class GymnasiumVec(SyncVectorEnv):
     Observations come as flat float64 vectors. Nobody can look into any environment, so what
     `state()` saves is how each episode came about: the seed or generator that it started from,
     and its actions. `set_state()` plays them again and checks what they lead to.
-
-    Args:
-        env_fns: what makes each copy.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
-        self._recorders: list[_EpisodeRecorder] = []
-
-        def recorded(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
-            recorder = _EpisodeRecorder(make())
-            self._recorders.append(recorder)
-            return recorder
-
-        super().__init__(
-            [lambda make=make: recorded(make) for make in env_fns],  # type: ignore[misc]
-            autoreset_mode=AutoresetMode.SAME_STEP,
-        )
+        self._recorders = [_EpisodeRecorder(make()) for make in env_fns]
+        made = [partial(lambda one: one, recorder) for recorder in self._recorders]
+        super().__init__(made, autoreset_mode=AutoresetMode.SAME_STEP)
 
     def state(self) -> dict[str, Array]:
         """Returns how the present episodes came about, as plain arrays.

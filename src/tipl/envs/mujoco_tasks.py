@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from tipl.envs import mujoco_functions as f
-from tipl.envs.mujoco_functions import Fields, StepResult
+from tipl.envs.mujoco_functions import Fields, Flags, Rngs, StepResult, Values
 
 
 class View(NamedTuple):
@@ -76,11 +76,9 @@ class MujocoTask:
     xml_file: str | Path
     frame_skip: int
     observe: Callable[[Fields], Float64[np.ndarray, "E O"]]
-    terminate: Callable[[StepResult], Bool[np.ndarray, " E"]]
-    reward: Callable[[StepResult, Bool[np.ndarray, " E"]], Float64[np.ndarray, " E"]]
-    draw_states: Callable[
-        [Sequence[np.random.Generator], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
-    ]
+    terminate: Callable[[StepResult], Flags]
+    reward: Callable[[StepResult, Flags], Values]
+    draw_states: Callable[[Rngs, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
     position: Callable[[Fields], Float64[np.ndarray, "E ..."]] = f.first_joint
     derived: tuple[str, ...] = ()
     max_episode_steps: int | None = None
@@ -94,6 +92,8 @@ class MujocoTask:
 
         return Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / self.xml_file
 
+
+_AROUND = partial(f.draw_uniform, scale=0.1, normal_velocities=True)
 
 _PENDULUM = MujocoTask(
     xml_file="inverted_pendulum.xml",
@@ -112,7 +112,7 @@ _HALF_CHEETAH = MujocoTask(
     observe=partial(f.observe_all, skip=1),
     terminate=f.never,
     reward=partial(f.run_forward, control_weight=0.1),
-    draw_states=f.draw_uniform_and_normal,
+    draw_states=_AROUND,
     view=View(0.5, 2.3, follows="torso"),
     budget=Budget(64, 1_000_000, checkpoint_interval=8),
 )
@@ -123,7 +123,7 @@ _DOUBLE_PENDULUM = MujocoTask(
     observe=partial(f.observe_double_pendulum, num_forces=3),
     terminate=f.double_pole_fell,
     reward=partial(f.balance, alive=f.one),
-    draw_states=f.draw_uniform_and_normal,
+    draw_states=_AROUND,
     derived=("site_xpos", "qfrc_constraint"),
     view=View(0.5, 3.0),
 )
@@ -132,7 +132,7 @@ _HOPPER = MujocoTask(
     xml_file="hopper.xml",
     frame_skip=4,
     observe=f.observe_clipped,
-    terminate=f.hopper_fell,
+    terminate=partial(f.fell, low=0.7, high=np.inf, lean=0.2, largest=100.0),
     reward=partial(f.run_upright, alive=f.one, control_weight=1e-3),
     draw_states=partial(f.draw_uniform, scale=5e-3),
     view=View(0.7, 3.0, follows="torso"),
@@ -141,7 +141,7 @@ _HOPPER = MujocoTask(
 _WALKER = replace(
     _HOPPER,
     xml_file="walker2d.xml",
-    terminate=f.walker_fell,
+    terminate=partial(f.fell, low=0.8, high=2.0, lean=1.0),
     view=View(0.75, 3.2, follows="torso"),
 )
 
@@ -162,7 +162,7 @@ _REACHER = MujocoTask(
     frame_skip=2,
     observe=partial(f.observe_reacher, num_distances=3),
     terminate=f.never,
-    reward=f.reach_before,
+    reward=partial(f.reach, begun=True),
     draw_states=f.draw_reacher,
     position=f.from_target_to_fingertip,
     derived=("xpos",),
@@ -175,7 +175,7 @@ _ANT = MujocoTask(
     observe=partial(f.observe_all, skip=2),
     terminate=f.ant_fell,
     reward=partial(f.run_upright, alive=f.one, control_weight=0.5),
-    draw_states=f.draw_uniform_and_normal,
+    draw_states=_AROUND,
     position=f.torso_x,
     derived=("xpos",),
     view=View(0.4, 5.0, -25, follows="torso"),
@@ -200,7 +200,9 @@ MUJOCO_TASKS: dict[str, MujocoTask] = {
     "Swimmer-v5": _SWIMMER,
     "Reacher-v4": _REACHER,
     "Reacher-v5": replace(
-        _REACHER, observe=partial(f.observe_reacher, num_distances=2), reward=f.reach_after
+        _REACHER,
+        observe=partial(f.observe_reacher, num_distances=2),
+        reward=partial(f.reach, begun=False),
     ),
     "Ant-v4": _ANT,
     "Ant-v5": replace(

@@ -15,16 +15,15 @@ multiply.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mujoco  # type: ignore[import-untyped]
 import numpy as np
 from jaxtyping import Bool, Float64, Integer
 from mujoco import batch as mujoco_batch
 
+from tipl.core.options import spelling_hint
 from tipl.errors import TiplError
 
 # Not the timestep, which is the task's, and not the solver's settings.
@@ -47,27 +46,19 @@ _NOT_SCALED = {
 }
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a name scales.
-
-    Attributes:
-        field: the field, as `mujoco.batch` names it.
-        values: the model's own values of the field.
-        scaled: which of them the name scales.
-    """
+class Target(NamedTuple):
+    """What a name scales."""
 
     field: str
+    """as `mujoco.batch` names it"""
     values: Float64[np.ndarray, "*shape"]
+    """the model's own values of the field"""
     scaled: Bool[np.ndarray, "*shape"]
+    """which of them the name scales"""
 
 
 class PhysicsVariants:
-    """The physics of each simulation of a batch.
-
-    Args:
-        batch: the simulations.
-        names: what can be scaled.
+    """The physics of each simulation of a batch, of which what `names` name can be scaled.
 
     Raises:
         TiplError: a name scales nothing in the model.
@@ -78,16 +69,7 @@ class PhysicsVariants:
         self._targets = {name: find_target(batch.model, name) for name in names}
 
     def set(self, ids: Integer[np.ndarray, " n"], physics: Mapping[str, np.ndarray]) -> None:
-        """Replaces the physics of the simulations `ids`.
-
-        Args:
-            ids: the simulations, each once, `[n]`.
-            physics: for each of the names, factors of the model's values, `[n]`.
-
-        Raises:
-            TiplError: the ids are not n different simulations, the names are not those of the
-                constructor, or the factors not positive, finite and one for each simulation.
-        """
+        """Replaces the physics of some simulations; see `BatchedMujocoEnv.set_physics`."""
         ids = _checked_ids(ids, self._batch.nsim)
         if physics.keys() != self._targets.keys():
             raise TiplError(
@@ -95,26 +77,21 @@ class PhysicsVariants:
                 f"{sorted(self._targets)}, those that the environments were made with; "
                 "give all of them, and no others"
             )
-        factors = {name: _checked_factors(name, physics[name], ids.size) for name in physics}
-        if not factors:
-            return
         values: dict[str, np.ndarray] = {}
         for name, target in self._targets.items():
-            unscaled = np.broadcast_to(target.values, (ids.size, *target.values.shape))
-            per_simulation = factors[name].reshape(-1, *[1] * target.values.ndim)
+            factors = _checked_factors(name, physics[name], ids.size)
+            per_simulation = factors.reshape(-1, *[1] * target.values.ndim)
             scaled = np.where(target.scaled, per_simulation, 1.0)  # [n, ...], as the values
-            values[target.field] = values.get(target.field, unscaled) * scaled
+            values[target.field] = values.get(target.field, target.values) * scaled
+        if not values:
+            return
         for field, new in values.items():
             self._batch.expand(field)[ids] = new
         self._batch.set_const(np.sort(ids))
 
 
 def find_target(model: Any, name: str) -> Target:
-    """Finds what a name scales in a model.
-
-    Args:
-        model: the `mujoco.MjModel`.
-        name: an option, a field, or a field and an object; see the module's description.
+    """Finds what a name scales in a `mujoco.MjModel`.
 
     Raises:
         TiplError: there is no such field or object, or all the values are 0.
@@ -129,7 +106,7 @@ def find_target(model: Any, name: str) -> Target:
         raise TiplError(
             f"no physics {name!r}: expected one of {', '.join(_OPTIONS)}, a float field of "
             "MjModel that belongs to bodies, joints, geoms or actuators, or such a field and an "
-            f"object, as in 'body_mass:torso'; {_hint(field, known)}"
+            f"object, as in 'body_mass:torso'; {spelling_hint(field, known)}"
         )
     scaled = np.ones(values.shape, dtype=np.bool_)
     if field != name and not field.startswith("opt."):
@@ -160,7 +137,7 @@ def _rows(model: Any, field: str, object_name: str) -> Bool[np.ndarray, " rows"]
     if object_name not in named:
         raise TiplError(
             f"no object {object_name!r} for the physics '{field}:{object_name}': expected one of "
-            f"{', '.join(named) or '(none has a name)'}; {_hint(object_name, named)}"
+            f"{', '.join(named) or '(none has a name)'}; {spelling_hint(object_name, named)}"
         )
     owners = model.dof_jntid if kind == "dof" else np.arange(len(names))
     rows: np.ndarray = owners == names.index(object_name)
@@ -187,8 +164,3 @@ def _checked_factors(name: str, factors: np.ndarray, num: int) -> Float64[np.nda
             "finite numbers, one for each environment; give 1 where nothing is to change"
         )
     return factors.astype(np.float64)
-
-
-def _hint(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else "check its spelling"

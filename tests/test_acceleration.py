@@ -29,14 +29,7 @@ from tipl.experiments.acceleration import (
     accelerate,
     print_headline,
 )
-from tipl.experiments.acceleration.outcome import (
-    ModelCost,
-    Record,
-    load_comparison,
-    load_record,
-    model_cost,
-    write_record,
-)
+from tipl.experiments.acceleration.outcome import ModelCost, load_comparison, model_cost
 from tipl.experiments.acceleration.report import comparison_report, lead
 from tipl.experiments.acceleration.trials import (
     MOST_PLACES,
@@ -223,7 +216,7 @@ def write_comparison(
             }
         )
     storage.write_json(directory / "stages.json", {"stages": stages})
-    write_record(directory, Record(MADE_UP, "tipl accelerate", cost))
+    MADE_UP.write_record(directory, "tipl accelerate", cost=cost and dataclasses.asdict(cost))
     return directory
 
 
@@ -461,11 +454,15 @@ def test_a_stage_without_its_time_is_noticed(tmp_path: Path) -> None:
 
 def test_the_record_comes_back(tmp_path: Path) -> None:
     config = dataclasses.replace(MADE_UP, widths=(64, 8), nino="n", paths="p")
-    for cost in (None, ModelCost(1.0, 2.0, own=False)):
-        write_record(tmp_path, Record(config, "tipl accelerate x", cost))
-        assert load_record(tmp_path) == Record(config, "tipl accelerate x", cost)
+    for more in ({"cost": None}, {"cost": {"env_steps": 1.0}}, {}):
+        config.write_record(tmp_path, "tipl accelerate x", **more)
+        found, record = AccelerationConfig.read_record(tmp_path)
+        assert found == config
+        assert record.pop("command") == "tipl accelerate x"
+        del record["config"]
+        assert record == more
     with pytest.raises(TiplError, match=r"record of a comparison \(made by `tipl accelerate`\)"):
-        load_record(tmp_path / "elsewhere")
+        AccelerationConfig.read_record(tmp_path / "elsewhere")
 
 
 # --- the model's cost ------------------------------------------------------------------------
@@ -646,9 +643,9 @@ def test_a_second_run_reuses_all_stages_and_prints_the_headline(
     assert "layers of 8-8" in printed.out
     assert "layers of 6-6" in printed.out
     assert f"{made.directory / 'report.html'}: the report" in printed.out
-    record = load_record(made.directory)
-    assert record.config == CONFIG
-    assert record.command == shlex.join(["tipl", *arguments])  # not those of the process
+    config, record = AccelerationConfig.read_record(made.directory)
+    assert config == CONFIG
+    assert record["command"] == shlex.join(["tipl", *arguments])  # not those of the process
 
 
 def test_its_report_is_made_again_as_a_comparisons(

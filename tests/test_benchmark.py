@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -35,7 +34,6 @@ from tipl.experiments.benchmark import (
 from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs, write_costs
 from tipl.experiments.benchmark.outcome import (
     CLAIMS,
-    INDEPENDENT,
     PPO,
     SHARES,
     Finding,
@@ -239,7 +237,7 @@ def test_loading_only_loads(made: Made, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(outcome, "measure_dataset", never)
     found = load_benchmark(made.directory)
     assert found.config == CONFIG
-    assert found.command == CONFIG.command_line("benchmark", made.directory)
+    assert found.command == CONFIG.command_line(made.directory)
     assert list(map(repr, found.costs)) == list(map(repr, made.found.costs))  # NaN, too
 
 
@@ -320,9 +318,9 @@ def test_harm_is_judged_at_the_worst_horizon(
     (found,) = (f for f in findings(run, ["M"]) if f.claim == CLAIMS[1])
     assert (found.verdict, found.holds) == (verdict, holds)
     changes = [np.mean(near) - 40, np.mean(far) - 40]
-    assert found.measured.value == pytest.approx(min(changes))
-    assert found.beside is not None
-    assert found.beside.value == (20 if changes[0] <= changes[1] else 60)
+    assert found.result.value == pytest.approx(min(changes))
+    assert found.result.metric == "return_minus_standing_still"
+    assert found.result.horizon == (1 if changes[0] <= changes[1] else 3)
 
 
 @pytest.mark.parametrize(
@@ -339,16 +337,16 @@ def test_optimising_is_judged_beside_ppos_end(
     run = forecast_run(paths, TRUE, {ForecastCase("M", 0, 6): reached})
     (found,) = (f for f in findings(run, ["M"]) if f.claim == CLAIMS[2])
     assert (found.verdict, found.holds) == (verdict, holds)
-    assert found.start == 0
-    assert found.beside is not None
-    assert (found.measured.value, found.beside.value) == (np.mean(reached), 100)
+    assert found.result.start == 0
+    assert found.result.metric == "episodic_return"
+    assert (found.result.value, found.result.horizon) == (np.mean(reached), 6)
 
 
 def test_a_perfect_forecast_fits_the_dynamics(paths: PathDataset) -> None:
     run = forecast_run(paths, TRUE, {ForecastCase("M", 3, 1): (60, 60)})
     found = findings(run, ["M"])
     assert [f.claim for f in found] == list(CLAIMS[:2])
-    assert (found[0].holds, found[0].measured.value) == (True, 0)
+    assert (found[0].holds, found[0].result.value) == (True, 0)
     still = ForecastSet(
         paths, run.forecasts.cases, paths.params()[None, :, 3], run.forecasts.settings
     )
@@ -510,7 +508,7 @@ def test_a_kind_of_model_takes_part_by_its_entry(
     result = Result("task", "forecast", "Fresh (own)", "episodic_return", 1.0)
     holds = {"Fresh (own)": True, "PathTransformer (joint basis)": False, "standing still": True}
     found = [
-        Finding(CLAIMS[0], INDEPENDENT, model, 0.5, result, None, "", held)
+        Finding(dataclasses.replace(result, method=model), held, "", CLAIMS[0])
         for model, held in holds.items()
     ]
     assert tally(found) == (
@@ -553,9 +551,10 @@ def test_a_configuration_comes_back_from_json_and_from_its_command_line(tmp_path
         pptb=((1, 0.5), (2, 0.25)),
         starts=(0.5,),
     )
-    stored = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert BenchmarkConfig.from_json(stored) == config
-    line = config.command_line("benchmark", tmp_path)
+    config.write_record(tmp_path, None)
+    found, record = BenchmarkConfig.read_record(tmp_path)
+    assert found == config
+    line = record["command"]
     assert line == (
         "tipl benchmark HalfCheetah-v4 --num-trials 17 --nowcaster-steps 3 --starts 0.5 "
         f"--pptb 1 0.5 2 0.25 --out {tmp_path}"
@@ -600,4 +599,4 @@ def test_findings_speak_of_results(made: Made) -> None:
         rows |= set(made.found.shared.results)
     for finding in made.found.findings:
         assert isinstance(finding, Finding)
-        assert finding.measured in rows or math.isnan(finding.measured.low)
+        assert finding.result in rows or math.isnan(finding.result.low)

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from results_files import read_results
 from tipl import Forecaster, PathDataset, Policy
 from tipl.cli import main
-from tipl.experiments.acceleration.outcome import load_record
+from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.pipeline import read_records
 
@@ -155,7 +155,7 @@ def test_what_the_stages_of_a_run_took_opens() -> None:
 
 
 def test_what_a_comparison_was_told_opens() -> None:
-    record = load_record(FILES / "run")
-    assert record.command.startswith("tipl accelerate InvertedPendulum-v4 --out run")
-    assert (record.config.env_id, record.config.widths) == ("InvertedPendulum-v4", (4,))
-    assert (record.config.num_trials, record.config.total_steps) == (2, 4096)
+    config, record = AccelerationConfig.read_record(FILES / "run")
+    assert record["command"].startswith("tipl accelerate InvertedPendulum-v4 --out run")
+    assert (config.env_id, config.widths) == ("InvertedPendulum-v4", (4,))
+    assert (config.num_trials, config.total_steps) == (2, 4096)

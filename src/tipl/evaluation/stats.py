@@ -39,11 +39,11 @@ _Statistic = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 
 class Interval(NamedTuple):
-    """An estimate and its 95% bootstrap interval; `low` and `high` are NaN for one trial."""
+    """An estimate and its 95% bootstrap interval; without bounds if it has none, as of a trial."""
 
     value: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
 
 
 def mean_interval(values: TrialValues, *, seed: int = 0) -> Interval:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from tyro.conf import Positional
 
 from tipl.collection.config import CollectConfig
+from tipl.core import storage
 from tipl.core.options import at_least
 from tipl.envs.mujoco_tasks import task_budget
 from tipl.errors import TiplError
@@ -46,14 +47,10 @@ def check_places(starts: Sequence[float], horizons: Sequence[int]) -> None:
         )
 
 
-def _collection(config: DemoConfig | BenchmarkConfig, checkpoint_interval: int) -> CollectConfig:
+def _collection(config: DemoConfig | ExperimentConfig, checkpoint_interval: int) -> CollectConfig:
     """The collection of an experiment, whose paths have three checkpoints or more."""
-    found = CollectConfig(
-        num_trials=config.num_trials,
-        total_steps=config.total_steps,
-        checkpoint_interval=checkpoint_interval,
-        seed=config.seed,
-    )
+    shared = {name: getattr(config, name) for name in ("num_trials", "total_steps", "seed")}
+    found = CollectConfig(checkpoint_interval=checkpoint_interval, **shared)
     if found.num_iterations < 2 * checkpoint_interval:
         raise TiplError(
             f"total_steps is {config.total_steps}; expected at least "
@@ -100,22 +97,33 @@ class ExperimentConfig:
 
     env_id: Positional[str]
     """a Gymnasium id, such as InvertedPendulum-v4 or HalfCheetah-v4"""
+    num_trials: int = 64
+    """PPO trials"""
+    total_steps: int = 200_704
+    """environment steps of each trial"""
+    checkpoint_interval: int = 1
+    """PPO iterations between two checkpoints"""
+    episodes: int = 2
+    """episodes of each policy"""
+    seed: int = 0
+    """seed of the collections and of the training"""
 
+    COMMAND: ClassVar[str]  # of tipl, that does such an experiment
+    NAME: ClassVar[str]  # of such an experiment, and of the record in its directory
+    # what tasks have otherwise than the defaults and their budgets, by their ids
     TASKS: ClassVar[Presets] = {}
-    """What tasks have otherwise than the defaults and their budgets, by their ids."""
-    TRIALS_DIVISOR: ClassVar[int] = 1
-    """Of the trials of a task's budget, one in so many."""
+    TRIALS_DIVISOR: ClassVar[int] = 1  # of the trials of a task's budget, one in so many
+    # a smoke run of minutes: everything is made, nothing is shown by its numbers
     QUICK: ClassVar[Mapping[str, Any]] = {}
-    """A smoke run of minutes: everything is made, nothing is shown by its numbers."""
+    LEAST: ClassVar[Mapping[str, int]] = {}  # what fields are at least
+
+    def __post_init__(self) -> None:
+        for name, lowest in self.LEAST.items():
+            at_least(lowest, **{name: getattr(self, name)})
 
     @classmethod
     def for_task(cls: type[Kind], env_id: str, *, quick: bool = False, **options: Any) -> Kind:
-        """The experiment on a task.
-
-        Args:
-            env_id: a Gymnasium id.
-            quick: a smoke run of minutes.
-            **options: fields that shall differ.
+        """The experiment on a task, or a `quick` smoke run of it, with fields that shall differ.
 
         Raises:
             TiplError: an option is impossible.
@@ -126,27 +134,44 @@ class ExperimentConfig:
         usual |= {**cls.TASKS.get(env_id, {}), **(cls.QUICK if quick else {})}
         return cls(env_id, **{**usual, **options})
 
+    def write_record(self, directory: Path, command: str | None, **more: Any) -> None:
+        """Keeps what was done, by which command line (by default one that does the same)."""
+        command = command or self.command_line(directory)
+        record = {"config": dataclasses.asdict(self), "command": command, **more}
+        storage.write_json(directory / f"{self.NAME}.json", record)
+
     @classmethod
-    def from_json(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
-        """The configuration whose fields were stored as JSON, in which tuples are lists."""
-        return cls(**{name: _with_tuples(value) for name, value in values.items()})
+    def read_record(cls: type[Kind], directory: Path) -> tuple[Kind, dict[str, Any]]:
+        """What `write_record` has kept: the configuration, and all of the record.
 
-    def command_line(self, command: str, out: Path) -> str:
-        """The command line that does this experiment in a directory.
-
-        Args:
-            command: of tipl: `"benchmark"`.
-            out: the directory.
+        Raises:
+            TiplError: there is no record, or it is damaged.
         """
-        usual, words = self.for_task(self.env_id), ["tipl", command, self.env_id]
+        expected = f"the record of a {cls.NAME} (made by `tipl {cls.COMMAND}`)"
+        record = storage.read_json(directory / f"{cls.NAME}.json", expected)
+        fields = {name: _with_tuples(value) for name, value in record["config"].items()}
+        return cls(**fields), record
+
+    def command_line(self, out: Path) -> str:
+        """The command line that does this experiment in a directory."""
+        usual, words = self.for_task(self.env_id), ["tipl", self.COMMAND, self.env_id]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != getattr(usual, field.name):
                 words += [f"--{field.name.replace('_', '-')}", *_flat(value)]
         return shlex.join([*words, "--out", str(out)])
 
+    def collecting(self, num_trials: int, *shape: object) -> tuple[object, ...]:
+        """The words of `tipl collect` that all trials of the experiment have in common."""
+        return (
+            *("collect", self.env_id, "--num-trials", num_trials),
+            *("--total-steps", self.total_steps),
+            *("--checkpoint-interval", self.checkpoint_interval, *shape, "--seed", self.seed),
+        )
+
 
 def _with_tuples(value: Any) -> Any:
+    """A value of JSON, in which tuples are lists."""
     return tuple(_with_tuples(one) for one in value) if isinstance(value, list) else value
 
 
@@ -165,10 +190,6 @@ class BenchmarkConfig(ExperimentConfig):
     """PPO trials with independent initial networks"""
     held_out: float = 0.25
     """share of them that no model sees"""
-    total_steps: int = 200_704
-    """environment steps of each trial"""
-    checkpoint_interval: int = 1
-    """PPO iterations between two checkpoints"""
     shared_trials: int = 32
     """trials that start from one shared initial network, half of them held out; 0 leaves the
     experiment out"""
@@ -186,45 +207,33 @@ class BenchmarkConfig(ExperimentConfig):
     """where histories end, as fractions of the path"""
     horizons: tuple[int, ...] = (1, 2, 5, 10, 20)
     """checkpoints ahead; the jump to the path's end comes on top"""
-    episodes: int = 2
-    """episodes of each policy"""
     pptb_trials: int = 16
     """trials of PPO with trimming and boosting, paired with the first ones without; 0 leaves the
     experiment out"""
     pptb: tuple[tuple[int, float], ...] = ((16, 0.1),)
     """rank and boost of each run of it"""
-    seed: int = 0
-    """seed of the collections and of the training"""
 
+    COMMAND = NAME = "benchmark"
     TASKS: ClassVar[Presets] = {
         "InvertedPendulum-v4": {
-            "shared_trials": 64,
-            "starts": (0.0, 0.034, 0.067, 0.1, 0.25, 0.5, 0.75),
-            "pptb_trials": 32,
-            "pptb": ((8, 0.1), (16, 0.1), (16, 0.5), (16, 1.0)),
+            "shared_trials": 64, "starts": (0.0, 0.034, 0.067, 0.1, 0.25, 0.5, 0.75),
+            "pptb_trials": 32, "pptb": ((8, 0.1), (16, 0.1), (16, 0.5), (16, 1.0)),
         },
         "HalfCheetah-v4": {
-            "elite_steps": 1000,
-            "own_steps": 800,
-            "own_behaviour_weight": 1.0,
+            "elite_steps": 1000, "own_steps": 800, "own_behaviour_weight": 1.0,
             "horizons": (1, 5, 20),
         },
-    }
+    }  # fmt: skip
     QUICK: ClassVar[Mapping[str, Any]] = {
-        "num_trials": 8,
-        "total_steps": 20_480,
-        "checkpoint_interval": 1,
-        "shared_trials": 4,
-        "path_steps": 20,
-        "elite_steps": 10,
-        "own_steps": 10,
-        "nowcaster_steps": 20,
-        "starts": (0.0, 0.1, 0.5),
-        "horizons": (1, 5),
-        "episodes": 1,
-        "pptb_trials": 2,
-        "pptb": ((16, 0.1),),
-    }
+        "num_trials": 8, "total_steps": 20_480, "checkpoint_interval": 1, "shared_trials": 4,
+        "path_steps": 20, "elite_steps": 10, "own_steps": 10, "nowcaster_steps": 20,
+        "starts": (0.0, 0.1, 0.5), "horizons": (1, 5), "episodes": 1,
+        "pptb_trials": 2, "pptb": ((16, 0.1),),
+    }  # fmt: skip
+    LEAST: ClassVar[Mapping[str, int]] = {
+        "num_trials": 4, "shared_trials": 0, "pptb_trials": 0, "episodes": 1, "path_steps": 1,
+        "own_steps": 1, "elite_steps": 1, "nowcaster_steps": 1,
+    }  # fmt: skip
 
     @property
     def collection(self) -> CollectConfig:
@@ -237,10 +246,7 @@ class BenchmarkConfig(ExperimentConfig):
         return self.collection.num_iterations // self.checkpoint_interval
 
     def __post_init__(self) -> None:
-        at_least(4, num_trials=self.num_trials)
-        at_least(0, shared_trials=self.shared_trials, pptb_trials=self.pptb_trials)
-        at_least(1, episodes=self.episodes, path_steps=self.path_steps, own_steps=self.own_steps)
-        at_least(1, elite_steps=self.elite_steps, nowcaster_steps=self.nowcaster_steps)
+        super().__post_init__()
         check_places(self.starts, self.horizons)
         if not 0 < self.held_out < 1:
             raise TiplError(f"held_out is {self.held_out}; expected a share between 0 and 1")
@@ -263,16 +269,12 @@ class AccelerationConfig(ExperimentConfig):
 
     num_trials: int = 16
     """trials of each method and architecture, paired by their seeds"""
-    total_steps: int = 200_704
-    """environment steps of PPO in each trial"""
-    checkpoint_interval: int = 1
-    """PPO iterations between two checkpoints, at which policies are run"""
-    widths: tuple[int, ...] = (64, 48)
-    """units in each of the two hidden layers; one architecture a number"""
     episodes: int = 1
     """episodes of each checkpoint, acting by its mean"""
     seed: int = 7_000_000
     """of the trials: one that no model was trained with"""
+    widths: tuple[int, ...] = (64, 48)
+    """units in each of the two hidden layers; one architecture a number"""
     model: str | None = None
     """model that forecasts, or its directory (default: the one that ships for the task, if any)"""
     nino: str | None = None
@@ -280,6 +282,7 @@ class AccelerationConfig(ExperimentConfig):
     paths: str | None = None
     """dataset whose best policy of a training trial is copied (default: that rival is left out)"""
 
+    COMMAND, NAME = "accelerate", "comparison"
     TRIALS_DIVISOR = 4
     TASKS: ClassVar[Presets] = {
         "InvertedPendulum-v4": {"episodes": 2},
@@ -287,16 +290,13 @@ class AccelerationConfig(ExperimentConfig):
         "Swimmer-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
     }
     QUICK: ClassVar[Mapping[str, Any]] = {
-        "num_trials": 2,
-        "total_steps": 20_480,
-        "checkpoint_interval": 2,
-        "episodes": 1,
+        "num_trials": 2, "total_steps": 20_480, "checkpoint_interval": 2, "episodes": 1,
         "widths": (64, 32),
-    }
+    }  # fmt: skip
+    LEAST: ClassVar[Mapping[str, int]] = {"num_trials": 2, "episodes": 1, "checkpoint_interval": 1}
 
     def __post_init__(self) -> None:
-        at_least(2, num_trials=self.num_trials)
-        at_least(1, episodes=self.episodes, checkpoint_interval=self.checkpoint_interval)
+        super().__post_init__()
         check_hidden_sizes(self.widths)
         if len(set(self.widths)) < len(self.widths):
             raise TiplError(f"widths {self.widths} were given; expected each one once")

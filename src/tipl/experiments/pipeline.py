@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,17 +39,11 @@ REFUSED, INTERRUPTED = 2, 130
 
 
 class Command(NamedTuple):
-    """What a command of tipl makes.
+    """What a command of tipl makes."""
 
-    Attributes:
-        result: a file in its directory that is there when it is done.
-        threads: whether it takes `--threads`, which change no result.
-        resumes: whether it goes on with what it finds in its directory.
-    """
-
-    result: str
-    threads: bool = False
-    resumes: bool = False
+    result: str  # a file in its directory that is there when it is done
+    threads: bool = False  # whether it takes `--threads`, which change no result
+    resumes: bool = False  # whether it goes on with what it finds in its directory
 
 
 COMMANDS = {
@@ -70,21 +64,13 @@ READ = ("metadata.json", "config.json", "model.safetensors", "policy.json")
 
 @dataclass(frozen=True)
 class Stage:
-    """A command of tipl, with what it reads and what it makes.
-
-    Attributes:
-        name: what the stage is called.
-        arguments: the command line after `tipl`, without `--threads`.
-        directory: where its result is when it is done.
-        reads: directories that decide on the result: those of earlier stages, or from elsewhere.
-        needed: whether the experiment ends when the stage fails; if not, it goes on without.
-    """
+    """A command of tipl, with what it reads and what it makes."""
 
     name: str
-    arguments: tuple[object, ...]
-    directory: Path
-    reads: tuple[Path, ...] = ()
-    needed: bool = True
+    arguments: tuple[object, ...]  # the command line after `tipl`, without `--threads`
+    directory: Path  # where its result is when it is done
+    reads: tuple[Path, ...] = ()  # that decide on the result: of earlier stages, or from elsewhere
+    needed: bool = True  # whether the experiment ends when it fails; if not, it goes on without
 
     @cached_property
     def words(self) -> list[str]:
@@ -102,29 +88,24 @@ class Stage:
         return self.directory / self.command.result
 
 
+def running_checkpoints(name: str, paths: Path, episodes: int, *options: object) -> Stage:
+    """The stage that runs the checkpoints of a dataset which an earlier stage collects."""
+    arguments = ("paths", "evaluate", paths, "--episodes", episodes, *options)
+    return Stage(name, arguments, paths / "evaluation", (paths,))
+
+
 @dataclass(frozen=True)
 class StageRecord:
-    """What a stage took.
-
-    Attributes:
-        name: of the stage.
-        command: its command line.
-        seconds: wall time; that of an interrupted command is added to that of the next.
-        cpu_seconds: of all threads together, by the operating system; NaN is not known.
-        peak_rss_mb: largest resident memory of its process.
-        digest: of the command and of the stages that it needs; empty if it is not done.
-        unfinished: that of a command that was interrupted or failed.
-        reads: digest of each directory that it read; not kept by earlier versions.
-    """
+    """What a stage took, also before it was interrupted."""
 
     name: str
     command: str
-    seconds: float
-    cpu_seconds: float = math.nan
-    peak_rss_mb: int = 0
-    digest: str = ""
-    unfinished: str = ""
-    reads: Mapping[str, str] = field(default_factory=dict)
+    seconds: float  # wall time
+    cpu_seconds: float = math.nan  # of all threads together; NaN is not known
+    peak_rss_mb: int = 0  # largest resident memory of its process
+    digest: str = ""  # of the command and of the stages that it needs; empty if it is not done
+    unfinished: str = ""  # that of a command that was interrupted or failed
+    reads: Mapping[str, str] = field(default_factory=dict)  # digests of the directories
 
     @property
     def note(self) -> str:
@@ -140,13 +121,10 @@ class StageRecord:
 
 
 def read_records(directory: str | Path) -> dict[str, StageRecord]:
-    """What the stages of an experiment took, by name, in the order in which they were first done.
-
-    Args:
-        directory: of the experiment; without a `stages.json` there are no records.
+    """What the stages in an experiment's directory took, by name, in order of their first run.
 
     Raises:
-        TiplError: the file is damaged.
+        TiplError: the `stages.json` is damaged.
     """
     file = Path(directory) / FILE
     if not file.exists():
@@ -156,16 +134,11 @@ def read_records(directory: str | Path) -> dict[str, StageRecord]:
 
 
 def prepare_directory(directory: Path, fresh: bool, command: str) -> None:
-    """Makes an experiment's directory; with `fresh`, removes what an earlier one left in it.
-
-    Args:
-        directory: of the experiment.
-        fresh: start over.
-        command: of tipl that makes such directories, for the message: `"demo"` or `"benchmark"`.
+    """Makes the directory of `tipl demo`, say; if `fresh`, removes what an earlier one left there.
 
     Raises:
-        TiplError: the directory holds something else, or cannot be used. Nothing has been removed
-            then.
+        TiplError: the directory holds something else (nothing has been removed then), or it cannot
+            be used.
     """
     records = directory / FILE
     with explained("use", directory):
@@ -198,7 +171,7 @@ Config = TypeVar("Config", DemoConfig, BenchmarkConfig, AccelerationConfig)
 def run_pipeline(
     command: str,
     config: Config,
-    stages_of: Callable[[Config, Path], Sequence[Stage]],
+    stages_of: Callable[[Config, Path], Iterable[Stage]],
     directory: str | Path | None,
     **how: Unpack[How],
 ) -> Path:
@@ -207,7 +180,7 @@ def run_pipeline(
     Args:
         command: of tipl, such as `"benchmark"`.
         config: what to do.
-        stages_of: the stages of such an experiment in its directory.
+        stages_of: the stages of such an experiment in its directory, in order.
         directory: of the experiment; by default `runs/`, the command and the task.
         **how: see `How`.
 
@@ -220,36 +193,24 @@ def run_pipeline(
     """
     from tipl.envs import make_task
 
-    threads = how.get("threads")
     make_task(config.env_id)
-    thread_count(threads)
+    thread_count(how.get("threads"))
     directory = Path("runs") / command / config.env_id if directory is None else Path(directory)
     prepare_directory(directory, how.get("fresh", False), command)
-    stages = stages_of(config, directory)
-    Pipeline(directory, stages, threads=threads, progress=how.get("progress", True)).run()
+    Pipeline(directory, list(stages_of(config, directory)), **how).run()
     return directory
 
 
 class Pipeline:
-    """The stages of an experiment, in order.
+    """The stages of an experiment, in order, in a directory made by `prepare_directory`.
 
-    Args:
-        directory: of the experiment, made by `prepare_directory`.
-        stages: each reads directories from elsewhere, or those of stages before it.
-        threads: of each stage; by default one for each processor.
-        progress: say which stage comes, and show its progress bars.
+    Each reads directories from elsewhere, or those of stages before it.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        stages: Sequence[Stage],
-        *,
-        threads: int | None = None,
-        progress: bool = True,
-    ) -> None:
+    def __init__(self, directory: Path, stages: Iterable[Stage], **how: Unpack[How]) -> None:
         self.directory, self.stages = directory, stages
-        self.console = Console(stderr=True, quiet=not progress)
+        self.console = Console(stderr=True, quiet=not how.get("progress", True))
+        threads = how.get("threads")
         self._threads = () if threads is None else ("--threads", str(threads))
         self._records = read_records(directory)
         self._made: dict[Path, str] = {}  # the digest of what each directory now holds
@@ -278,16 +239,18 @@ class Pipeline:
             shutil.rmtree(stage.directory, ignore_errors=True)
         start = time.monotonic()
         ended = _run_tipl(words, quiet=self.console.quiet)
-        goes_on = same_reads and before.unfinished == digest
-        record = StageRecord(
-            stage.name,
-            line,
-            round((before.seconds if goes_on else 0.0) + time.monotonic() - start, 1),
-            round((before.cpu_seconds if goes_on else 0.0) + ended.cpu_seconds, 1),
-            max(before.peak_rss_mb if goes_on else 0, round(ended.peak_rss_mb)),
-            digest if ended.status == 0 else "",
-            "" if ended.status == 0 else digest,
-            reads,
+        earlier = StageRecord(stage.name, line, 0.0, 0.0)  # what it took until now
+        if same_reads and before.unfinished == digest:
+            earlier = before
+        record = dataclasses.replace(
+            earlier,
+            command=line,
+            seconds=round(earlier.seconds + time.monotonic() - start, 1),
+            cpu_seconds=round(earlier.cpu_seconds + ended.cpu_seconds, 1),
+            peak_rss_mb=max(earlier.peak_rss_mb, round(ended.peak_rss_mb)),
+            digest=digest if ended.status == 0 else "",
+            unfinished="" if ended.status == 0 else digest,
+            reads=reads,
         )
         if not (ended.status == REFUSED and before.digest):
             self._records[stage.name] = record

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Unpack
 
-from tipl.experiments.acceleration.outcome import (
-    Comparison,
-    Record,
-    load_comparison,
-    model_cost,
-    write_record,
-)
+from tipl.experiments.acceleration.outcome import Comparison, load_comparison, model_cost
 from tipl.experiments.acceleration.report import comparison_report, print_headline
 from tipl.experiments.acceleration.trials import acceleration_stages
 from tipl.experiments.config import AccelerationConfig
@@ -50,8 +45,9 @@ def accelerate(
             fewer than two trials diverged under no method.
     """
     directory = run_pipeline("accelerate", config, acceleration_stages, out, **how)
-    command = command or config.command_line("accelerate", directory)
-    write_record(directory, Record(config, command, model_cost(config)))
+    cost = model_cost(config)
+    cost_record = None if cost is None else dataclasses.asdict(cost)
+    config.write_record(directory, command, cost=cost_record)
     return report_comparison(directory)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from tipl.experiments.acceleration.trials import (
     steps_to_shares,
     trained_methods,
 )
-from tipl.experiments.benchmark.ledger import COSTS, read_costs, uses_until_paid
+from tipl.experiments.benchmark.ledger import COSTS, finite, read_costs, uses_until_paid
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import StageRecord, read_records
 from tipl.forecast.hub import model_directory
@@ -38,29 +37,26 @@ from tipl.paths import PathDataset
 from tipl.paths.parts import JUMP_COUNTS
 from tipl.report.results import Result, Rows
 
+EXPERIMENT = "accelerate"
+
+SHARES = (0.95, 1.0)
+"""Parts of PPO's final mean return."""
+
+COUNTS = dict(zip(JUMP_COUNTS, ("test_steps", "jumps", "rollbacks"), strict=True))
+"""What a dataset counts of jumps, and the metrics that are their means."""
+
 USES = (1.0, 10.0, 100.0, math.inf)
 """Trainings among which data and training of a model are shared out; infinitely many: its use."""
-
-COLLECTING_STAGE, TRAINING_STAGE = "collect", "train (elite)"
-"""Stages of a benchmark, whose costs are counted."""
-
-TRAINED = "NeuronTransformer (elite)"
-"""What that training makes."""
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What data and training of a model took.
+    """What data and training of a model took."""
 
-    Attributes:
-        env_steps: of all trials of its dataset, and of training itself, if that is known.
-        cpu_seconds: of collecting and training.
-        own: whether the model of the comparison learned from that very dataset; if not, the costs
-            are those of one that is made alike.
-    """
-
-    env_steps: float
-    cpu_seconds: float
+    env_steps: float  # of all trials of its dataset, and of training itself, if that is known
+    cpu_seconds: float  # of collecting and training
+    # whether the model of the comparison learned from that very dataset; if not, the costs are
+    # those of one that is made alike
     own: bool
 
 
@@ -77,64 +73,36 @@ def model_cost(config: AccelerationConfig) -> ModelCost | None:
         return None
     run = Path(config.paths).parent
     stages = read_records(run)
-    if not {COLLECTING_STAGE, TRAINING_STAGE} <= stages.keys():
+    if not {"collect", "train (elite)"} <= stages.keys():
         return None
     paths = PathDataset.open(config.paths)
-    in_training = 0.0
-    if (run / COSTS).exists():
-        costs = read_costs(run / COSTS)
-        of_training = [c for c in costs if (c.kind, c.name) == ("train", TRAINED)]
-        in_training = sum(cost.env_steps for cost in of_training)
+    costs = read_costs(run / COSTS) if (run / COSTS).exists() else []
+    in_training = sum(
+        cost.env_steps
+        for cost in costs
+        if (cost.kind, cost.name) == ("train", "NeuronTransformer (elite)")
+    )
+    model = storage.read_json(model_directory(config.forecaster) / "config.json")
     return ModelCost(
         float(paths.num_trials * paths.global_step[-1] + in_training),
-        stages[COLLECTING_STAGE].cpu_seconds + stages[TRAINING_STAGE].cpu_seconds,
-        paths.metadata.digest in _training_datasets(config.forecaster),
+        stages["collect"].cpu_seconds + stages["train (elite)"].cpu_seconds,
+        paths.metadata.digest in model.get("settings", {}).get("datasets", {}),
     )
 
 
-def _training_datasets(model: str) -> set[str]:
-    """Digests of the datasets that a model learned from."""
-    settings = storage.read_json(model_directory(model) / "config.json").get("settings", {})
-    return set(settings.get("datasets", {}))
-
-
-def _shared(own: Interval, unit: float, cost: float, uses: float) -> Interval:
-    """What a use costs when a model's cost is shared out among uses.
+def to_share(unit: str, share: float) -> str:
+    """The metric of how much it takes one trial to a share of PPO's final return.
 
     Args:
-        own: environment steps of one use.
-        unit: what one of these steps costs.
-        cost: of the model.
-        uses: among which it is shared; may be infinite.
+        unit: what is counted: `"env_steps"` or `"cpu_seconds"`.
+        share: one of `SHARES`.
     """
-    return Interval(*(bound * unit + cost / uses for bound in own))
-
-
-EXPERIMENT = "accelerate"
-
-SHARES = (0.95, 1.0)
-"""Parts of PPO's final mean return."""
-
-COUNTS = dict(zip(JUMP_COUNTS, ("test_steps", "jumps", "rollbacks"), strict=True))
-"""What a dataset counts of jumps, and the metrics that are their means."""
-
-DATA_AND_TRAINING = "data and training of the model"
-"""Whose costs the rows of a model's cost are."""
-
-
-def reach_metric(share: float) -> str:
-    """The metric of the environment steps to a share of PPO's final return."""
-    return f"env_steps_to_{100 * share:g}_percent_of_ppo"
-
-
-def seconds_metric(share: float) -> str:
-    """The metric of the processor seconds of one trial to a share of PPO's final return."""
-    return f"cpu_seconds_to_{100 * share:g}_percent_of_ppo"
+    return f"{unit}_to_{100 * share:g}_percent_of_ppo"
 
 
 def architecture_rows(
     architecture: Architecture, task: str, cost: ModelCost | None, command: str
-) -> list[Result]:
+) -> Iterator[Result]:
     """All numbers of one architecture; infinite where a goal is not reached.
 
     Args:
@@ -143,54 +111,47 @@ def architecture_rows(
         cost: of the model that forecasts, if it is known.
         command: of the comparison.
     """
+    gated, ppo = architecture.gated, architecture.ppo
 
-    def row(one: Trained, metric: str, value: Interval, episodes: int, **place: Any) -> Result:
+    def row(one: Trained, metric: str, value: Interval, **columns: Any) -> Result:
+        usual: dict[str, Any] = {"n_episodes": architecture.episodes, "key": one.method.key}
         return Result(
-            task, EXPERIMENT, one.name, metric, *value, architecture.num_trials, episodes,
-            one.command or command, one.method.key, architecture=architecture.name, **place,
+            task, EXPERIMENT, one.name, metric, *value, architecture.num_trials,
+            command=one.stage.command or command, architecture=architecture.name, **usual | columns,
         )  # fmt: skip
 
-    episodes, gated = architecture.episodes, architecture.gated
-    reached = steps_to_shares(
-        {one.name: one.curves for one in architecture.trained},
-        architecture.ppo.name,
-        architecture.end,
-        SHARES,
-    )
-    rows = []
+    curves = {one.name: one.curves for one in architecture.trained}
+    reached = steps_to_shares(curves, ppo.name, architecture.end, SHARES)
     for one in architecture.trained:
-        found = _returns(one, architecture)
-        found |= _reach(one, architecture, reached)
-        rows += [row(one, metric, value, episodes) for metric, value in found.items()]
-        rows += [row(one, metric, value, 0) for metric, value in _spent(one, architecture)]
+        for metric, value in _reached_returns(one, architecture, reached).items():
+            yield row(one, metric, value)
+        for metric, value in _spent(one, ppo):
+            yield row(one, metric, value, n_episodes=0)
         if one is not gated:
             for metric, value in _differences(gated, one, architecture.end).items():
-                rows.append(row(gated, metric, value, episodes, beside=one.name))
+                yield row(gated, metric, value, beside=one.name)
     if cost is not None:
-        own, ppo = (reach_interval(reached[one.name][:, -1]) for one in (gated, architecture.ppo))
+        own, theirs = (reach_interval(reached[one.name][:, -1]) for one in (gated, ppo))
+        units = {
+            "env_steps": (cost.env_steps, 1.0, 1.0),
+            "cpu_seconds": (
+                cost.cpu_seconds, gated.cpu_seconds_per_step, ppo.cpu_seconds_per_step,
+            ),
+        }  # fmt: skip
         for uses in USES:
-            for metric, value in _amortised(own, gated, cost, uses):
-                rows.append(row(gated, metric, value, episodes, uses=uses))
-        for metric, value in _paid(own.value, ppo.value, architecture, cost):
-            rows.append(row(gated, metric, value, episodes))
-    return rows
+            for unit, (whole, a_step, _) in units.items():
+                shared = Interval(*(bound * a_step + whole / uses for bound in own))
+                yield row(gated, f"{unit}_amortised", shared, uses=uses)
+        for unit, (whole, a_step, of_ppo) in units.items():
+            saved = theirs.value * of_ppo - own.value * a_step
+            uses = uses_until_paid(whole, saved)
+            yield row(gated, f"uses_to_pay_back_{unit}", Interval(uses))
 
 
-def cost_rows(task: str, cost: ModelCost, command: str) -> list[Result]:
-    """What data and training of the model took."""
-    return [
-        Result(task, EXPERIMENT, DATA_AND_TRAINING, metric, value, command=command, part="in all")
-        for metric, value in (("env_steps", cost.env_steps), ("cpu_seconds", cost.cpu_seconds))
-    ]
-
-
-def _single(value: float) -> Interval:
-    """A number that was measured once and has no interval."""
-    return Interval(value, math.nan, math.nan)
-
-
-def _returns(one: Trained, architecture: Architecture) -> dict[str, Interval]:
-    """Of one method: returns at equal steps and on average over them, beside PPO's."""
+def _reached_returns(
+    one: Trained, architecture: Architecture, reached: dict[str, Array]
+) -> dict[str, Interval]:
+    """Returns at equal steps and on average over them, and how soon PPO's are reached."""
     end, ppo = architecture.end, architecture.ppo
     final = one.final(end)
     found = {
@@ -206,6 +167,16 @@ def _returns(one: Trained, architecture: Architecture) -> dict[str, Interval]:
             "probability_of_improvement": probability_of_improvement(final, ppo.final(end)),
             "return_over_training_minus_ppo": difference["return_over_training_difference"],
         }
+    for s, share in enumerate(SHARES):
+        own, theirs = (reached[name][:, s] for name in (one.name, ppo.name))
+        metric = to_share("env_steps", share)
+        found[metric] = reach_interval(own)
+        if one is not ppo:
+            # 0 steps of both are equally many; a PPO that is there at once cannot be outrun
+            with np.errstate(divide="ignore", invalid="ignore"):
+                relative = np.where(own == theirs, 1.0, own / theirs)
+            found[f"{metric}_relative_to_ppo"] = reach_interval(relative)
+        found[to_share("cpu_seconds", share)] = reach_interval(own * one.cpu_seconds_per_step)
     return found
 
 
@@ -218,108 +189,26 @@ def _differences(one: Trained, other: Trained, end: int) -> dict[str, Interval]:
     }
 
 
-def _reach(
-    one: Trained, architecture: Architecture, reached: dict[str, Array]
-) -> dict[str, Interval]:
-    """Steps to each share of PPO's final return, and that in units of PPO's steps."""
-    found = {}
-    for s, share in enumerate(SHARES):
-        own, ppo = (reached[name][:, s] for name in (one.name, architecture.ppo.name))
-        found[reach_metric(share)] = reach_interval(own)
-        if one is not architecture.ppo:
-            # 0 steps of both are equally many; a PPO that is there at once cannot be outrun
-            with np.errstate(divide="ignore", invalid="ignore"):
-                relative = np.where(own == ppo, 1.0, own / ppo)
-            found[f"{reach_metric(share)}_relative_to_ppo"] = reach_interval(relative)
-        seconds = own * one.cpu_seconds_per_step
-        found[seconds_metric(share)] = reach_interval(seconds)
-    return found
-
-
-def _spent(one: Trained, architecture: Architecture) -> Iterator[tuple[str, Interval]]:
+def _spent(one: Trained, ppo: Trained) -> Iterator[tuple[str, Interval]]:
     """Tests, jumps and rollbacks of one method, and its processor time."""
     for name, values in one.counts.items():
         yield COUNTS[name], mean_interval(values)
-    yield "cpu_seconds", _single(one.cpu_seconds)
-    yield "cpu_seconds_per_env_step", _single(one.cpu_seconds_per_step)
-    if one is not architecture.ppo:
-        relative = one.cpu_seconds_per_step / architecture.ppo.cpu_seconds_per_step
-        yield "cpu_seconds_per_env_step_relative_to_ppo", _single(relative)
-
-
-def _amortised(
-    own: Interval, gated: Trained, cost: ModelCost, uses: float
-) -> Iterator[tuple[str, Interval]]:
-    """What a use costs until PPO's final return, with its part of the model's cost."""
-    yield "env_steps_amortised", _shared(own, 1.0, cost.env_steps, uses)
-    seconds = gated.cpu_seconds_per_step
-    yield "cpu_seconds_amortised", _shared(own, seconds, cost.cpu_seconds, uses)
-
-
-def _paid(
-    own: float, ppo: float, architecture: Architecture, cost: ModelCost
-) -> Iterator[tuple[str, Interval]]:
-    """Uses until the model has paid for itself, given the steps to PPO's final return."""
-    yield "uses_to_pay_back_env_steps", _single(uses_until_paid(cost.env_steps, ppo - own))
-    ours, theirs = architecture.gated, architecture.ppo
-    saved = ppo * theirs.cpu_seconds_per_step - own * ours.cpu_seconds_per_step
-    yield "uses_to_pay_back_cpu_seconds", _single(uses_until_paid(cost.cpu_seconds, saved))
-
-
-FILE = "comparison.json"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What was compared: all that is needed beside the stages to make the report again.
-
-    Attributes:
-        config: the comparison.
-        command: its command line.
-        cost: of the model that forecasts; None if it is not known.
-    """
-
-    config: AccelerationConfig
-    command: str
-    cost: ModelCost | None
-
-
-def write_record(directory: Path, record: Record) -> None:
-    """Writes what was compared to a comparison's directory."""
-    storage.write_json(directory / FILE, dataclasses.asdict(record))
-
-
-def load_record(directory: Path) -> Record:
-    """Reads what `write_record` wrote.
-
-    Raises:
-        TiplError: there is no such file, or it is damaged.
-    """
-    read = storage.read_json(
-        directory / FILE, "the record of a comparison (made by `tipl accelerate`)"
-    )
-    cost = None if read["cost"] is None else ModelCost(**read["cost"])
-    return Record(AccelerationConfig.from_json(read["config"]), read["command"], cost)
+    yield "cpu_seconds", Interval(one.stage.cpu_seconds)
+    yield "cpu_seconds_per_env_step", Interval(one.cpu_seconds_per_step)
+    if one is not ppo:
+        relative = one.cpu_seconds_per_step / ppo.cpu_seconds_per_step
+        yield "cpu_seconds_per_env_step_relative_to_ppo", Interval(relative)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What the stages of a comparison left; its numbers are worked out when they are asked for.
-
-    Attributes:
-        config: what was compared.
-        command: its command line.
-        directory: where the stages left it.
-        architectures: one for each width.
-        cost: of the model that forecasts; None if it is not known.
-        stages: what each took.
-    """
+    """What the stages of a comparison left; its numbers are worked out when they are asked for."""
 
     config: AccelerationConfig
     command: str
     directory: Path
-    architectures: Sequence[Architecture]
-    cost: ModelCost | None
+    architectures: Sequence[Architecture]  # one for each width
+    cost: ModelCost | None  # of the model that forecasts, if it is known
     stages: Sequence[StageRecord]
 
     @cached_property
@@ -327,16 +216,19 @@ class Comparison:
         """All numbers, infinite where a goal is not reached."""
         task, cost, command = self.config.env_id, self.cost, self.command
         rows = [
-            row
-            for architecture in self.architectures
-            for row in architecture_rows(architecture, task, cost, command)
+            row for one in self.architectures for row in architecture_rows(one, task, cost, command)
         ]
-        return Rows(rows + ([] if cost is None else cost_rows(task, cost, command)))
+        for metric in ("env_steps", "cpu_seconds") if cost is not None else ():
+            value, made = getattr(cost, metric), "data and training of the model"
+            rows.append(
+                Result(task, EXPERIMENT, made, metric, value, command=command, part="in all")
+            )
+        return Rows(rows)
 
     @cached_property
     def results(self) -> Rows:
         """All rows of `results.jsonl`: NaN where a goal is not reached."""
-        return Rows(map(_finite, self.rows))
+        return Rows(map(finite, self.rows))
 
     @property
     def gated(self) -> str:
@@ -344,13 +236,7 @@ class Comparison:
         return self.architectures[0].gated.name
 
     def find(self, one: Trained, architecture: Architecture, metric: str, **place: Any) -> Result:
-        """One number of a method in an architecture.
-
-        Args:
-            one: the method.
-            architecture: where it was trained.
-            metric: what was measured.
-            **place: `beside` and `uses`, where the number has them.
+        """One number of a method in an architecture; `place` is `beside` and `uses`, if it has any.
 
         Raises:
             TiplError: there is no such number.
@@ -362,27 +248,19 @@ class Comparison:
 
 
 def load_comparison(directory: str | Path) -> Comparison:
-    """Reads what a comparison left.
-
-    Args:
-        directory: of the comparison, whose stages are all done.
+    """Reads what the stages of a comparison left, which are all done.
 
     Raises:
         TiplError: a stage's result is missing or damaged, the methods' trials are not the same
             ones, or fewer than two of them diverged under no method.
     """
     directory = Path(directory)
-    record = load_record(directory)
+    config, record = AccelerationConfig.read_record(directory)
     stages = read_records(directory)
     architectures = [
         load_architecture(directory, width, methods, stages)
-        for width, methods in trained_methods(record.config, directory)
+        for width, methods in trained_methods(config, directory)
     ]
-    return Comparison(
-        record.config, record.command, directory, architectures, record.cost, list(stages.values())
-    )
-
-
-def _finite(row: Result) -> Result:
-    value, low, high = (x if math.isfinite(x) else math.nan for x in (row.value, row.low, row.high))
-    return dataclasses.replace(row, value=value, low=low, high=high)
+    cost = None if record["cost"] is None else ModelCost(**record["cost"])
+    done = list(stages.values())
+    return Comparison(config, record["command"], directory, architectures, cost, done)

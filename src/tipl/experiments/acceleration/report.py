@@ -10,14 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tipl.experiments.acceleration.outcome import (
-    COUNTS,
-    SHARES,
-    USES,
-    Comparison,
-    reach_metric,
-    seconds_metric,
-)
+from tipl.experiments.acceleration.outcome import COUNTS, SHARES, USES, Comparison, to_share
 from tipl.experiments.acceleration.trials import Architecture, mean_curve
 from tipl.experiments.run_report import shown_versions
 from tipl.report.charts import INTERVAL, STEPS, ZERO, Line, curve, line_chart
@@ -28,7 +21,7 @@ from tipl.report.style import ACCENT, GOLD, PURPLE
 from tipl.report.tables import Cell, Pivot, Table, column_text, format_whole, listed, results_table
 
 HEADLINE = {
-    **{reach_metric(share): f"thousand steps to {share:.0%}" for share in SHARES},
+    **{to_share("env_steps", share): f"thousand steps to {share:.0%}" for share in SHARES},
     "final_return": "return",
     "final_return_minus_ppo": "less PPO's",
 }
@@ -37,8 +30,8 @@ HEADLINE = {
 DRAWN_USES = {1.0: GOLD, 10.0: PURPLE, 100.0: ACCENT}
 """Among how many uses a model's cost is shared in the figure, and the colour of each."""
 
-_BESIDE = {"wins": "above", "loses": "below", "ties": "beside"}
-"""Where its return lies then."""
+VERDICTS = {"wins": ("above", "against"), "ties": ("beside", "with"), "loses": ("below", "to")}
+"""What a paired difference says: where the return then lies, and what comes before a rival."""
 
 
 def _plain_zero(result: Result) -> Cell:
@@ -59,30 +52,12 @@ def _numbers(
 ) -> Pivot:
     """A row a method and architecture that has any of the metrics; a column a metric."""
     return Pivot(
-        metrics,
-        ("method", "architecture"),
-        where={"architecture": bool, "beside": None, "uses": None},
-        caption=caption,
-        headings={"architecture": "layers"},
-        cell=cell,
-    )
+        metrics, ("method", "architecture"), caption=caption, headings={"architecture": "layers"},
+        where={"architecture": bool, "beside": None, "uses": None}, cell=cell,
+    )  # fmt: skip
 
 
 # --- the figures ------------------------------------------------------------------------------
-
-
-def _methods(comparison: Comparison) -> Section:
-    trained = comparison.architectures[0].trained
-    return Section(
-        "What is compared",
-        "Every method trains the same trials, with the same initial networks and seeds. The "
-        "environment steps of tests count as a trial's own.",
-        table=Table(
-            "The methods",
-            ["method", "what it is"],
-            [[one.name, method_with_key(one.method.key).sentence] for one in trained],
-        ),
-    )
 
 
 def _curves(architecture: Architecture) -> list[Line]:
@@ -111,57 +86,10 @@ def _chart(
     )  # fmt: skip
 
 
-def _over_steps(comparison: Comparison) -> Section:
-    return Section(
-        "Return over environment steps",
-        "Each method's mean return after how many environment steps of a trial. A line further to "
-        "the left gets there with fewer steps. A return holds until the next checkpoint; the flat "
-        "part before a jump is its test.",
-        _chart(comparison, _curves),
-    )
-
-
-def _over_seconds(comparison: Comparison) -> Section:
-    def lines(architecture: Architecture) -> list[Line]:
-        pairs = zip(architecture.trained, _curves(architecture), strict=True)
-        return [
-            dataclasses.replace(line, x=line.x * one.cpu_seconds_per_step) for one, line in pairs
-        ]
-
-    return Section(
-        "Return over CPU seconds",
-        "The same returns over processor time: each method's environment steps, times the seconds "
-        "that its trials took for one, learning and forecasts included. Lines end at equal steps: "
-        "one that ends further to the right takes longer for a step.",
-        _chart(comparison, lines, x_label="CPU seconds of one trial"),
-        table=_numbers(
-            "CPU seconds of one trial until PPO's final mean return (a dash: not within PPO's "
-            "steps); of all trials together, to the end; of a step, in units of PPO's",
-            {
-                seconds_metric(1.0): "to 100%",
-                "cpu_seconds": "in all",
-                "cpu_seconds_per_env_step_relative_to_ppo": "a step",
-            },
-        ),
-    )
-
-
-def _beside_each(comparison: Comparison) -> Section:
-    return Section(
-        f"{comparison.gated}, beside each other method",
-        "By how much it returns more than each other method: above 0, interval included, it wins; "
-        "below 0 it loses; else it is a tie.",
-        table=Pivot(
-            {
-                "final_return_difference": "at equal steps",
-                "return_over_training_difference": "over the training",
-            },
-            ("beside", "architecture"),
-            where={"beside": bool},
-            caption="Difference of mean returns, paired by trial [95% interval]",
-            headings={"beside": "method", "architecture": "layers"},
-        ),
-    )
+def _over_seconds(architecture: Architecture) -> list[Line]:
+    """The same over processor seconds."""
+    pairs = zip(architecture.trained, _curves(architecture), strict=True)
+    return [dataclasses.replace(line, x=line.x * one.cpu_seconds_per_step) for one, line in pairs]
 
 
 def _amortised(comparison: Comparison) -> Iterator[Section]:
@@ -173,43 +101,42 @@ def _amortised(comparison: Comparison) -> Iterator[Section]:
 
     def lines(architecture: Architecture) -> list[Line]:
         by_name = {line.label: line for line in _curves(architecture)}
-        own = by_name[architecture.gated.name]
-        places, intervals = mean_curve(architecture.ppo.curves, architecture.end)
-        look = by_name[architecture.ppo.name].look
+        own, ppo = (by_name[one.name] for one in (architecture.gated, architecture.ppo))
+        low, high = ppo.band or ((), ())
         # 0 has no logarithm
-        found = [curve(places[1:], intervals[1:], look, architecture.ppo.name, stepped=True)]
+        found = [dataclasses.replace(ppo, x=ppo.x[1:], y=ppo.y[1:], band=(low[1:], high[1:]))]
         for uses, colour in DRAWN_USES.items():
             label, look = f"{own.label}, {place_label(uses=uses)}", {**own.look, "color": colour}
             x = own.x + env_steps / uses
             found.append(dataclasses.replace(own, x=x, label=label, look=look))
         return found
 
-    alike = "" if cost.own else (
-        " The model at hand learned from other paths; the costs are those of one made alike."
-    )  # fmt: skip
-    x_label = "environment steps of one use"
+    alike = " The model at hand learned from other paths; the costs are those of one made alike."
     yield Section(
         "When data and training are counted",
         f"The training paths and training took {env_steps:,.0f} environment steps. Shared out "
         "among so many uses, they move the curve to the right; where it is still left of PPO's, "
-        f"the model has paid for itself.{alike}",
-        _chart(comparison, lines, x_label=x_label, x_axis="log steps"),
+        f"the model has paid for itself.{'' if cost.own else alike}",
+        _chart(comparison, lines, x_label="environment steps of one use", x_axis="log steps"),
         table=_amortised_table(comparison),
     )
 
 
 def _amortised_table(comparison: Comparison) -> Table:
     rows: list[list[Cell]] = []
-    units = ("env_steps", "cpu_seconds")
     for a in comparison.architectures:
-        name, layers = a.gated.name, column_text("architecture", a.name)
-        own = [comparison.find(a.ppo, a, metric(1.0)) for metric in (reach_metric, seconds_metric)]
-        rows.append([a.ppo.name, layers, *own])
-        for uses in USES:
-            cells = [comparison.find(a.gated, a, f"{u}_amortised", uses=uses) for u in units]
-            rows.append([f"{name}, {place_label(uses=uses)}", layers, *cells])
-        paid = [comparison.find(a.gated, a, f"uses_to_pay_back_{unit}") for unit in units]
-        rows.append(["uses until it has paid for itself", layers, *paid])
+        shown = [
+            (a.ppo, a.ppo.name, to_share("{}", 1.0), None),
+            *(
+                (a.gated, f"{a.gated.name}, {place_label(uses=uses)}", "{}_amortised", uses)
+                for uses in USES
+            ),
+            (a.gated, "uses until it has paid for itself", "uses_to_pay_back_{}", None),
+        ]
+        for one, label, metric, shared in shown:
+            metrics = (metric.format(unit) for unit in ("env_steps", "cpu_seconds"))
+            cells = (comparison.find(one, a, metric, uses=shared) for metric in metrics)
+            rows.append([label, column_text("architecture", a.name), *cells])
     return Table(
         "What one use takes until PPO's final mean return [95% interval over trials]; a dash: it "
         "does not get there, or never pays",
@@ -219,8 +146,26 @@ def _amortised_table(comparison: Comparison) -> Table:
 
 
 SECTIONS: list[Entry[Comparison]] = [
-    _methods,
-    _over_steps,
+    lambda comparison: Section(
+        "What is compared",
+        "Every method trains the same trials, with the same initial networks and seeds. The "
+        "environment steps of tests count as a trial's own.",
+        table=Table(
+            "The methods",
+            ["method", "what it is"],
+            [
+                [one.name, method_with_key(one.method.key).sentence]
+                for one in comparison.architectures[0].trained
+            ],
+        ),
+    ),
+    lambda comparison: Section(
+        "Return over environment steps",
+        "Each method's mean return after how many environment steps of a trial. A line further to "
+        "the left gets there with fewer steps. A return holds until the next checkpoint; the flat "
+        "part before a jump is its test.",
+        _chart(comparison, _curves),
+    ),
     Section(
         "Return at equal steps",
         "The last checkpoint within as many environment steps as PPO takes in all; methods that "
@@ -243,7 +188,7 @@ SECTIONS: list[Entry[Comparison]] = [
         table=_numbers(
             "Environment steps until 95% and 100% of PPO's final mean return, in units of the "
             "steps that PPO itself needs; a dash: not within PPO's steps",
-            {f"{reach_metric(share)}_relative_to_ppo": f"to {share:.0%}" for share in SHARES},
+            {f"{to_share('env_steps', s)}_relative_to_ppo": f"to {s:.0%}" for s in SHARES},
         ),
     ),
     Section(
@@ -259,7 +204,21 @@ SECTIONS: list[Entry[Comparison]] = [
             },
         ),
     ),
-    _beside_each,
+    lambda comparison: Section(
+        f"{comparison.gated}, beside each other method",
+        "By how much it returns more than each other method: above 0, interval included, it wins; "
+        "below 0 it loses; else it is a tie.",
+        table=Pivot(
+            {
+                "final_return_difference": "at equal steps",
+                "return_over_training_difference": "over the training",
+            },
+            ("beside", "architecture"),
+            where={"beside": bool},
+            caption="Difference of mean returns, paired by trial [95% interval]",
+            headings={"beside": "method", "architecture": "layers"},
+        ),
+    ),
     Section(
         "Tests, jumps and rollbacks",
         "What forecasts did in a trial until the end of its training. Jumps without a test take no "
@@ -269,7 +228,22 @@ SECTIONS: list[Entry[Comparison]] = [
             dict(zip(COUNTS.values(), ("steps of tests", "jumps", "undone"), strict=True)),
         ),
     ),
-    _over_seconds,
+    lambda comparison: Section(
+        "Return over CPU seconds",
+        "The same returns over processor time: each method's environment steps, times the seconds "
+        "that its trials took for one, learning and forecasts included. Lines end at equal steps: "
+        "one that ends further to the right takes longer for a step.",
+        _chart(comparison, _over_seconds, x_label="CPU seconds of one trial"),
+        table=_numbers(
+            "CPU seconds of one trial until PPO's final mean return (a dash: not within PPO's "
+            "steps); of all trials together, to the end; of a step, in units of PPO's",
+            {
+                to_share("cpu_seconds", 1.0): "to 100%",
+                "cpu_seconds": "in all",
+                "cpu_seconds_per_env_step_relative_to_ppo": "a step",
+            },
+        ),
+    ),
     _amortised,
 ]
 """The figures of a comparison's report, in order."""
@@ -321,73 +295,62 @@ def lead(comparison: Comparison) -> list[str]:
     for architecture in comparison.architectures:
         sentences += _of_architecture(comparison, architecture)
     if comparison.cost is not None:
-        sentences.append(_of_cost(comparison, comparison.cost.env_steps))
+        parts = []
+        for a in comparison.architectures:
+            uses = comparison.find(a.gated, a, "uses_to_pay_back_env_steps").value
+            after = f"are paid after {uses:,.0f} uses" if math.isfinite(uses) else "are never paid"
+            parts.append(f"with {column_text('architecture', a.name)} they {after}")
+        sentences.append(
+            f"Data and training of such a model take {comparison.cost.env_steps:,.0f} environment "
+            f"steps: {listed(parts)}."
+        )
     return sentences
 
 
 def _of_architecture(comparison: Comparison, architecture: Architecture) -> Iterator[str]:
-    find, gated = comparison.find, architecture.gated
+    """Who wins at equal steps, how soon it is where PPO ends, and how it does beside rivals."""
+    find, gated, ppo = comparison.find, architecture.gated, architecture.ppo
     layers = column_text("architecture", architecture.name)
     if architecture.left_out:
         yield (
             f"Left out with layers of {layers}, since they diverged under some method: "
             f"{architecture.left_out} of the trials."
         )
-    ppo, own = (find(one, architecture, "final_return") for one in (architecture.ppo, gated))
+    own, reference = (
+        format_whole(find(one, architecture, "final_return").value) for one in (gated, ppo)
+    )
     verdict = _verdict(find(gated, architecture, "final_return_minus_ppo"))
-    returns = f"{format_whole(own.value)} {_BESIDE[verdict]} PPO's {format_whole(ppo.value)}"
     yield (
         f"Layers of {layers}: {gated.name} {verdict} at equal steps, with a mean return of "
-        f"{returns}; {_speed(comparison, architecture)}."
+        f"{own} {VERDICTS[verdict][0]} PPO's {reference}; {_speed(comparison, architecture)}."
     )
-    yield from _beside_rivals(comparison, architecture)
-
-
-def _speed(comparison: Comparison, architecture: Architecture) -> str:
-    """How soon the gated method is where PPO ends."""
-    metric, gated, find = reach_metric(1.0), architecture.gated, comparison.find
-    own, ppo = (find(one, architecture, metric) for one in (gated, architecture.ppo))
-    if math.isinf(own.value):
-        return "it does not come to PPO's final mean return within PPO's steps"
-    share = find(gated, architecture, f"{metric}_relative_to_ppo")
-    verdict = "neither faster nor slower beyond doubt"
-    if share.high < 1:
-        verdict = "faster"
-    elif share.low > 1:
-        verdict = "slower"
-    return (
-        f"it comes to PPO's final mean return after {format_whole(own.value)} steps, where PPO "
-        f"needs {format_whole(ppo.value)}: {verdict}"
-    )
-
-
-def _beside_rivals(comparison: Comparison, architecture: Architecture) -> Iterator[str]:
-    """Whom the gated method beats at equal steps, whom it does not, and who beats it."""
-    by_verdict: dict[str, list[str]] = {}
-    gated, metric = architecture.gated, "final_return_difference"
+    rivals: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
     for one in architecture.trained[1:]:
         if one is not gated:
-            found = comparison.find(gated, architecture, metric, beside=one.name)
-            by_verdict.setdefault(_verdict(found), []).append(f"“{one.name}”")
+            found = find(gated, architecture, "final_return_difference", beside=one.name)
+            rivals[_verdict(found)].append(f"“{one.name}”")
     parts = [
-        f"{verdict} {preposition} {listed(by_verdict[verdict])}"
-        for verdict, preposition in (("wins", "against"), ("ties", "with"), ("loses", "to"))
-        if verdict in by_verdict
+        f"{verdict} {VERDICTS[verdict][1]} {listed(names)}"
+        for verdict, names in rivals.items()
+        if names
     ]
     if parts:
         yield f"It {'; it '.join(parts)}."
 
 
-def _of_cost(comparison: Comparison, env_steps: float) -> str:
-    """After how many uses the model has paid for itself."""
-    parts = []
-    for a in comparison.architectures:
-        uses = comparison.find(a.gated, a, "uses_to_pay_back_env_steps").value
-        after = f"are paid after {uses:,.0f} uses" if math.isfinite(uses) else "are never paid"
-        parts.append(f"with {column_text('architecture', a.name)} they {after}")
+def _speed(comparison: Comparison, architecture: Architecture) -> str:
+    """How soon the gated method is where PPO ends."""
+    metric, gated, find = to_share("env_steps", 1.0), architecture.gated, comparison.find
+    own, ppo = (find(one, architecture, metric).value for one in (gated, architecture.ppo))
+    if math.isinf(own):
+        return "it does not come to PPO's final mean return within PPO's steps"
+    share = find(gated, architecture, f"{metric}_relative_to_ppo")
+    verdict = "neither faster nor slower beyond doubt"
+    if share.high < 1 or share.low > 1:
+        verdict = "faster" if share.high < 1 else "slower"
     return (
-        f"Data and training of such a model take {env_steps:,.0f} environment steps: "
-        f"{listed(parts)}."
+        f"it comes to PPO's final mean return after {format_whole(own)} steps, where PPO "
+        f"needs {format_whole(ppo)}: {verdict}"
     )
 
 

@@ -12,35 +12,21 @@ from jaxtyping import Bool, Float, Integer
 from tipl.errors import TiplError
 from tipl.evaluation.stats import CONFIDENCE, first_reached, resampling_weights
 from tipl.experiments.config import AccelerationConfig
-from tipl.experiments.pipeline import Stage, StageRecord
+from tipl.experiments.pipeline import Stage, StageRecord, running_checkpoints
 from tipl.forecast.hub import model_directory, shipped_models
 from tipl.paths import PathDataset
 from tipl.ppo.config import PPOConfig
 
-PPO_ALONE = "PPO"
-"""The method that all others are compared with."""
-
-BEST_POLICY = "best-policy"
-"""The policy that is copied, in a comparison's directory."""
-
 
 @dataclass(frozen=True)
 class Method:
-    """One way to train.
+    """One way to train."""
 
-    Attributes:
-        name: what tables and figures call it.
-        key: the name of its directory.
-        options: of `tipl collect`, beside those that all methods share.
-        reads: the directory of what the weights jump to.
-        any_width: whether it works for every architecture, not the first alone.
-    """
-
-    name: str
-    key: str
-    options: tuple[str, ...] = ()
-    reads: tuple[Path, ...] = ()
-    any_width: bool = True
+    name: str  # what tables and figures call it
+    key: str  # the name of its directory
+    options: tuple[str, ...] = ()  # of `tipl collect`, beside those that all methods share
+    reads: tuple[Path, ...] = ()  # the directory of what the weights jump to
+    any_width: bool = True  # whether it works for every architecture, not the first alone
 
 
 def comparison_methods(config: AccelerationConfig, directory: Path) -> list[Method]:
@@ -52,9 +38,9 @@ def comparison_methods(config: AccelerationConfig, directory: Path) -> list[Meth
         return Method(name, key, ("--jumps.forecaster", source, *options), reads, any_width)
 
     blind = ("--jumps.no-gate", "--jumps.max-jumps", "1")
-    found = [Method(PPO_ALONE, "ppo")]
+    found = [Method("PPO", "ppo")]
     if config.paths is not None:
-        best = str(directory / BEST_POLICY)
+        best = str(_best_policy(directory))
         found.append(jumping("best stored policy, copied", "copy", best, *blind, any_width=False))
     found.append(Method("PPTB", "pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1")))
     relex = ("--jumps.forecaster", "relex", *_early_if_short(config.total_steps))
@@ -94,34 +80,23 @@ def collection_name(width: int, method: Method) -> str:
     return f"{method.name}, {width}-{width}"
 
 
-def acceleration_stages(config: AccelerationConfig, directory: Path) -> list[Stage]:
+def _best_policy(directory: Path) -> Path:
+    """Where the policy that is copied lies in a comparison's directory."""
+    return directory / "best-policy"
+
+
+def acceleration_stages(config: AccelerationConfig, directory: Path) -> Iterator[Stage]:
     """The stages of a comparison in its directory, in order."""
-    stages = []
     if config.paths is not None:
-        best = directory / BEST_POLICY
-        arguments = ("paths", "best", config.paths, "--out", best)
-        stages.append(Stage("best stored policy", arguments, best, (Path(config.paths),)))
+        best = _best_policy(directory)
+        words = ("paths", "best", config.paths, "--out", best)
+        yield Stage("best stored policy", words, best, (Path(config.paths),))
     for width, methods in trained_methods(config, directory):
         for method in methods:
-            stages += _trials(config, directory, width, method)
-    return stages
-
-
-def _trials(
-    config: AccelerationConfig, directory: Path, width: int, method: Method
-) -> Iterator[Stage]:
-    """Trains by a method, and runs the checkpoints."""
-    paths, name = trials_directory(directory, width, method), collection_name(width, method)
-    arguments = (
-        *("collect", config.env_id, "--num-trials", config.num_trials),
-        *("--total-steps", config.total_steps),
-        *("--checkpoint-interval", config.checkpoint_interval),
-        *("--hidden-sizes", width, width, "--seed", config.seed),
-        *(*method.options, "--out", paths),
-    )
-    yield Stage(name, arguments, paths, method.reads)
-    arguments = ("paths", "evaluate", paths, "--episodes", config.episodes)
-    yield Stage(f"{name}: run its checkpoints", arguments, paths / "evaluation", (paths,))
+            paths, name = trials_directory(directory, width, method), collection_name(width, method)
+            arguments = config.collecting(config.num_trials, "--hidden-sizes", width, width)
+            yield Stage(name, (*arguments, *method.options, "--out", paths), paths, method.reads)
+            yield running_checkpoints(f"{name}: run its checkpoints", paths, config.episodes)
 
 
 MOST_PLACES = 200
@@ -150,9 +125,8 @@ class ReturnCurves:
 
     def at(self, places: Float[np.ndarray, " C"]) -> Float[np.ndarray, "N C"]:
         """Each trial's return at C numbers of environment steps."""
-        levels = self._levels()
         passed = [np.searchsorted(steps, places, side="right") for steps in self.steps]
-        return np.stack([own[count] for own, count in zip(levels, passed, strict=True)])
+        return np.take_along_axis(self._levels(), np.stack(passed), axis=1)
 
     def mean_over(self, end: int) -> Float[np.ndarray, " N"]:
         """Each trial's mean return over its first `end` steps: the area under its curve, per step.
@@ -225,32 +199,23 @@ def steps_to_shares(
     weights = resampling_weights(len(ends), seed=seed)  # [R, N]
     final = weights @ ends  # [R, 1]
     goals = final - (1 - np.array(shares)) * np.abs(final)  # [R, S]
-    found = {}
-    for name, own in curves.items():
-        places = own.changes(end)
-        found[name] = first_reached(weights @ own.at(places), places, goals)
-    return found
+    changes = {name: own.changes(end) for name, own in curves.items()}
+    return {
+        name: first_reached(weights @ own.at(changes[name]), changes[name], goals)
+        for name, own in curves.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The trials of one method and architecture.
+    """The trials of one method and architecture."""
 
-    Attributes:
-        method: how they were trained.
-        curves: their returns over their environment steps.
-        counts: of each trial at its end, by name, `[N]`; empty for a method without jumps.
-        env_steps: of all trials together, tests of forecasts included.
-        cpu_seconds: of the stage that trained them.
-        command: of that stage.
-    """
-
-    method: Method
-    curves: ReturnCurves
+    method: Method  # how they were trained
+    curves: ReturnCurves  # their returns over their environment steps
+    # of each trial at its end `[N]`, by name; empty for a method without jumps
     counts: Mapping[str, Float[np.ndarray, " N"]]
-    env_steps: int
-    cpu_seconds: float
-    command: str
+    env_steps: int  # of all trials together, tests of forecasts included
+    stage: StageRecord  # that trained them
 
     @property
     def name(self) -> str:
@@ -260,7 +225,7 @@ class Trained:
     @property
     def cpu_seconds_per_step(self) -> float:
         """Processor seconds of an environment step, learning included."""
-        return self.cpu_seconds / self.env_steps
+        return self.stage.cpu_seconds / self.env_steps
 
     def final(self, end: int) -> Float[np.ndarray, " N"]:
         """Return of the last checkpoint that each trial has within `end` steps."""
@@ -269,23 +234,14 @@ class Trained:
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """All methods' trials of one architecture.
+    """All methods' trials of one architecture."""
 
-    Attributes:
-        name: its hidden layers: `"64-64"`.
-        end: environment steps of PPO in each trial, at which methods are compared.
-        trained: by each method, PPO first; row n of all is the same trial.
-        num_trials: trials that are compared.
-        left_out: trials that are not, since they diverged under some method.
-        episodes: of each checkpoint.
-    """
-
-    name: str
-    end: int
-    trained: list[Trained]
-    num_trials: int
-    left_out: int
-    episodes: int
+    name: str  # its hidden layers: `"64-64"`
+    end: int  # environment steps of PPO in each trial, at which methods are compared
+    trained: list[Trained]  # by each method, PPO first; row n of all is the same trial
+    num_trials: int  # that are compared
+    left_out: int  # trials that are not compared, since they diverged under some method
+    episodes: int  # of each checkpoint
 
     @property
     def ppo(self) -> Trained:
@@ -302,7 +258,7 @@ class Architecture:
 def load_architecture(
     directory: Path, width: int, methods: list[Method], stages: Mapping[str, StageRecord]
 ) -> Architecture:
-    """Reads all trials of one architecture.
+    """Reads all trials of one architecture from a comparison's directory.
 
     Args:
         directory: of the comparison.
@@ -332,16 +288,10 @@ def load_architecture(
             for count, values in paths.jump_counts().items()
         }
         curves = ReturnCurves(steps, own, returns[0][:, 0]).select(usable)
-        in_all, stage = int(steps[:, -1].sum()), stages[name]
-        trained.append(Trained(method, curves, counts, in_all, stage.cpu_seconds, stage.command))
-    return Architecture(
-        f"{width}-{width}",
-        int(datasets[0].global_step[-1]),
-        trained,
-        int(usable.sum()),
-        int((~usable).sum()),
-        datasets[0].deterministic_return().shape[2],
-    )
+        trained.append(Trained(method, curves, counts, int(steps[:, -1].sum()), stages[name]))
+    kept, end = int(usable.sum()), int(datasets[0].global_step[-1])
+    episodes = datasets[0].deterministic_return().shape[2]
+    return Architecture(f"{width}-{width}", end, trained, kept, len(usable) - kept, episodes)
 
 
 def _usable(

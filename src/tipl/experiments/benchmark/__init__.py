@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
-from tipl.experiments.benchmark.outcome import Benchmark, load_benchmark, write_record
+from tipl.experiments.benchmark.outcome import Benchmark, load_benchmark
 from tipl.experiments.benchmark.report import benchmark_report
 from tipl.experiments.benchmark.stages import benchmark_stages
 from tipl.experiments.config import BenchmarkConfig
@@ -37,8 +37,7 @@ def benchmark(
         TiplError: the directory holds something else, an option is impossible, or a stage failed.
     """
     directory = run_pipeline("benchmark", config, benchmark_stages, out, **how)
-    command = command or config.command_line("benchmark", directory)
-    write_record(directory, config, command)
+    config.write_record(directory, command)
     return report_benchmark(directory)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,20 +21,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from tipl.core import storage
-from tipl.core.arrays import Array
 from tipl.experiments.run import Run
-from tipl.forecast.base import Forecaster
 from tipl.forecast.trained import TrainedForecaster
 from tipl.models.kinds import recorded_config
 from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.layout import ParamLayout
+from tipl.report.results import Result
 
 COSTS = "costs.json"
 """The file in a run's directory."""
-
-Work = Literal["collect", "train", "forecast", "stage"]
-
 
 SHORT, LONG = 2, 12
 """Optimiser steps of two short trainings: what they differ by is the cost of a step."""
@@ -49,34 +45,29 @@ CALLS = 5
 """Calls of which the median is taken."""
 
 
+Work = Literal["collect", "train", "forecast", "stage"]
+WORDS: dict[Work, str] = {"collect": "collect ", "train": "train: ", "forecast": "forecast: "}
+"""How the words for a piece of work begin; those of a whole stage are what it does."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a piece of work takes; NaN is not counted.
-
-    Attributes:
-        kind: what is done: a collection, a training, one forecast, or another whole stage.
-        name: of the model or method, or of the stage.
-        env_steps: environment steps.
-        cpu_seconds: of all threads together.
-        flops: floating-point operations, two for each multiplication and addition.
-        peak_rss_mb: largest resident memory of its process.
-        command: the command line.
-    """
+    """What a piece of work takes; NaN is not counted."""
 
     kind: Work
-    name: str
+    name: str  # of the model or method, or of the stage
     env_steps: float
-    cpu_seconds: float
-    flops: float
-    peak_rss_mb: float
+    cpu_seconds: float  # of all threads together
+    flops: float  # two for each multiplication and addition
+    peak_rss_mb: float  # largest resident memory of its process
     command: str
 
     @property
     def work(self) -> str:
         """What is done, in words."""
-        if self.kind == "stage":
-            return WHOLE_STAGES.get(self.name, self.name)
-        return f"collect {self.name}" if self.kind == "collect" else f"{self.kind}: {self.name}"
+        return WORDS.get(self.kind, "") + (
+            WHOLE_STAGES.get(self.name, self.name) if self.kind == "stage" else self.name
+        )
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Cost:
@@ -84,18 +75,19 @@ class Cost:
         known: dict[str, Any] = {
             name: math.nan if value is None else value for name, value in values.items()
         }
-        if "work" in known:
-            known |= _kind_and_name(known.pop("work"))
+        if work := known.pop("work", ""):
+            stages = {words: name for name, words in WHOLE_STAGES.items()}
+            known |= {"kind": "stage", "name": stages.get(work, work)}
+            for kind, beginning in WORDS.items():
+                if work.startswith(beginning):
+                    known |= {"kind": kind, "name": work.removeprefix(beginning)}
         return cls(**known)
 
 
-def _kind_and_name(work: str) -> dict[str, str]:
-    beginnings = {"collect": "collect ", "train": "train: ", "forecast": "forecast: "}
-    for kind, beginning in beginnings.items():
-        if work.startswith(beginning):
-            return {"kind": kind, "name": work.removeprefix(beginning)}
-    names = {words: name for name, words in WHOLE_STAGES.items()}
-    return {"kind": "stage", "name": names.get(work, work)}
+def finite(row: Result) -> Result:
+    """A row for a file: NaN where a goal is not reached."""
+    value, low, high = (math.nan if math.isinf(x) else x for x in (row.value, row.low, row.high))
+    return dataclasses.replace(row, value=value, low=low, high=high)
 
 
 def ppo_flops_per_step(layout: ParamLayout, update_epochs: int) -> float:
@@ -103,10 +95,6 @@ def ppo_flops_per_step(layout: ParamLayout, update_epochs: int) -> float:
 
     The actor acts and the critic judges once; in each epoch both are run forwards, and their
     gradients are computed for the weights and for all inputs but the first layer's.
-
-    Args:
-        layout: of actor and critic.
-        update_epochs: passes over each rollout.
     """
     matrices = {
         name: math.prod(shape)
@@ -119,24 +107,14 @@ def ppo_flops_per_step(layout: ParamLayout, update_epochs: int) -> float:
 
 
 def measure_costs(run: Run) -> list[Cost]:
-    """The costs of a run's collection, of each training, and of one forecast by each method.
-
-    Args:
-        run: the run, whose `stages.json` says what each stage took.
-
-    Returns:
-        In the order of the work.
-    """
+    """The costs of a run's collection, of each training, and of one forecast by each method."""
     return [*_stage_costs(run), *_forecast_costs(run)]
 
 
 def write_costs(file: Path, costs: Sequence[Cost]) -> None:
     """Writes costs for `read_costs`."""
     values = [
-        {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in dataclasses.asdict(cost).items()
-        }
+        {name: None if value != value else value for name, value in vars(cost).items()}
         for cost in costs
     ]
     storage.write_json(file, {"costs": values})
@@ -157,12 +135,11 @@ def uses_until_paid(cost: float, saved: float) -> float:
     return float(math.ceil(cost / saved)) if saved > 0 else math.inf
 
 
-def _stage_costs(run: Run) -> list[Cost]:
+def _stage_costs(run: Run) -> Iterator[Cost]:
     paths, models = run.paths, dict(zip(run.model_names, run.models, strict=True))
     layout = paths.metadata.actor_layout + ParamLayout.critic(
         paths.task.observation_size, paths.metadata.hidden_sizes
     )
-    costs = []
     for stage in run.stages:
         trained = stage.name.removeprefix("train (").removesuffix(")")
         kind: Work = "stage"
@@ -179,18 +156,8 @@ def _stage_costs(run: Run) -> list[Cost]:
             name, env_steps, flops = stage.name, math.nan, math.nan
         else:
             continue
-        costs.append(
-            Cost(
-                kind,
-                name,
-                env_steps,
-                stage.cpu_seconds,
-                flops,
-                float(stage.peak_rss_mb),
-                stage.command,
-            )
-        )
-    return costs
+        memory = float(stage.peak_rss_mb)
+        yield Cost(kind, name, env_steps, stage.cpu_seconds, flops, memory, stage.command)
 
 
 def _training_flops(paths: PathDataset, model: TrainedForecaster) -> float:
@@ -236,35 +203,22 @@ def _flops(work: Callable[[], Any]) -> float:
     return float(counter.flops)
 
 
-def _forecast_costs(run: Run) -> list[Cost]:
+def _forecast_costs(run: Run) -> Iterator[Cost]:
     """Of one forecast, from the history nearest to a quarter of the path to its end."""
     paths = run.forecasts.paths
     end = paths.num_checkpoints - 1
     starts = {case.start for case in run.forecasts.cases}
     start = min(starts, key=lambda s: (abs(s - end / 4), -s))
     history = paths.params(slice(0, start + 1))[0]
-    costs = []
     for forecaster in run.forecasters():
         if forecaster.min_history > start + 1:
             continue
-        call = _Call(forecaster, history, end - start, paths.layout)
+        call = partial(forecaster.forecast, history, end - start, layout=paths.layout)
         with threadpool_limits(1, "blas"):
             call()  # what a first call prepares is not counted
             seconds = float(np.median([_cpu_seconds(call) for _ in range(CALLS)]))
             flops = _flops(call) or math.nan  # nothing counted: it is not torch that works
-        costs.append(Cost("forecast", forecaster.name, 0.0, seconds, flops, math.nan, ""))
-    return costs
-
-
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    forecaster: Forecaster
-    history: Array
-    horizon: int
-    layout: ParamLayout
-
-    def __call__(self) -> Array:
-        return self.forecaster.forecast(self.history, self.horizon, layout=self.layout)
+        yield Cost("forecast", forecaster.name, 0.0, seconds, flops, math.nan, "")
 
 
 def _cpu_seconds(work: Callable[[], Any]) -> float:

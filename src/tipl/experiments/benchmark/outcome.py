@@ -14,7 +14,6 @@ with a rule for its verdict that was fixed before the measurement:
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,30 +22,22 @@ from typing import Any
 
 import numpy as np
 
-from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.evaluation.stats import Interval, first_reached, reach_interval, resampling_weights
-from tipl.experiments.benchmark.ledger import COSTS, Cost, read_costs, uses_until_paid
+from tipl.experiments.benchmark.ledger import COSTS, Cost, finite, read_costs, uses_until_paid
 from tipl.experiments.benchmark.stages import pptb_directory, pptb_name
 from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.path_dimension import dimension_rows
-from tipl.experiments.run import TRUE_CHECKPOINT, Run, load_run
+from tipl.experiments.run import Run, load_run
 from tipl.paths import PathDataset
 from tipl.paths.dimension import PathDimension, measure_dataset
 from tipl.report.methods import method_of
 from tipl.report.results import Result, Rows
+from tipl.report.tables import Judged
 
 MARGIN = 0.05
 """What counts as no harm, and as PPO's own return: of PPO's whole improvement."""
-
-CLAIMS = (
-    "fits the dynamics",
-    "forecasts do not deteriorate the policy",
-    "optimises policies by inference",
-)
-
-INDEPENDENT = "independent initial networks"
 
 SHARES = (0.5, 0.75, 0.9, 1.0)
 """Parts of the way from the untrained networks' return to that of PPO's end."""
@@ -54,34 +45,17 @@ SHARES = (0.5, 0.75, 0.9, 1.0)
 PPO = "PPO"
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What a claim comes to for one model from one history.
+@dataclass(frozen=True)
+class Finding(Judged):
+    """What a claim comes to for one model from one history: the number that decides, judged."""
 
-    Attributes:
-        claim: one of `CLAIMS`.
-        experiment: whether trials have independent initial networks or share one.
-        model: the model.
-        start: part of the path that the history covers.
-        measured: the number that decides.
-        beside: the number that it stands beside, if any.
-        verdict: what it comes to, in words.
-        holds: whether the claim holds there; None is undecided.
-    """
-
-    claim: str
-    experiment: str
-    model: str
-    start: float
-    measured: Result
-    beside: Result | None
-    verdict: str
-    holds: bool | None
+    claim: str  # one of `CLAIMS`
+    shared: bool = False  # whether trials share an initial network
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Place:
-    """The results of one model from one history, and of the truth beside it."""
+    """The results of one model from one history."""
 
     model: str
     start: float
@@ -89,81 +63,79 @@ class _Place:
     results: Rows
     margin: float
 
-    def of(self, metric: str, horizon: int, method: str | None = None) -> Result:
-        """A number of the model, or of another method, so far ahead."""
-        return self.results.one(method=method or self.model, metric=metric, horizon=horizon)
+    def of(self, metric: str, horizon: int) -> Result:
+        """A number of the model, so far ahead."""
+        return self.results.one(metric=metric, horizon=horizon)
 
 
-def findings(run: Run, models: Sequence[str]) -> list[Finding]:
-    """What each claim comes to, for each model from each history.
-
-    Args:
-        run: the evaluated run.
-        models: names of the models.
-    """
-    experiment = "shared initial network" if run.shared_network else INDEPENDENT
-    gain = float(run.returns.checkpoints[:, -1].mean() - run.returns.checkpoints[:, 0].mean())
-    forecasts = run.results.where(experiment=["forecast", "optimize"])
-    found = []
-    for model in models:
-        own = forecasts.where(method=model, metric="episodic_return")
-        for start in sorted(own.values("start")):
-            horizons = sorted(own.where(start=start).values("horizon"))
-            results = forecasts.where(start=start, method=[model, TRUE_CHECKPOINT])
-            place = _Place(model, start, horizons, results, MARGIN * gain)
-            for claim, test in zip(CLAIMS, (_fits, _does_no_harm, _optimises), strict=True):
-                tested = test(place)
-                if tested is not None:
-                    found.append(Finding(claim, experiment, model, start, *tested))
-    return sorted(found, key=lambda finding: CLAIMS.index(finding.claim))
+Rule = tuple[bool, str, bool | None]
+"""Whether it applies, and then the verdict, and whether the claim holds; None is undecided."""
 
 
-Tested = tuple[Result, Result | None, str, bool | None]
-"""The number that decides, that beside it, the verdict, and whether the claim holds."""
-
-
-def _fits(place: _Place) -> Tested | None:
+def _fits(place: _Place) -> tuple[Result, list[Rule]] | None:
     """Claim 1, at the shortest horizon; the elite is somewhere else, and no later checkpoint."""
     if method_of(place.model).elsewhere:
         return None
     error = place.of("weight_error", place.horizons[0])
-    if error.high < 1:
-        return error, None, "closer than standing still", True
-    if error.low >= 1:
-        return error, None, "no closer than standing still", False
-    return error, None, "undecided", None
+    return error, [
+        (error.high < 1, "closer than standing still", True),
+        (error.low >= 1, "no closer than standing still", False),
+    ]
 
 
-def _does_no_harm(place: _Place) -> Tested | None:
+def _does_no_harm(place: _Place) -> tuple[Result, list[Rule]] | None:
     """Claim 2, at all horizons; an untrained network has nothing to lose."""
     if place.start == 0:
         return None
-    metric, margin = "return_minus_standing_still", place.margin
-    changes = [place.of(metric, horizon) for horizon in place.horizons]
-    harmful = [change.high < -margin for change in changes]
-    worst = min(range(len(changes)), key=lambda i: changes[i].value)
-    true = place.of(metric, place.horizons[worst], TRUE_CHECKPOINT)
-    if all(change.low >= -margin for change in changes):
-        return changes[worst], true, "no harm at any horizon", True
-    if any(harmful):
-        first = place.horizons[harmful.index(True)]
-        return changes[worst], true, f"harm from {first} ahead on", False
-    return changes[worst], true, "undecided", None
+    changes = [place.of("return_minus_standing_still", horizon) for horizon in place.horizons]
+    harmful = next((change.horizon for change in changes if change.high < -place.margin), None)
+    harmless = all(change.low >= -place.margin for change in changes)
+    return min(changes, key=lambda change: change.value), [
+        (harmless, "no harm at any horizon", True),
+        (harmful is not None, f"harm from {harmful} ahead on", False),
+    ]
 
 
-def _optimises(place: _Place) -> Tested | None:
+def _optimises(place: _Place) -> tuple[Result, list[Rule]] | None:
     """Claim 3, at the path's end, from a tenth of the path at most."""
     if place.start > 0.11:
         return None
     end = place.horizons[-1]
-    gain, against = (place.of(f"return_minus_{name}", end) for name in ("standing_still", "true"))
-    reached = place.of("episodic_return", end)
-    true = place.of("episodic_return", end, TRUE_CHECKPOINT)
-    if gain.low > 0 and against.low >= -place.margin:
-        return reached, true, "as good as PPO's end", True
-    if gain.low > 0:
-        return reached, true, "better than it was, below PPO's end", None
-    return reached, true, "no better than it was", False
+    gains = place.of("return_minus_standing_still", end).low > 0
+    comes_near = place.of("return_minus_true", end).low >= -place.margin
+    return place.of("episodic_return", end), [
+        (gains and comes_near, "as good as PPO's end", True),
+        (gains, "better than it was, below PPO's end", None),
+        (True, "no better than it was", False),
+    ]
+
+
+_TESTS = {
+    "fits the dynamics": _fits,
+    "forecasts do not deteriorate the policy": _does_no_harm,
+    "optimises policies by inference": _optimises,
+}
+CLAIMS = tuple(_TESTS)
+
+
+def findings(run: Run, models: Sequence[str]) -> list[Finding]:
+    """What each claim comes to in a run, for each of these models from each history."""
+    gain = float(run.returns.checkpoints[:, -1].mean() - run.returns.checkpoints[:, 0].mean())
+    forecasts = run.results.where(experiment=["forecast", "optimize"])
+    places = []
+    for model in models:
+        own = forecasts.where(method=model)
+        for start in sorted(own.values("start")):
+            results = own.where(start=start)
+            horizons = sorted(results.values("horizon"))
+            places.append(_Place(model, start, horizons, results, MARGIN * gain))
+    found = []
+    for claim, test in _TESTS.items():
+        for measured, rules in filter(None, map(test, places)):
+            rules.append((True, "undecided", None))
+            verdict, holds = next((words, holds) for applies, words, holds in rules if applies)
+            found.append(Finding(measured, holds, verdict, claim, run.shared_network))
+    return found
 
 
 def steps_to_reach(
@@ -202,33 +174,21 @@ def steps_to_reach(
     return {method: [reach_interval(column) for column in rows.T] for method, rows in found.items()}
 
 
-FILE = "benchmark.json"
-
 PAY_BACK_SHARE = 0.9
 """Part of PPO's improvement at which a model has to pay for itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """What the stages of a benchmark left; what is made of it is worked out when it is asked for.
-
-    Attributes:
-        config: what was done.
-        command: the command line that did it.
-        directory: where the stages left it.
-        run: trials with independent initial networks.
-        shared: trials that share one; None if left out.
-        boosted: datasets of PPO with trimming and boosting, by name.
-        costs: of each piece of work.
-    """
+    """What the stages of a benchmark left; the rest is worked out when it is asked for."""
 
     config: BenchmarkConfig
     command: str
     directory: Path
-    run: Run
-    shared: Run | None
-    boosted: Mapping[str, PathDataset]
-    costs: Sequence[Cost]
+    run: Run  # trials with independent initial networks
+    shared: Run | None  # trials that share one; None if left out
+    boosted: Mapping[str, PathDataset]  # datasets of PPO with trimming and boosting, by name
+    costs: Sequence[Cost]  # of each piece of work
 
     @cached_property
     def steps(self) -> dict[str, list[Interval]]:
@@ -243,8 +203,12 @@ class Benchmark:
     @cached_property
     def findings(self) -> list[Finding]:
         """On each claim."""
-        runs = [one for one in (self.run, self.shared) if one is not None]
-        return [finding for run in runs for finding in findings(run, _model_names(run))]
+        return [
+            finding
+            for run in (self.run, self.shared)
+            if run is not None
+            for finding in findings(run, [name for name in run.methods if method_of(name).ours])
+        ]
 
     @cached_property
     def dimensions(self) -> list[PathDimension]:
@@ -254,20 +218,16 @@ class Benchmark:
     @cached_property
     def results(self) -> Rows:
         """All rows of `results.jsonl`."""
-        task = self.run.paths.task.env_id
-        rows = [
-            *self.run.results,
-            *(_of_shared(result) for result in (self.shared.results if self.shared else ())),
-            *_ledger_results(self.run, self.costs, self.steps, self.uses, self.command),
-            *dimension_rows(self.dimensions, task=task, command=self.command),
-        ]
-        return Rows(rows)
-
-
-def write_record(directory: Path, config: BenchmarkConfig, command: str) -> None:
-    """Writes what was done, and by which command line, to a benchmark's directory."""
-    record = {"config": dataclasses.asdict(config), "command": command}
-    storage.write_json(directory / FILE, record)
+        shared = self.shared.results if self.shared else ()
+        task, command = self.run.paths.task.env_id, self.command
+        return Rows(
+            [
+                *self.run.results,
+                *(dataclasses.replace(result, initial="shared") for result in shared),
+                *map(finite, _ledger_rows(self)),
+                *dimension_rows(self.dimensions, task=task, command=command),
+            ]
+        )
 
 
 def load_benchmark(directory: str | Path) -> Benchmark:
@@ -277,33 +237,15 @@ def load_benchmark(directory: str | Path) -> Benchmark:
         TiplError: a stage's result is missing or damaged.
     """
     directory = Path(directory)
-    record = storage.read_json(
-        directory / FILE, "the record of a benchmark (made by `tipl benchmark`)"
-    )
-    config = BenchmarkConfig.from_json(record["config"])
-    run = load_run(directory)
+    config, record = BenchmarkConfig.read_record(directory)
     boosted = {
         pptb_name(rank, boost): PathDataset.open(pptb_directory(directory, rank, boost))
         for rank, boost in (config.pptb if config.pptb_trials else ())
     }
-    return Benchmark(
-        config,
-        record["command"],
-        directory,
-        run,
-        load_run(directory / "shared") if config.shared_trials else None,
-        boosted,
-        read_costs(directory / COSTS),
-    )
-
-
-def _model_names(run: Run) -> list[str]:
-    """The methods of a run that are ours or the paper's."""
-    return [name for name in run.methods if method_of(name).ours]
-
-
-def _of_shared(result: Result) -> Result:
-    return dataclasses.replace(result, initial="shared")
+    shared = load_run(directory / "shared") if config.shared_trials else None
+    costs = read_costs(directory / COSTS)
+    command, run = record["command"], load_run(directory)
+    return Benchmark(config, command, directory, run, shared, boosted, costs)
 
 
 def pay_back_uses(
@@ -346,31 +288,23 @@ def pay_back_uses(
     return uses
 
 
-def _ledger_results(
-    run: Run,
-    costs: Sequence[Cost],
-    steps: Mapping[str, Sequence[Interval]],
-    uses: Mapping[str, tuple[float, float]],
-    command: str,
-) -> Iterator[Result]:
-    task = run.paths.task.env_id
-    trials, _, episodes = run.returns.checkpoints.shape
+def _ledger_rows(benchmark: Benchmark) -> Iterator[Result]:
+    """Costs, steps and uses, infinite where there are none."""
+    trials, _, episodes = benchmark.run.returns.checkpoints.shape
 
-    def row(method: str, metric: str, value: Interval, made_by: str = "", **place: Any) -> Result:
-        number, low, high = (bound if math.isfinite(bound) else math.nan for bound in value)
-        return Result(
-            task, "ledger", method, metric, number, low, high, trials, episodes,
-            made_by or command, **place,
-        )  # fmt: skip
+    def row(
+        method: str, metric: str, value: Interval, command: str = benchmark.command, **place: Any
+    ) -> Result:
+        task = benchmark.run.paths.task.env_id
+        return Result(task, "ledger", method, metric, *value, trials, episodes, command, **place)
 
-    for cost in costs:
+    for cost in benchmark.costs:
+        command = cost.command or benchmark.command
         for metric in ("env_steps", "cpu_seconds", "flops", "peak_rss_mb"):
-            single = Interval(getattr(cost, metric), math.nan, math.nan)
-            yield row(cost.work, metric, single, cost.command, part="in all")
-    for method, intervals in steps.items():
+            yield row(cost.work, metric, Interval(getattr(cost, metric)), command, part="in all")
+    for method, intervals in benchmark.steps.items():
         for share, interval in zip(SHARES, intervals, strict=True):
             yield row(method, "env_steps_to_reach", interval, share=share)
-    for method, values in uses.items():
-        for metric, value in zip(("env_steps", "cpu_seconds"), values, strict=True):
-            single = Interval(value, math.nan, math.nan)
-            yield row(method, f"uses_to_pay_back_{metric}", single, share=PAY_BACK_SHARE)
+    for method, values in benchmark.uses.items():
+        for unit, value in zip(("env_steps", "cpu_seconds"), values, strict=True):
+            yield row(method, f"uses_to_pay_back_{unit}", Interval(value), share=PAY_BACK_SHARE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,6 @@ from tipl.evaluation.stats import mean_interval, paired_difference_interval
 from tipl.experiments import run_report
 from tipl.experiments.benchmark.outcome import (
     CLAIMS,
-    INDEPENDENT,
     MARGIN,
     PAY_BACK_SHARE,
     PPO,
@@ -27,12 +26,14 @@ from tipl.models.kinds import all_kinds
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.report.charts import INTERVAL, STEPS, ZERO, StepsToReach, curve, line_chart
 from tipl.report.page import Entry, Report, Section, sections_of
-from tipl.report.results import Result, Rows, place_label
+from tipl.report.results import Rows, place_label
 from tipl.report.style import BLUE, SERIES
-from tipl.report.tables import Cell, Judged, Pivot, Table, format_whole_interval, listed
+from tipl.report.tables import Cell, Pivot, Table, format_whole_interval, listed
 
 HEADLINE_STARTS = (0.0, 0.1, 0.25, 0.5)
 """Histories of the headline, as fractions of the path; all forecast its end."""
+
+_SHARED = ", shared initial network"
 
 
 # --- the paper's claims -----------------------------------------------------------------------
@@ -45,21 +46,19 @@ def _claim(
 
     def section(benchmark: Benchmark) -> Section:
         findings = [finding for finding in benchmark.findings if finding.claim == claim]
-        starts = list(dict.fromkeys(finding.start for finding in findings))
-        rows: dict[tuple[str, str], list[Cell]] = {}
+        starts = list(dict.fromkeys(finding.result.start for finding in findings))
+        rows: dict[str, list[Cell]] = {}
         for found in findings:
-            label = "" if found.experiment == INDEPENDENT else f", {found.experiment}"
-            key = (found.model, found.experiment)
-            row = rows.setdefault(key, [f"{found.model}{label}", *[None] * len(starts)])
-            row[1 + starts.index(found.start)] = Judged(found.measured, found.holds, found.verdict)
-        unit = findings[0].measured.metric.replace("_", " ") if findings else "nothing measured"
+            name = f"{found.result.method}{_SHARED if found.shared else ''}"
+            row = rows.setdefault(name, [name, *[None] * len(starts)])
+            row[1 + starts.index(found.result.start)] = found
+        unit = findings[0].result.metric.replace("_", " ") if findings else "nothing measured"
         table = Table(
             f"{unit[0].upper()}{unit[1:]} [95% interval]: ✓ holds, ✗ fails, ~ undecided",
             ["model", *(place_label(start=start) for start in starts)],
             list(rows.values()),
         )
-        folded = None if details is None else details(benchmark)
-        return Section(title, sentence, details=folded, table=table)
+        return Section(title, sentence, details=details and details(benchmark), table=table)
 
     return section
 
@@ -68,7 +67,6 @@ def _token_errors(benchmark: Benchmark) -> Table:
     """The error of the next token, which PathTransformers are trained for, on held-out paths."""
     rows: list[list[Cell]] = []
     for run in filter(None, (benchmark.run, benchmark.shared)):
-        label = ", shared initial network" if run.shared_network else ""
         losses = run.results.where(experiment="train")
         for model in run.models:
             if isinstance(model, PathTransformerForecaster):
@@ -76,6 +74,7 @@ def _token_errors(benchmark: Benchmark) -> Table:
                     losses.one(method=model.name, metric=f"{name}_loss").value
                     for name in ("held_out", "standing_still")
                 )
+                label = _SHARED if run.shared_network else ""
                 rows.append([f"{model.name}{label}", error, still, error / still])
     return Table(
         "Mean squared error of the next token on held-out paths: what the model is trained for",
@@ -84,32 +83,30 @@ def _token_errors(benchmark: Benchmark) -> Table:
     )
 
 
-def compared_places(run: Run) -> list[tuple[int, int]]:
-    """Starts and horizons that tables of all rivals show: near, and to the path's end."""
-    places = {(case.start, case.horizon) for case in run.forecasts.cases}
-    starts = sorted({start for start, _ in places})
-    wanted = []
-    for fraction in HEADLINE_STARTS:
-        start = min(starts, key=lambda s: abs(s - fraction * run.end))
-        ahead = sorted(h for s, h in places if s == start)
-        near = min(ahead, key=lambda h: abs(h - 5))
-        wanted += [(start, near)] if start else []
-        wanted.append((start, ahead[-1]))
-    return list(dict.fromkeys(wanted))
+def _starts(run: Run) -> list[int]:
+    """The checkpoints at which histories end, nearest to those of the headline."""
+    starts = sorted({case.start for case in run.forecasts.cases})
+    return list(
+        dict.fromkeys(min(starts, key=lambda s: abs(s - f * run.end)) for f in HEADLINE_STARTS)
+    )
 
 
 def _all_rivals(metric: str, title: str, sentence: str) -> Callable[[Benchmark], Section]:
-    """Makes the section on a metric of every method at the compared places."""
+    """Makes the section on a metric of every method, near and at the path's end."""
 
     def section(benchmark: Benchmark) -> Section:
-        run = benchmark.run
+        run, places = benchmark.run, []
+        for start in _starts(run):
+            ahead = sorted({case.horizon for case in run.forecasts.cases if case.start == start})
+            near = min(ahead, key=lambda h: abs(h - 5))
+            places += [(start, horizon) for horizon in ((near, ahead[-1]) if start else ahead[-1:])]
         pivot = Pivot(metric, caption=title, order=[TRUE_CHECKPOINT, *run.methods])
-        return Section(title, sentence, table=pivot(_at(run, metric, compared_places(run))))
+        return Section(title, sentence, table=pivot(_at(run, metric, dict.fromkeys(places))))
 
     return section
 
 
-def _at(run: Run, metric: str, places: Sequence[tuple[int, int]]) -> Rows:
+def _at(run: Run, metric: str, places: Iterable[tuple[int, int]]) -> Rows:
     """The results of a metric from some checkpoints so many ahead."""
     found = run.results.where(metric=metric)
     return Rows(r for s, h in places for r in found.where(start=s / run.end, horizon=h))
@@ -118,22 +115,16 @@ def _at(run: Run, metric: str, places: Sequence[tuple[int, int]]) -> Rows:
 # --- the ledger -------------------------------------------------------------------------------
 
 
-def _whole(result: Result) -> Cell:
-    interval = (result.value, result.low, result.high)
-    return "–" if all(map(math.isnan, interval)) else format_whole_interval(interval)
-
-
 def _reach(benchmark: Benchmark) -> Section:
     """Environment steps to parts of PPO's improvement."""
     run = benchmark.run
     never = [name for name, (first, *_) in benchmark.steps.items() if math.isinf(first.value)]
-    starts = sorted({case.start for case in run.forecasts.cases})
+    steps = run.paths.global_step[sorted({case.start for case in run.forecasts.cases})]
     sentence = (
         "How much of a trial PPO has to run before a forecast brings the mean policy so far; 0 is "
         "an untrained network. For PPO itself, the steps until it is there. Forecasts start from "
         "a few histories only, so what they need is rounded up: "
-        f"{listed([f'{run.paths.global_step[start]:,}' for start in starts])} steps; "
-        "standing still is PPO at those."
+        f"{listed([f'{step:,}' for step in steps])} steps; standing still is PPO at those."
     )
     if never:
         sentence += f" Not half of the way from any history: {', '.join(never)}."
@@ -142,7 +133,7 @@ def _reach(benchmark: Benchmark) -> Section:
         columns="share",
         caption="Environment steps of one trial [95% interval], by share of the improvement from "
         "the untrained networks' return to that of PPO's end; a dash: not from any history tested",
-        cell=_whole,
+        cell=lambda result: format_whole_interval((result.value, result.low, result.high)),
     )
     made = table(benchmark.results)
     columns = [column.removesuffix(" of PPO's improvement") for column in made.columns]
@@ -215,11 +206,13 @@ def _plug_in(benchmark: Benchmark) -> Iterator[Section]:
     if not boosted:
         return
     plain = benchmark.run.paths.select(next(iter(boosted.values())).trials)
-    returns = {PPO: plain.deterministic_return()}
-    returns |= {f"PPTB, {name}": other.deterministic_return() for name, other in boosted.items()}
-    seen = np.flatnonzero(np.isfinite(returns[PPO]).all(axis=(0, 2)))
-    usable = ~np.logical_or.reduce([one.diverged() for one in (plain, *boosted.values())])
-    returns = {name: values[usable][:, seen].astype(np.float64) for name, values in returns.items()}
+    compared = {PPO: plain} | {f"PPTB, {name}": other for name, other in boosted.items()}
+    seen = np.flatnonzero(np.isfinite(plain.deterministic_return()).all(axis=(0, 2)))
+    usable = ~np.logical_or.reduce([one.diverged() for one in compared.values()])
+    returns = {
+        name: one.deterministic_return()[usable][:, seen].astype(np.float64)
+        for name, one in compared.items()
+    }
     colours = (BLUE, *(colour for colour in SERIES if colour != BLUE))
     curves = [
         curve(
@@ -232,13 +225,13 @@ def _plug_in(benchmark: Benchmark) -> Iterator[Section]:
     ]
     rows: list[list[Cell]] = []
     for name, values in returns.items():
-        pairs = (
-            (values[:, -1], returns[PPO][:, -1]),
-            (values.mean(axis=1), returns[PPO].mean(axis=1)),
-        )
-        less = [format_whole_interval(paired_difference_interval(*pair)) for pair in pairs]
-        end = format_whole_interval(mean_interval(values[:, -1]))
-        rows.append([name, end, *([None, None] if name == PPO else less)])
+        rows.append([name, format_whole_interval(mean_interval(values[:, -1])), None, None])
+        if name != PPO:
+            differences = (
+                paired_difference_interval(values[:, -1], returns[PPO][:, -1]),
+                paired_difference_interval(values.mean(axis=1), returns[PPO].mean(axis=1)),
+            )
+            rows[-1][2:] = map(format_whole_interval, differences)
     trials, _, episodes = returns[PPO].shape
     yield Section(
         "Path trimming and boosting inside PPO",
@@ -258,10 +251,38 @@ def _plug_in(benchmark: Benchmark) -> Iterator[Section]:
     )  # fmt: skip
 
 
-def _of_run(make: Callable[[Run], Section | Iterator[Section]]) -> Entry[Benchmark]:
-    """A section of a run's report, here of the trials with independent initial networks."""
-    return lambda benchmark: make(benchmark.run)
-
+ALL_RIVALS = {
+    "episodic_return_iqm": (
+        "All rivals: interquartile mean of the return",
+        "The mean of the middle half of the held-out trials, which one odd trial cannot move.",
+    ),
+    "probability_of_improvement": (
+        "All rivals: probability of improvement",
+        "Share of the held-out trials whose forecast policy returns more than the policy at the "
+        "history's end; a tie counts one half.",
+    ),
+    "return_minus_true": (
+        "All rivals: return less PPO's own, later",
+        "Difference from the true later checkpoint, paired by trial: above 0 the forecast is ahead "
+        "of PPO, which has paid for all steps between.",
+    ),
+    "weight_error": (
+        "All rivals: error of the weights",
+        "Distance from the true later weights, in units of standing still's.",
+    ),
+    "action_error": (
+        "All rivals: error of the actions",
+        "Root mean square difference from the true later policy's actions on states along the "
+        "held-out paths, in units of standing still's.",
+    ),
+    "distance_from_training_ends": (
+        "Audit: learning or remembering",
+        "Distance of the forecast from the nearest end of a training path, in units of that of the "
+        "true end: 0 is a copy. What the nearest path's own continuation returns stands in the "
+        "tables above.",
+    ),
+}
+"""Metrics of which every method has a row: title and sentence of the section on each."""
 
 SECTIONS: list[Entry[Benchmark]] = [
     lambda benchmark: film_section(benchmark.directory / FILM),
@@ -289,50 +310,16 @@ SECTIONS: list[Entry[Benchmark]] = [
         "interval included. Undecided: better than it was, but below PPO's end.",
     ),
     run_report.OPTIMISED_BY_HORIZON,
-    _of_run(run_report.optimized_networks),
-    _all_rivals(
-        "episodic_return_iqm",
-        "All rivals: interquartile mean of the return",
-        "The mean of the middle half of the held-out trials, which one odd trial cannot move.",
-    ),
-    _all_rivals(
-        "probability_of_improvement",
-        "All rivals: probability of improvement",
-        "Share of the held-out trials whose forecast policy returns more than the policy at the "
-        "history's end; a tie counts one half.",
-    ),
-    _all_rivals(
-        "return_minus_true",
-        "All rivals: return less PPO's own, later",
-        "Difference from the true later checkpoint, paired by trial: above 0 the forecast is ahead "
-        "of PPO, which has paid for all steps between.",
-    ),
-    _all_rivals(
-        "weight_error",
-        "All rivals: error of the weights",
-        "Distance from the true later weights, in units of standing still's.",
-    ),
-    _all_rivals(
-        "action_error",
-        "All rivals: error of the actions",
-        "Root mean square difference from the true later policy's actions on states along the "
-        "held-out paths, in units of standing still's.",
-    ),
-    _all_rivals(
-        "distance_from_training_ends",
-        "Audit: learning or remembering",
-        "Distance of the forecast from the nearest end of a training path, in units of that of the "
-        "true end: 0 is a copy. What the nearest path's own continuation returns stands in the "
-        "tables above.",
-    ),
+    lambda benchmark: run_report.optimized_networks(benchmark.run),
+    *(_all_rivals(metric, *said) for metric, said in ALL_RIVALS.items()),
     _reach,
     _costs,
     PAY_BACK,
     _plug_in,
     lambda benchmark: dimension_sections(benchmark.run.paths, benchmark.dimensions),
-    _of_run(run_report.learning_curves),
-    _of_run(run_report.training_curves),
-    _of_run(run_report.forecast_coordinates),
+    lambda benchmark: run_report.learning_curves(benchmark.run),
+    lambda benchmark: run_report.training_curves(benchmark.run),
+    lambda benchmark: run_report.forecast_coordinates(benchmark.run),
 ]
 """The figures of a benchmark's report, in order."""
 
@@ -358,8 +345,6 @@ def benchmark_report(benchmark: Benchmark) -> Report:
 def headline(benchmark: Benchmark) -> Table:
     """Mean return at the path's end, of every method from several histories."""
     run = benchmark.run
-    starts = sorted({case.start for case in run.forecasts.cases})
-    nearest = [min(starts, key=lambda s: abs(s - f * run.end)) for f in HEADLINE_STARTS]
     trials, _, episodes = run.returns.checkpoints.shape
     table = Pivot(
         "episodic_return",
@@ -369,7 +354,7 @@ def headline(benchmark: Benchmark) -> Table:
         "still after the same number of environment steps. A checkpoint is "
         f"{run.paths.metadata.steps_per_checkpoint:,} steps.",
     )
-    return table(_at(run, "episodic_return", [(s, run.end - s) for s in dict.fromkeys(nearest)]))
+    return table(_at(run, "episodic_return", [(s, run.end - s) for s in _starts(run)]))
 
 
 def _lead(benchmark: Benchmark) -> list[str]:
@@ -390,7 +375,7 @@ def tally(about: Sequence[Finding]) -> str:
     """For how many of its tests a claim holds, model by model."""
     parts = []
     for kind in (kind for kind in all_kinds() if not kind.rival):
-        tests = [found for found in about if found.model.startswith(tuple(kind.colours))]
+        tests = [found for found in about if found.result.method.startswith(tuple(kind.colours))]
         if tests:
             held, failed = (sum(test.holds is holds for test in tests) for holds in (True, False))
             said = f"holds in {held} of {len(tests)} tests and fails in {failed}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tipl.experiments.config import BenchmarkConfig
-from tipl.experiments.pipeline import Stage
+from tipl.experiments.pipeline import Stage, running_checkpoints
 from tipl.models.kinds import all_kinds
 
 FILM = Path("figures", "film.gif")
@@ -31,7 +31,7 @@ def pptb_directory(directory: Path, rank: int, boost: float) -> Path:
     return directory / "pptb" / f"rank-{rank}-boost-{boost:g}"
 
 
-def benchmark_stages(config: BenchmarkConfig, directory: Path) -> list[Stage]:
+def benchmark_stages(config: BenchmarkConfig, directory: Path) -> Iterator[Stage]:
     """The stages of a benchmark in its directory, in order.
 
     The directory is that of a run (see `tipl.experiments.run.load_run`), with another run in
@@ -39,53 +39,31 @@ def benchmark_stages(config: BenchmarkConfig, directory: Path) -> list[Stage]:
     in `pptb`.
     """
     shared, gif = directory / "shared", directory / FILM
-    stages = [_collect(config, "collect", directory / "paths", config.num_trials)]
+
+    def collect(name: str, paths: Path, num_trials: int, *options: object) -> Stage:
+        return Stage(name, (*config.collecting(num_trials), *options, "--out", paths), paths)
+
+    yield collect("collect", directory / "paths", config.num_trials)
     if config.shared_trials:
-        options = (config.shared_trials, "--initial", "shared")
-        stages.append(_collect(config, f"collect{SHARED}", shared / "paths", *options))
-    if config.pptb_trials:
-        stages += _path_trimming_and_boosting(config, directory)
+        trials = config.shared_trials
+        yield collect(f"collect{SHARED}", shared / "paths", trials, "--initial", "shared")
+    if config.pptb_trials:  # paired with the first ones without
+        often = (config.episodes, "--every", max(1, config.num_checkpoints // PPTB_CHECKPOINTS))
+        yield running_checkpoints("paths evaluate", directory / "paths", *often)
+        for rank, boost in config.pptb:
+            paths, label = pptb_directory(directory, rank, boost), pptb_name(rank, boost)
+            options = (config.pptb_trials, "--pptb.rank", rank, "--pptb.boost", boost)
+            yield collect(f"collect (PPTB, {label})", paths, *options)
+            yield running_checkpoints(f"paths evaluate (PPTB, {label})", paths, *often)
     models = _models(config)
-    stages += _models_and_forecasts(config, directory, models, config.held_out)
+    yield from _models_and_forecasts(config, directory, models, config.held_out)
     if config.shared_trials:
-        stages += _models_and_forecasts(config, shared, _path_models(config), 0.5, SHARED)
+        yield from _models_and_forecasts(config, shared, _path_models(config), 0.5, SHARED)
     forecasts = directory / "forecasts"
     trained = [directory / "models" / name for name in models]
-    return [
-        *stages,
-        Stage("costs", ("costs", directory), directory, (*trained, forecasts)),
-        # left out where nothing can be drawn
-        Stage("film", ("film", directory, "--out", gif), gif.parent, (forecasts,), needed=False),
-    ]
-
-
-def _collect(
-    config: BenchmarkConfig, name: str, paths: Path, num_trials: int, *options: object
-) -> Stage:
-    arguments = (
-        *("collect", config.env_id, "--num-trials", num_trials),
-        *("--total-steps", config.total_steps),
-        *("--checkpoint-interval", config.checkpoint_interval, "--seed", config.seed),
-        *(*options, "--out", paths),
-    )
-    return Stage(name, arguments, paths)
-
-
-def _path_trimming_and_boosting(config: BenchmarkConfig, directory: Path) -> Iterator[Stage]:
-    """PPO with PPTB: trials that are paired with the first ones without."""
-
-    def run_checkpoints(paths: Path, label: str = "") -> Stage:
-        every = max(1, config.num_checkpoints // PPTB_CHECKPOINTS)
-        options = ("--episodes", config.episodes, "--every", every)
-        arguments = ("paths", "evaluate", paths, *options)
-        return Stage(f"paths evaluate{label}", arguments, paths / "evaluation", (paths,))
-
-    yield run_checkpoints(directory / "paths")
-    for rank, boost in config.pptb:
-        label, paths = f" (PPTB, {pptb_name(rank, boost)})", pptb_directory(directory, rank, boost)
-        options = (config.pptb_trials, "--pptb.rank", rank, "--pptb.boost", boost)
-        yield _collect(config, f"collect{label}", paths, *options)
-        yield run_checkpoints(paths, label)
+    yield Stage("costs", ("costs", directory), directory, (*trained, forecasts))
+    # left out where nothing can be drawn
+    yield Stage("film", ("film", directory, "--out", gif), gif.parent, (forecasts,), needed=False)
 
 
 def _models(config: BenchmarkConfig) -> dict[str, Options]:

@@ -369,7 +369,7 @@ def test_help_explains_every_argument(command: str) -> None:
 def test_the_list_of_commands(arguments: str) -> None:
     code, out, err = tipl(arguments)
     assert (code, err) == (0, "")
-    for name, purpose in COMMANDS.items():
+    for name, (_, purpose) in COMMANDS.items():
         assert name in out
         assert purpose.split()[0] in out
 

@@ -12,43 +12,35 @@ import importlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
 from tipl import __version__
 from tipl.errors import TiplError
 
-__all__ = ["COMMANDS", "MODULES", "given_command", "main"]
+__all__ = ["COMMANDS", "given_command", "main"]
 
 COMMANDS = {
-    "demo": "do everything below on InvertedPendulum-v4, and write a report",
-    "collect": "run PPO trials and store the paths of their weights",
-    "paths show": "say what is in a dataset of paths",
-    "paths verify": "check every byte of a dataset of paths",
-    "paths evaluate": "run the checkpoints of a dataset of paths in their environment",
-    "paths best": "find the best policy in a dataset of paths, and save it",
-    "train": "train a model on a dataset of paths",
-    "forecast": "forecast the weights of held-out trials",
-    "optimize": "make a better policy from an untrained one, by inference",
-    "evaluate": "run a policy, or a set of forecasts, in its environment",
-    "costs": "measure what the models and forecasts of a run take",
-    "film": "film policies side by side, as an animated GIF and as stills",
-    "report": "write the report of a run",
-    "benchmark": "test the paper's claims on a task, beside all rivals",
-    "accelerate": "train by PPO with jumps to forecasts, beside PPO alone and rivals",
+    "demo": ("run", "do everything below on InvertedPendulum-v4, and write a report"),
+    "collect": ("collect", "run PPO trials and store the paths of their weights"),
+    "paths show": ("paths", "say what is in a dataset of paths"),
+    "paths verify": ("paths", "check every byte of a dataset of paths"),
+    "paths evaluate": ("paths", "run the checkpoints of a dataset of paths in their environment"),
+    "paths best": ("paths", "find the best policy in a dataset of paths, and save it"),
+    "train": ("train", "train a model on a dataset of paths"),
+    "forecast": ("forecast", "forecast the weights of held-out trials"),
+    "optimize": ("forecast", "make a better policy from an untrained one, by inference"),
+    "evaluate": ("evaluate", "run a policy, or a set of forecasts, in its environment"),
+    "costs": ("run", "measure what the models and forecasts of a run take"),
+    "film": ("evaluate", "film policies side by side, as an animated GIF and as stills"),
+    "report": ("run", "write the report of a run"),
+    "benchmark": ("run", "test the paper's claims on a task, beside all rivals"),
+    "accelerate": ("run", "train by PPO with jumps to forecasts, beside PPO alone and rivals"),
 }
-"""What each command does; `paths show` is the function `paths_show` in `tipl.cli.paths`."""
+"""The module in `tipl.cli` that has each command, `paths show` as `paths_show`, and its purpose."""
 
-MODULES = {
-    "costs": "run",
-    "demo": "run",
-    "film": "evaluate",
-    "optimize": "forecast",
-    "report": "run",
-    "benchmark": "run",
-    "accelerate": "run",
-}
-"""The module in `tipl.cli` of each command that is not in the one of its own first word."""
+Prepared = tuple[Callable[..., None], str | None]
+"""A command for given arguments, and what it does, if its docstring does not say it."""
 
 _given: ContextVar[tuple[str, ...]] = ContextVar("_given", default=())
 
@@ -64,25 +56,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _run(arguments)
         sys.stdout.flush()  # a reader that has gone is noticed here, not after us
+        return
     except TiplError as error:
-        print(f"tipl: {error}", file=sys.stderr)
-        interrupted = isinstance(error.__cause__, KeyboardInterrupt)
-        raise SystemExit(130 if interrupted else 2) from None
+        message, code = str(error), 130 if isinstance(error.__cause__, KeyboardInterrupt) else 2
     except KeyboardInterrupt:
-        print("tipl: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        message, code = "interrupted", 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         _drop_output()
         raise SystemExit(141) from None
     except MemoryError as error:
-        print(f"tipl: there is too little memory: {error}; ask for less at once", file=sys.stderr)
-        raise SystemExit(2) from None
+        message, code = f"there is too little memory: {error}; ask for less at once", 2
     except OSError as error:  # nothing of ours, whose errors say more: such as a full disk at `>`
-        print(f"tipl: {error}; see to it, then run the same command again", file=sys.stderr)
         _drop_output()
-        raise SystemExit(2) from None
+        message, code = f"{error}; see to it, then run the same command again", 2
     finally:
         _given.reset(before)
+    print(f"tipl: {message}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 def _drop_output() -> None:
@@ -116,11 +106,12 @@ def _run(arguments: list[str]) -> None:
         )
     import tyro
 
-    module = importlib.import_module(f"tipl.cli.{MODULES.get(name, name.split()[0])}")
-    function = getattr(module, name.replace(" ", "_"))
-    if hasattr(function, "for_arguments"):  # some options depend on others, or on the task
-        function = function.for_arguments(arguments[words:])
-    tyro.cli(function, prog=f"tipl {name}", args=arguments[words:])
+    module = importlib.import_module(f"tipl.cli.{COMMANDS[name][0]}")
+    command, arguments = getattr(module, name.replace(" ", "_")), arguments[words:]
+    description = None  # but for the function's own
+    if hasattr(module, "prepared"):  # some options depend on others, or on the task
+        command, description = module.prepared(command, arguments)
+    tyro.cli(command, prog=f"tipl {name}", description=description, args=arguments)
 
 
 def _print_commands() -> None:
@@ -137,7 +128,7 @@ def _print_commands() -> None:
         )
     )
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, purpose in COMMANDS.items():
+    for name, (_, purpose) in COMMANDS.items():
         table.add_row(Text(name, style="bold"), purpose)
     console.print(table)
     console.print(

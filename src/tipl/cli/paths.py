@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -114,70 +115,53 @@ def paths_best(
 
 def print_summary(directory: Path) -> None:
     """Prints what is in a dataset, complete or not, as a table on standard output."""
-    summary = summarize(directory)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in _rows(summary):
+    for name, value in _rows(summarize(directory)):
         table.add_row(Text(name, style="bold"), Text(value))
     Console().print(table)
 
 
-def _rows(summary: PathSummary) -> list[tuple[str, str]]:
+def _rows(summary: PathSummary) -> Iterator[tuple[str, str]]:
     metadata = summary.metadata
+    hidden = f"hidden layers of {', '.join(map(str, metadata.hidden_sizes))}"
+    between = f"{metadata.steps_per_checkpoint:,} between checkpoints"
+    yield "dataset", str(summary.directory)
+    yield "task", metadata.task.env_id
+    yield "trials", f"{metadata.num_trials:,} from {metadata.initial} initial networks"
+    yield "checkpoints", f"{metadata.num_checkpoints:,} each"
+    yield "parameters", f"{summary.num_parameters:,} ({metadata.networks}, {hidden})"
+    steps = f"{summary.steps_per_trial:,} each, {summary.total_steps:,} in all, {between}"
+    yield "environment steps", steps
+    yield "return at the start", _range(summary.first_return)
+    yield "return at the end", _range(summary.last_return)
+    if summary.evaluation is not None:
+        yield "deterministic return at the end", _evaluation(summary.evaluation)
+    yield "diverged trials", ", ".join(map(str, summary.diverged_trials)) or "none"
+    yield "normaliser", metadata.normaliser
+    for name, (low, high) in metadata.vary.items():
+        yield "physics", f"{name} differs between trials by factors from {low:g} to {high:g}"
+    yield "seed", str(metadata.seed)
+    for title in ("PPO", "PPTB", "jumps", "versions"):
+        values = getattr(metadata, title.lower())
+        if values:
+            yield title, ", ".join(f"{name} {value}" for name, value in values.items())
     missing = len(summary.missing_parts)
-    parts = f"{summary.num_parts} of {summary.num_parts + missing}"
-    diverged = ", ".join(map(str, summary.diverged_trials)) or "none"
-    return [
-        ("dataset", str(summary.directory)),
-        ("task", metadata.task.env_id),
-        ("trials", f"{metadata.num_trials:,} from {metadata.initial} initial networks"),
-        ("checkpoints", f"{metadata.num_checkpoints:,} each"),
-        (
-            "parameters",
-            f"{summary.num_parameters:,} ({metadata.networks}, hidden layers of "
-            f"{', '.join(map(str, metadata.hidden_sizes))})",
-        ),
-        (
-            "environment steps",
-            f"{summary.steps_per_trial:,} each, {summary.total_steps:,} in all, "
-            f"{metadata.steps_per_checkpoint:,} between checkpoints",
-        ),
-        ("return at the start", _range(summary.first_return)),
-        ("return at the end", _range(summary.last_return)),
-        *_evaluation_rows(summary.evaluation),
-        ("diverged trials", diverged),
-        ("normaliser", metadata.normaliser),
-        *(
-            ("physics", f"{name} differs between trials by factors from {low:g} to {high:g}")
-            for name, (low, high) in metadata.vary.items()
-        ),
-        ("seed", str(metadata.seed)),
-        *(
-            (title, ", ".join(f"{name} {value}" for name, value in values.items()))
-            for title, values in (
-                ("PPO", metadata.ppo),
-                ("PPTB", metadata.pptb),
-                ("jumps", metadata.jumps),
-                ("versions", metadata.versions),
-            )
-            if values
-        ),
-        ("parts", parts + (" (run `tipl collect` again to make the rest)" if missing else "")),
-        ("size on disk", f"{summary.size_on_disk / 1e6:,.1f} MB"),
-    ]
+    rest = " (run `tipl collect` again to make the rest)" if missing else ""
+    yield "parts", f"{summary.num_parts} of {summary.num_parts + missing}{rest}"
+    yield "size on disk", f"{summary.size_on_disk / 1e6:,.1f} MB"
 
 
-def _evaluation_rows(evaluation: EvaluationSummary | None) -> list[tuple[str, str]]:
-    if evaluation is None:
-        return []
-    count = evaluation.episodes
-    value = f"{_range(evaluation.last_return)} ({count} episode{'s' * (count > 1)} each)"
-    if evaluation.missing_files:
-        total = evaluation.num_files + len(evaluation.missing_files)
+def _evaluation(found: EvaluationSummary) -> str:
+    value = (
+        f"{_range(found.last_return)} ({found.episodes} episode{'s' * (found.episodes > 1)} each)"
+    )
+    if found.missing_files:
+        total = found.num_files + len(found.missing_files)
         value += (
-            f"; {evaluation.num_files} of {total} files are there (run `tipl paths evaluate` again "
+            f"; {found.num_files} of {total} files are there (run `tipl paths evaluate` again "
             "to make the rest)"
         )
-    return [("deterministic return at the end", value)]
+    return value
 
 
 def _range(returns: ReturnRange | None) -> str:

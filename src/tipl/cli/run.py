@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
 
-from tipl.cli import given_command
+from tipl.cli import Prepared, given_command
 from tipl.errors import TiplError
 from tipl.experiments.config import (
     AccelerationConfig,
@@ -19,27 +20,38 @@ from tipl.experiments.config import (
     ExperimentConfig,
 )
 
-Command = TypeVar("Command", bound=Callable[..., None])
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a benchmark or a comparison is run."""
+
+    out: Path | None = None
+    """directory of the run (default: runs/benchmark/ or runs/accelerate/ and the task)"""
+    quick: bool = False
+    """a smoke run of minutes, whose numbers show nothing"""
+    fresh: bool = False
+    """start over"""
+    threads: int | None = None
+    """of each stage (default: one for each processor)"""
 
 
-def _with_defaults_of_the_task(kind: type[ExperimentConfig]) -> Callable[[Command], Command]:
-    """Lets a command begin with what its first argument, the task, has otherwise by default."""
+_KINDS: dict[str, type[ExperimentConfig]] = {
+    "benchmark": BenchmarkConfig,
+    "accelerate": AccelerationConfig,
+}
 
-    def with_defaults(command: Command) -> Command:
-        def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
-            if not arguments or {"--help", "-h"} & set(arguments[:1]):
-                return command
-            task = arguments[0]
-            if task.startswith("-"):  # options first: only the parser knows where they end
-                named = functools.wraps(command)(lambda config, **others: config.env_id)
-                task = tyro.cli(named, args=list(arguments))
-            config = kind.for_task(task, quick="--quick" in arguments)
-            return functools.partial(command, config=config)
 
-        command.for_arguments = for_arguments  # type: ignore[attr-defined]
-        return command
-
-    return with_defaults
+def prepared(command: Callable[..., None], arguments: Sequence[str]) -> Prepared:
+    """The command; some begin with what their first argument, the task, has by default."""
+    kind = _KINDS.get(command.__name__)
+    if kind is None or not arguments or arguments[0] in ("--help", "-h"):
+        return command, None
+    task = arguments[0]
+    if task.startswith("-"):  # options first: only the parser knows where they end
+        named = functools.wraps(command)(lambda config, **others: config.env_id)
+        task = tyro.cli(named, args=list(arguments))
+    config = kind.for_task(task, quick="--quick" in arguments)
+    return functools.partial(command, config=config), None
 
 
 def demo(
@@ -108,13 +120,8 @@ def costs(run: Positional[Path], /) -> None:
     print(f"{run / ledger.COSTS}: the costs of {len(found)} pieces of work")
 
 
-@_with_defaults_of_the_task(BenchmarkConfig)
 def benchmark(
-    config: Annotated[BenchmarkConfig, arg(name="")],
-    out: Path | None = None,
-    quick: bool = False,
-    fresh: bool = False,
-    threads: int | None = None,
+    config: Annotated[BenchmarkConfig, arg(name="")], run: Annotated[RunOptions, arg(name="")]
 ) -> None:
     """Test the paper's claims on a task, beside all rivals, and count what everything takes.
 
@@ -125,26 +132,16 @@ def benchmark(
 
     Args:
         config: what to do
-        out: directory of the benchmark (default: runs/benchmark/ and the task)
-        quick: a smoke run of minutes, whose numbers show nothing
-        fresh: start over
-        threads: of each stage (default: one for each processor)
+        run: how
     """
     from tipl.experiments import benchmark as the_benchmark
 
-    found = the_benchmark.benchmark(
-        config, out, fresh=fresh, threads=threads, command=given_command()
-    )
+    found = the_benchmark.benchmark(config, **_arguments(run))
     _print_made(found.directory, found.results)
 
 
-@_with_defaults_of_the_task(AccelerationConfig)
 def accelerate(
-    config: Annotated[AccelerationConfig, arg(name="")],
-    out: Path | None = None,
-    quick: bool = False,
-    fresh: bool = False,
-    threads: int | None = None,
+    config: Annotated[AccelerationConfig, arg(name="")], run: Annotated[RunOptions, arg(name="")]
 ) -> None:
     """Train by PPO with jumps to forecasts of the weights, beside PPO alone and rivals.
 
@@ -155,20 +152,19 @@ def accelerate(
 
     Args:
         config: what to compare
-        out: directory of the comparison (default: runs/accelerate/ and the task)
-        quick: a smoke run of minutes, whose numbers show nothing
-        fresh: start over
-        threads: of each stage (default: one for each processor)
+        run: how
     """
     from rich.console import Console
 
     from tipl.experiments import acceleration
 
-    found = acceleration.accelerate(
-        config, out, fresh=fresh, threads=threads, command=given_command()
-    )
+    found = acceleration.accelerate(config, **_arguments(run))
     acceleration.print_headline(found, Console())
     _print_made(found.directory, found.results)
+
+
+def _arguments(run: RunOptions) -> dict[str, Any]:
+    return {"out": run.out, "fresh": run.fresh, "threads": run.threads, "command": given_command()}
 
 
 def _print_made(directory: Path, results: Sequence[object]) -> None:

@@ -6,12 +6,13 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from tipl.cli import Prepared
 from tipl.models import TrainConfig
-from tipl.models.kinds import Kind, all_kinds, check_option, find_kind
+from tipl.models.kinds import all_kinds, check_option, find_kind
 
 
 def train(
@@ -23,8 +24,6 @@ def train(
     threads: int | None = None,
 ) -> None:
     """Train a model of how weights change, or a rival of such models.
-
-    Models: MODELS
 
     Args:
         paths: the dataset of paths; a NeuronTransformer learns from several of one task at once
@@ -59,7 +58,7 @@ def train(
         print(f"  {name}: held-out loss {held_out_loss}, standing still {still}")
 
 
-def _for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
+def prepared(command: Callable[..., None], arguments: Sequence[str]) -> Prepared:
     """The command with the options of the kind of model that the arguments name, and no others.
 
     Raises:
@@ -71,32 +70,11 @@ def _for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         name = argument.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
         if argument.startswith("--") and name in others:
             check_option(kind, name)
-
-    @functools.wraps(train)
-    def command(*given: Any, **named: Any) -> None:
-        train(*given, **named)
-
-    del command.__wrapped__  # or tyro would look at its options
-    config = Annotated[kind.config_class, arg(name="")]  # type: ignore[name-defined]
-    command.__annotations__ = {**inspect.get_annotations(train, eval_str=True), "config": config}
-    signature = inspect.signature(train)
-    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[
-            one.replace(annotation=command.__annotations__[name])
-            for name, one in signature.parameters.items()
-        ]
-    )
-    command.__doc__ = (train.__doc__ or "").replace("MODELS", _models(kind))
-    return command
-
-
-train.for_arguments = _for_arguments  # type: ignore[attr-defined]
-
-
-def _models(kind: Kind) -> str:
-    """What there is to choose from, for the help."""
-    names = [f"{one.name}, {one.summary}" for one in all_kinds()]
-    return f"{'; '.join(names)}. The options below are those of --model {kind.name}."
+    purpose = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
+    models = "; ".join(f"{one.name}, {one.summary}" for one in all_kinds())
+    options = f"The options below are those of --model {kind.name}."
+    description = f"{purpose}\n\nModels: {models}. {options}"
+    return functools.partial(command, config=kind.config_class()), description
 
 
 def _named_model(arguments: Sequence[str]) -> str:

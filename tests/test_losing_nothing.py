@@ -23,7 +23,7 @@ import pytest
 
 from test_collection import content
 from tipl.collection.collect import collect
-from tipl.collection.groups import TrialGroup
+from tipl.collection.groups import PartWriter, TrialGroup
 from tipl.core import storage
 from tipl.core.atomic import FileLock
 from tipl.errors import TiplError
@@ -80,10 +80,10 @@ def log_finished_checkpoints(log: Path) -> None:
     """Makes every group note how many checkpoints it has finished, once they are safe."""
     original = TrialGroup._save
 
-    def save(self: TrialGroup, ppo: PPO, finished: int, growing: Any) -> None:
-        original(self, ppo, finished, growing)
+    def save(self: TrialGroup, ppo: PPO, writer: PartWriter) -> None:
+        original(self, ppo, writer)
         with log.open("ab", buffering=0) as file:
-            file.write(f"{self.trials[0]} {finished}\n".encode())
+            file.write(f"{self.trials[0]} {writer.finished}\n".encode())
 
     TrialGroup._save = save  # type: ignore[method-assign]
 

@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tipl import Policy, TiplError
 from tipl.evaluation.returns import evaluate
 from tipl.integrations.pytorch.agent import agent_of_sb3
+from tipl.integrations.pytorch.environment import RunNormaliser
 from tipl.integrations.pytorch.jumps import TorchJumps
-from tipl.integrations.pytorch.normaliser import RunNormaliser
 from tipl.integrations.sb3.callback import ForecastCallback
 from tipl.jumps.config import JumpConfig
 from tipl.policies.layout import initial_params
@@ -369,7 +369,7 @@ def test_it_stands_aside_where_forecasts_cannot_be_tested() -> None:
     plain = ppo(DummyVecEnv([Nameless]), hidden=(8, 8))
     plain.learn(2 * STEPS)
     model = ppo(DummyVecEnv([Nameless]), hidden=(8, 8))
-    with pytest.warns(UserWarning, match="tipl stands aside: .* no Gymnasium spec"):
+    with pytest.warns(UserWarning, match="tipl stands aside: .* with a Gymnasium spec by"):
         model.learn(2 * STEPS, callback=ForecastCallback())
     np.testing.assert_array_equal(weights(model), weights(plain))
     callback = ForecastCallback("relex", eval_env=Nameless(), min_history=5, budget=9.0)

@@ -15,7 +15,7 @@ from torch import nn
 
 from tipl import ParamLayout, TiplError
 from tipl.integrations.pytorch.agent import TorchAgent, agent_of_cleanrl, agent_of_sb3
-from tipl.integrations.pytorch.normaliser import SETTLED, RunNormaliser
+from tipl.integrations.pytorch.environment import SETTLED, RunNormaliser
 from tipl.policies.actions import refolded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
@@ -120,7 +120,7 @@ def test_the_critic_alone_is_fitted_whatever_the_scale(scale: float) -> None:
     targets = scale * (2 + observations[:, 0].sin())
     actor = one.params()
     moments = {p: s["exp_avg"].clone() for p, s in one.optimizer.state.items()}
-    one.refit_critic(observations, targets, 20, 32, 1e-3, seed=0)
+    one.refit_critic(observations, targets, 20, 1e-3, seed=0)
     error = (one.value(observations) - targets).square().mean() / targets.var()
     assert error < 0.2
     np.testing.assert_array_equal(one.params(), actor)
@@ -145,7 +145,7 @@ def test_what_actor_and_critic_share_belongs_to_the_actor() -> None:
     assert [p.numel() for p in one.critic] == [5, 1]
     actor, observations = one.params(), torch.randn(64, 3)
     before = one.value(observations).detach()
-    one.refit_critic(observations, before + 1.0, 1, 32, 1e-3, seed=0)
+    one.refit_critic(observations, before + 1.0, 1, 1e-3, seed=0)
     np.testing.assert_array_equal(one.params(), actor)
     assert not torch.equal(one.value(observations), before)
 
@@ -170,7 +170,7 @@ def test_the_critic_of_stable_baselines3_is_refitted_whatever_it_shares(shared: 
     assert one.layout == ParamLayout.actor(4, 1, (5,))
     observations = torch.randn(128, 4, generator=torch.Generator().manual_seed(0))
     targets = 100 + observations[:, 0]
-    one.refit_critic(observations, targets, 1, 32, 1e-3, seed=0)
+    one.refit_critic(observations, targets, 1, 1e-3, seed=0)
     values = model.policy.predict_values(observations)[:, 0]
     assert (values - targets).square().mean() < 5
 

@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -31,7 +31,9 @@ from tipl.paths.metadata import (
 )
 from tipl.paths.parts import create_dataset, parts_present
 from tipl.policies.policy import Policy
-from tipl.policies.tasks import TaskSpec
+
+SHARED = ("networks", "initial", "normaliser", "num_trials", "checkpoint_interval", "seed")
+"""What a dataset says of itself as its collection was told."""
 
 
 def collect(
@@ -75,7 +77,7 @@ def collect(
     directory = Path(out) if out is not None else default_directory(env_id, config)
     create_dataset(directory, metadata)
     parts_present(directory, metadata)  # raises if one of them is damaged
-    groups = unfinished_groups(directory, env_id, config, metadata)
+    groups = unfinished_groups(directory, config, metadata)
     if groups:
         steps = config.ppo.num_steps * metadata.num_trials * (config.num_iterations + 1)
         with CollectionProgress(metadata.num_trials, steps, progress) as bar:
@@ -101,17 +103,11 @@ def default_directory(env_id: str, config: CollectConfig) -> Path:
 def _run_groups(groups: list[TrialGroup], threads: int, directory: Path) -> None:
     """Runs groups in threads; an interruption or an error stops all of them soon."""
     # Each thread computes alone: BLAS threads of one group would fight with the other group's.
-    with (
-        _sigterm_interrupts(),
-        threadpool_limits(1, "blas"),
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    with _sigterm_interrupts(), threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         futures = [pool.submit(group.run) for group in groups]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-            for future in futures:
-                if future.done():
-                    future.result()  # raises what ended the group
+            for future in as_completed(futures):
+                future.result()  # raises what ended the group
         except BaseException as error:
             for group in groups:
                 group.stop()
@@ -157,9 +153,7 @@ def _open_when_complete(directory: Path, groups: list[TrialGroup]) -> PathDatase
 def dataset_metadata(env_id: str, config: CollectConfig) -> PathMetadata:
     """What the dataset of a collection says of itself; nothing is written.
 
-    Args:
-        env_id: a Gymnasium id; a task that does not ship with tipl is measured.
-        config: what to collect.
+    A task that does not ship with tipl is measured.
 
     Raises:
         TiplError: the environment is unknown or unsupported, its physics cannot vary as asked, or
@@ -169,38 +163,26 @@ def dataset_metadata(env_id: str, config: CollectConfig) -> PathMetadata:
     ranges = parse_ranges(config.vary)
     if ranges:
         make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
-    lowest = {name: low for name, (low, _) in ranges.items()}
-    _check_jumps(config, task.with_physics(lowest))
+    jumps: dict[str, Any] = {}
+    if config.jumps.forecaster is not None:
+        forecaster = jump_forecaster(config.jumps.forecaster, config.jumps.target)
+        lowest = {name: low for name, (low, _) in ranges.items()}
+        check_fits(
+            forecaster, Policy.initial(task.with_physics(lowest), hidden=config.hidden_sizes)
+        )
+        jumps = dataclasses.asdict(config.jumps) | {"horizons": list(config.jumps.horizons)}
     return PathMetadata(
         task=task,
         layout=networks_layout(task, config.hidden_sizes, config.networks),
         hidden_sizes=tuple(config.hidden_sizes),
-        networks=config.networks,
-        initial=config.initial,
-        normaliser=config.normaliser,
-        num_trials=config.num_trials,
+        **{name: getattr(config, name) for name in SHARED},
         num_checkpoints=config.num_iterations // config.checkpoint_interval + 1,
         trials_per_part=config.group_size,
         checkpoints_per_part=CHECKPOINTS_PER_PART,
-        checkpoint_interval=config.checkpoint_interval,
         steps_per_checkpoint=config.checkpoint_interval * config.ppo.num_steps,
-        seed=config.seed,
         vary={name: list(bounds) for name, bounds in ranges.items()},
         ppo=dataclasses.asdict(config.ppo),
         pptb={} if config.pptb.rank is None else dataclasses.asdict(config.pptb),
-        jumps={} if config.jumps.forecaster is None else _jump_settings(config),
+        jumps=jumps,
         versions=library_versions(),
     )
-
-
-def _check_jumps(config: CollectConfig, task: TaskSpec) -> None:
-    """Raises a TiplError unless the forecaster of jumps fits trials of the task."""
-    jumps = config.jumps
-    if jumps.forecaster is not None:
-        forecaster = jump_forecaster(jumps.forecaster, jumps.target)
-        check_fits(forecaster, Policy.initial(task, hidden=config.hidden_sizes))
-
-
-def _jump_settings(config: CollectConfig) -> dict[str, Any]:
-    """The settings of jumps as plain JSON values."""
-    return {**dataclasses.asdict(config.jumps), "horizons": list(config.jumps.horizons)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +20,48 @@ from tipl.errors import TiplError
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
 from tipl.paths import PathMetadata
 from tipl.paths.parts import PartRange, part_ranges, write_part
-from tipl.ppo.ppo import PPO, PlugIn, StoppedError
+from tipl.ppo.ppo import PPO, StoppedError
 
 PER_CHECKPOINT = ("global_step", "iteration")
 """Arrays of a part that are the same for all its trials."""
 
 
 def unfinished_groups(
-    directory: Path, env_id: str, config: CollectConfig, metadata: PathMetadata
+    directory: Path, config: CollectConfig, metadata: PathMetadata
 ) -> list[TrialGroup]:
     """The groups of a dataset of which parts are missing, or that were never tidied up."""
-    by_trial: dict[int, list[PartRange]] = {}
-    for part in part_ranges(metadata):
-        by_trial.setdefault(part.first_trial, []).append(part)
-    groups = [TrialGroup(directory, env_id, config, metadata, parts) for parts in by_trial.values()]
+    by_trials = groupby(part_ranges(metadata), lambda part: part.first_trial)
+    groups = [TrialGroup(directory, config, metadata, list(parts)) for _, parts in by_trials]
     return [group for group in groups if not group.is_complete() or group.leftovers()]
+
+
+class PartWriter:
+    """Gathers the checkpoints of some trials, and writes a part when its last one is there.
+
+    Attributes:
+        finished: checkpoints so far.
+        growing: those of them whose part is not written yet.
+    """
+
+    def __init__(self, directory: Path, metadata: PathMetadata, parts: Sequence[PartRange]) -> None:
+        self.directory, self.metadata, self.parts = directory, metadata, parts
+        self.finished = 0
+        self.growing: list[dict[str, Array]] = []
+
+    def add(self, checkpoint: dict[str, Array]) -> None:
+        """Takes the next checkpoint: the trials' arrays `[n, ...]` by name."""
+        self.growing.append(checkpoint)
+        self.finished += 1
+        for part in self.parts:
+            if part.last_checkpoint == self.finished - 1:
+                axes = {name: 0 if name in PER_CHECKPOINT else 1 for name in checkpoint}
+                tensors = {
+                    name: np.stack([column[name] for column in self.growing], axis)
+                    for name, axis in axes.items()
+                }
+                start = part.first_trial, part.first_checkpoint
+                write_part(self.directory, self.metadata, *start, tensors)
+                self.growing.clear()
 
 
 class TrialGroup:
@@ -49,14 +77,9 @@ class TrialGroup:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        env_id: str,
-        config: CollectConfig,
-        metadata: PathMetadata,
-        parts: list[PartRange],
+        self, directory: Path, config: CollectConfig, metadata: PathMetadata, parts: list[PartRange]
     ) -> None:
-        self.directory, self.env_id, self.config = directory, env_id, config
+        self.directory, self.config = directory, config
         self.metadata, self.parts = metadata, parts
         self.trials = list(range(parts[0].first_trial, parts[0].last_trial + 1))
         self.holder: str | None = None
@@ -108,11 +131,9 @@ class TrialGroup:
             self._lock.release()
 
     def _learn(self) -> None:
-        resumed = self._resumed()
-        if resumed is None:
-            resumed = self._untrained(), 0, []
-            resumed[0].start()
-        ppo, finished, growing = resumed
+        ppo, writer = self._resumed() or (self._untrained(), self._writer())
+        if not writer.finished:
+            ppo.start()
         self.report(self._steps(ppo.iteration), self.trials[0], fresh=False)
         last = self.config.num_iterations
         while True:
@@ -123,41 +144,35 @@ class TrialGroup:
             if stored:
                 checkpoint["episodic_return"] = rollout.episodic_return.astype(np.float32)
                 checkpoint["num_episodes"] = rollout.num_episodes
-                growing.append(checkpoint)
-                finished += 1
-                self._write_complete_part(finished, growing)
+                writer.add(checkpoint)
             if ppo.iteration == last:
                 break  # the last rollout only tells the return of the last weights
             ppo.update(rollout)
-            self._save(ppo, finished, growing)
+            self._save(ppo, writer)
         ppo.envs.close()
+
+    def _writer(self) -> PartWriter:
+        return PartWriter(self.directory, self.metadata, self.parts)
 
     def _untrained(self) -> PPO:
         """The trials before their first step."""
+        config = self.config
         ppo = PPO(
-            make_vec(self.env_id, len(self.trials), physics=self._physics),
+            make_vec(self.metadata.task.env_id, len(self.trials), physics=self._physics),
             self.metadata.task,
             self.trials,
-            self.config.num_iterations,
-            self.config.ppo,
-            self.config.hidden_sizes,
-            self.config.normaliser,
-            self.config.initial,
-            self.config.seed,
+            config.num_iterations,
+            config.ppo,
+            *(config.hidden_sizes, config.normaliser, config.initial, config.seed),
         )
         ppo.stop = self._stop
-        ppo.plug_in = self._plug_in()
+        if config.pptb.rank is not None:
+            ppo.plug_in = PathBooster(config.pptb)
+        if config.jumps.forecaster is not None:
+            ppo.plug_in = ForecastJumps(config.jumps, self._physics)
         return ppo
 
-    def _plug_in(self) -> PlugIn | None:
-        """What changes the trials' weights beside PPO, if anything does."""
-        if self.config.pptb.rank is not None:
-            return PathBooster(self.config.pptb)
-        if self.config.jumps.forecaster is not None:
-            return ForecastJumps(self.config.jumps, self._physics)
-        return None
-
-    def _resumed(self) -> tuple[PPO, int, list[dict[str, Array]]] | None:
+    def _resumed(self) -> tuple[PPO, PartWriter] | None:
         """The trials as `_save` left them; None if there is nothing to go on from.
 
         A state that is damaged, of another dataset, or whose parts somebody has removed is of no
@@ -169,58 +184,31 @@ class TrialGroup:
             state, header = storage.read_tensors(self._state_file)
             if header["dataset"] != self.metadata.digest:
                 return None
-            finished, count = int(header["checkpoints"]), int(header["growing"])
-            if any(
-                part.first_checkpoint < finished - count and not part.path(self.directory).exists()
-                for part in self.parts
-            ):
+            writer, count = self._writer(), int(header["growing"])
+            writer.finished = int(header["checkpoints"])
+            written = [p for p in self.parts if p.first_checkpoint < writer.finished - count]
+            if not all(part.path(self.directory).exists() for part in written):
                 return None
-            growing = [
-                {
-                    name.removeprefix(f"growing.{i}."): state.pop(name)
-                    for name in sorted(state)
-                    if name.startswith(f"growing.{i}.")
-                }
-                for i in range(count)
-            ]
+            for i in range(count):
+                own = [name for name in sorted(state) if name.startswith(f"growing.{i}.")]
+                column = {name.removeprefix(f"growing.{i}."): state.pop(name) for name in own}
+                writer.growing.append(column)
             ppo = self._untrained()
             ppo.set_state(state)
         except (TiplError, LookupError):
             return None
-        return ppo, finished, growing
+        return ppo, writer
 
-    def _save(self, ppo: PPO, finished: int, growing: list[dict[str, Array]]) -> None:
+    def _save(self, ppo: PPO, writer: PartWriter) -> None:
         """Replaces the saved state by the present one, whole or not at all."""
         columns = {
             f"growing.{i}.{name}": array
-            for i, column in enumerate(growing)
+            for i, column in enumerate(writer.growing)
             for name, array in column.items()
         }
-        header = {
-            "dataset": self.metadata.digest,
-            "checkpoints": finished,
-            "growing": len(growing),
-        }
+        counts = {"checkpoints": writer.finished, "growing": len(writer.growing)}
+        header = {"dataset": self.metadata.digest, **counts}
         storage.write_tensors(self._state_file, ppo.state() | columns, header)
-
-    def _write_complete_part(self, finished: int, growing: list[dict[str, Array]]) -> None:
-        """Writes the part that ends with the last finished checkpoint, if one does.
-
-        Its checkpoints leave `growing`, and with it the memory.
-        """
-        for part in self.parts:
-            if part.last_checkpoint == finished - 1:
-                tensors = {
-                    name: np.stack(
-                        [column[name] for column in growing],
-                        axis=0 if name in PER_CHECKPOINT else 1,
-                    )
-                    for name in growing[0]
-                }
-                write_part(
-                    self.directory, self.metadata, part.first_trial, part.first_checkpoint, tensors
-                )
-                growing.clear()
 
     def _checkpoint(self, ppo: PPO) -> dict[str, Array]:
         """The trials' present weights and what is known of them before they act."""
@@ -245,13 +233,7 @@ class TrialGroup:
 
 
 def draw_physics(ranges: Mapping[str, Sequence[float]], seed: int, trial: int) -> dict[str, float]:
-    """One trial's factors by name, uniform in the logarithm: half as likely as double.
-
-    Args:
-        ranges: lowest and highest factor by name.
-        seed: of the collection.
-        trial: its number.
-    """
+    """One trial's factors by name, uniform in the logarithm: half as likely as double."""
     rng = Stream.PHYSICS.rng(seed, trial)
     return {
         name: math.exp(rng.uniform(math.log(low), math.log(high)))

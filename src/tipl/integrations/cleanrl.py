@@ -12,10 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tipl.core.options import config_from_options
-from tipl.errors import TiplError
 from tipl.integrations.pytorch.agent import agent_of_cleanrl
-from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, another_environment, known_task
-from tipl.integrations.pytorch.normaliser import RunNormaliser, all_wrappers, wrappers
+from tipl.integrations.pytorch.environment import (
+    RunNormaliser,
+    all_wrappers,
+    another_environment,
+    known_task,
+    observation_size,
+)
+from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps
 from tipl.jumps.config import JumpConfig, JumpOptions
 
 
@@ -68,13 +73,13 @@ class ForecastHook:
             options["forecaster"] = str(model)
         self.config = config_from_options(JumpConfig, config, options, "ForecastHook")
         self.envs, self.gamma, self.gae_lambda, self.seed = envs, gamma, gae_lambda, seed
-        self.task = known_task(self._spec)
-        self.test_env = eval_env if eval_env is not None else self._test_env()
+        if eval_env is None:
+            eval_env = another_environment(envs, "ForecastHook", wrapped=False)
+        self.test_env = eval_env
+        self.normaliser = RunNormaliser(envs, observation_size(self.test_env))
         self.jumps: TorchJumps | None = None
         self.report: JumpReport | None = None
         self.episodes_seen = 0
-        size = int(np.prod(self.test_env.observation_space.shape or ()))
-        self.normaliser = RunNormaliser(envs, size)
 
     def before_rollout(
         self, agent: nn.Module, optimizer: torch.optim.Optimizer, global_step: int
@@ -95,7 +100,7 @@ class ForecastHook:
                 self.config,
                 agent_of_cleanrl(agent, optimizer),
                 self.normaliser,
-                self.task,
+                known_task(self.envs),
                 self.test_env,
                 None,  # a rollout's steps are the script's own business
                 self.seed,
@@ -146,9 +151,7 @@ class ForecastHook:
 
     def _last_episodes(self) -> tuple[float, float]:
         """Mean return and steps of the episodes that ended since the last call; NaN if unknown."""
-        counters = [
-            wrapper for wrapper in all_wrappers(self.envs) if hasattr(wrapper, "return_queue")
-        ]
+        counters = [w for w in all_wrappers(self.envs) if hasattr(w, "return_queue")]
         count = sum(int(counter.episode_count) for counter in counters)
         new, self.episodes_seen = count - self.episodes_seen, count
         if new < max(1, len(counters)):
@@ -157,15 +160,3 @@ class ForecastHook:
         queues = ("return_queue", "length_queue")
         last = [[list(getattr(c, name))[-each:] for c in counters] for name in queues]
         return float(np.mean(last[0])), float(np.mean(last[1]))
-
-    def _spec(self) -> Any:
-        spec = next((w.spec for w in wrappers(self.envs) if getattr(w, "spec", None)), None)
-        if spec is None:
-            raise TiplError(
-                "the script's environments have no Gymnasium spec by which another one could be "
-                "made for tests; give ForecastHook an eval_env like them"
-            )
-        return spec
-
-    def _test_env(self) -> gym.Env[Any, Any]:
-        return another_environment(self._spec().id, **self._spec().kwargs)

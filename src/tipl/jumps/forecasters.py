@@ -96,12 +96,7 @@ def fitting_forecaster(
 
 
 def check_fits(forecaster: Forecaster, policy: Policy | None) -> None:
-    """Raises a TiplError unless a forecaster can forecast a run's weights.
-
-    Args:
-        forecaster: of a model, or a rival.
-        policy: as for `fitting_forecaster`.
-    """
+    """Raises a TiplError unless a forecaster fits a run's policy, None if tipl cannot read it."""
     if policy is None:
         if isinstance(forecaster, TrainedForecaster) or forecaster.layout is not None:
             raise TiplError(
@@ -131,12 +126,9 @@ def default_horizons(forecaster: Forecaster, elapsed: int) -> list[int]:
     training paths, half of them, and what is left of them. Of an extrapolation a quarter, half and
     all of what has passed.
     """
-    if not isinstance(forecaster, TrainedForecaster):
-        if leads_to_one_behaviour(forecaster):
-            return [1]
-        return sorted({max(1, int(part * elapsed)) for part in PARTS})
-    whole = forecaster.num_checkpoints - 1
+    whole = forecaster.num_checkpoints - 1 if isinstance(forecaster, TrainedForecaster) else None
     if leads_to_one_behaviour(forecaster):
-        return [whole]
-    left = max(whole - elapsed, 1)
-    return sorted({min(left, part) for part in (max(whole // 8, 1), max(whole // 2, 1), whole)})
+        return [whole or 1]
+    if whole is None:
+        return sorted({max(1, int(part * elapsed)) for part in PARTS})
+    return sorted({max(1, min(whole - elapsed, part)) for part in (whole // 8, whole // 2, whole)})

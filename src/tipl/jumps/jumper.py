@@ -184,7 +184,7 @@ class Jumper:
         found = []
         for test in tests:
             best, errors = best_forecast(test.returns)
-            accepted = errors > config.margin
+            accepted = bool(errors > config.margin)
             choice = best if accepted else 0
             before, after = (float(test.returns[row].mean()) for row in (0, best))
             try_ = JumpTry(test.run, test.horizons[choice], accepted, before, after, test.steps)

@@ -17,7 +17,7 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from tipl.errors import TiplError
 
@@ -89,6 +89,11 @@ class TaskSpec:
     def discrete(self) -> bool:
         """Whether actions are numbers, `action_size` of them."""
         return self.first_action is not None
+
+    @property
+    def observation_statistics(self) -> tuple[Float64[np.ndarray, " O"], Float64[np.ndarray, " O"]]:
+        """Mean and standard deviation of the frozen normaliser of observations, `[O]` each."""
+        return np.array(self.observation_mean), np.array(self.observation_std)
 
     def with_physics(self, physics: Mapping[str, float]) -> TaskSpec:
         """Returns the same task with its physics scaled by factors, instead of any it had."""

@@ -13,9 +13,5 @@ if TYPE_CHECKING:
     from tipl.ppo.ppo import PPO, PlugIn, StoppedError
 else:
     __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.ppo.config": "PPOConfig",
-            "tipl.ppo.ppo": "PPO PlugIn StoppedError",
-        },
+        __name__, {"tipl.ppo.config": "PPOConfig", "tipl.ppo.ppo": "PPO PlugIn StoppedError"}
     )

@@ -11,12 +11,7 @@ from tipl.errors import TiplError
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-    """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions.
-
-    Raises:
-        TiplError: a value is not finite, or minibatches are too small for their advantages to be
-            normalised.
-    """
+    """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions."""
 
     num_steps: int = 2048
     """environment steps of each trial between two updates"""
@@ -50,7 +45,7 @@ class PPOConfig:
     """scaled rewards are clipped to +- this"""
 
     def check(self) -> None:
-        """Raises a TiplError unless the hyperparameters are possible, together and each."""
+        """Raises a TiplError unless all are finite, and advantages of minibatches normalisable."""
         for name, value in dataclasses.asdict(self).items():
             if not math.isfinite(value):
                 raise TiplError(f"{name} is {value}; expected a finite number")

@@ -110,12 +110,7 @@ class Learner:
     """
 
     def __init__(
-        self,
-        rows: slice,
-        task: TaskSpec,
-        layout: ParamLayout,
-        adam: StackedAdam,
-        config: PPOConfig,
+        self, rows: slice, task: TaskSpec, layout: ParamLayout, adam: StackedAdam, config: PPOConfig
     ) -> None:
         self.rows, self.adam, self.config = rows, adam.view(rows), config
         arrays = layout.unflatten(self.adam.params)
@@ -141,13 +136,8 @@ class Learner:
     ) -> None:
         """Improves the weights on the rows' part of a rollout of all trials.
 
-        Args:
-            rollout: what all trials saw.
-            advantages: of its steps.
-            returns: targets of the values.
-            orders: for each epoch, the order in which it sees the steps.
-            learning_rate: of Adam.
-            check_stop: called before each minibatch; may raise.
+        The `returns` are the values' targets; each of the `orders` is that of one epoch's steps.
+        `check_stop` is called before each minibatch and may raise.
         """
         steps = [
             # [T, n, ...] -> [n, T, ...]

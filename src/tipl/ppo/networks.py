@@ -30,8 +30,7 @@ class StackedMLP:
     """
 
     def __init__(self, weights: Sequence[Array], biases: Sequence[Array]) -> None:
-        self.weights = list(weights)
-        self.biases = list(biases)
+        self.weights, self.biases = list(weights), list(biases)
         # Scratch arrays, one set for each batch size B, so that no call allocates large arrays.
         self._activations: dict[int, list[Array]] = {}
         self._scratch: dict[int, list[Array]] = {}
@@ -74,10 +73,8 @@ class StackedMLP:
     def _buffers(self, cache: dict[int, list[Array]], batch: int) -> list[Array]:
         """One `[N, B, hidden]` array for each hidden layer, made once for each batch size."""
         if batch not in cache:
-            cache[batch] = [
-                np.empty((bias.shape[0], batch, bias.shape[1]), bias.dtype)
-                for bias in self.biases[:-1]
-            ]
+            hidden = self.biases[:-1]
+            cache[batch] = [np.empty((len(b), batch, b.shape[1]), b.dtype) for b in hidden]
         return cache[batch]
 
 

@@ -117,13 +117,17 @@ class PPO:
         self.actor_layout = actor_layout(task, hidden_sizes)
         self.layout = self.actor_layout + ParamLayout.critic(observation_size, hidden_sizes)
         networks = self.trials if initial == "independent" else [0] * N
-        self.params = np.stack(
-            [
-                initial_params(self.layout, Stream.INITIAL_NETWORK.key(seed, network))
-                for network in networks
-            ]
-        ).astype(dtype)
-        self._bind_networks()
+        keys = [Stream.INITIAL_NETWORK.key(seed, network) for network in networks]
+        self.params = np.stack([initial_params(self.layout, key) for key in keys]).astype(dtype)
+        self.last_finite = self.params.copy()
+        # what follows shares the flat arrays
+        self.adam = StackedAdam(self.params, self.config.adam_eps, self.config.max_grad_norm)
+        starts = range(0, N, TRIALS_PER_LEARNER)
+        together, *self.learners = [
+            Learner(rows, task, self.layout, self.adam, self.config)
+            for rows in (slice(None), *(slice(i, i + TRIALS_PER_LEARNER) for i in starts))
+        ]
+        self.actor, self.critic, self.head = together.actor, together.critic, together.head
         self.diverged = np.zeros(N, bool)
         self.observation_moments = (
             RunningMoments(N, (observation_size,)) if normaliser == "running" else None
@@ -138,18 +142,6 @@ class PPO:
     def actors(self) -> Array:
         """The actors' weights `[N, P]`: a view of `params`."""
         return np.asarray(self.params[:, : self.actor_layout.size])
-
-    def _bind_networks(self) -> None:
-        """Makes the networks, optimiser and learners that share the flat arrays."""
-        config = self.config
-        self.last_finite = self.params.copy()
-        self.adam = StackedAdam(self.params, config.adam_eps, config.max_grad_norm)
-        starts = range(0, len(self.trials), TRIALS_PER_LEARNER)
-        together, *self.learners = [
-            Learner(rows, self.task, self.layout, self.adam, config)
-            for rows in (slice(None), *(slice(i, i + TRIALS_PER_LEARNER) for i in starts))
-        ]
-        self.actor, self.critic, self.head = together.actor, together.critic, together.head
 
     def start(self) -> None:
         """Lets the plug-in, if there is one, begin before the first rollout."""
@@ -207,9 +199,8 @@ class PPO:
             *(observations, actions, log_probs, rewards, unknown, unknown, dones, terminated),
             next_observation=self.observation,
             final_observations=self._final_observations(final_observations),
-            episodic_return=np.where(
-                num_episodes, return_sum / np.maximum(num_episodes, 1), np.nan
-            ),
+            episodic_return=np.where(num_episodes, return_sum, np.nan)
+            / np.maximum(num_episodes, 1),
             num_episodes=num_episodes,
         )
         rollout.values, rollout.next_values = self.values_of(rollout)
@@ -253,11 +244,8 @@ class PPO:
 
     def _critic_values(self, inputs: Array) -> Array:
         """Values `[N, B]` of normalised observations `[N, B, O]`, in pieces that fit the cache."""
-        pieces = range(0, inputs.shape[1], 64)
-        return np.concatenate(
-            [self.critic.forward(inputs[:, start : start + 64])[:, :, 0] for start in pieces],
-            axis=1,
-        )
+        pieces = [inputs[:, start : start + 64] for start in range(0, inputs.shape[1], 64)]
+        return np.concatenate([self.critic.forward(piece)[:, :, 0] for piece in pieces], axis=1)
 
     # --- update ----------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,10 +20,15 @@ RIDGE = 1e-4
 """Of fitting the critic's last layer, in units of the mean square of its inputs."""
 
 
+MINIBATCH = 64
+"""Observations from which the critic learns at a time, when it is refitted."""
+
+
+@dataclasses.dataclass(eq=False)
 class TorchAgent:
     """The weights of an agent, its optimiser, and how it acts and values.
 
-    Args:
+    Attributes:
         actor: all parameters that actions depend on; of a network that tipl reads, in the order of
             its layout.
         critic: those that values alone depend on.
@@ -35,20 +41,14 @@ class TorchAgent:
             is not of that kind.
     """
 
-    def __init__(
-        self,
-        actor: Sequence[nn.Parameter],
-        critic: Sequence[nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-        layout: ParamLayout | None,
-        value: Callable[[Tensor], Tensor],
-        act: Callable[[Array], Array],
-        value_head: tuple[nn.Linear, Callable[[Tensor], Tensor]] | None = None,
-    ) -> None:
-        self.actor, self.critic, self.optimizer = list(actor), list(critic), optimizer
-        self.layout, self.value, self.act = layout, value, act
-        self.value_head = value_head
-        self._hooks: list[Any] = []
+    actor: list[nn.Parameter]
+    critic: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    layout: ParamLayout | None
+    value: Callable[[Tensor], Tensor]
+    act: Callable[[Array], Array]
+    value_head: tuple[nn.Linear, Callable[[Tensor], Tensor]] | None
+    _hooks: list[Any] = dataclasses.field(default_factory=list)
 
     @property
     def known_layout(self) -> ParamLayout:
@@ -152,21 +152,13 @@ class TorchAgent:
         observations: Float[Tensor, "B ..."],
         targets: Float[Tensor, " B"],
         epochs: int,
-        minibatch: int,
         learning_rate: float,
         seed: int,
     ) -> None:
         """Fits the critic to targets, and nothing else: its last layer exactly, then all by Adam.
 
-        Values may be hundreds of times as large as before a jump, too far for Adam to go.
-
-        Args:
-            observations: normalised.
-            targets: the value of each.
-            epochs: passes over them.
-            minibatch: observations of a step.
-            learning_rate: of Adam.
-            seed: of the order.
+        Values may be hundreds of times as large as before a jump, too far for Adam to go. The
+        observations are normalised; Adam takes them `epochs` times, in orders that `seed` fixes.
         """
         device = self.critic[0].device
         observations, targets = observations.to(device), targets.to(device)
@@ -175,8 +167,8 @@ class TorchAgent:
         generator = torch.Generator().manual_seed(seed)
         for _ in range(epochs):
             order = torch.randperm(len(targets), generator=generator).numpy()
-            for start in range(0, len(order), minibatch):
-                chosen = order[start : start + minibatch]
+            for start in range(0, len(order), MINIBATCH):
+                chosen = order[start : start + MINIBATCH]
                 loss = (self.value(observations[chosen]) - targets[chosen]).square().mean()
                 gradients = torch.autograd.grad(loss, self.critic)
                 for parameter, gradient in zip(self.critic, gradients, strict=True):
@@ -215,14 +207,12 @@ def agent_of_sb3(model: Any) -> TorchAgent:
     valued = [*policy.mlp_extractor.value_net.parameters(), *policy.value_net.parameters()]
     if not policy.share_features_extractor:
         valued = [*policy.vf_features_extractor.parameters(), *valued]
-    linears, log_std = _linears(policy.mlp_extractor.policy_net), getattr(policy, "log_std", None)
+    critics = {id(parameter) for parameter in valued}
+    actor = [p for p in policy.parameters() if p.requires_grad and id(p) not in critics]
     layout = None
-    if linears is not None and _is_plain(policy) and isinstance(policy.action_net, nn.Linear):
-        linears.append(policy.action_net)
-        actor, layout = _actor_of_linears(linears, log_std)
-    else:
-        critics = {id(parameter) for parameter in valued}
-        actor = [p for p in policy.parameters() if p.requires_grad and id(p) not in critics]
+    if _is_plain(policy):
+        layers = [*_layers(policy.mlp_extractor.policy_net), policy.action_net]
+        actor, layout = _read(layers, getattr(policy, "log_std", None)) or (actor, None)
 
     def act(observations: Array) -> Array:
         actions, _ = model.predict(observations, deterministic=True)
@@ -275,12 +265,8 @@ def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> Torc
             "and `actor_mean` with `actor_logstd` or `actor`, as in CleanRL's scripts of PPO"
         )
     _check_nothing_else(agent, [*mean.parameters(), *critic.parameters(), log_std])
-    linears = _linears(mean, ends_with_linear=True)
-    if linears is None:
-        own = [*mean.parameters(), *([] if log_std is None else [log_std])]
-        actor, layout = own, None
-    else:
-        actor, layout = _actor_of_linears(linears, log_std)
+    everything = [*mean.parameters(), *([] if log_std is None else [log_std])]
+    actor, layout = _read(_layers(mean), log_std) or (everything, None)
     acting = {id(parameter) for parameter in actor}
     valued = [p for p in critic.parameters() if id(p) not in acting]
     if len(valued) < len(list(critic.parameters())):
@@ -296,10 +282,9 @@ def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> Torc
         return values[:, 0]
 
     head = None
-    layers = list(critic) if isinstance(critic, nn.Sequential) else []
-    last = layers[-1] if layers else None
+    *before, last = _layers(critic)
     if isinstance(last, nn.Linear) and last.bias is not None and id(last.weight) not in acting:
-        head = last, nn.Sequential(*layers[:-1])
+        head = last, nn.Sequential(*before)
     return TorchAgent(actor, valued, optimizer, layout, value, act, head)
 
 
@@ -315,27 +300,24 @@ def _check_nothing_else(agent: nn.Module, known: Sequence[Any]) -> None:
         )
 
 
-def _linears(network: Any, ends_with_linear: bool = False) -> list[nn.Linear] | None:
-    """The linear layers of a sequence in which each but the last is followed by a tanh."""
-    layers = list(network) if isinstance(network, nn.Sequential) else []
-    if ends_with_linear:
-        layers.append(nn.Tanh())
-    linears = [p for p in layers[::2] if isinstance(p, nn.Linear) and p.bias is not None]
-    tanhs = [layer for layer in layers[1::2] if isinstance(layer, nn.Tanh)]
-    alternating = len(layers) == 2 * len(linears) == 2 * len(tanhs) > 0
-    return linears if alternating else None
+def _layers(network: nn.Module) -> list[nn.Module]:
+    return list(network) if isinstance(network, nn.Sequential) else [network]
 
 
-def _actor_of_linears(
-    linears: Sequence[nn.Linear], log_std: Any
-) -> tuple[list[nn.Parameter], ParamLayout | None]:
-    """Parameters in the order of a layout, and the layout; None for one that tipl cannot read."""
+def _read(
+    layers: Sequence[nn.Module], log_std: Any
+) -> tuple[list[nn.Parameter], ParamLayout] | None:
+    """Parameters of an actor in the order of its layout, and that; None if tipl cannot read it."""
+    linears: Any = layers[::2]
+    alternating = all(map(isinstance, layers, [nn.Linear, nn.Tanh] * len(linears)))
+    if not alternating or len(layers) < 3 or len(layers) % 2 == 0:
+        return None
     sizes = [linears[0].in_features, *(linear.out_features for linear in linears)]
-    actor: list[Any] = [p for linear in linears for p in (linear.weight, linear.bias)]
-    layout = ParamLayout.mlp("actor", sizes)
-    if log_std is not None:
-        if log_std.numel() != sizes[-1]:
-            return [*actor, log_std], None
-        actor.append(log_std)
-        layout = ParamLayout.actor(sizes[0], sizes[-1], sizes[1:-1])
-    return actor, layout if len(linears) > 1 else None
+    actor = [p for linear in linears for p in (linear.weight, linear.bias)]
+    if any(parameter is None for parameter in actor):
+        return None
+    if log_std is None:
+        return actor, ParamLayout.mlp("actor", sizes)
+    if log_std.numel() != sizes[-1]:
+        return None
+    return [*actor, log_std], ParamLayout.actor(sizes[0], sizes[-1], sizes[1:-1])

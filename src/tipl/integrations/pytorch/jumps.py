@@ -12,68 +12,35 @@ import numpy as np
 import torch
 
 from tipl.core.arrays import Array
-from tipl.envs import make_task
-from tipl.envs.batched_mujoco import silent_mujoco
 from tipl.errors import TiplError
 from tipl.evaluation.returns import Episodes, episode_seed
 from tipl.forecast.memory import BestStoredPolicy
 from tipl.forecast.trained import TrainedForecaster
 from tipl.integrations.pytorch.agent import TorchAgent
-from tipl.integrations.pytorch.normaliser import RunNormaliser
+from tipl.integrations.pytorch.environment import RunNormaliser
 from tipl.jumps.config import CRITIC_LEARNING_RATE, EPOCHS_OF_TARGETS, JumpConfig
 from tipl.jumps.forecasters import fitting_forecaster
-from tipl.jumps.jumper import Jumper
+from tipl.jumps.jumper import Jumper, JumpTry
 from tipl.policies.actions import refolded
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
-MINIBATCH = 64
-"""Steps of a rollout from which the critic learns at a time, when it is refitted."""
+STAYING = JumpTry(0, 0, False, np.nan, np.nan, 0)
+"""What came of no try at all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JumpReport:
-    """What happened before one rollout.
+    """What happened before one rollout."""
 
-    Attributes:
-        tried: whether forecasts were tried.
-        accepted: whether the run jumped.
-        undone: whether its last jump was undone.
-        horizon: checkpoints that it jumped ahead; 0 if it stayed.
-        return_before: mean return of the policy before the try; NaN if it was not run.
-        return_after: of the best forecast.
-        steps: environment steps of the tests of this try.
-        steps_spent: of all tests so far.
-    """
-
-    tried: bool
-    accepted: bool
-    undone: bool
-    horizon: int
-    return_before: float
-    return_after: float
-    steps: int
-    steps_spent: int
-
-
-def another_environment(spec: Any, **arguments: Any) -> gym.Env[Any, Any]:
-    """An environment for tests, of a Gymnasium spec or id that a run has already."""
-    with warnings.catch_warnings(), silent_mujoco():
-        # whoever trains on an old version has been told so
-        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
-        return gym.make(spec, **arguments)
-
-
-def known_task(find_spec: Callable[[], Any]) -> TaskSpec | None:
-    """What a run is trained on; None if it is nothing that tipl's models could know.
-
-    Args:
-        find_spec: gives the Gymnasium spec of the run's environments, or raises a TiplError.
-    """
-    try:
-        return make_task(find_spec().id)
-    except TiplError:
-        return None
+    tried: bool  # whether forecasts were tried
+    accepted: bool  # whether the run jumped
+    undone: bool  # whether its last jump was undone
+    horizon: int  # checkpoints that it jumped ahead; 0 if it stayed
+    return_before: float  # mean return of the policy before the try; NaN if it was not run
+    return_after: float  # of the best forecast
+    steps: int  # of the environment, in the tests of this try
+    steps_spent: int  # in all tests so far
 
 
 class TorchJumps:
@@ -114,9 +81,7 @@ class TorchJumps:
         self.config, self.agent, self.normaliser = config, agent, normaliser
         self.task, self.test_env, self.seed = task, test_env, seed
         # the normaliser under which the forecaster reads weights, if not the run's own
-        self.frame = None
-        if task is not None:
-            self.frame = (np.array(task.observation_mean), np.array(task.observation_std))
+        self.frame = None if task is None else task.observation_statistics
         forecaster, self.fallback = fitting_forecaster(
             config, self._policy(), None if task is None else task.env_id
         )
@@ -145,23 +110,22 @@ class TorchJumps:
             self.normaliser.restore(self.before[1])
             self._scale_steps(False)
         jumps = self.jumper.before_rollout(
-            self._params()[None],
+            self._refolded(self.agent.params())[None],
             np.array([env_steps]),
             returns,
             episode_steps=np.array([episode_steps]),
         )
-        accepted = bool(jumps.jumped[0])
-        if accepted:
+        (try_,) = jumps.tries or [STAYING]
+        if try_.accepted:
             self._jump(jumps.params[0])
-        try_ = jumps.tries[0] if jumps.tries else None
         return JumpReport(
-            tried=try_ is not None,
-            accepted=accepted,
+            tried=bool(jumps.tries),
+            accepted=try_.accepted,
             undone=undone,
-            horizon=0 if try_ is None else try_.horizon,
-            return_before=np.nan if try_ is None else try_.return_before,
-            return_after=np.nan if try_ is None else try_.return_after,
-            steps=0 if try_ is None else try_.steps_spent,
+            horizon=try_.horizon,
+            return_before=try_.return_before,
+            return_after=try_.return_after,
+            steps=try_.steps_spent,
             steps_spent=int(self.jumper.counters["jump_steps"][0]),
         )
 
@@ -173,10 +137,6 @@ class TorchJumps:
             return Policy(self._refolded(self.agent.params()), self.agent.layout, self.task)
         except TiplError:  # of another task than its networks' sizes say
             return None
-
-    def _params(self) -> Array:
-        """The run's weights as its forecaster reads them."""
-        return self._refolded(self.agent.params())
 
     def _refolded(self, params: Array, back: bool = False) -> Array:
         """Weights under the forecaster's normaliser, made from those under the run's; or back.
@@ -259,7 +219,7 @@ class TorchJumps:
         for first in range(0, self.config.critic_epochs, EPOCHS_OF_TARGETS):
             epochs = min(EPOCHS_OF_TARGETS, self.config.critic_epochs - first)
             self.agent.refit_critic(
-                observations, targets(), epochs, MINIBATCH, CRITIC_LEARNING_RATE, self.seed + first
+                observations, targets(), epochs, CRITIC_LEARNING_RATE, self.seed + first
             )
         targets()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -16,8 +15,13 @@ from tipl.core.options import config_from_options
 from tipl.errors import TiplError
 from tipl.integrations import sb3_required
 from tipl.integrations.pytorch.agent import agent_of_sb3
-from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, another_environment, known_task
-from tipl.integrations.pytorch.normaliser import RunNormaliser
+from tipl.integrations.pytorch.environment import (
+    RunNormaliser,
+    another_environment,
+    known_task,
+    observation_size,
+)
+from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps
 from tipl.jumps.config import JumpConfig, JumpOptions
 
 with sb3_required("tipl.integrations.sb3.callback"):
@@ -26,8 +30,18 @@ with sb3_required("tipl.integrations.sb3.callback"):
     from stable_baselines3.common.vec_env import VecNormalize
 
 
-LEFT_OUT = ("Monitor", "RecordEpisodeStatistics", "NormalizeObservation", "NormalizeReward")
-"""Wrappers that an environment for tests goes without: its observations and rewards are raw."""
+def on_policy(callback: BaseCallback) -> OnPolicyAlgorithm:
+    """The algorithm that a callback was given to.
+
+    Raises:
+        TiplError: it is none that learns from rollouts.
+    """
+    if not isinstance(callback.model, OnPolicyAlgorithm):
+        raise TiplError(
+            f"a {type(callback).__name__} was given to {type(callback.model).__name__}; expected "
+            "an algorithm that learns from rollouts, such as stable_baselines3.PPO"
+        )
+    return callback.model
 
 
 class ForecastCallback(BaseCallback):
@@ -88,27 +102,23 @@ class ForecastCallback(BaseCallback):
         self.step = 0
 
     def _on_training_start(self) -> None:
-        if not isinstance(self.model, OnPolicyAlgorithm):
-            raise TiplError(
-                f"a ForecastCallback was given to {type(self.model).__name__}; expected an "
-                "algorithm that learns from rollouts, such as stable_baselines3.PPO"
-            )
-        if self.jumps is not None and self.trained is self.model and self.num_timesteps:
+        model = on_policy(self)
+        if self.jumps is not None and self.trained is model and self.num_timesteps:
             return  # the same run goes on
-        self.jumps, self.trained = None, self.model
+        self.jumps, self.trained = None, model
         try:
-            test_env, task = self._test_env(), known_task(self._spec)
-            normaliser = RunNormaliser(self.training_env, _observation_size(test_env))
+            test_env = self._test_env()
+            normaliser = RunNormaliser(self.training_env, observation_size(test_env))
         except TiplError as error:
             warnings.warn(f"tipl stands aside: {error}", stacklevel=2)
             return
         self.jumps = TorchJumps(
             self.config,
-            agent_of_sb3(self.model),
+            agent_of_sb3(model),
             normaliser,
-            task,
+            known_task(self.training_env),
             test_env,
-            self.model.n_steps * self.model.n_envs,
+            model.n_steps * model.n_envs,
             self.seed,
         )
         if self.state_file is not None and self.state_file.exists() and self.num_timesteps:
@@ -147,7 +157,7 @@ class ForecastCallback(BaseCallback):
         jumps = self.jumps
         if jumps is None or not jumps.fresh:
             return
-        model = cast("OnPolicyAlgorithm", self.model)  # jumps are of no other
+        model = on_policy(self)
         buffer, gamma = model.rollout_buffer, model.gamma
         # [T, E, O] -> [T * E, O]
         observations = torch.as_tensor(buffer.observations.reshape(-1, *buffer.obs_shape))
@@ -180,13 +190,15 @@ class ForecastCallback(BaseCallback):
             self.model._last_obs = normalise.normalize_obs(normalise.get_original_obs())
 
     def _log(self, report: JumpReport) -> None:
+        told: dict[str, float] = {
+            "steps_spent": report.steps_spent,
+            "jump_undone": int(report.undone),
+        }
         if report.tried:
-            self.logger.record("tipl/jump_horizon", report.horizon)
-            self.logger.record("tipl/jump_accepted", int(report.accepted))
-            self.logger.record("tipl/return_before", report.return_before)
-            self.logger.record("tipl/return_after", report.return_after)
-        self.logger.record("tipl/steps_spent", report.steps_spent)
-        self.logger.record("tipl/jump_undone", int(report.undone))
+            told |= {"jump_horizon": report.horizon, "jump_accepted": int(report.accepted)}
+            told |= {"return_before": report.return_before, "return_after": report.return_after}
+        for name, value in told.items():
+            self.logger.record(f"tipl/{name}", value)
         if self.verbose and (report.accepted or report.undone):
             what = "undid its jump" if report.undone else f"jumped {report.horizon} checkpoints"
             print(  # noqa: T201
@@ -194,32 +206,11 @@ class ForecastCallback(BaseCallback):
                 f"{report.return_before:,.1f}, forecast {report.return_after:,.1f})"
             )
 
-    def _spec(self) -> Any:
-        """The Gymnasium spec of the run's environments."""
-        spec = self.training_env.get_attr("spec")[0]
-        if spec is None:
-            raise TiplError(
-                "the run's environment has no Gymnasium spec by which another one could be made; "
-                "give ForecastCallback an eval_env like it"
-            )
-        return spec
-
     def _test_env(self) -> gym.Env[Any, Any]:
         """An environment like the run's, before `VecNormalize`."""
-        if self.eval_env is None:
-            spec = copy.deepcopy(self._spec())
-            spec.additional_wrappers = tuple(
-                wrapper for wrapper in spec.additional_wrappers if wrapper.name not in LEFT_OUT
-            )
-            lost = [w.name for w in spec.additional_wrappers if w.kwargs is None]
-            if lost:
-                raise TiplError(
-                    f"the wrappers {', '.join(lost)} of the run's environment cannot be made "
-                    "again from its spec; give ForecastCallback an eval_env with them"
-                )
-            env = another_environment(spec)
-        else:
-            env = self.eval_env
+        env = self.eval_env
+        if env is None:
+            env = another_environment(self.training_env, "ForecastCallback", wrapped=True)
         seen = self.model.observation_space
         if not isinstance(seen, gym.spaces.Box) or env.observation_space.shape != seen.shape:
             raise TiplError(
@@ -228,7 +219,3 @@ class ForecastCallback(BaseCallback):
                 "same size"
             )
         return env
-
-
-def _observation_size(env: gym.Env[Any, Any]) -> int:
-    return int(np.prod(env.observation_space.shape or ()))

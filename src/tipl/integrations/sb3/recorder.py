@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 
 from tipl.collection.collect import default_directory
 from tipl.collection.config import CollectConfig
+from tipl.collection.groups import PartWriter
 from tipl.core.arrays import Array
 from tipl.core.progress import CollectionProgress
 from tipl.errors import TiplError
 from tipl.integrations import sb3_required
 from tipl.integrations.pytorch.agent import TorchAgent
-from tipl.integrations.pytorch.normaliser import RunNormaliser
+from tipl.integrations.pytorch.environment import RunNormaliser, make_silently
+from tipl.integrations.sb3.callback import on_policy
 from tipl.integrations.sb3.weights import check_actions, readable_agent, task_of
 from tipl.paths import PathDataset, PathMetadata
 from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions
-from tipl.paths.parts import create_dataset, part_ranges, parts_present, write_part
+from tipl.paths.parts import create_dataset, part_ranges, parts_present
 from tipl.policies.actions import refolded
 from tipl.policies.tasks import TaskSpec
 
@@ -45,10 +44,8 @@ HYPERPARAMETERS = {
     "ent_coef": "ent_coef",
     "vf_coef": "vf_coef",
     "max_grad_norm": "max_grad_norm",
-    "batch_size": "batch_size",
-    "n_envs": "num_envs",
 }
-"""What is written of a run's hyperparameters, and what tipl calls them."""
+"""Hyperparameters of stable-baselines3's PPO, and what tipl calls them."""
 
 
 class PathRecorder(BaseCallback):
@@ -85,42 +82,28 @@ class PathRecorder(BaseCallback):
             )
         self.directory, self.every = Path(directory), every
         self.trial, self.num_trials = trial, num_trials
-        self._forget()
-
-    def _forget(self) -> None:
-        """Makes what is known of a run what is known before its start."""
-        self.rollouts, self.finished, self.acting = 0, 0, False
-        self.growing: list[dict[str, Array]] = []
-        self.returns: list[float] = []  # of the episodes that ended in this rollout
+        self._seed = 0  # of a collection that the run belongs to
+        self._report: Callable[..., None] = lambda *args: None  # is told of each rollout
 
     def _on_training_start(self) -> None:
-        if not isinstance(self.model, OnPolicyAlgorithm):
+        model = on_policy(self)
+        if model.num_timesteps:
             raise TiplError(
-                f"a PathRecorder was given to {type(self.model).__name__}; expected an algorithm "
-                "that learns from rollouts, such as stable_baselines3.PPO"
-            )
-        if self.model.num_timesteps:
-            raise TiplError(
-                f"the run has done {self.model.num_timesteps:,} steps already, and a path begins "
+                f"the run has done {model.num_timesteps:,} steps already, and a path begins "
                 "with an untrained network; record runs from their start"
             )
-        self._begin(self.model, self.locals["total_timesteps"])
+        self._begin(model, self.locals["total_timesteps"])
 
     def _begin(self, model: OnPolicyAlgorithm, total_timesteps: int) -> None:
         """Makes the dataset, or makes sure that the one that is there has the same settings."""
-        self._forget()
         self.agent: TorchAgent = readable_agent(model)
         self.task: TaskSpec = task_of(model)
         check_actions(model, self.task)
         self.normaliser = RunNormaliser(model.get_env(), self.task.observation_size)
-        self.metadata = self._metadata(model, total_timesteps)
-        create_dataset(self.directory, self.metadata)
-
-    def _metadata(self, model: OnPolicyAlgorithm, total_timesteps: int) -> PathMetadata:
-        layout = self.agent.known_layout
-        rollout_steps = model.n_steps * model.n_envs
+        layout, rollout_steps = self.agent.known_layout, model.n_steps * model.n_envs
         iterations = -(-total_timesteps // rollout_steps)
-        return PathMetadata(
+        ours = {"stable-baselines3": importlib.metadata.version("stable-baselines3")}
+        self.metadata = PathMetadata(
             task=self.task,
             layout=layout,
             hidden_sizes=layout.hidden_sizes,
@@ -133,16 +116,19 @@ class PathRecorder(BaseCallback):
             checkpoints_per_part=CHECKPOINTS_PER_PART,
             checkpoint_interval=self.every,
             steps_per_checkpoint=self.every * rollout_steps,
-            seed=0,
+            seed=self._seed,
             ppo=_hyperparameters(model),
-            versions=library_versions()
-            | {"stable-baselines3": importlib.metadata.version("stable-baselines3")},
+            versions=library_versions() | ours,
         )
+        create_dataset(self.directory, self.metadata)
+        parts = [part for part in part_ranges(self.metadata) if part.first_trial == self.trial]
+        self.writer = PartWriter(self.directory, self.metadata, parts)
+        self.rollouts, self.acting = 0, False
+        self.returns: list[float] = []  # of the episodes that ended in this rollout
 
     def _on_rollout_start(self) -> None:
-        self._finish_checkpoint()
         if self.rollouts % self.every == 0:
-            self.growing.append(self._checkpoint())
+            self.checkpoint = self._checkpoint()
         self.returns, self.acting = [], True
 
     def _on_step(self) -> bool:
@@ -150,70 +136,47 @@ class PathRecorder(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        if self.rollouts % self.every == 0 and self.growing:
-            known = bool(self.returns)
-            self.growing[-1]["episodic_return"] = np.array(
-                np.mean(self.returns) if known else np.nan, np.float32
-            )
-            self.growing[-1]["num_episodes"] = np.array(len(self.returns), np.int32)
+        mean = np.array([np.mean(self.returns or np.nan)])
+        if self.rollouts % self.every == 0:
+            self.checkpoint["episodic_return"] = mean.astype(np.float32)
+            self.checkpoint["num_episodes"] = np.array([len(self.returns)], np.int32)
+            self.writer.add(self.checkpoint)
         self.rollouts, self.acting = self.rollouts + 1, False
+        steps = self.metadata.steps_per_checkpoint // self.every
+        self._report(steps, self.trial, mean if self.returns else None)
 
     def _on_training_end(self) -> None:
         if self.acting:
             return  # another callback stopped the run: these weights have not learned since
-        self._finish_checkpoint()
         if self.rollouts % self.every == 0:
-            self.growing.append(self._checkpoint())
-            self._finish_checkpoint()
+            self.writer.add(self._checkpoint())
 
     def _checkpoint(self) -> dict[str, Array]:
         """The policy at present, and that nothing is known of its returns yet."""
-        params = self.agent.params()
-        checkpoint: dict[str, Array] = {
-            "diverged": np.array(not np.isfinite(params).all()),
-            "iteration": np.array(self.rollouts, np.int64),
-            "global_step": np.array(
-                self.rollouts // self.every * self.metadata.steps_per_checkpoint, np.int64
-            ),
-            "episodic_return": np.array(np.nan, np.float32),
-            "num_episodes": np.array(0, np.int32),
-        }
+        params, normaliser = self.agent.params(), {}
+        steps = self.metadata.steps_per_checkpoint
         if self.normaliser.moments is None:
-            frozen = (np.array(self.task.observation_mean), np.array(self.task.observation_std))
-            params = refolded(params, self.agent.known_layout, self.normaliser.statistics, frozen)
+            statistics = self.normaliser.statistics, self.task.observation_statistics
+            params = refolded(params, self.metadata.layout, *statistics)
         else:
-            mean, std = self.normaliser.statistics
-            checkpoint |= {"observation_mean": mean.copy(), "observation_std": std.copy()}
-        return {"params": params, **checkpoint}
-
-    def _finish_checkpoint(self) -> None:
-        """Writes the part that ends with the last checkpoint, if one does."""
-        first = self.finished - self.finished % CHECKPOINTS_PER_PART
-        if len(self.growing) == self.finished - first:
-            return  # none was begun since
-        self.finished += 1
-        for part in part_ranges(self.metadata):
-            if (part.first_trial, part.last_checkpoint) == (self.trial, self.finished - 1):
-                tensors = {
-                    name: np.stack([checkpoint[name] for checkpoint in self.growing])
-                    for name in self.growing[0]
-                }
-                for name in set(tensors) - {"global_step", "iteration"}:
-                    tensors[name] = tensors[name][None]  # [t, ...] -> [1, t, ...]
-                write_part(
-                    self.directory, self.metadata, self.trial, part.first_checkpoint, tensors
-                )
-                self.growing.clear()
+            mean, std = (array[None].copy() for array in self.normaliser.statistics)
+            normaliser = {"observation_mean": mean, "observation_std": std}
+        return {
+            "params": params[None],
+            "diverged": np.array([not np.isfinite(params).all()]),
+            "iteration": np.array(self.rollouts, np.int64),
+            "global_step": np.array(self.rollouts // self.every * steps, np.int64),
+            "episodic_return": np.full(1, np.nan, np.float32),
+            "num_episodes": np.zeros(1, np.int32),
+            **normaliser,
+        }
 
 
 def _hyperparameters(model: OnPolicyAlgorithm) -> dict[str, Any]:
     """A run's hyperparameters; of what follows a schedule the value at its start."""
-    found = {theirs: getattr(model, theirs, None) for theirs in HYPERPARAMETERS}
-    known: dict[str, Any] = {
-        HYPERPARAMETERS[name]: value
-        for name, value in found.items()
-        if isinstance(value, (int, float))
-    }
+    names = HYPERPARAMETERS | {"batch_size": "batch_size", "n_envs": "num_envs"}
+    found = {ours: getattr(model, theirs, None) for theirs, ours in names.items()}
+    known: dict[str, Any] = {n: v for n, v in found.items() if isinstance(v, (int, float))}
     known["learning_rate"] = float(model.lr_schedule(1.0))
     known["anneal_lr"] = float(model.lr_schedule(0.0)) == 0.0
     if isinstance(model.policy.optimizer, torch.optim.Adam):
@@ -255,10 +218,13 @@ def collect_with_sb3(
     steps = config.num_iterations * config.ppo.num_steps
     with CollectionProgress(config.num_trials, steps * config.num_trials, progress) as bar:
         for trial in range(config.num_trials):
-            recorder = _TrialRecorder(directory, config, trial, bar.advance)
+            every, num_trials = config.checkpoint_interval, config.num_trials
+            recorder = PathRecorder(directory, every=every, trial=trial, num_trials=num_trials)
+            recorder._seed, recorder._report = config.seed, bar.advance
             model = _untrained(env_id, config, trial)
             recorder._begin(model, steps)
-            if recorder.is_complete():
+            present = parts_present(directory, recorder.metadata)
+            if set(recorder.writer.parts) <= set(present):
                 bar.advance(steps, trial, fresh=False)
             else:
                 model.learn(steps, callback=recorder)
@@ -266,35 +232,6 @@ def collect_with_sb3(
             if envs is not None:
                 envs.close()
     return PathDataset.open(directory)
-
-
-class _TrialRecorder(PathRecorder):
-    """Tells a progress bar of each rollout, and the dataset of the collection's seed."""
-
-    def __init__(
-        self, directory: Path, config: CollectConfig, trial: int, report: Callable[..., None]
-    ) -> None:
-        super().__init__(
-            directory,
-            every=config.checkpoint_interval,
-            trial=trial,
-            num_trials=config.num_trials,
-        )
-        self.seed, self.report = config.seed, report
-
-    def is_complete(self) -> bool:
-        """Whether all of the trial's parts are there."""
-        present = parts_present(self.directory, self.metadata)
-        own = sum(part.num_checkpoints for part in present if part.first_trial == self.trial)
-        return own == self.metadata.num_checkpoints
-
-    def _metadata(self, model: OnPolicyAlgorithm, total_timesteps: int) -> PathMetadata:
-        return dataclasses.replace(super()._metadata(model, total_timesteps), seed=self.seed)
-
-    def _on_rollout_end(self) -> None:
-        super()._on_rollout_end()
-        returns = np.array([np.mean(self.returns)]) if self.returns else None
-        self.report(self.metadata.steps_per_checkpoint // self.every, self.trial, returns)
 
 
 def _check_options(config: CollectConfig) -> None:
@@ -317,27 +254,15 @@ def _untrained(env_id: str, config: CollectConfig, trial: int) -> PPO:
     def learning_rate(left: float | int) -> float:
         return ppo.learning_rate * (left if ppo.anneal_lr else 1.0)
 
-    def environment() -> gym.Env[Any, Any]:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
-            return Monitor(gym.make(env_id))
-
     seed = int(np.random.SeedSequence((config.seed, trial)).generate_state(1)[0])
     return PPO(
         "MlpPolicy",
-        DummyVecEnv([environment]),
-        n_steps=ppo.num_steps,
+        DummyVecEnv([lambda: Monitor(make_silently(env_id))]),
+        **{theirs: getattr(ppo, ours) for theirs, ours in HYPERPARAMETERS.items()},
         batch_size=ppo.num_steps // ppo.num_minibatches,
-        n_epochs=ppo.update_epochs,
         learning_rate=learning_rate,
-        gamma=ppo.gamma,
-        gae_lambda=ppo.gae_lambda,
         clip_range=ppo.clip_coef,
         clip_range_vf=ppo.clip_coef if ppo.clip_vloss else None,
-        normalize_advantage=ppo.norm_adv,
-        ent_coef=ppo.ent_coef,
-        vf_coef=ppo.vf_coef,
-        max_grad_norm=ppo.max_grad_norm,
         policy_kwargs={
             "net_arch": list(config.hidden_sizes),
             "activation_fn": torch.nn.Tanh,

@@ -11,10 +11,13 @@ from tipl.core.arrays import Array
 from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.integrations.pytorch.agent import TorchAgent, agent_of_sb3
-from tipl.integrations.pytorch.normaliser import RunNormaliser
+from tipl.integrations.pytorch.environment import RunNormaliser, spec_of
 from tipl.policies.actions import refolded
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
+
+TELLING = "that would tell its task; set one by model.set_env, or give the task"
+"""What a model's environment is asked for."""
 
 
 def weights_from_sb3(
@@ -47,8 +50,8 @@ def weights_from_sb3(
             f"{spec.env_id} has {spec.observation_size}; give the task that the model is for"
         )
     check_actions(model, spec)
-    frozen = (np.array(spec.observation_mean), np.array(spec.observation_std))
-    return refolded(agent.params(), layout, normaliser.statistics, frozen), layout, spec
+    params = refolded(agent.params(), layout, normaliser.statistics, spec.observation_statistics)
+    return params, layout, spec
 
 
 def weights_to_sb3(
@@ -80,7 +83,7 @@ def weights_to_sb3(
             f"{agent.layout}; make the model with policy_kwargs="
             f"{{'net_arch': {list(layout.hidden_sizes)}}} in the policy's task"
         )
-    there, here = _spec_of(model).id, task.env_id.rpartition(":")[2]
+    there, here = spec_of(model.get_env(), TELLING).id, task.env_id.rpartition(":")[2]
     if there != here:
         raise TiplError(
             f"a policy for {here} was given to a model whose environment is {there}; give one for "
@@ -100,45 +103,23 @@ def readable_agent(model: Any) -> TorchAgent:
 
 def task_of(model: Any) -> TaskSpec:
     """The task of a model's environment."""
-    return make_task(_spec_of(model).id)
-
-
-def _spec_of(model: Any) -> Any:
-    """The Gymnasium spec of a model's environment."""
-    env = model.get_env()
-    spec = None if env is None else env.get_attr("spec")[0]
-    if spec is None:
-        raise TiplError(
-            "the model has no environment with a Gymnasium spec that would tell its task; set one "
-            "by model.set_env, or give the task"
-        )
-    return spec
+    return make_task(spec_of(model.get_env(), TELLING).id)
 
 
 def check_actions(model: Any, task: TaskSpec) -> None:
     """Raises a TiplError if a wrapper has given a model other actions than its task has."""
     space = model.action_space
+    ours: dict[str, Any] = dict(zip(("low", "high"), task.action_bounds, strict=True))
+    expected = f"values from {task.action_low} to {task.action_high}"
     if task.discrete:
-        same = (getattr(space, "n", 0), getattr(space, "start", 0)) == (
-            task.action_size,
-            task.first_action,
-        )
-    else:
-        low, high = task.action_bounds
-        same = _equal(getattr(space, "low", None), low) and _equal(
-            getattr(space, "high", None), high
-        )
-    if not same:
-        expected = (
-            f"{task.action_size} numbers from {task.first_action}"
-            if task.discrete
-            else f"values from {task.action_low} to {task.action_high}"
-        )
+        ours = {"n": task.action_size, "start": task.first_action}
+        expected = f"{task.action_size} numbers from {task.first_action}"
+    if not all(_equal(getattr(space, name, np.nan), value) for name, value in ours.items()):
         raise TiplError(
             f"the model's actions are {space}, and those of {task.env_id} are {expected}; train it "
             "without the wrapper that changes them, or register its environment under its own id"
         )
 
 
-def _equal(given: Array | None, expected: Array) -> bool:
-    return given is not None and given.shape == expected.shape and np.allclose(given, expected)
+def _equal(given: Any, expected: Any) -> bool:
+    return np.shape(given) == np.shape(expected) and np.allclose(given, expected)

@@ -1,15 +1,21 @@
-"""How somebody's training run normalises its observations, and what a jump does about it."""
+"""What somebody's training run acts in, how that normalises observations, and another one."""
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.envs import make_task
+from tipl.envs.batched_mujoco import silent_mujoco
 from tipl.errors import TiplError
+from tipl.policies.tasks import TaskSpec
 
 FEW = 1000
 """Observations up to which statistics are too wild to say anything of the weights."""
@@ -80,18 +86,80 @@ class RunNormaliser:
             self.moments.var = np.asarray(std**2 - self.epsilon, np.float64).reshape(shape)
             self.moments.count = max(float(self.moments.count), SETTLED)
 
-    def snapshot(self) -> tuple[Array, Array, float] | None:
+    def snapshot(self) -> dict[str, Any]:
         """The statistics, for `restore`."""
-        if self.moments is None:
-            return None
-        moments = self.moments
-        return np.copy(moments.mean), np.copy(moments.var), float(moments.count)
+        return {} if self.moments is None else copy.deepcopy(vars(self.moments))
 
-    def restore(self, snapshot: tuple[Array, Array, float] | None) -> None:
+    def restore(self, snapshot: dict[str, Any]) -> None:
         """Sets the statistics back to those of `snapshot`."""
-        if self.moments is not None and snapshot is not None:
-            self.moments.mean, self.moments.var = np.copy(snapshot[0]), np.copy(snapshot[1])
-            self.moments.count = snapshot[2]
+        for name, value in copy.deepcopy(snapshot).items():
+            setattr(self.moments, name, value)
+
+
+def spec_of(env: Any, otherwise: str = "") -> Any:
+    """The Gymnasium spec of a run's environment, or of the first of a vector.
+
+    Raises:
+        TiplError: it has none; `otherwise` says what that would be for, and what to do.
+    """
+    if hasattr(env, "env_method"):  # stable-baselines3's vector, whose members may be elsewhere
+        spec = env.get_attr("spec")[0]
+    else:
+        spec = next((w.spec for w in wrappers(env) if getattr(w, "spec", None)), None)
+    if spec is None:
+        raise TiplError(f"the run has no environment with a Gymnasium spec {otherwise}")
+    return spec
+
+
+def known_task(env: Any) -> TaskSpec | None:
+    """What a run is trained on; None if it is nothing that tipl's models could know."""
+    try:
+        return make_task(spec_of(env).id)
+    except TiplError:
+        return None
+
+
+LEFT_OUT = ("Monitor", "RecordEpisodeStatistics", "NormalizeObservation", "NormalizeReward")
+"""Wrappers that an environment for tests goes without: its observations and rewards are raw."""
+
+
+def another_environment(env: Any, caller: str, wrapped: bool) -> gym.Env[Any, Any]:
+    """An environment for tests like a run's, but with raw observations and rewards.
+
+    Args:
+        env: the run's.
+        caller: what takes an `eval_env` where there can be none.
+        wrapped: whether it has the run's other wrappers.
+
+    Raises:
+        TiplError: the run's has no spec, or a wrapper that its spec cannot make again.
+    """
+    where = f"by which another one could be made for tests; give {caller} an eval_env like it"
+    spec, arguments = copy.deepcopy(spec_of(env, where)), {}
+    if wrapped:
+        own = tuple(w for w in spec.additional_wrappers if w.name not in LEFT_OUT)
+        spec.additional_wrappers = own
+        lost = [wrapper.name for wrapper in own if wrapper.kwargs is None]
+        if lost:
+            raise TiplError(
+                f"the wrappers {', '.join(lost)} of the run's environment cannot be made again "
+                f"from its spec; give {caller} an eval_env with them"
+            )
+    else:
+        spec, arguments = spec.id, spec.kwargs
+    return make_silently(spec, **arguments)
+
+
+def make_silently(spec: Any, **arguments: Any) -> gym.Env[Any, Any]:
+    """`gymnasium.make` for somebody who has been told that their version of a task is old."""
+    with warnings.catch_warnings(), silent_mujoco():
+        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
+        return gym.make(spec, **arguments)
+
+
+def observation_size(env: gym.Env[Any, Any]) -> int:
+    """Observed values of an environment, O."""
+    return int(np.prod(env.observation_space.shape or ()))
 
 
 def _normalises(wrapper: Any) -> bool:
@@ -111,13 +179,9 @@ def _normalises(wrapper: Any) -> bool:
 def all_wrappers(env: Any) -> list[Any]:
     """All wrappers of an environment, and those of each member of a vector."""
     found = list(wrappers(env))
-    members = [member for wrapper in found for member in _members(wrapper)[1:]]
-    return found + [wrapper for member in members for wrapper in wrappers(member)]
-
-
-def _members(env: Any) -> list[Any]:
-    """The environments of a vector that are in this process."""
-    return list(env.__dict__.get("envs", ()))  # a wrapper would hand on its inner one's
+    # the members of a vector in this process; a wrapper would hand on its inner one's
+    others = [env for wrapper in found for env in list(vars(wrapper).get("envs", ()))[1:]]
+    return found + [wrapper for env in others for wrapper in wrappers(env)]
 
 
 def wrappers(env: Any) -> Iterator[Any]:

@@ -68,5 +68,5 @@ def test_without_pydmd_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_impossible_ranks() -> None:
-    with pytest.raises(TiplError, match="a rank of 0"):
+    with pytest.raises(TiplError, match="rank is 0; expected at least 1"):
         DynamicModeDecomposition(rank=0)

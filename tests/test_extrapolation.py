@@ -101,7 +101,7 @@ def test_a_path_that_does_not_move_stays(forecaster: Forecaster) -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(TiplError, match="rank of 0"):
+    with pytest.raises(TiplError, match="rank is 0; expected at least 1"):
         RELEX(0)
     with pytest.raises(TiplError, match="rank of 0"):
         PathTrimmingAndBoosting(0)

@@ -16,6 +16,7 @@ import pytest
 import tipl
 from path_data import make_arrays, make_metadata, write_parts
 from tipl.cli import main
+from tipl.core.lazy import resolve
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Target
 from tipl.forecast.trained import TrainedForecaster
@@ -63,10 +64,10 @@ def test_the_kinds_of_tipl() -> None:
 
 @each_kind
 def test_an_entry_names_what_there_is(kind: Kind) -> None:
-    assert kind.forecaster_class.kind == kind.title
+    assert resolve(kind.forecaster).kind == kind.title
     assert issubclass(kind.config_class, TrainConfig)
     assert kind.config_class().model == kind.name
-    assert callable(kind.train_function)
+    assert callable(resolve(kind.train))
     assert kind.losses
     assert set(kind.losses) <= set(get_args(Target))
 
@@ -78,7 +79,7 @@ def test_names_in_tables_begin_as_the_entry_says(kind: Kind, paths: PathDataset)
     if kind.name == "neuron":
         small |= {"targets": ("own",)}
     model = tipl.train(usable, model=kind.name, **small)
-    assert type(model) is kind.forecaster_class
+    assert type(model) is resolve(kind.forecaster)
     assert any(model.name.startswith(name) for name in kind.colours)
     assert method_of(model.name).ours == (not kind.rival)
 

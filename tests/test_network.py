@@ -37,7 +37,7 @@ def random_params(hidden_sizes: tuple[int, ...], has_log_std: bool, seed: int = 
 
 
 def network_of(params: Tensor, hidden_sizes: tuple[int, ...], has_log_std: bool) -> Network:
-    return Network.from_flat(params, [O, *hidden_sizes, A], has_log_std)
+    return Network.from_flat(params, layout_of(hidden_sizes, has_log_std))
 
 
 @architectures
@@ -134,11 +134,7 @@ def test_mean_actions_on_normalised_observations_are_what_the_policy_does(
     policy = Policy.initial("HalfCheetah-v4", 0, hidden_sizes)
     policy = policy.with_params(rng.normal(0, 0.1, policy.layout.size).astype(np.float32))
     task = policy.task
-    network = Network.from_flat(
-        torch.from_numpy(policy.params)[None, None],
-        [task.observation_size, *hidden_sizes, task.action_size],
-        has_log_std=True,
-    )
+    network = Network.from_flat(torch.from_numpy(policy.params)[None, None], policy.layout)
     observations = rng.normal(size=(7, task.observation_size))
     inputs = normalise_observations(observations, policy.observation_mean, policy.observation_std)
     outputs = network.mean_actions(torch.from_numpy(inputs)[None, None])[0, 0]

@@ -38,7 +38,6 @@ from tipl.models.neuron_transformer import training as neuron_transformer
 from tipl.models.neuron_transformer.forecaster import (
     NeuronTransformerForecaster,
     context_checkpoints,
-    recent_checkpoints,
 )
 from tipl.models.neuron_transformer.losses import (
     EliteLoss,
@@ -178,7 +177,7 @@ def trained(paths: PathDataset, others: PathDataset) -> Trained:
 
     def spy(self: LearningPaths, trials: Tensor, checkpoints: Tensor) -> Network:
         if torch.is_grad_enabled():
-            sizes_learned.add((self.sizes, checkpoints.shape[1] > 1))
+            sizes_learned.add((self.layout.hidden_sizes, checkpoints.shape[1] > 1))
         return network(self, trials, checkpoints)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -202,7 +201,7 @@ def test_a_short_training_does_better_than_standing_still(
 def test_several_datasets_of_different_networks_are_learned_from(
     trained: Trained, paths: PathDataset, others: PathDataset
 ) -> None:
-    expected = itertools.product([(4, 8, 8, 1), (4, 6, 1)], [True, False])
+    expected = itertools.product([(8, 8), (6,)], [True, False])
     assert trained.sizes_learned == set(expected)
     assert trained.model.training_trials == {
         paths.metadata.digest: [0, 1, 2, 3, 4],
@@ -259,8 +258,7 @@ def test_the_model_of_the_elite_remembers_what_it_does(
     policy = max(best, key=lambda found: found.mean_return).policy
     readout = trained.model.models["elite"].readout
     assert readout is not None
-    sizes = (4, *policy.layout.hidden_sizes, 1)
-    network = Network.from_flat(torch.from_numpy(policy.params)[None, None], sizes, True)
+    network = Network.from_flat(torch.from_numpy(policy.params)[None, None], policy.layout)
     wanted = network.mean_actions(readout.observations[None, None])[0, 0]
     expected = ActionError(TASK).fitting(wanted)
     torch.testing.assert_close(readout.outputs, expected, rtol=1e-5, atol=1e-5)
@@ -396,12 +394,18 @@ def test_datasets_without_or_beyond_number_are_refused(
 # --- fresh networks --------------------------------------------------------------------------
 
 
+def layout_of(sizes: tuple[int, ...], has_log_std: bool = True) -> ParamLayout:
+    if has_log_std:
+        return ParamLayout.actor(sizes[0], sizes[-1], sizes[1:-1])
+    return ParamLayout.mlp("actor", sizes)
+
+
 @pytest.mark.parametrize("has_log_std", [True, False])
 @pytest.mark.parametrize("sizes", [(4, 7, 7, 3), (5, 2, 6), (3, 3, 4)])  # wider, narrower, equal
 def test_fresh_networks_are_orthogonal(sizes: tuple[int, ...], has_log_std: bool) -> None:
-    networks = fresh_networks(3, sizes, has_log_std, generator())
-    size = sum((a + 1) * b for a, b in itertools.pairwise(sizes)) + has_log_std * sizes[-1]
-    assert networks.flat().shape == (3, 1, size)
+    layout = layout_of(sizes, has_log_std)
+    networks = fresh_networks(3, layout, generator())
+    assert networks.flat().shape == (3, 1, layout.size)
     for layer, weight in enumerate(networks.weights):
         assert weight.shape[2:] == (sizes[layer + 1], sizes[layer])
         gain = 0.01 if layer == len(sizes) - 2 else math.sqrt(2)
@@ -416,7 +420,7 @@ def test_fresh_networks_are_orthogonal(sizes: tuple[int, ...], has_log_std: bool
 def test_fresh_networks_point_in_all_directions(sizes: tuple[int, ...]) -> None:
     """Each entry is as often positive as negative, and of the size that orthogonality gives."""
     count = 4000
-    networks = fresh_networks(count, sizes, False, generator())
+    networks = fresh_networks(count, layout_of(sizes, False), generator())
     for weight, gain in zip(networks.weights, (math.sqrt(2), 0.01), strict=True):
         entries = weight[:, 0] / gain
         size = 1 / math.sqrt(max(weight.shape[2:]))
@@ -426,7 +430,9 @@ def test_fresh_networks_point_in_all_directions(sizes: tuple[int, ...]) -> None:
 
 
 def test_fresh_networks_differ() -> None:
-    networks = [fresh_networks(2, (4, 3, 1), True, generator(seed)).flat() for seed in (0, 0, 1)]
+    networks = [
+        fresh_networks(2, layout_of((4, 3, 1)), generator(seed)).flat() for seed in (0, 0, 1)
+    ]
     assert torch.equal(networks[0], networks[1])
     assert not torch.isclose(networks[0][0, 0, :12], networks[0][1, 0, :12]).any()
     assert not torch.isclose(networks[0][..., :12], networks[2][..., :12]).any()
@@ -447,7 +453,7 @@ def test_histories_are_in_order_and_end_before_the_path_does(length: int, more: 
     if more == 1:
         return
     as_forecast = [
-        row == context_checkpoints(range(row[-1] + 1), length)
+        tuple(row) == context_checkpoints(range(row[-1] + 1), length)
         for row in drawn.tolist()
         if row[-1] > 2 ** max(length - 2, 0)  # later than the last that it looks back to
     ]
@@ -498,8 +504,8 @@ def test_horizons_are_small_or_large_but_inside_the_path() -> None:
 def test_batches_have_fewer_networks_where_they_are_wider(
     sizes: tuple[int, ...], length: int, count: int
 ) -> None:
-    assert batch_count(32, sizes, length) == count
-    assert batch_count(1, sizes, length) == 2
+    assert batch_count(32, layout_of(sizes), length) == count
+    assert batch_count(1, layout_of(sizes), length) == 2
 
 
 def test_datasets_are_drawn_as_often_as_they_have_trials() -> None:
@@ -675,7 +681,7 @@ def test_standing_still_costs_one_of_each_error(
 def test_what_is_learned_from_is_all_that_the_trials_did(paths: PathDataset) -> None:
     data = learning_paths(paths.select([3, 1]), ReturnScale(20.0, 4.0), 0)
     np.testing.assert_array_equal(data.params, paths.params()[[3, 1]])
-    assert (data.sizes, data.has_log_std) == ((4, 8, 8, 1), True)
+    assert data.layout == layout_of((4, 8, 8, 1))
     returns = paths.episodic_return()[[3, 1]]
     np.testing.assert_allclose(data.returns, (returns - 20) / 4, rtol=1e-6)
     assert data.anchors.tolist() == [1, 2, 4, 5, 6, 8, 9, 10]  # not the untrained network
@@ -704,14 +710,14 @@ def test_no_policy_is_run_where_actions_do_not_count(
 
 def straight_paths() -> tuple[LearningPaths, Tensor]:
     """Two paths that go straight on, and their changes with each checkpoint `[2, P]`."""
-    size = actor_layout(TASK, (5, 3)).size
+    layout = actor_layout(TASK, (5, 3))
     # so small that all actions are inside their bounds
-    start, step = 0.05 * torch.randn(2, 2, 1, size, generator=generator())
+    start, step = 0.05 * torch.randn(2, 2, 1, layout.size, generator=generator())
     params = start + step * torch.arange(float(T))[:, None]
     anchors = torch.tensor([2, 5, 10])
     observations = torch.randn(2, 3, 16, 4, generator=generator())
     returns = torch.randn(2, T, generator=generator())
-    return LearningPaths(params, (4, 5, 3, 1), True, returns, anchors, observations), step[:, 0]
+    return LearningPaths(params, layout, returns, anchors, observations), step[:, 0]
 
 
 def test_policies_are_compared_where_the_nearest_anchor_was() -> None:
@@ -745,7 +751,7 @@ def test_who_knows_the_paths_has_no_loss(condition_on_return: bool) -> None:
             assert torch.equal(asked.later_return[~hidden], truth[~hidden])
             returns.append(asked.later_return.flatten())
             change = step[trials][:, None] * asked.horizon[..., None]
-            return Network.from_flat(change * (1 + self.off), data.sizes, has_log_std=True)
+            return Network.from_flat(change * (1 + self.off), data.layout)
 
     loss = OwnLoss([data], config(condition_on_return=condition_on_return), ActionError(TASK))
     oracle, rng = Oracle(new_model().config), generator()
@@ -763,7 +769,7 @@ def test_who_knows_the_paths_has_no_loss(condition_on_return: bool) -> None:
 def elite_loss(paths: PathDataset, **changes: Any) -> EliteLoss:
     known = Elite(paths.policy(2, 9), 2, 9, 50.0, 8, 100)
     data = [learning_paths(paths, ReturnScale(0.0, 1.0), 0)]
-    return EliteLoss(known, data, config(**changes), ActionError(TASK), T)
+    return EliteLoss(known, data, config(**changes))
 
 
 class Carrier(NeuronTransformer):
@@ -915,8 +921,8 @@ def test_a_task_with_discrete_actions_is_learned_from(tmp_path: Path) -> None:
 def test_what_is_attended_to_in_training_is_what_a_forecaster_attends_to(context: int) -> None:
     for _ in range(2):  # the second time as they were found before
         for end in range(30):
-            chosen = context_checkpoints(range(end + 1), context)
-            assert recent_checkpoints(end, context) == tuple(chosen)
-    found = recent_checkpoints.cache_info()
-    recent_checkpoints(29, context)
-    assert recent_checkpoints.cache_info().hits == found.hits + 1
+            chosen = context_checkpoints(tuple(range(end + 1)), context)
+            assert context_checkpoints(range(end + 1), context) == chosen
+    found = context_checkpoints.cache_info()
+    context_checkpoints(range(30), context)
+    assert context_checkpoints.cache_info().hits == found.hits + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from typing import Any
 
@@ -17,6 +16,7 @@ from tipl.models.neuron_transformer.net import (
     NeuronTransformer,
     NeuronTransformerConfig,
 )
+from tipl.policies.layout import ParamLayout
 
 B, L, O, A, T = 2, 5, 5, 3, 12  # networks, checkpoints seen, inputs, outputs, whole path  # noqa: E741
 WIDTH = 16
@@ -54,11 +54,12 @@ def random_network(
     dtype: torch.dtype = torch.float64,
 ) -> Network:
     """Networks with weights about as large as a policy's, and checkpoints far apart."""
-    sizes = (O, *hidden_sizes, A)
-    num_params = sum((a + 1) * b for a, b in itertools.pairwise(sizes)) + A * log_std
+    layout = ParamLayout.mlp("actor", [O, *hidden_sizes, A])
+    if log_std:
+        layout = ParamLayout.actor(O, A, hidden_sizes)
     generator = torch.Generator().manual_seed(1)
-    params = torch.randn(batch, length, num_params, generator=generator).to(dtype)
-    network = Network.from_flat(params, sizes, log_std)
+    params = torch.randn(batch, length, layout.size, generator=generator).to(dtype)
+    network = Network.from_flat(params, layout)
     for weight in network.weights:
         weight *= 1.4 / math.sqrt(max(weight.shape[-2:]))
     network.weights[-1].mul_(0.05)
@@ -360,7 +361,8 @@ def test_lines_through_a_straight_history_are_that_line() -> None:
     model, first = random_model(context=4), random_network((8, 6), length=1).flat()
     direction = torch.randn(first.shape, generator=torch.Generator().manual_seed(4)).double()
     time = torch.tensor([[0, 1, 3, 4, 8], [2, 3, 4, 5, 6]]).double()
-    network = Network.from_flat(first + time[..., None] * direction, [O, 8, 6, A], True)
+    layout = ParamLayout.actor(O, A, (8, 6))
+    network = Network.from_flat(first + time[..., None] * direction, layout)
     horizon = torch.tensor([[3, 1, 8, 6, 4], [1, 5, 3, 11, 2]]).double()
     asked = dataclasses.replace(conditions(), checkpoint=time, horizon=horizon)
     for layer, bias in ((model.line_query, 1.0), (model.line_key, 1 / math.sqrt(WIDTH))):

@@ -31,7 +31,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 TASK = get_task("InvertedPendulum-v4")
 HIDDEN = (6, 5)
-SIZES = (4, *HIDDEN, 1)
 LAYOUT = actor_layout(TASK, HIDDEN)
 T = 9
 KINDS = ("wnn", "nino")
@@ -105,7 +104,7 @@ def permuted(network: Network, orders: list[Tensor]) -> Network:
 @torch.inference_mode()
 def test_permuting_hidden_units_permutes_the_forecast(kind: str) -> None:
     model = make_model(kind).double()
-    history = Network.from_flat(torch.tensor(random_history(CONTEXT)).double(), SIZES, True)
+    history = Network.from_flat(torch.tensor(random_history(CONTEXT)).double(), LAYOUT)
     horizons = torch.tensor([[1, 4, 8]]).expand(3, -1)
     rng = torch.Generator().manual_seed(0)
     orders = [torch.randperm(units, generator=rng) for units in HIDDEN]
@@ -208,7 +207,8 @@ def test_networks_of_other_hidden_sizes_are_forecast(kind: str, hidden: tuple[in
 @both_kinds
 @torch.inference_mode()
 def test_networks_without_log_std_are_forecast(kind: str) -> None:
-    history = Network.from_flat(torch.tensor(random_history(CONTEXT)[..., :-1]), SIZES, False)
+    layout = ParamLayout.mlp("actor", (4, *HIDDEN, 1))
+    history = Network.from_flat(torch.tensor(random_history(CONTEXT)[..., :-1]), layout)
     change = make_model(kind)(history, torch.tensor([[1, 3]]).expand(3, -1))
     assert change.log_std is None
     assert change.flat().shape == (3, 2, LAYOUT.size - 1)
@@ -363,7 +363,8 @@ def test_weights_of_another_layout_are_refused(kind: str) -> None:
 
 
 def test_a_nino_refuses_networks_of_another_task() -> None:
-    history = Network.from_flat(torch.zeros(1, CONTEXT, 5 * 3 + 3 + 3 + 1), (5, 3, 1), False)
+    layout = ParamLayout.mlp("actor", (5, 3, 1))
+    history = Network.from_flat(torch.zeros(1, CONTEXT, layout.size), layout)
     with pytest.raises(TiplError, match=r"5 inputs and 1 outputs .* those with 4 and 1; use"):
         make_model("nino")(history, torch.tensor([[1]]))
 

@@ -25,7 +25,6 @@ from tipl.policies.layout import (
     initial_params,
     layer_group,
     layer_names,
-    layer_sizes,
 )
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import get_task
@@ -93,12 +92,12 @@ def test_layouts_are_readable() -> None:
 @pytest.mark.parametrize("hidden_sizes", [(), (5,), (6, 4, 3)])
 def test_layers_go_from_the_inputs_to_the_outputs(hidden_sizes: tuple[int, ...]) -> None:
     task = get_task(CHEETAH)
-    sizes = layer_sizes(task, list(hidden_sizes))
-    assert sizes == (17, *hidden_sizes, 6)
+    sizes = (17, *hidden_sizes, 6)
     mean = ParamLayout.mlp("actor", sizes)
+    assert mean.layer_shapes == list(zip(sizes[1:], sizes[:-1], strict=True))
     assert actor_layout(task, hidden_sizes) == mean + ParamLayout(("log_std",), ((6,),))
     discrete = dataclasses.replace(task, action_low=(), action_high=(), first_action=0)
-    assert layer_sizes(discrete, hidden_sizes) == sizes
+    assert (mean + ParamLayout.critic(17, (5,))).layer_shapes == mean.layer_shapes
     assert actor_layout(discrete, hidden_sizes) == mean
 
 
@@ -243,14 +242,13 @@ def error_bounds(arrays: dict[str, np.ndarray], inputs: np.ndarray) -> tuple[Arr
 
 @pytest.mark.parametrize("hidden_sizes", [(64, 64), (5,), (16, 8, 4)])
 def test_numpy_compiled_and_torch_networks_agree(hidden_sizes: tuple[int, ...]) -> None:
-    sizes = [17, *hidden_sizes, 6]
-    layout = ParamLayout.mlp("actor", sizes)
+    layout = ParamLayout.mlp("actor", [17, *hidden_sizes, 6])
     rng = np.random.default_rng(len(hidden_sizes))
     params = (0.3 * rng.normal(size=layout.size)).astype(np.float32)
     inputs = rng.normal(size=(40, 17)).astype(np.float32)
     arrays = layout.unflatten(params)
     exact, bounds = error_bounds(arrays, inputs)
-    network = Network.from_flat(torch.from_numpy(params)[None, None], sizes, has_log_std=False)
+    network = Network.from_flat(torch.from_numpy(params)[None, None], layout)
     outputs = {
         "NumPy": mlp_outputs(arrays, "actor", inputs),
         "compiled": stacked_mlp(layout.unflatten(params[None]), "actor").forward(inputs[None])[0],

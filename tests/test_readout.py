@@ -13,6 +13,7 @@ from torch import Tensor
 from tipl.models import readout as readouts
 from tipl.models.network import Network
 from tipl.models.readout import INITIAL_RIDGE, LeastSquaresReadout
+from tipl.policies.layout import ParamLayout
 
 B, L, O, A, S = 2, 3, 4, 2, 30  # networks, checkpoints, inputs, outputs, observations  # noqa: E741
 
@@ -27,12 +28,11 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def random_params(hidden_sizes: tuple[int, ...], batch: int = B, length: int = L) -> Tensor:
-    sizes = (O, *hidden_sizes, A)
-    return 0.7 * normal(batch, length, sum((a + 1) * b for a, b in itertools.pairwise(sizes)) + A)
+    return 0.7 * normal(batch, length, ParamLayout.actor(O, A, hidden_sizes).size)
 
 
 def network_of(params: Tensor, hidden_sizes: tuple[int, ...]) -> Network:
-    return Network.from_flat(params, (O, *hidden_sizes, A), has_log_std=True)
+    return Network.from_flat(params, ParamLayout.actor(O, A, hidden_sizes))
 
 
 def readout_of(

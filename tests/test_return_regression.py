@@ -148,7 +148,7 @@ def test_it_is_a_rival_where_paths_and_returns_are_known(
     ("returns", "components", "message"),
     [
         (np.full_like(RETURNS, np.nan), 2, "0 returns of the training paths are known"),
-        (RETURNS, 0, "0 components were given; expected at least 1"),
+        (RETURNS, 0, "components is 0; expected at least 1"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(returns: Array, components: int, message: str) -> None:

@@ -11,8 +11,13 @@ from types import ModuleType
 from typing import Any
 
 
-def resolve(entry: str) -> Any:
-    """What an entry of a table, `"tipl.models.train:train"`, names; its module is imported."""
+def resolve(entry: Any) -> Any:
+    """What an entry of a table, `"tipl.models.train:train"`, names; its module is imported.
+
+    What an entry holds itself, rather than by its name, is returned as it is.
+    """
+    if not isinstance(entry, str):
+        return entry
     module, _, name = entry.partition(":")
     return getattr(importlib.import_module(module), name)
 

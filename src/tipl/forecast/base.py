@@ -33,6 +33,9 @@ FARTHEST = 100
 """Lengths of the training paths that a model forecasts ahead at most: whatever lies further away is
 nothing that it knows, and takes long."""
 
+Layout: TypeAlias = ParamLayout | None
+"""The layout of flat weights, if it is known."""
+
 Histories: TypeAlias = Float[np.ndarray, "B T P"]
 Forecasts: TypeAlias = Float[np.ndarray, "B H P"]
 Networks: TypeAlias = Float[np.ndarray, "B P"]
@@ -61,7 +64,7 @@ class Forecaster(abc.ABC):
     """
 
     name: str
-    layout: ParamLayout | None = None
+    layout: Layout = None
     min_history: int = 1
     reads_last: int | None = None
     num_checkpoints: int | None = None
@@ -70,13 +73,9 @@ class Forecaster(abc.ABC):
     def from_pretrained(cls, source: str | Path) -> TrainedForecaster:
         """A trained model, read from the files that `save_pretrained` wrote.
 
-        Args:
-            source: the model's directory, or the name of a model that ships with tipl
-                (`tipl.forecast.shipped_models`); of a source that is both, the directory is read.
-
-        Returns:
-            A model of any kind, if called on `Forecaster`; of the kind of the class that it is
-            called on otherwise.
+        The source is the model's directory, or the name of a model that ships with tipl
+        (`tipl.forecast.shipped_models`); of one that is both, the directory is read. Called on
+        `Forecaster`, this reads a model of any kind; called on another class, one of its kind.
 
         Raises:
             TiplError: there is no such model, it is of another kind or of a newer tipl, or a file
@@ -94,7 +93,7 @@ class Forecaster(abc.ABC):
         history: Float[np.ndarray, "*batch T P"],
         horizon: Horizon | Sequence[Horizon],
         *,
-        layout: ParamLayout | None = None,
+        layout: Layout = None,
     ) -> Float[np.ndarray, " ..."]:
         """Weights `horizon` checkpoints after the last one of a history.
 
@@ -113,33 +112,27 @@ class Forecaster(abc.ABC):
                 another architecture.
         """
         horizons = self._horizons(horizon)
-        self._check(history, horizons, layout)
-        batch, (length, size) = history.shape[:-2], history.shape[-2:]
-        # [*batch, T, P] -> [B, T, P]
-        histories = history.reshape(-1, length, size)
-        layout = self.layout if layout is None else layout
-        forecasts = self._forecast(histories, horizons, layout).astype(np.float32)
-        if isinstance(horizon, (int, np.integer)):
-            return forecasts.reshape(*batch, size)  # [B, 1, P] -> [*batch, P]
-        return forecasts.reshape(*batch, len(horizons), size)  # [B, H, P] -> [*batch, H, P]
+        layout = self._checked_layout(history, layout)
+        *batch, length, size = history.shape
+        histories = history.reshape(-1, length, size)  # [*batch, T, P] -> [B, T, P]
+        forecasts = self._forecast(histories, horizons, layout)
+        forecasts = np.broadcast_to(forecasts, (len(histories), len(horizons), size))
+        ahead = () if isinstance(horizon, (int, np.integer)) else (len(horizons),)
+        # [B, H, P] -> [*batch, P] or [*batch, H, P]
+        return np.array(forecasts, np.float32, order="C").reshape(*batch, *ahead, size)
 
     @abc.abstractmethod
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         """The forecasts of checked histories at checked horizons, in the order given.
 
-        The layout is the one that `forecast` was given, or else the forecaster's own, if any.
+        There may be one alone, `[B, 1, P]`, where it is the same at every horizon.
+        The layout is the one that `forecast` was given, or else `default_layout`, if any.
         """
 
     def with_options(
         self: ForecasterT, target: Target | None = None, wished_return: float | None = None
     ) -> ForecasterT:
-        """The same forecaster, asked for something else; only trained ones can be.
-
-        Args:
-            target: where the forecasts shall lead.
-            wished_return: the return to ask for.
+        """The same forecaster, asked for another target or return; only trained ones can be.
 
         Raises:
             TiplError: the forecaster cannot be asked for that.
@@ -198,11 +191,9 @@ class Forecaster(abc.ABC):
                 f"{steps} steps were given for a horizon of {ahead} checkpoints; expected from 1 "
                 "step to as many as there are checkpoints"
             )
-        groups: dict[ParamLayout, list[int]] = {}
-        for index, one in enumerate(policies):
-            groups.setdefault(one.layout, []).append(index)
         better = list(policies)
-        for layout, indices in groups.items():
+        for layout in {one.layout for one in policies}:
+            indices = [index for index, one in enumerate(policies) if one.layout == layout]
             params = np.stack([policies[index].params for index in indices])
             made = forecaster._optimize(params, layout, ahead, steps)
             for index, row in zip(indices, made, strict=True):
@@ -229,19 +220,31 @@ class Forecaster(abc.ABC):
 
     def _horizons(self, horizon: Horizon | Sequence[Horizon]) -> list[int]:
         """One horizon or several, checked."""
-        horizons = _whole_numbers(horizon)
+        horizons = [horizon] if isinstance(horizon, (int, np.integer)) else list(horizon)
+        least = min(horizons, default=None)
+        if least is None or least < 1:
+            raise TiplError(
+                f"a horizon of {'no checkpoint' if least is None else least} was given; expected 1 "
+                "or more checkpoints ahead: choose another"
+            )
         if self.num_checkpoints is not None and max(horizons) > FARTHEST * self.num_checkpoints:
             raise TiplError(
                 f"a horizon of {max(horizons)} was given, but {self.name} has learned from paths "
                 f"of {self.num_checkpoints} checkpoints; expected at most {FARTHEST} times as many"
             )
-        return horizons
+        return [int(one) for one in horizons]
+
+    @property
+    def default_layout(self) -> Layout:
+        """The layout of weights that come without one; None if it has to be told."""
+        return self.layout
 
     def check_policy(self, policy: Policy) -> None:
         """Raises a TiplError unless the policy is one that it can read."""
         self._check_layout(policy.layout)
 
-    def _check(self, history: Array, horizons: list[int], layout: ParamLayout | None) -> None:
+    def _checked_layout(self, history: Array, layout: Layout) -> Layout:
+        """The layout of a history, if it is known; both are checked."""
         if layout is not None:
             self._check_layout(layout)
         if history.ndim < 2 or history.shape[-2] < self.min_history:
@@ -249,12 +252,21 @@ class Forecaster(abc.ABC):
                 f"a history of shape {history.shape} was given, but {self.name} needs "
                 f"[T, P] with at least T = {self.min_history} checkpoints; give more of the path"
             )
-        self._check_size(history.shape[-1], layout)
+        size = history.shape[-1]
+        layout = layout or self.default_layout
+        if layout is not None and size != layout.size:
+            raise TiplError(
+                f"a history of {size} parameters was given, but {self.name} reads networks with "
+                f"hidden layers of {layout.hidden_sizes} units here, of {layout.size} parameters; "
+                "give the layout of the weights, use one of the same architecture, or train a "
+                "model on paths of this one"
+            )
         if not np.isfinite(history).all():
             raise TiplError(
                 "the history holds weights that are NaN or infinite; use the checkpoints before "
                 "the trial diverged"
             )
+        return layout
 
     def _check_layout(self, layout: ParamLayout) -> None:
         if self.layout is not None and layout != self.layout:
@@ -264,28 +276,3 @@ class Forecaster(abc.ABC):
                 f"{self.layout.hidden_sizes}; use a policy of the same architecture, or train a "
                 "model on paths of this one"
             )
-
-    def _check_size(self, size: int, layout: ParamLayout | None) -> None:
-        if self.layout is not None and size != self.layout.size:
-            raise TiplError(
-                f"a history of {size} parameters was given, but {self.name} was "
-                f"trained on networks of {self.layout.size} parameters; use one of the same "
-                "architecture, or train a model on paths of this one"
-            )
-        if layout is not None and size != layout.size:
-            raise TiplError(
-                f"a history of {size} parameters was given with a layout of {layout.size}; give "
-                "the layout that these weights have"
-            )
-
-
-def _whole_numbers(horizon: Horizon | Sequence[Horizon]) -> list[int]:
-    """One horizon or several, checked."""
-    horizons = [horizon] if isinstance(horizon, (int, np.integer)) else list(horizon)
-    least = min(horizons, default=None)
-    if least is None or least < 1:
-        raise TiplError(
-            f"a horizon of {'no checkpoint' if least is None else least} was given; expected 1 "
-            "or more checkpoints ahead: choose another"
-        )
-    return [int(one) for one in horizons]

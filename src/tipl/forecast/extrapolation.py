@@ -8,17 +8,16 @@ only as an extra: `pip install tipl[dmd]`.
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import math
 import warnings
 
 import numpy as np
 from jaxtyping import Complex, Float
 
+from tipl.core.options import at_least
 from tipl.errors import TiplError
-from tipl.forecast.base import Forecaster, Forecasts, Histories
+from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout
 from tipl.paths.svd import singular_vectors
-from tipl.policies.layout import ParamLayout
 
 
 def slope_weights(length: int) -> Float[np.ndarray, " T"]:
@@ -33,10 +32,8 @@ class StandingStill(Forecaster):
     name = "standing still"
     reads_last = 1
 
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
-        return np.repeat(histories[:, -1:], len(horizons), axis=1)
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
+        return histories[:, -1:]
 
 
 class LastDifferenceLine(Forecaster):
@@ -45,9 +42,7 @@ class LastDifferenceLine(Forecaster):
     name = "last-difference line"
     min_history = reads_last = 2
 
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         steps = np.array(horizons)[:, None]
         last, previous = histories[:, -1:], histories[:, -2:-1]
         return np.asarray(last + steps * (last - previous))
@@ -58,24 +53,16 @@ class LeastSquaresLine(Forecaster):
 
     Args:
         context: checkpoints that the line is fitted to, at most; 2 or more.
-
-    Raises:
-        TiplError: the context is below 2.
     """
 
     name = "least-squares line"
     min_history = 2
 
     def __init__(self, context: int = 5) -> None:
-        if context < 2:
-            raise TiplError(
-                f"a context of {context} was given; a line needs at least 2 checkpoints"
-            )
+        at_least(2, context=context)
         self.context = self.reads_last = context
 
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         recent = histories[:, -self.context :].astype(np.float64)
         slope = np.einsum("t,btp->bp", slope_weights(recent.shape[1]), recent)
         return np.asarray(histories[:, -1:] + np.array(horizons)[:, None] * slope[:, None])
@@ -90,17 +77,11 @@ class TwoPointLine(Forecaster):
     name = "two-point line"
     min_history = 2
 
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         last = histories.shape[1] - 1
         ratio = (last + np.array(horizons)) / last
         start = histories[:, :1]
         return np.asarray(start + ratio[:, None] * (histories[:, -1:] - start))
-
-
-BOOSTED = 2
-"""Directions in which a path is taken further: the first ones, along which policies advance."""
 
 
 class RELEX(Forecaster):
@@ -113,29 +94,23 @@ class RELEX(Forecaster):
     Source: RELEX, arXiv 2605.21468.
 
     Args:
-        rank: directions of each array; 1 in the paper.
-
-    Raises:
-        TiplError: the rank is below 1.
+        rank: directions of each array, at least 1; 1 in the paper.
     """
 
     name = "RELEX"
     min_history = 2
 
     def __init__(self, rank: int = 1) -> None:
-        if rank < 1:
-            raise TiplError(f"a rank of {rank} was given; expected at least 1")
+        at_least(1, rank=rank)
         self.rank = rank
 
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         B, T, P = histories.shape
         start = histories[:, :1].astype(np.float64)
         displacements = histories - start
         lines = _line_weights(T, horizons)  # [H, T]
         ahead = np.empty((B, len(horizons), P))
-        for columns in _arrays(P, layout):
+        for columns in [slice(None)] if layout is None else layout.slices.values():
             rows = displacements[:, :, columns]
             first = left_singular_vectors(rows)[:, :, : self.rank]  # [B, T, R]
             # coordinates are s u and directions u^T D / s: the singular values cancel
@@ -146,17 +121,8 @@ class RELEX(Forecaster):
 class PathTrimmingAndBoosting(Forecaster):
     """The last checkpoint in the first directions of its path, further ahead in the first two.
 
-    The forecast is the same at every horizon: see `trimmed_and_boosted`. Within PPO the same
-    is done every few iterations (`tipl.jumps.plug_in`).
-
-    Source: PPTB, Tang et al., NeurIPS 2024, arXiv 2303.01391.
-
-    Args:
-        rank: directions that are kept.
-        boost: step ahead, in units of the whole way so far.
-
-    Raises:
-        TiplError: the rank is below 1 or the boost negative.
+    The forecast is the same at every horizon: see `trimmed_and_boosted`, whose rank and boost it
+    has. Within PPO the same is done every few iterations (`tipl.jumps.plug_in`).
     """
 
     name = "path trimming and boosting"
@@ -166,12 +132,8 @@ class PathTrimmingAndBoosting(Forecaster):
         check_rank_and_boost(rank, boost)
         self.rank, self.boost = rank, boost
 
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
-        ahead = trimmed_and_boosted(histories, self.rank, self.boost)
-        # [B, P] -> [B, H, P]
-        return np.repeat(ahead[:, None], len(horizons), axis=1)
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
+        return trimmed_and_boosted(histories, self.rank, self.boost)[:, None]
 
 
 def check_rank_and_boost(rank: int, boost: float) -> None:
@@ -180,6 +142,10 @@ def check_rank_and_boost(rank: int, boost: float) -> None:
         raise TiplError(
             f"a rank of {rank} and a boost of {boost} were given; expected at least 1 and 0"
         )
+
+
+BOOSTED = 2
+"""Directions in which a path is taken further: the first ones, along which policies advance."""
 
 
 def left_singular_vectors(rows: Float[np.ndarray, "B T P"]) -> Float[np.ndarray, "B T T"]:
@@ -194,18 +160,10 @@ def trimmed_and_boosted(
     """The last checkpoint in the first directions of its path, further ahead in the first two.
 
     Of the temporal SVD `U S V^T` of the raw weights, the last row is cut to `rank` directions;
-    coordinates of the first two become `u_n + boost (u_n - u_1)`. Each history is a case of its
-    own.
+    coordinates of the first two become `u_n + boost (u_n - u_1)`: a step ahead in units of the
+    whole way so far. Each history is a case of its own; the weights are returned in float64.
 
     Source: PPTB, Tang et al., NeurIPS 2024, arXiv 2303.01391.
-
-    Args:
-        histories: weights of T checkpoints in order, the last of which is to change.
-        rank: directions that are kept; all of them where the history is no longer than that.
-        boost: step ahead, in units of the whole way so far.
-
-    Returns:
-        The weights that it becomes, in float64.
     """
     rows = histories.astype(np.float64)
     u = left_singular_vectors(rows)[:, :, :rank]  # [B, T, R]
@@ -218,14 +176,6 @@ def _line_weights(length: int, horizons: list[int]) -> Float[np.ndarray, "H T"]:
     """What a least-squares line over T times makes of their values, at each horizon."""
     ahead = (length - 1) / 2 + np.array(horizons)  # from the middle, where the mean is
     return np.asarray(1 / length + ahead[:, None] * slope_weights(length))
-
-
-def _arrays(size: int, layout: ParamLayout | None) -> list[slice]:
-    """Where each array of weights lies in the flat parameters."""
-    if layout is None:
-        return [slice(0, size)]
-    ends = np.cumsum([0, *map(math.prod, layout.shapes)]).tolist()
-    return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 TOLERANCE = 1e-6
@@ -243,7 +193,7 @@ class DynamicModeDecomposition(Forecaster):
     PyDMD.
 
     Args:
-        rank: directions of each history; fewer where it is shorter.
+        rank: directions of each history, at least 1; fewer where it is shorter.
 
     Raises:
         TiplError: the rank is below 1, or PyDMD is not installed.
@@ -253,8 +203,7 @@ class DynamicModeDecomposition(Forecaster):
     min_history = 3
 
     def __init__(self, rank: int = 5) -> None:
-        if rank < 1:
-            raise TiplError(f"a rank of {rank} was given; expected at least 1")
+        at_least(1, rank=rank)
         if not pydmd_is_installed():
             raise TiplError(
                 "dynamic mode decomposition needs PyDMD, which is not installed; install it: pip "
@@ -262,9 +211,7 @@ class DynamicModeDecomposition(Forecaster):
             )
         self.rank = rank
 
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         return np.stack([self._ahead(history, horizons) for history in histories])
 
     def _ahead(self, history: Float[np.ndarray, "T P"], horizons: list[int]) -> np.ndarray:

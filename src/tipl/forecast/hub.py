@@ -1,4 +1,4 @@
-"""From a name or a directory to a trained model, and back: the files of models."""
+"""From a name or a directory to a trained model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tipl.core import atomic, storage
+from tipl.core import storage
 from tipl.core.atomic import explained
+from tipl.core.lazy import resolve
 from tipl.errors import TiplError
 
 if TYPE_CHECKING:
@@ -28,11 +29,7 @@ def shipped_models() -> list[str]:
 
 
 def model_directory(source: str | Path) -> Path:
-    """The directory of a model that is given as a directory or by name.
-
-    Args:
-        source: a directory, or the name of a model that ships with tipl; of a source that is both,
-            the directory is meant.
+    """The directory of a model that is given as a directory or by name: rather as a directory.
 
     Raises:
         TiplError: the source is neither.
@@ -53,16 +50,7 @@ def model_directory(source: str | Path) -> Path:
 
 
 def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecaster:
-    """The model in a directory or of a name, see `Forecaster.from_pretrained`.
-
-    Args:
-        source: where it is.
-        expected: the class whose instance it has to be.
-
-    Raises:
-        TiplError: there is no such model, it is of another kind or of a newer tipl, or a file is
-            damaged.
-    """
+    """The model in a directory or of a name, an instance of a class: see `from_pretrained`."""
     directory = model_directory(source)
     config = storage.read_json(directory / "config.json", "a model (made by `tipl train`)")
     model_class = _model_class(directory, config)
@@ -83,24 +71,6 @@ def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecas
         ) from error
 
 
-def save_model(model: TrainedForecaster, directory: str | Path) -> None:
-    """Writes a model's two files, whole or not at all, see `TrainedForecaster.save_pretrained`.
-
-    Raises:
-        TiplError: the directory holds something else, or cannot be written.
-    """
-    config = {
-        "kind": model.kind,
-        "format_version": MODEL_FORMAT_VERSION,
-        "task": model.task.to_json(),
-        "num_checkpoints": model.num_checkpoints,
-        "settings": model.settings,
-    }
-    with atomic.new_directory(Path(directory), replaces="config.json") as new:
-        storage.write_tensors(new / "model.safetensors", model._tensors(), {"kind": "model"})
-        storage.write_json(new / "config.json", model._config() | config)
-
-
 def _model_class(directory: Path, config: Mapping[str, Any]) -> type[TrainedForecaster]:
     """The class that reads a model, by what its `config.json` says."""
     version, kind = config.get("format_version"), config.get("kind")
@@ -110,11 +80,11 @@ def _model_class(directory: Path, config: Mapping[str, Any]) -> type[TrainedFore
             f"version {MODEL_FORMAT_VERSION}; update tipl"
         )
     kinds = importlib.import_module("tipl.models.kinds")  # the one door to the models of tipl
-    titles = {entry.title: entry for entry in kinds.all_kinds()}
-    if kind not in titles:
+    forecasters = {entry.title: entry.forecaster for entry in kinds.all_kinds()}
+    if kind not in forecasters:
         raise TiplError(
             f"{directory} holds a model of the kind {kind!r}, but this tipl reads "
-            f"{', '.join(sorted(titles))}; update tipl, or import the module that registers the "
-            "kind"
+            f"{', '.join(sorted(forecasters))}; update tipl, or import the module that registers "
+            "the kind"
         )
-    return cast("type[TrainedForecaster]", titles[kind].forecaster_class)
+    return cast("type[TrainedForecaster]", resolve(forecasters[kind]))

@@ -9,13 +9,18 @@ from __future__ import annotations
 import abc
 import importlib.util
 import warnings
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from tipl.core.options import at_least
 from tipl.errors import TiplError
-from tipl.forecast.base import Forecaster, Forecasts, Histories
+from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout, Networks
 from tipl.policies.layout import ParamLayout
+
+Moves: TypeAlias = Float[np.ndarray, "_ P"]
+"""The changes of B networks, or one for all."""
 
 
 def squared_distances(
@@ -28,12 +33,7 @@ def squared_distances(
 
 
 class BestStoredPolicy(Forecaster):
-    """Forecasts one and the same policy, whatever the history: what a practical person would do.
-
-    Args:
-        params: its weights.
-        layout: of the weights.
-    """
+    """Forecasts one and the same policy, whatever the history: what a practical person would do."""
 
     name = "best stored policy, copied"
     reads_last = 1
@@ -42,19 +42,12 @@ class BestStoredPolicy(Forecaster):
     def __init__(self, params: Float[np.ndarray, " P"], layout: ParamLayout) -> None:
         self.params, self.layout = params, layout
 
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
-        return np.tile(self.params, (len(histories), len(horizons), 1))
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
+        return np.tile(self.params, (len(histories), 1, 1))
 
 
 class TrainingPaths(Forecaster):
-    """A rival that remembers paths, and moves the last checkpoint by what they did.
-
-    Args:
-        params: weights of the training paths, all of one architecture.
-        layout: of the weights.
-    """
+    """A rival that remembers training paths `[N, T, P]`, and moves the last checkpoint by them."""
 
     layout: ParamLayout
 
@@ -67,17 +60,13 @@ class TrainingPaths(Forecaster):
         first, last = min(start, end), min(start + horizon, end)
         return np.asarray(self.params[:, last].astype(np.float64) - self.params[:, first])
 
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         start, last = histories.shape[1] - 1, histories[:, -1]
         # H of [B, P] -> [B, H, P]
         return np.stack([last + self._move(last, start, horizon) for horizon in horizons], axis=1)
 
     @abc.abstractmethod
-    def _move(
-        self, params: Float[np.ndarray, "B P"], start: int, horizon: int
-    ) -> Float[np.ndarray, "_ P"]:
+    def _move(self, params: Networks, start: int, horizon: int) -> Moves:
         """How networks that stand at a checkpoint go on, each or all alike."""
 
 
@@ -86,17 +75,12 @@ class MeanDisplacement(TrainingPaths):
 
     name = "mean displacement"
 
-    def _move(
-        self, params: Float[np.ndarray, "B P"], start: int, horizon: int
-    ) -> Float[np.ndarray, "_ P"]:
+    def _move(self, params: Networks, start: int, horizon: int) -> Moves:
         return np.asarray(self.displacements(start, horizon).mean(axis=0, keepdims=True))
 
 
 class NearestPath(TrainingPaths):
-    """Adds what the nearest training path did from the same checkpoint on.
-
-    The nearest one is that whose checkpoint has the smallest Euclidean distance.
-    """
+    """Adds what the training path did whose same checkpoint has the least Euclidean distance."""
 
     name = "nearest training path"
 
@@ -105,23 +89,16 @@ class NearestPath(TrainingPaths):
         theirs = self.params[:, min(checkpoint, self.params.shape[1] - 1)]
         return np.asarray(squared_distances(params, theirs).argmin(axis=1))
 
-    def _move(
-        self, params: Float[np.ndarray, "B P"], start: int, horizon: int
-    ) -> Float[np.ndarray, "_ P"]:
+    def _move(self, params: Networks, start: int, horizon: int) -> Moves:
         return np.asarray(self.displacements(start, horizon)[self.nearest(start, params)])
 
 
 class MatchedNoise(TrainingPaths):
-    """Goes in a random direction, as far as the training paths went on average.
-
-    Each parameter array is moved as far as its own.
-    """
+    """Goes in a random direction, each array as far as the training paths' went on average."""
 
     name = "matched noise"
 
-    def _move(
-        self, params: Float[np.ndarray, "B P"], start: int, horizon: int
-    ) -> Float[np.ndarray, "_ P"]:
+    def _move(self, params: Networks, start: int, horizon: int) -> Moves:
         # a horizon alone and among others has the same noise
         noise = np.random.default_rng((start, horizon)).standard_normal(params.shape)
         went = self.displacements(start, horizon)
@@ -138,17 +115,11 @@ class PartialLeastSquares(TrainingPaths):
     """Goes where the return rises the most, as far as the training paths went on average.
 
     The direction is the same for all networks and checkpoints: that of the coefficients of a
-    regression, by partial least squares, of a training checkpoint's return on its displacement from
-    where its path starts. The length is the mean over training paths, from the same checkpoint and
-    over the same horizon.
+    regression, by partial least squares of so many components, of a training checkpoint's return
+    (NaN where none is known) on its displacement from where its path starts. The length is the mean
+    over training paths, from the same checkpoint and over the same horizon.
 
     Source: partial least squares is due to Wold; this is scikit-learn's `PLSRegression`.
-
-    Args:
-        params: weights of the training paths, all of one architecture.
-        layout: of the weights.
-        returns: episodic return of each checkpoint; NaN where none is known.
-        components: directions that the regression builds its own from.
 
     Raises:
         TiplError: scikit-learn is not installed, fewer than two returns are known, or the
@@ -177,9 +148,7 @@ class PartialLeastSquares(TrainingPaths):
         displacements = params[paths, checkpoints].astype(np.float64) - params[paths, 0]
         self.direction = rising_direction(displacements, returns[paths, checkpoints], components)
 
-    def _move(
-        self, params: Float[np.ndarray, "B P"], start: int, horizon: int
-    ) -> Float[np.ndarray, "_ P"]:
+    def _move(self, params: Networks, start: int, horizon: int) -> Moves:
         lengths = np.linalg.norm(self.displacements(start, horizon), axis=1)
         return np.asarray(lengths.mean() * self.direction[None])
 
@@ -189,13 +158,9 @@ def rising_direction(
 ) -> Float[np.ndarray, " P"]:
     """Of one unit's length, the direction in which a regression's prediction rises the most.
 
-    Args:
-        displacements: of M networks from where they started.
-        returns: of the networks.
-        components: of the regression; no more than there are networks and weights are used.
-
-    Returns:
-        The direction, in float64; zeros where no direction is better than another.
+    The regression is of the returns of M networks on their displacements from where they started,
+    with no more components than there are networks and weights. The direction is in float64; zeros
+    where none is better than another.
 
     Raises:
         TiplError: scikit-learn is not installed, or the components are fewer than 1.
@@ -207,8 +172,7 @@ def rising_direction(
             "partial least squares needs scikit-learn, which is not installed; run "
             "`pip install tipl[pls]`, or `pip install scikit-learn`"
         ) from error
-    if components < 1:
-        raise TiplError(f"{components} components were given; expected at least 1")
+    at_least(1, components=components)
     if np.ptp(returns) == 0 or not np.ptp(displacements, axis=0).any():
         return np.zeros(displacements.shape[1])
     components = min(components, len(returns) - 1, displacements.shape[1])

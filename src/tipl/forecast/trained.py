@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import abc
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
+from tipl.core import atomic, storage
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Target
-from tipl.forecast.hub import save_model
+from tipl.forecast.hub import MODEL_FORMAT_VERSION
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
+
+Arrays: TypeAlias = Mapping[str, Array]
 
 TrainedT = TypeVar("TrainedT", bound="TrainedForecaster")
 
@@ -34,28 +38,20 @@ class TrainedForecaster(Forecaster):
         return_scale: mean and std of the returns that it was told in training.
         settings: how it was trained, for the record: JSON that is saved with it.
 
-    Attributes:
-        kind: the kind of the model, in its files.
-        target: where its forecasts lead.
-        wished_return: the return that they are asked for, if any.
+    Its `target` is where its forecasts lead.
     """
 
     kind: ClassVar[str]
-    task: TaskSpec
+    """the kind of the model, in its files"""
     num_checkpoints: int
-    settings: dict[str, Any]
-    hidden_sizes: tuple[int, ...]
-    targets: tuple[Target, ...]
-    target: Target
     wished_return: float | None = None
-    return_scale: tuple[float, float] = (0.0, 1.0)
+    """the return that its forecasts are asked for, if any"""
 
     def __init__(
         self,
         task: TaskSpec,
         hidden_sizes: Sequence[int],
         num_checkpoints: int,
-        *,
         targets: Sequence[Target] = ("own",),
         return_scale: tuple[float, float] = (0.0, 1.0),
         settings: dict[str, Any] | None = None,
@@ -94,7 +90,7 @@ class TrainedForecaster(Forecaster):
 
     @property
     def training_trials(self) -> dict[str, list[int]]:
-        """The trials that it learned from, by the digest of their dataset, as its settings say."""
+        """See `Forecaster.training_trials`: what its settings say."""
         return dict(self.settings.get("datasets", {}))
 
     @property
@@ -106,11 +102,7 @@ class TrainedForecaster(Forecaster):
     def with_options(
         self: TrainedT, target: Target | None = None, wished_return: float | None = None
     ) -> TrainedT:
-        """The same forecaster, asked for something else.
-
-        Args:
-            target: one of `targets`; by default as it is.
-            wished_return: the return to ask for; by default as it is.
+        """The same forecaster, asked for one of its `targets` or a return; by default as it is.
 
         Raises:
             TiplError: it was not trained for the target, or without returns.
@@ -154,13 +146,28 @@ class TrainedForecaster(Forecaster):
         """Whether it can be asked for a return: by default never."""
         return False
 
+    @property
+    def scaled_wish(self) -> float:
+        """The return to ask for, as the training was told returns; NaN is none."""
+        mean, std = self.return_scale
+        return math.nan if self.wished_return is None else (self.wished_return - mean) / std
+
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes `config.json` and `model.safetensors`, whole or not at all.
 
         Raises:
             TiplError: the directory holds something else, or cannot be written.
         """
-        save_model(self, directory)
+        config = {
+            "kind": self.kind,
+            "format_version": MODEL_FORMAT_VERSION,
+            "task": self.task.to_json(),
+            "num_checkpoints": self.num_checkpoints,
+            "settings": self.settings,
+        }
+        with atomic.new_directory(Path(directory), replaces="config.json") as new:
+            storage.write_tensors(new / "model.safetensors", self._tensors(), {"kind": "model"})
+            storage.write_json(new / "config.json", self._config() | config)
 
     @abc.abstractmethod
     def _config(self) -> dict[str, Any]:
@@ -172,9 +179,7 @@ class TrainedForecaster(Forecaster):
 
     @classmethod
     @abc.abstractmethod
-    def _from_files(
-        cls: type[TrainedT], config: Mapping[str, Any], tensors: Mapping[str, Array]
-    ) -> TrainedT:
+    def _from_files(cls: type[TrainedT], config: Mapping[str, Any], tensors: Arrays) -> TrainedT:
         """The model whose `config.json` and `model.safetensors` have been read.
 
         Raises:
@@ -194,10 +199,7 @@ class AnyArchitectureForecaster(TrainedForecaster):
                 "critic"
             )
 
-    def _check_size(self, size: int, layout: ParamLayout | None) -> None:
-        layout = layout or actor_layout(self.task, self.hidden_sizes)
-        if size != layout.size:
-            raise TiplError(
-                f"a history of {size} parameters was given, but networks with hidden layers of "
-                f"{layout.hidden_sizes} units have {layout.size}; give the layout of the weights"
-            )
+    @property
+    def default_layout(self) -> ParamLayout:
+        """The layout of the networks that it was trained on."""
+        return actor_layout(self.task, self.hidden_sizes)

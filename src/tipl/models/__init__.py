@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TypeAlias, TypedDict
 
 from tipl.core.options import at_least
 from tipl.errors import TiplError
+from tipl.paths import PathDataset
 
 __all__ = ["Model", "TrainConfig", "TrainOptions"]
 
@@ -65,7 +67,18 @@ class TrainConfig:
             )
 
 
-class TrainOptions(TypedDict, total=False):
+Paths: TypeAlias = PathDataset | Sequence[PathDataset]
+
+
+class RunOptions(TypedDict, total=False):
+    """What `tipl.train` is told beside a configuration, for type checkers."""
+
+    held_out: Paths | None
+    threads: int | None
+    progress: bool
+
+
+class TrainOptions(RunOptions, total=False):
     """The options that all kinds of models have in `tipl.train`, for type checkers."""
 
     num_steps: int

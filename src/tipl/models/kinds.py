@@ -57,17 +57,8 @@ class Kind:
     @property
     def config_class(self) -> type[TrainConfig]:
         """The class of its options."""
-        return resolve(self.config) if isinstance(self.config, str) else self.config
-
-    @property
-    def forecaster_class(self) -> type[TrainedForecaster]:
-        """The class of its forecasters."""
-        return resolve(self.forecaster) if isinstance(self.forecaster, str) else self.forecaster
-
-    @property
-    def train_function(self) -> Callable[..., TrainedForecaster]:
-        """What trains it."""
-        return resolve(self.train) if isinstance(self.train, str) else self.train
+        config: type[TrainConfig] = resolve(self.config)
+        return config
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -142,11 +133,7 @@ _REGISTERED: dict[str, Kind] = {}
 
 
 def all_kinds(*, registered: bool = True) -> tuple[Kind, ...]:
-    """Every kind that is known: tipl's own, then the registered ones.
-
-    Args:
-        registered: whether those count, which other processes do not know.
-    """
+    """Tipl's own kinds, then those registered, which other processes do not know."""
     return (*_OURS, *(_REGISTERED.values() if registered else ()))
 
 
@@ -168,11 +155,7 @@ def register(kind: Kind) -> None:
 
 
 def find_kind(name: str) -> Kind:
-    """The kind of a name, as `tipl.train(model=...)` has it.
-
-    Raises:
-        TiplError: there is none.
-    """
+    """The kind of a name, as in `tipl.train(model=...)`; raises a TiplError if there is none."""
     for kind in all_kinds():
         if kind.name == name:
             return kind
@@ -183,11 +166,7 @@ def find_kind(name: str) -> Kind:
 
 
 def make_config(model: str = "path", **options: Any) -> TrainConfig:
-    """The configuration of a kind of model.
-
-    Args:
-        model: the kind's name.
-        **options: the kind's options.
+    """The configuration of a kind of model, by the kind's name.
 
     Raises:
         TiplError: there is no such kind, or an option is impossible or not the kind's.
@@ -247,11 +226,6 @@ def completed(config: TrainConfig) -> TrainConfig:
 
 
 def loss_sentence(title: str, target: Target) -> str:
-    """What the loss of a kind of model is; empty where its entry does not say.
-
-    Args:
-        title: the kind, as the model's files call it.
-        target: what was learned.
-    """
-    found = [kind.losses.get(target, "") for kind in all_kinds() if kind.title == title]
-    return found[0] if found else ""
+    """What the loss of a kind, by its title, is for a target; empty where its entry is silent."""
+    losses = {kind.title: kind.losses for kind in all_kinds()}
+    return losses.get(title, {}).get(target, "")

@@ -16,7 +16,7 @@ from tipl.errors import TiplError
 from tipl.evaluation.behaviour import visited_observations
 from tipl.models.network import REFERENCE_WIDTH, Network
 from tipl.paths import PathDataset
-from tipl.policies.layout import layer_sizes
+from tipl.policies.layout import ParamLayout
 
 NUM_ANCHORS = 8
 """Checkpoints of each path whose policies are run to see the states that they visit."""
@@ -32,7 +32,7 @@ def usable(paths: PathDataset) -> PathDataset:
     """The trials that did not diverge.
 
     Raises:
-        TiplError: all trials diverged.
+        TiplError: all trials diverged, or the paths have fewer than 3 checkpoints.
     """
     trials = paths.trials[~paths.diverged()]
     if len(trials) == 0:
@@ -40,22 +40,12 @@ def usable(paths: PathDataset) -> PathDataset:
             f"all {paths.num_trials} trials of {paths.directory} diverged; collect paths with a "
             "smaller learning rate"
         )
-    return paths.select(trials)
-
-
-def usable_params(paths: PathDataset) -> Float[np.ndarray, "N T P"]:
-    """Their weights.
-
-    Raises:
-        TiplError: all trials diverged, or the paths have fewer than 3 checkpoints.
-    """
-    params = usable(paths).params()
-    if params.shape[1] < 3:
+    if paths.num_checkpoints < 3:
         raise TiplError(
-            f"the paths in {paths.directory} have {params.shape[1]} checkpoints; expected at "
+            f"the paths in {paths.directory} have {paths.num_checkpoints} checkpoints; expected at "
             "least 3: collect more steps, or with a smaller checkpoint interval"
         )
-    return params
+    return paths.select(trials)
 
 
 class ReturnScale(NamedTuple):
@@ -83,16 +73,14 @@ class LearningPaths:
 
     Attributes:
         params: weights `[N, T, P]` of the actors.
-        sizes: units of each layer, from the inputs to the outputs.
-        has_log_std: whether the policies are Gaussian.
+        layout: of the weights.
         returns: scaled return of each checkpoint; NaN is unknown.
         anchors: checkpoints `[C]` that were run, if any.
         observations: what they saw, normalised, `[N, C, S, O]`.
     """
 
     params: Float[Tensor, "N T P"]
-    sizes: tuple[int, ...]
-    has_log_std: bool
+    layout: ParamLayout
     returns: Float[Tensor, "N T"]
     anchors: Int[Tensor, " C"]
     observations: Float[Tensor, "N C S O"]
@@ -104,8 +92,7 @@ class LearningPaths:
 
     def network(self, trials: Int[Tensor, " B"], checkpoints: Int[Tensor, "B L"]) -> Network:
         """Checkpoints of trials."""
-        params = self.params[trials[:, None], checkpoints]  # [B, L, P]
-        return Network.from_flat(params, self.sizes, self.has_log_std)
+        return Network.from_flat(self.params[trials[:, None], checkpoints], self.layout)
 
     def observations_near(
         self, trials: Int[Tensor, " B"], checkpoints: Int[Tensor, " B"]
@@ -118,22 +105,17 @@ class LearningPaths:
 def learning_paths(
     paths: PathDataset, scale: ReturnScale, seed: int, *, anchors: int = NUM_ANCHORS
 ) -> LearningPaths:
-    """Reads a dataset, and runs some of its policies to see the states that they visit.
+    """Reads the usable trials of a dataset, and runs some of their policies from a seed.
 
-    Args:
-        paths: the dataset; diverged trials are left out.
-        scale: of the returns.
-        seed: of the episodes.
-        anchors: checkpoints of each path whose policies are run; 0 where no states are needed.
+    These show the states that policies visit, at so many anchors: 0 where no states are needed.
     """
-    params, task = usable_params(paths), paths.task
-    last = params.shape[1] - 1
+    trials = usable(paths)
+    params, last = trials.params(), trials.num_checkpoints - 1
     places = np.unique(np.linspace(0, last, anchors + 1).round().astype(int)[1:])
     return LearningPaths(
         torch.as_tensor(params),
-        layer_sizes(task, paths.layout.hidden_sizes),
-        not task.discrete,
-        scale.scaled(usable(paths).episodic_return()),
+        paths.layout,
+        scale.scaled(trials.episodic_return()),
         torch.as_tensor(places),
         torch.as_tensor(_observations(params[:, places], paths, seed)),
     )
@@ -185,9 +167,8 @@ def _sizes_of_changes(
     starts = np.unique(np.linspace(0, params.shape[1] - 1 - horizon, 8).astype(int))
     arrays = paths.layout.unflatten(params[:, starts + horizon] - params[:, starts])
     last = len(paths.layout.hidden_sizes)
-    groups = [(0,), tuple(range(1, last)) or (last,), (last,)]
     sizes = []
-    for layers in groups:
+    for layers in ([0], [*range(1, last)] or [last], [last]):
         for kind in ("weight", "bias"):
             squares = []
             for layer in layers:
@@ -210,9 +191,9 @@ def draw_dataset(datasets: Sequence[LearningPaths], rng: torch.Generator) -> Lea
     return datasets[int(torch.multinomial(trials, 1, generator=rng))]
 
 
-def batch_count(batch_size: int, sizes: Sequence[int], length: int = 1) -> int:
+def batch_count(batch_size: int, layout: ParamLayout, length: int = 1) -> int:
     """Networks in a batch: fewer where they are wider or come with more checkpoints."""
-    widest = max(REFERENCE_WIDTH, *sizes[1:-1])
+    widest = max(REFERENCE_WIDTH, *layout.hidden_sizes)
     return max(2, round(batch_size * REFERENCE_WIDTH / (widest * math.sqrt(length))))
 
 

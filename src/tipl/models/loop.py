@@ -29,29 +29,21 @@ def fit(
     model: nn.Module,
     config: TrainConfig,
     batch_loss: Callable[[torch.Generator], Tensor],
-    held_out_loss: Callable[[], float],
+    held_out_loss: Callable[..., float] | None,
     *,
-    held_out_still: float,
     label: str,
     progress: bool = True,
 ) -> Curve:
     """Trains a model in place by AdamW on a one-cycle schedule.
 
-    Args:
-        model: what is trained.
-        config: steps, learning rate, weight decay and seed.
-        batch_loss: the loss of a batch that is drawn with the generator.
-        held_out_loss: the loss on what the model does not learn from; NaN is unknown.
-        held_out_still: what standing still would have there.
-        label: what the progress bar says.
-        progress: show it.
-
-    Returns:
-        `step`, `train_loss`, `held_out_loss` and `standing_still_loss`.
+    Each step takes the loss of a batch that is drawn with the generator. The loss on what the model
+    does not learn from, if there is any, is recorded now and then; with `still=True` it is that of
+    standing still. The curve has `step`, `train_loss`, `held_out_loss` and `standing_still_loss`.
 
     Raises:
         TiplError: the training diverges.
     """
+    still = held_out_loss(still=True) if held_out_loss else math.nan
     rng = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.peak_learning_rate, weight_decay=config.weight_decay
@@ -73,10 +65,10 @@ def fit(
             optimizer.step()
             schedule.step()
             if step % LOG_INTERVAL == 0 or step == config.steps:
-                held_out = held_out_loss()
-                if not math.isnan(held_out_still):
+                held_out = held_out_loss() if held_out_loss else math.nan
+                if not math.isnan(still):
                     _check_finite(label, step, config, held_out)
-                values = (step, loss.item(), held_out, held_out_still)
+                values = (step, loss.item(), held_out, still)
                 for name, value in zip(curve, values, strict=True):
                     curve[name].append(value)
                 bar.update(task, note=_note(*values[1:]))
@@ -101,12 +93,8 @@ def _check_finite(
 
 
 @torch.inference_mode()
-def mean_held_out_loss(
-    loss: Callable[..., Tensor] | None, model: nn.Module, *, still: bool = False
-) -> float:
-    """The loss of a model, or of standing still, on what it does not learn from; NaN if None."""
-    if loss is None:
-        return math.nan
+def mean_of_batches(loss: Callable[..., Tensor], model: nn.Module, *, still: bool = False) -> float:
+    """The loss of a model, or of standing still, on what it does not learn from."""
     rng = torch.Generator().manual_seed(HELD_OUT_SEED)
     batches = [loss(model, rng, still=still) for _ in range(HELD_OUT_BATCHES)]
     return float(torch.stack(batches).mean())

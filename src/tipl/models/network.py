@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from tipl.errors import TiplError
 from tipl.evaluation.behaviour import action_unit
-from tipl.policies.layout import initial_gain, layer_group
+from tipl.policies.layout import ParamLayout, initial_gain, layer_group, layer_names
 from tipl.policies.tasks import TaskSpec
 
 REFERENCE_WIDTH = 64
@@ -37,24 +37,12 @@ class Network:
     log_std: Tensor | None
 
     @classmethod
-    def from_flat(
-        cls, params: Float[Tensor, "B L P"], sizes: Sequence[int], has_log_std: bool
-    ) -> Network:
-        """Views of flat parameters in the order of `tipl.policies.layout.actor_layout`.
-
-        Args:
-            params: flat parameters.
-            sizes: units of each layer, from the inputs to the outputs.
-            has_log_std: whether they end in `log_std`.
-        """
-        weights, biases, start, lead = [], [], 0, params.shape[:-1]
-        for fan_in, fan_out in pairwise(sizes):
-            middle = start + fan_in * fan_out
-            # [B, L, out * in] -> [B, L, out, in]
-            weights.append(params[..., start:middle].reshape(*lead, fan_out, fan_in))
-            biases.append(params[..., middle : middle + fan_out])
-            start = middle + fan_out
-        return cls(weights, biases, params[..., start:] if has_log_std else None)
+    def from_flat(cls, params: Float[Tensor, "B L P"], layout: ParamLayout) -> Network:
+        """Views of the flat parameters of actors."""
+        arrays = layout.unflatten(params)
+        names = layer_names(layout.names)
+        weights, biases = ([arrays[pair[n]] for pair in names] for n in (0, 1))
+        return cls(weights, biases, arrays.get("log_std"))
 
     def flat(self) -> Float[Tensor, "B L P"]:
         """The inverse of `from_flat`."""
@@ -77,6 +65,14 @@ class Network:
     def arrays(self) -> list[Tensor]:
         """All arrays: weights, biases and `log_std`."""
         return [*self.weights, *self.biases, *([] if self.log_std is None else [self.log_std])]
+
+    def mean_square(self) -> Float[Tensor, ""]:
+        """The mean over arrays, which count alike, of the mean squares of their values."""
+        return torch.stack([array.square().mean() for array in self.arrays()]).mean()
+
+    def last(self) -> Network:
+        """The last checkpoints alone, `[B, 1, ...]`."""
+        return self.map(lambda array: array[:, -1:])
 
     def __add__(self, other: Network) -> Network:
         return self.map(torch.add, other)
@@ -104,9 +100,7 @@ class Network:
     def mixed_displacements(self, mixtures: Sequence[Float[Tensor, "B _ L L"]]) -> Network:
         """Sums over m of `mixture[l, m] (theta_l - theta_m)`, for the parameters of each unit.
 
-        Args:
-            mixtures: for the units of each layer but the inputs; `[:, :, l, m]` weighs the
-                displacement from checkpoint m to checkpoint l.
+        There is a mixture for the units of each layer but the inputs.
         """
 
         def mix(rows: Tensor, mixture: Tensor) -> Tensor:
@@ -142,10 +136,7 @@ def typical_changes(
     change_scale: Float[Tensor, "T 3 2"],
     log_std_scale: Float[Tensor, " T"],
 ) -> Network:
-    """Typical sizes of the changes of networks of a shape over horizons below T, to be broadcast.
-
-    The scales are those of a `ScaledModel`.
-    """
+    """Typical sizes, to be broadcast, of changes over horizons below T: see `ScaledModel`."""
     table = change_scale[horizon]  # [B, L, 3, 2]
     weights, biases = [], []
     for layer, weight in enumerate(network.weights):
@@ -158,42 +149,53 @@ def typical_changes(
     return Network(weights, biases, log_std)
 
 
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """An MLP of one hidden layer, as all models here have them."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+
+
+def register_scale(
+    module: nn.Module, name: str, scale: Tensor | None, shape: tuple[int, ...]
+) -> None:
+    """Gives a model a scale (ones if None), a copy: loading a state writes into it."""
+    module.register_buffer(name, torch.ones(shape) if scale is None else scale.clone())
+
+
+def check_ends(given: tuple[int, int], expected: tuple[int, int]) -> None:
+    """Raises a TiplError unless networks have the inputs and outputs that a model reads."""
+    if given != expected:
+        raise TiplError(
+            f"a network with {given[0]} inputs and {given[1]} outputs was given, but this model "
+            f"reads those with {expected[0]} and {expected[1]}; use a model of its task"
+        )
+
+
 class ScaledModel(nn.Module):
-    """A model that knows the typical changes of training paths: its outputs are in their units.
+    """A model that knows the typical changes of training paths: its outputs are in their units."""
 
-    Args:
-        num_checkpoints: length T of the paths.
-        change_scale: typical size `[T, 3, 2]` of a change by horizon, layer (the first, those
-            between, the last) and kind (weight, bias), in networks of `REFERENCE_WIDTH`.
-        log_std_scale: typical size `[T]` of a change of `log_std` by horizon.
-    """
-
-    change_scale: Tensor
-    log_std_scale: Tensor
+    change_scale: Float[Tensor, "T 3 2"]
+    """typical size of a change by horizon, layer (the first, those between, the last) and kind
+    (weight, bias), in networks of `REFERENCE_WIDTH`"""
+    log_std_scale: Float[Tensor, " T"]
+    """typical size of a change of `log_std` by horizon"""
 
     def __init__(
         self,
         num_checkpoints: int,
-        change_scale: Float[Tensor, "T 3 2"] | None,
-        log_std_scale: Float[Tensor, " T"] | None,
+        change_scale: Float[Tensor, "T 3 2"] | None = None,
+        log_std_scale: Float[Tensor, " T"] | None = None,
     ) -> None:
         super().__init__()
-        for name, scale, shape in (
-            ("change_scale", change_scale, (num_checkpoints, 3, 2)),
-            ("log_std_scale", log_std_scale, (num_checkpoints,)),
-        ):
-            self.register_buffer(name, torch.ones(shape) if scale is None else scale.clone())
+        register_scale(self, "change_scale", change_scale, (num_checkpoints, 3, 2))
+        register_scale(self, "log_std_scale", log_std_scale, (num_checkpoints,))
 
     def scales(self, network: Network, horizon: Shaped[Tensor, "B L"]) -> Network:
-        """Typical sizes of the changes of networks of this shape, to be broadcast against them.
-
-        Longer horizons than T - 1 are read as T - 1.
-        """
+        """Typical sizes of the changes of networks of this shape, to be broadcast against them."""
         steps = self.known_horizons(horizon)
         return typical_changes(network, steps, self.change_scale, self.log_std_scale)
 
     def known_horizons(self, horizon: Shaped[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-        """Horizons as indices of the tables."""
+        """Horizons as indices of the tables: those beyond T - 1 are read as T - 1."""
         return horizon.long().clamp(max=len(self.log_std_scale) - 1)
 
 
@@ -202,19 +204,14 @@ class ActionError:
 
     Of continuous actions the means count, inside the action bounds, in units of half their range;
     of discrete ones the probabilities.
-
-    Args:
-        task: whose actions they are.
     """
 
     def __init__(self, task: TaskSpec) -> None:
         self.discrete = task.discrete
         if not self.discrete:
-            low, high = task.action_bounds
             self.unit = torch.as_tensor(action_unit(task))
             self.low, self.high = (
-                torch.as_tensor(low) / self.unit,
-                torch.as_tensor(high) / self.unit,
+                torch.as_tensor(bound) / self.unit for bound in task.action_bounds
             )
 
     def __call__(

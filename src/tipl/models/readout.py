@@ -15,10 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tipl.errors import TiplError
-from tipl.forecast.base import Forecaster, Forecasts, Histories
+from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout
 from tipl.models.loop import torch_threads
 from tipl.models.network import Network
-from tipl.policies.layout import ParamLayout, layer_sizes
 from tipl.policies.tasks import TaskSpec
 
 INITIAL_RIDGE = 0.003
@@ -32,19 +31,12 @@ class LeastSquaresReadout(nn.Module):
     """Fits the output layers of networks to wanted outputs, by ridge regression towards no change.
 
     The penalty is learned; gradients go through the solution to the hidden layers.
-
-    Args:
-        memory: normalised observations S that it can remember.
-        observation_size: inputs O of the networks.
-        action_size: outputs A of the networks.
-
-    Attributes:
-        observations: those that are remembered, `[S, O]`.
-        outputs: what networks should give for them, `[S, A]`.
     """
 
-    observations: Tensor
-    outputs: Tensor
+    observations: Float[Tensor, "S O"]
+    """those that are remembered, normalised"""
+    outputs: Float[Tensor, "S A"]
+    """what networks should give for them"""
 
     def __init__(self, memory: int, observation_size: int, action_size: int) -> None:
         super().__init__()
@@ -80,13 +72,8 @@ class LeastSquaresReadout(nn.Module):
 class FittedOutputLayer(Forecaster):
     """Leaves the hidden layers as they are and fits the output layer to a policy's actions.
 
-    That random features go far is known from Rahimi and Recht (2008); what a model of weights is
-    worth shows beside this.
-
-    Args:
-        task: the environment.
-        observations: normalised observations of the policy.
-        outputs: what its network gives there.
+    It is given what the policy's network makes of normalised observations. That random features go
+    far is known from Rahimi and Recht (2008); what a model of weights is worth shows beside this.
     """
 
     name = "best stored policy, output layer fitted"
@@ -104,18 +91,12 @@ class FittedOutputLayer(Forecaster):
 
     @torch_threads(1)
     @torch.inference_mode()
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         if layout is None:
             raise TiplError(
                 f"no layout was given, but {self.name} reads networks of any; give the layout that "
                 "the weights have"
             )
-        sizes = layer_sizes(self.task, layout.hidden_sizes)
         last = torch.as_tensor(np.ascontiguousarray(histories[:, -1:], np.float32))
-        fitted = [
-            self.readout(Network.from_flat(one[None], sizes, not self.task.discrete)).flat()[0]
-            for one in last
-        ]
-        return np.repeat(torch.stack(fitted).numpy(), len(horizons), axis=1)
+        fitted = [self.readout(Network.from_flat(one[None], layout)).flat()[0] for one in last]
+        return torch.stack(fitted).numpy()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
+from tipl.core.lazy import resolve
 from tipl.errors import TiplError
 from tipl.forecast.trained import TrainedForecaster
-from tipl.models import TrainConfig, TrainOptions
+from tipl.models import Paths, RunOptions, TrainConfig, TrainOptions
 from tipl.models.kinds import Kind, completed, find_kind, make_config
 from tipl.models.neuron_transformer import NeuronTrainOptions
 from tipl.models.path_transformer import PathTrainOptions
@@ -20,47 +21,21 @@ HIGH = 99
 """Percentile of the training paths' returns that is high, yet known well enough to be asked for."""
 
 
-Paths: TypeAlias = PathDataset | Sequence[PathDataset]
-
-
 @overload
 def train(
-    paths: Paths,
-    *,
-    model: Literal["path"] = ...,
-    held_out: Paths | None = ...,
-    threads: int | None = ...,
-    progress: bool = ...,
-    **options: Unpack[PathTrainOptions],
+    paths: Paths, *, model: Literal["path"] = ..., **options: Unpack[PathTrainOptions]
 ) -> TrainedForecaster: ...
 @overload
 def train(
-    paths: Paths,
-    *,
-    model: Literal["neuron"],
-    held_out: Paths | None = ...,
-    threads: int | None = ...,
-    progress: bool = ...,
-    **options: Unpack[NeuronTrainOptions],
+    paths: Paths, *, model: Literal["neuron"], **options: Unpack[NeuronTrainOptions]
 ) -> TrainedForecaster: ...
 @overload
 def train(
-    paths: Paths,
-    *,
-    model: Literal["wnn", "nino"],
-    held_out: Paths | None = ...,
-    threads: int | None = ...,
-    progress: bool = ...,
-    **options: Unpack[TrainOptions],
+    paths: Paths, *, model: Literal["wnn", "nino"], **options: Unpack[TrainOptions]
 ) -> TrainedForecaster: ...
-@overload
+@overload  # also of a kind of your own
 def train(
-    paths: Paths,
-    *,
-    config: TrainConfig,  # of a kind of your own, too
-    held_out: Paths | None = ...,
-    threads: int | None = ...,
-    progress: bool = ...,
+    paths: Paths, *, config: TrainConfig, **options: Unpack[RunOptions]
 ) -> TrainedForecaster: ...
 def train(
     paths: Paths,
@@ -80,8 +55,8 @@ def train(
         model: the kind of model; by default `"path"`, or the configuration's.
         held_out: other trials, whose loss is recorded but never learned from.
         config: how to train, as an alternative to `model` and `options`.
-        threads: of a NeuronTransformer's training; by default one for each processor. The
-            others are too small to gain from more than one.
+        threads: of a NeuronTransformer's training, by default one for each processor; the others
+            are too small to gain from more than one.
         progress: show a progress bar.
         **options: of this kind of model, such as `num_steps=2000`: the fields of its configuration.
 
@@ -97,7 +72,9 @@ def train(
     datasets = [paths] if isinstance(paths, PathDataset) else list(paths)
     others = [held_out] if isinstance(held_out, PathDataset) else list(held_out or [])
     _check_datasets(datasets, others, kind)
-    forecaster = kind.train_function(datasets, others, config, threads=threads, progress=progress)
+    forecaster: TrainedForecaster = resolve(kind.train)(
+        datasets, others, config, threads=threads, progress=progress
+    )
     learned = [dataset.select(dataset.trials[~dataset.diverged()]) for dataset in datasets]
     returns = np.concatenate([dataset.episodic_return().ravel() for dataset in learned])
     if np.isfinite(returns).any():
@@ -124,8 +101,15 @@ def _check_datasets(
 ) -> None:
     if not datasets:
         raise TiplError("no dataset was given to train on; expected one at least")
-    if not kind.several_datasets:
-        _check_alone(datasets, held_out, kind)
+    for given, what, use in (
+        (datasets, "", "learns from"),
+        (held_out, "held-out ", "is tested on"),
+    ):
+        if len(given) > 1 and not kind.several_datasets:
+            raise TiplError(
+                f"{len(given)} {what}datasets were given, but a {kind.title} {use} one: give one, "
+                "or train with model='neuron'"
+            )
     first = datasets[0]
     layouts = [dataset.layout for dataset in datasets]
     for dataset in [*datasets[1:], *held_out]:
@@ -140,18 +124,4 @@ def _check_datasets(
                 f"held-out paths of {dataset.layout.size} parameters were given for training "
                 f"paths of {', '.join(str(layout.size) for layout in layouts)}; give paths of "
                 "the same architecture"
-            )
-
-
-def _check_alone(
-    datasets: Sequence[PathDataset], held_out: Sequence[PathDataset], kind: Kind
-) -> None:
-    for given, what, use in (
-        (datasets, "", "learns from"),
-        (held_out, "held-out ", "is tested on"),
-    ):
-        if len(given) > 1:
-            raise TiplError(
-                f"{len(given)} {what}datasets were given, but a {kind.title} {use} one: give one, "
-                "or train with model='neuron'"
             )

@@ -19,13 +19,10 @@ def best_actions(
 ) -> Shaped[np.ndarray, " ..."]:
     """The most likely action for each output of an actor, as the environment takes it.
 
-    Returns:
-        Of a task with continuous actions the mean action inside the action bounds,
-        `[*batch, A]` float32; of one with discrete actions their numbers, `[*batch]` int64.
+    That is the mean action inside the action bounds, `[*batch, A]` float32, or of a task with
+    discrete actions the number of one, `[*batch]` int64.
     """
-    if task.discrete:
-        return executable(task, outputs.argmax(axis=-1)[..., None])
-    return executable(task, outputs)
+    return executable(task, outputs.argmax(axis=-1)[..., None] if task.discrete else outputs)
 
 
 def executable(
@@ -41,14 +38,9 @@ def executable(
 def mlp_outputs(
     arrays: Mapping[str, Array], prefix: str, inputs: Float[np.ndarray, "B in"]
 ) -> Float[np.ndarray, "B out"]:
-    """What a tanh MLP with a linear output makes of a batch.
+    """What a tanh MLP with a linear output, named by its prefix, makes of a batch.
 
     `tipl.ppo.networks` runs many networks at once, and backwards, by compiled kernels.
-
-    Args:
-        arrays: of `ParamLayout.unflatten(params [P])`.
-        prefix: of the network's names in them.
-        inputs: float32.
     """
     *hidden, last = layer_names(arrays, prefix)
     for weight, bias in hidden:
@@ -65,18 +57,10 @@ Statistics = tuple[Float[np.ndarray, " O"], Float[np.ndarray, " O"]]
 def refolded(
     params: Float[np.ndarray, "*batch P"], layout: ParamLayout, old: Statistics, new: Statistics
 ) -> Float[np.ndarray, "*batch P"]:
-    """Weights that do under one normaliser of observations what others do under another.
+    """Weights that do under a new normaliser of observations what others do under the old one.
 
-    The difference is folded into the first layer: exactly, but where a normaliser clips.
-
-    Args:
-        params: flat weights.
-        layout: of the weights, with a layer `actor.0`.
-        old: what the observations that `params` are fed are normalised by.
-        new: what the observations are normalised by that the returned weights are fed.
-
-    Returns:
-        Weights in the shape of `params`, float32.
+    The difference is folded into the first layer, `actor.0`: exactly, but where a normaliser clips.
+    The weights are float32.
     """
     (old_mean, old_std), (new_mean, new_std) = old, new
     folded = params.astype(np.float64)

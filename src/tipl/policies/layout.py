@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +15,8 @@ from jaxtyping import Float
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.policies.tasks import TaskSpec
+
+ArrayT = TypeVar("ArrayT", bound=Any)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +32,11 @@ class ParamLayout:
 
         Weights are `[out, in]`, as in `torch.nn.Linear`, and named `{prefix}.{layer}.weight`.
         """
-        names: list[str] = []
-        shapes: list[tuple[int, ...]] = []
+        arrays: dict[str, tuple[int, ...]] = {}
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-            names += [f"{prefix}.{layer}.weight", f"{prefix}.{layer}.bias"]
-            shapes += [(fan_out, fan_in), (fan_out,)]
-        return cls(tuple(names), tuple(shapes))
+            arrays[f"{prefix}.{layer}.weight"] = (fan_out, fan_in)
+            arrays[f"{prefix}.{layer}.bias"] = (fan_out,)
+        return cls(tuple(arrays), tuple(arrays.values()))
 
     @classmethod
     def actor(
@@ -62,29 +64,31 @@ class ParamLayout:
         return sum(math.prod(shape) for shape in self.shapes)
 
     @property
+    def layer_shapes(self) -> list[tuple[int, ...]]:
+        """Units of each layer of the actor, and of the one before: `(out, in)`."""
+        shapes = dict(zip(self.names, self.shapes, strict=True))
+        return [shapes[weight] for weight, _ in layer_names(self.names)]
+
+    @property
     def hidden_sizes(self) -> tuple[int, ...]:
         """Units in each hidden layer of the actor."""
-        shapes = dict(zip(self.names, self.shapes, strict=True))
-        return tuple(shapes[weight][0] for weight, _ in layer_names(self.names)[:-1])
+        return tuple(units for units, _ in self.layer_shapes[:-1])
 
     @property
     def slices(self) -> dict[str, slice]:
         """Where each array lies in the flat vector."""
-        ends = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
-        starts = [0, *ends[:-1]]
-        return {
-            name: slice(start, end)
-            for name, start, end in zip(self.names, starts, ends, strict=True)
-        }
+        ends = np.cumsum([0, *map(math.prod, self.shapes)]).tolist()
+        return dict(zip(self.names, itertools.starmap(slice, pairwise(ends)), strict=True))
 
-    def unflatten(self, params: Float[np.ndarray, "*batch P"]) -> dict[str, Array]:
-        """Views of the named arrays, `[*batch, *shape]`, in a flat array `[*batch, P]`."""
-        batch = params.shape[:-1]
-        slices = self.slices
+    def unflatten(self, params: ArrayT) -> dict[str, ArrayT]:
+        """Views of the named arrays, `[*batch, *shape]`, in a flat one `[*batch, P]`.
+
+        The array may be one of NumPy's or a tensor.
+        """
         return {
             # [*batch, prod(shape)] -> [*batch, *shape]
-            name: params[..., slices[name]].reshape(*batch, *shape)
-            for name, shape in zip(self.names, self.shapes, strict=True)
+            name: params[..., at].reshape(*params.shape[:-1], *shape)
+            for (name, at), shape in zip(self.slices.items(), self.shapes, strict=True)
         }
 
     def to_json(self) -> list[list[Any]]:
@@ -111,12 +115,7 @@ class ParamLayout:
 
 
 def layer_names(names: Iterable[str], network: str = "actor") -> list[tuple[str, str]]:
-    """Names of the weight and the bias of each layer of a network, from its inputs on.
-
-    Args:
-        names: of a layout, in its order.
-        network: `"actor"` or `"critic"`.
-    """
+    """Names of the weight and the bias of each layer of a network, in a layout's order."""
     weights = [n for n in names if n.startswith(f"{network}.") and n.endswith(".weight")]
     return [(weight, weight.removesuffix("weight") + "bias") for weight in weights]
 
@@ -136,47 +135,31 @@ def initial_gain(layer: int, count: int, network: str = "actor") -> float:
     return 0.01 if network == "actor" else 1.0
 
 
-def layer_sizes(task: TaskSpec, hidden_sizes: Sequence[int]) -> tuple[int, ...]:
-    """Units of each layer of a policy for a task, from its inputs to its outputs."""
-    return (task.observation_size, *hidden_sizes, task.action_size)
-
-
 def actor_layout(task: TaskSpec, hidden_sizes: Sequence[int]) -> ParamLayout:
     """The layout of a policy for a task: of its means and `log_std`, or of its logits."""
     if task.discrete:
-        return ParamLayout.mlp("actor", layer_sizes(task, hidden_sizes))
+        return ParamLayout.mlp("actor", [task.observation_size, *hidden_sizes, task.action_size])
     return ParamLayout.actor(task.observation_size, task.action_size, hidden_sizes)
 
 
-def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...], gain: float) -> Array:
-    """A (semi-)orthogonal `[out, in]` matrix times `gain` (Saxe et al., 2014)."""
-    rows, columns = shape
-    gaussian = rng.standard_normal((max(rows, columns), min(rows, columns)))
-    q, r = np.linalg.qr(gaussian)
-    q *= np.sign(np.diag(r))  # without this, QR's sign convention would bias the draw
-    return np.asarray(gain * (q if rows >= columns else q.T))
-
-
 def initial_params(layout: ParamLayout, seed: int | Sequence[int]) -> Float[np.ndarray, " P"]:
-    """A freshly drawn network: CleanRL's initialisation for PPO.
+    """A freshly drawn actor, critic, or both: CleanRL's initialisation for PPO.
 
-    Orthogonal weights with `initial_gain`; zero biases and `log_std`.
-
-    Args:
-        layout: an actor's layout, a critic's, or both.
-        seed: any seed that `numpy.random.default_rng` takes; equal seeds give equal weights.
-
-    Returns:
-        The flat parameters `[P]`, float32.
+    Each layer's weights are (semi-)orthogonal (Saxe et al., 2014) times `initial_gain`; biases and
+    `log_std` are zero. Equal seeds give equal weights, in float32.
     """
     rng = np.random.default_rng(seed)
     params = np.zeros(layout.size, np.float32)
-    arrays = layout.unflatten(params)
+    arrays: dict[str, Array] = layout.unflatten(params)
     for network in ("actor", "critic"):
         layers = layer_names(layout.names, network)
         for layer, (weight, _) in enumerate(layers):
+            rows, columns = arrays[weight].shape
+            gaussian = rng.standard_normal((max(rows, columns), min(rows, columns)))
+            q, r = np.linalg.qr(gaussian)
+            q *= np.sign(np.diag(r))  # without this, QR's sign convention would bias the draw
             gain = initial_gain(layer, len(layers), network)
-            arrays[weight][:] = _orthogonal(rng, arrays[weight].shape, gain)
+            arrays[weight][:] = gain * (q if rows >= columns else q.T)
     return params
 
 

@@ -24,6 +24,8 @@ from tipl.policies.tasks import TaskSpec, get_task
 
 POLICY_FORMAT_VERSION = 1
 
+_SAVED_ARRAYS = ("params", "observation_mean", "observation_std")
+
 
 class Policy:
     """An MLP policy, Gaussian or categorical, with everything it needs to act.
@@ -64,9 +66,7 @@ class Policy:
                 f"{np.count_nonzero(~np.isfinite(params))} of {params.size} parameters of the "
                 "policy are NaN or infinite; it cannot act: use an earlier checkpoint"
             )
-        self.params = params.astype(np.float32)
-        self.layout = layout
-        self.task = task
+        self.params, self.layout, self.task = params.astype(np.float32), layout, task
         self.observation_mean = np.array(
             task.observation_mean if observation_mean is None else observation_mean, np.float64
         )
@@ -78,18 +78,12 @@ class Policy:
 
     @classmethod
     def initial(
-        cls,
-        task: str | TaskSpec,
-        seed: int = 0,
-        hidden: Sequence[int] = (64, 64),
+        cls, task: str | TaskSpec, seed: int = 0, hidden: Sequence[int] = (64, 64)
     ) -> Policy:
-        """An untrained policy with freshly drawn weights.
+        """An untrained policy with freshly drawn weights; equal seeds give equal ones.
 
-        Args:
-            task: the id of a task that ships with tipl, or a `TaskSpec` (for any other
-                Gymnasium id, `tipl.envs.make_task(env_id)` makes one).
-            seed: equal seeds give equal weights.
-            hidden: units in each hidden layer.
+        The task is the id of one that ships with tipl, or a `TaskSpec` (for any other Gymnasium
+        id, `tipl.envs.make_task(env_id)` makes one); `hidden` are the units in each hidden layer.
 
         Raises:
             TiplError: the task is not known, a hidden size is not positive, or the seed negative.
@@ -115,9 +109,7 @@ class Policy:
         return Policy(params, self.layout, self.task, self.observation_mean, self.observation_std)
 
     def act(
-        self,
-        observation: Float[np.ndarray, "*batch O"],
-        rng: np.random.Generator | None = None,
+        self, observation: Float[np.ndarray, "*batch O"], rng: np.random.Generator | None = None
     ) -> Shaped[np.ndarray, " ..."]:
         """The action for an observation, as the environment takes it.
 
@@ -148,24 +140,11 @@ class Policy:
         An existing policy in the directory is replaced, whole or not at all.
         """
         with atomic.new_directory(Path(directory), replaces="policy.json") as new:
-            storage.write_tensors(
-                new / "policy.safetensors",
-                {
-                    "params": self.params,
-                    "observation_mean": self.observation_mean,
-                    "observation_std": self.observation_std,
-                },
-                {"kind": "policy"},
-            )
-            storage.write_json(
-                new / "policy.json",
-                {
-                    "kind": "policy",
-                    "format_version": POLICY_FORMAT_VERSION,
-                    "task": self.task.to_json(),
-                    "layout": self.layout.to_json(),
-                },
-            )
+            arrays = {name: getattr(self, name) for name in _SAVED_ARRAYS}
+            storage.write_tensors(new / "policy.safetensors", arrays, {"kind": "policy"})
+            description = {"kind": "policy", "format_version": POLICY_FORMAT_VERSION}
+            description |= {"task": self.task.to_json(), "layout": self.layout.to_json()}
+            storage.write_json(new / "policy.json", description)
 
     @classmethod
     def load(cls, directory: str | Path) -> Policy:
@@ -184,13 +163,9 @@ class Policy:
             )
         tensors, _ = storage.read_tensors(directory / "policy.safetensors", "a policy's weights")
         try:
-            return cls(
-                tensors["params"],
-                ParamLayout.from_json(description["layout"]),
-                TaskSpec.from_json(description["task"]),
-                tensors["observation_mean"],
-                tensors["observation_std"],
-            )
+            params, *normaliser = (tensors[name] for name in _SAVED_ARRAYS)
+            layout = ParamLayout.from_json(description["layout"])
+            return cls(params, layout, TaskSpec.from_json(description["task"]), *normaliser)
         except (KeyError, TiplError) as error:
             raise TiplError(
                 f"{directory} holds no usable policy ({error}); restore it from a copy, or make "

@@ -60,12 +60,9 @@ class TaskSpec:
 
     def __post_init__(self) -> None:
         num_bounds = 0 if self.discrete else self.action_size
-        for name, size in (
-            ("action_low", num_bounds),
-            ("action_high", num_bounds),
-            ("observation_mean", self.observation_size),
-            ("observation_std", self.observation_size),
-        ):
+        sizes = {"action_low": num_bounds, "action_high": num_bounds}
+        sizes |= dict.fromkeys(("observation_mean", "observation_std"), self.observation_size)
+        for name, size in sizes.items():
             length = len(getattr(self, name))
             if length != size:
                 raise TiplError(
@@ -106,24 +103,16 @@ class TaskSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as a dictionary of plain JSON values, for `from_json`."""
-        values = {
+        values = asdict(self) | {"physics": dict(self.physics)}
+        return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
+            for name, value in values.items()
+            if value not in (None, {})  # left out, as in the files of before there were any
         }
-        # Left out where they say nothing, as in the files of before there were any.
-        if self.first_action is None:
-            del values["first_action"]
-        if self.physics:
-            return values | {"physics": dict(self.physics)}
-        del values["physics"]
-        return values
 
     @classmethod
     def from_json(cls, data: object) -> TaskSpec:
-        """Reads a spec back from what `to_json` returned.
-
-        Args:
-            data: a dictionary, as `json.loads` gives it. Unknown fields are ignored.
+        """Reads a spec back from what `to_json` returned. Unknown fields are ignored.
 
         Raises:
             TiplError: a field is missing or of another type, or fields contradict each other.
@@ -153,10 +142,7 @@ def known_tasks() -> tuple[str, ...]:
 
 
 def get_task(env_id: str) -> TaskSpec:
-    """Returns the spec of a task that ships with the package.
-
-    Args:
-        env_id: one of `known_tasks`.
+    """Returns the spec of one of `known_tasks`.
 
     Raises:
         TiplError: the task does not ship with the package.

@@ -9,12 +9,11 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
-from tipl.forecast.base import Forecasts, Histories, Networks, Target
-from tipl.forecast.trained import AnyArchitectureForecaster
+from tipl.forecast.base import Forecasts, Histories, Layout, Networks, Target
+from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
 from tipl.models.loop import torch_threads
 from tipl.models.network import Network
 from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS
@@ -23,7 +22,7 @@ from tipl.models.neuron_transformer.net import (
     NeuronTransformer,
     NeuronTransformerConfig,
 )
-from tipl.policies.layout import ParamLayout, actor_layout, layer_sizes
+from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
@@ -35,42 +34,26 @@ MAX_PARAMS_AT_ONCE = 2_000_000
 """Weights that are read in one pass of the model: bounds its memory."""
 
 
-def context_checkpoints(times: Sequence[int], context: int) -> list[int]:
+@functools.lru_cache(maxsize=10_000)
+def context_checkpoints(times: Sequence[int], context: int) -> tuple[int, ...]:
     """The checkpoints of a history that a model attends to: the last ones densely, then the start.
 
-    Args:
-        times: of the checkpoints of the history, in order: their numbers in the path.
-        context: checkpoints to choose, at most.
-
-    Returns:
-        Their indices in order: the last, those nearest to 1, 3, 7, ... before it, and the first;
-        where some of these are the same, the last ones of the others as well.
+    The history is given by its checkpoints' numbers in the path, in order, as a tuple or a range.
+    Of the `context` checkpoints at most, the indices are returned in order: the last, those nearest
+    to 1, 3, 7, ... before it, and the first; where some are the same, the last of the others too.
     """
     last = len(times) - 1
     wanted = [times[last] - (2**n - 1) for n in range(max(context - 1, 1))]
     nearest = [min(range(len(times)), key=lambda i: (abs(times[i] - time), i)) for time in wanted]
     candidates = [last, *([0] if context > 1 else []), *nearest, *range(last, -1, -1)]
-    return sorted(list(dict.fromkeys(candidates))[:context])
-
-
-@functools.lru_cache(maxsize=10_000)
-def recent_checkpoints(end: int, context: int) -> tuple[int, ...]:
-    """The checkpoints of a whole history up to `end` that a model attends to: found only once."""
-    return tuple(context_checkpoints(range(end + 1), context))
+    return tuple(sorted(list(dict.fromkeys(candidates))[:context]))
 
 
 class NeuronTransformerForecaster(AnyArchitectureForecaster):
     """Trained NeuronTransformers, one for each target: see `Target`.
 
-    It reads networks of any hidden sizes, with 1 to 3 hidden layers.
-
-    Args:
-        models: by target; `elite` is the default of a forecaster that has both.
-        task: the environment that they were trained on.
-        hidden_sizes: of the networks that they were trained on, the default of new ones.
-        num_checkpoints: length T of the paths that they were trained on.
-        return_scale: mean and std of the returns that conditioned the training.
-        settings: how they were trained, for the record: JSON that is saved with them.
+    It reads networks of any hidden sizes, with 1 to 3 hidden layers. `elite` is the default of a
+    forecaster that has models of both targets; what it takes beside these, see `TrainedForecaster`.
     """
 
     kind = "NeuronTransformer"
@@ -87,12 +70,7 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
         # in an order that is the same once it has been saved
         self.models = {t: models[t].eval() for t in get_args(Target) if t in models}
         super().__init__(
-            task,
-            hidden_sizes,
-            num_checkpoints,
-            targets=tuple(self.models),
-            return_scale=return_scale,
-            settings=settings,
+            task, hidden_sizes, num_checkpoints, tuple(self.models), return_scale, settings
         )
 
     @property
@@ -119,23 +97,16 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
         return self._ahead(params[:, None], layout, horizon, steps)
 
     @torch_threads(1)
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
-        layout = layout or actor_layout(self.task, self.hidden_sizes)
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
+        layout = layout or self.default_layout
         if self.target == "elite":  # is where it is, however far ahead
-            ahead = [self._ahead(histories, layout, horizons[0], None)] * len(horizons)
-        else:
-            ahead = [self._ahead(histories, layout, horizon, None) for horizon in horizons]
+            horizons = horizons[:1]
+        ahead = [self._ahead(histories, layout, horizon, None) for horizon in horizons]
         return np.stack(ahead, axis=1)  # H of [B, P] -> [B, H, P]
 
     def _ahead(
-        self,
-        histories: Float[np.ndarray, "B T P"],
-        layout: ParamLayout,
-        horizon: int,
-        steps: int | None,
-    ) -> Float[np.ndarray, "B P"]:
+        self, histories: Histories, layout: ParamLayout, horizon: int, steps: int | None
+    ) -> Networks:
         """The weights after jumps that follow one another, over the horizon in all."""
         if self.target == "elite":
             horizon = self.num_checkpoints - 1
@@ -149,41 +120,26 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
 
     @torch.inference_mode()
     def _forecast_one(
-        self,
-        histories: Array,
-        times: list[int],
-        layout: ParamLayout,
-        horizon: int,
-    ) -> Array:
+        self, histories: Histories, times: list[int], layout: ParamLayout, horizon: int
+    ) -> Networks:
         """The weights `[B, P]` at one horizon after histories `[B, T, P]` of known times."""
         model = self.models[self.target]
-        chosen = context_checkpoints(times, model.config.context)
+        chosen = context_checkpoints(tuple(times), model.config.context)
         known = torch.tensor([float(times[index]) for index in chosen])
-        sizes = layer_sizes(self.task, layout.hidden_sizes)
         read = np.ascontiguousarray(histories[:, chosen], np.float32)
         at_once = max(1, MAX_PARAMS_AT_ONCE // (len(chosen) * layout.size))
         blocks = []
-        for start in range(0, len(read), at_once):
-            block = torch.from_numpy(read[start : start + at_once])
+        for block in torch.split(torch.from_numpy(read), at_once):
             conditions = Conditions(
                 known.expand(len(block), -1),
                 torch.full(block.shape[:2], float(horizon)),
-                torch.full(block.shape[:2], self._scaled_wish),
+                torch.full(block.shape[:2], self.scaled_wish),
             )
             if self.target == "elite":
                 conditions = Conditions.whole_path(len(block), self.num_checkpoints)
-            network = Network.from_flat(block, sizes, not self.task.discrete)
-            change = model(network, conditions).flat()[:, -1]
+            change = model(Network.from_flat(block, layout), conditions).flat()[:, -1]
             blocks.append((block[:, -1] + change).numpy())
         return np.concatenate(blocks)
-
-    @property
-    def _scaled_wish(self) -> float:
-        """The return to ask for, as the model was told returns; NaN is none."""
-        if self.wished_return is None:
-            return float("nan")
-        mean, std = self.return_scale
-        return (self.wished_return - mean) / std
 
     def check_policy(self, policy: Policy) -> None:
         """Raises a TiplError unless the policy is one that it can read."""
@@ -223,16 +179,11 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
         }
 
     def _tensors(self) -> dict[str, Array]:
-        return {
-            f"{target}.{name}": tensor.numpy()
-            for target, model in self.models.items()
-            for name, tensor in model.state_dict().items()
-        }
+        both = torch.nn.ModuleDict({str(target): model for target, model in self.models.items()})
+        return {name: tensor.numpy() for name, tensor in both.state_dict().items()}
 
     @classmethod
-    def _from_files(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Array]
-    ) -> NeuronTransformerForecaster:
+    def _from_files(cls, config: Mapping[str, Any], tensors: Arrays) -> NeuronTransformerForecaster:
         models: dict[Target, NeuronTransformer] = {
             target: NeuronTransformer(NeuronTransformerConfig(**sizes))
             for target, sizes in config["models"].items()

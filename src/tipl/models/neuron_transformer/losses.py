@@ -6,8 +6,8 @@ is no end, learn to act as the best stored policy does, where it acts and where 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from tipl.evaluation.behaviour import Elite, observations_around, visited_observ
 from tipl.models.learning_paths import LearningPaths, batch_count, draw_dataset, draw_horizons
 from tipl.models.network import ActionError, Network
 from tipl.models.neuron_transformer import NeuronTrainConfig
-from tipl.models.neuron_transformer.forecaster import recent_checkpoints
+from tipl.models.neuron_transformer.forecaster import context_checkpoints
 from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
-from tipl.policies.layout import actor_layout, initial_gain, layer_sizes
+from tipl.policies.layout import ParamLayout, actor_layout, initial_gain
 
 STATES = 96
 """Observations on which each network is compared with the elite."""
@@ -45,19 +45,16 @@ CARRIED = 0.15
 """Share of the batches that start from networks that were just carried."""
 
 
+@dataclasses.dataclass(frozen=True)
 class OwnLoss:
     """The error of forecast weights and, if it weighs anything, of the forecast policies' actions.
 
     Both are in units that make standing still about 1 each.
     """
 
-    def __init__(
-        self,
-        datasets: Sequence[LearningPaths],
-        config: NeuronTrainConfig,
-        action_error: ActionError,
-    ) -> None:
-        self.datasets, self.config, self.action_error = datasets, config, action_error
+    datasets: Sequence[LearningPaths]
+    config: NeuronTrainConfig
+    action_error: ActionError
 
     def __call__(
         self, model: NeuronTransformer, rng: torch.Generator, *, still: bool = False
@@ -66,7 +63,7 @@ class OwnLoss:
         data = draw_dataset(self.datasets, rng)
         N, T = data.params.shape[:2]
         length = int(torch.randint(1, min(self.config.context, T - 1) + 1, (), generator=rng))
-        count = batch_count(self.config.batch_size, data.sizes, length)
+        count = batch_count(self.config.batch_size, data.layout, length)
         trials = torch.randint(N, (count,), generator=rng)
         checkpoints = draw_checkpoints(count, length, T, rng)
         horizons = draw_horizons(checkpoints, T, rng)
@@ -81,7 +78,7 @@ class OwnLoss:
         conditions = Conditions(checkpoints.float(), horizons.float(), returns)
         change = start - start if still else model(start, conditions)
         missed = (start + change - wanted) / model.scales(start, conditions.horizon)
-        weight_error = torch.stack([a.square().mean() for a in missed.arrays()]).mean()
+        weight_error = missed.mean_square()
         if not self.config.behaviour_weight:
             return weight_error
         seen = data.observations_near(trials, (checkpoints + horizons)[:, -1])
@@ -92,17 +89,13 @@ class OwnLoss:
         self, start: Network, forecast: Network, wanted: Network, seen: Float[Tensor, "B S O"]
     ) -> Tensor:
         """The error of the actions of the last forecasts, in units of standing still's."""
-        start, forecast, wanted = (n.map(_last_checkpoint) for n in (start, forecast, wanted))
+        start, forecast, wanted = start.last(), forecast.last(), wanted.last()
         observations = seen[:, None]  # [B, S, O] -> [B, 1, S, O]
         with torch.no_grad():
             truth = wanted.mean_actions(observations)
             still = self.action_error(start.mean_actions(observations), truth).mean()
         error = self.action_error(forecast.mean_actions(observations), truth).mean()
         return error / (still + 1e-4)
-
-
-def _last_checkpoint(array: Tensor) -> Tensor:
-    return array[:, -1:]
 
 
 def draw_checkpoints(
@@ -119,7 +112,7 @@ def draw_checkpoints(
         return torch.where(untrained, 0, last)[:, None]
     rows = []
     for end, anywhere in zip(last.tolist(), torch.rand(count, generator=rng) < 0.5, strict=True):
-        chosen = recent_checkpoints(end, length)
+        chosen = context_checkpoints(range(end + 1), length)
         if anywhere:
             earlier = torch.randperm(end, generator=rng)[: length - 1].sort().values
             chosen = (*earlier.tolist(), end)
@@ -127,50 +120,35 @@ def draw_checkpoints(
     return torch.tensor(rows)
 
 
-def fresh_networks(
-    count: int, sizes: Sequence[int], has_log_std: bool, rng: torch.Generator
-) -> Network:
+def fresh_networks(count: int, layout: ParamLayout, rng: torch.Generator) -> Network:
     """Random networks, initialised as `tipl.policies.layout.initial_params` does."""
-    weights, biases = [], []
-    pairs = list(pairwise(sizes))
-    for layer, (fan_in, fan_out) in enumerate(pairs):
-        gain = initial_gain(layer, len(pairs))
+    weights, biases, shapes = [], [], layout.layer_shapes
+    for layer, (fan_out, fan_in) in enumerate(shapes):
+        gain = initial_gain(layer, len(shapes))
         tall = (count, max(fan_in, fan_out), min(fan_in, fan_out))
         q, r = torch.linalg.qr(torch.randn(tall, generator=rng))
         q = q * torch.diagonal(r, dim1=-2, dim2=-1).sign()[:, None]
         weights.append(gain * (q if fan_out >= fan_in else q.mT)[:, None])
         biases.append(torch.zeros(count, 1, fan_out))
-    return Network(weights, biases, torch.zeros(count, 1, sizes[-1]) if has_log_std else None)
+    log_std = torch.zeros_like(biases[-1]) if "log_std" in layout.names else None
+    return Network(weights, biases, log_std)
 
 
 class EliteLoss:
     """The error of carried networks' actions against the elite's, and the size of the jump.
 
-    Args:
-        elite: whose behaviour to reach.
-        datasets: paths whose checkpoints are carried as well, so that half-trained networks are.
-        config: widths, depths and weights.
-        action_error: of the task.
-        num_checkpoints: that the model counts paths by.
-
-    Attributes:
-        env_steps: environment steps that it has taken so far.
+    Checkpoints of the datasets are carried as well, so that half-trained networks are. Its
+    `env_steps` are those that it has taken so far.
     """
 
     def __init__(
-        self,
-        elite: Elite,
-        datasets: Sequence[LearningPaths],
-        config: NeuronTrainConfig,
-        action_error: ActionError,
-        num_checkpoints: int,
+        self, elite: Elite, datasets: Sequence[LearningPaths], config: NeuronTrainConfig
     ) -> None:
-        self.datasets, self.config, self.action_error = datasets, config, action_error
-        self.num_checkpoints, self.task = num_checkpoints, elite.policy.task
-        self.has_log_std = not self.task.discrete
-        sizes = layer_sizes(self.task, elite.policy.layout.hidden_sizes)
-        params = elite.policy.params
-        self.elite = Network.from_flat(torch.as_tensor(params)[None, None], sizes, self.has_log_std)
+        self.datasets, self.config, self.task = datasets, config, elite.policy.task
+        self.action_error = ActionError(self.task)
+        self.num_checkpoints = datasets[0].params.shape[1]
+        params = torch.as_tensor(elite.policy.params)
+        self.elite = Network.from_flat(params[None, None], elite.policy.layout)
         self.env_steps = self.num_batches = 0
         self.observations = self._counted(observations_around(elite.policy, self._rollout_seed()))
         self.visited = self.observations[:0]
@@ -186,8 +164,7 @@ class EliteLoss:
         change = self.change(model, start)
         loss = self.error(start + change, self._draw_observations(len(start.biases[0]), rng))
         horizon = torch.full(change.biases[0].shape[:2], float(self.num_checkpoints - 1))
-        scale = model.scales(start, horizon)
-        jump = torch.stack([a.square().mean() for a in (change / scale).arrays()]).mean()
+        jump = (change / model.scales(start, horizon)).mean_square()
         self.last_carried = (start + change).map(torch.Tensor.detach)
         return loss + self.config.jump_penalty * jump
 
@@ -233,16 +210,15 @@ class EliteLoss:
         if kind < CARRIED + STORED:
             data = draw_dataset(self.datasets, rng)
             N, T = data.params.shape[:2]
-            count = batch_count(self.config.batch_size, data.sizes)
+            count = batch_count(self.config.batch_size, data.layout)
             trials = torch.randint(N, (count,), generator=rng)
             return data.network(trials, torch.randint(T, (count, 1), generator=rng))
         width, depth = (
             choices[int(torch.randint(len(choices), (), generator=rng))]
             for choices in (self.config.fresh_widths, self.config.fresh_depths)
         )
-        sizes = layer_sizes(self.task, [width] * depth)
-        count = batch_count(self.config.batch_size, sizes)
-        return fresh_networks(count, sizes, self.has_log_std, rng)
+        layout = actor_layout(self.task, [width] * depth)
+        return fresh_networks(batch_count(self.config.batch_size, layout), layout, rng)
 
     def _remind(self, model: NeuronTransformer, rng: torch.Generator) -> None:
         """Gives the model other observations to remember: those that a batch is drawn from."""

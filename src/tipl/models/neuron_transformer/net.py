@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -21,13 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tipl.errors import TiplError
-from tipl.models.network import REFERENCE_WIDTH, Network, ScaledModel
+from tipl.models.network import REFERENCE_WIDTH, Network, ScaledModel, check_ends, mlp
 from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS
 from tipl.models.readout import LeastSquaresReadout
 from tipl.policies.layout import layer_group
 
 KINDS = ("input", "hidden", "output")
 """Kinds of units; the layers of one kind share their weights."""
+
+States: TypeAlias = Float[Tensor, "B L U D"]
+"""Of the U units of a layer."""
 
 NUM_CONDITIONS = 6
 NUM_STATISTICS = 5
@@ -102,13 +106,9 @@ class UnitUpdate(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(3 * width)
-        self.mlp = nn.Sequential(
-            nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        self.mlp = mlp(3 * width, 2 * width, width)
 
-    def forward(
-        self, state: Float[Tensor, "B L U D"], messages: Float[Tensor, "B L U D2"]
-    ) -> Float[Tensor, "B L U D"]:
+    def forward(self, state: States, messages: Float[Tensor, "B L U D2"]) -> States:
         """The new states of the U units of a layer."""
         out: Tensor = state + self.mlp(self.norm(torch.cat([state, messages], dim=-1)))
         return out
@@ -124,13 +124,12 @@ class TimeAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, state: Float[Tensor, "B L U D"]) -> Float[Tensor, "B L U D"]:
+    def forward(self, state: States) -> States:
         """The new states; that of checkpoint l has seen checkpoints up to l."""
         batch, length, units, width = state.shape
         # [B, L, U, 3 D] -> [B, L, U, 3, H, D / H] -> [3, B, U, H, L, D / H]
         qkv = self.query_key_value(self.norm(state))
-        qkv = qkv.view(batch, length, units, 3, self.heads, -1).permute(3, 0, 2, 4, 1, 5)
-        q, k, v = qkv
+        q, k, v = qkv.view(batch, length, units, 3, self.heads, -1).permute(3, 0, 2, 4, 1, 5)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         # [B, U, H, L, D / H] -> [B, L, U, D]
         mixed = mixed.permute(0, 3, 1, 2, 4).reshape(batch, length, units, width)
@@ -151,14 +150,8 @@ class Round(nn.Module):
         )
 
     def forward(self, states: list[Tensor], edges: list[Tensor]) -> list[Tensor]:
-        """The new states `[B, L, U, D]` of each layer, from the inputs to the outputs.
-
-        Args:
-            states: the present ones.
-            edges: weights `[B, L, out, in]` between neighbouring layers, about 1 in size.
-        """
-        states = list(states)
-        last = len(edges)
+        """The new states `[B, L, U, D]` of each layer, from the inputs to the outputs."""
+        states, last = list(states), len(edges)
         sweeps = ((self.forwards, range(last + 1)), (self.backwards, range(last, -1, -1)))
         for updates, layers in sweeps:
             for layer in layers:
@@ -184,28 +177,18 @@ def _messages(states: list[Tensor], edges: list[Tensor], layer: int) -> Float[Te
 class NeuronTransformer(ScaledModel):
     """Predicts how a network's weights change, at every checkpoint of its history.
 
-    Args:
-        config: sizes.
-        change_scale: see `ScaledModel`.
-        log_std_scale: see `ScaledModel`.
+    The scales are those of a `ScaledModel`; those of a model that is read from files are there.
     """
 
-    def __init__(
-        self,
-        config: NeuronTransformerConfig,
-        change_scale: Float[Tensor, "T 3 2"] | None = None,
-        log_std_scale: Float[Tensor, " T"] | None = None,
-    ) -> None:
-        super().__init__(config.num_checkpoints, change_scale, log_std_scale)
+    def __init__(self, config: NeuronTransformerConfig, *scales: Tensor) -> None:
+        super().__init__(config.num_checkpoints, *scales)
         self.config, width = config, config.width
         self.input_identity = nn.Parameter(torch.randn(config.observation_size, width))
         self.output_identity = nn.Parameter(torch.randn(config.action_size, width))
         # by the number of hidden layers, then by layer
         self.layer_identity = nn.Parameter(torch.randn(MAX_HIDDEN_LAYERS, MAX_HIDDEN_LAYERS, width))
         self.statistics_in = nn.Linear(NUM_STATISTICS, width)
-        self.conditions_in = nn.Sequential(
-            nn.Linear(NUM_CONDITIONS, width), nn.GELU(), nn.Linear(width, width)
-        )
+        self.conditions_in = mlp(NUM_CONDITIONS, width, width)
         self.rounds = nn.ModuleList(Round(config) for _ in range(config.rounds))
         self.norms = nn.ModuleDict({kind: nn.LayerNorm(width) for kind in KINDS})
         # of the units that a weight comes from, and of those that it goes to
@@ -224,11 +207,7 @@ class NeuronTransformer(ScaledModel):
             self.line_gain = nn.Parameter(torch.zeros(1))
 
     def forward(self, network: Network, conditions: Conditions) -> Network:
-        """The predicted changes from each checkpoint to `horizon` checkpoints later.
-
-        Args:
-            network: checkpoints `[B, L, ...]` of B networks, in order of time.
-            conditions: what is asked of each.
+        """The predicted changes from each checkpoint `[B, L, ...]` to `horizon` checkpoints later.
 
         Raises:
             TiplError: the networks have too many hidden layers, or other inputs or outputs.
@@ -255,12 +234,7 @@ class NeuronTransformer(ScaledModel):
                 f"{MAX_HIDDEN_LAYERS}"
             )
         given = (network.weights[0].shape[-1], network.weights[-1].shape[-2])
-        expected = (self.config.observation_size, self.config.action_size)
-        if given != expected:
-            raise TiplError(
-                f"a network with {given[0]} inputs and {given[1]} outputs was given, but this "
-                f"model reads those with {expected[0]} and {expected[1]}; use a model of its task"
-            )
+        check_ends(given, (self.config.observation_size, self.config.action_size))
 
     def _initial_states(
         self, network: Network, edges: list[Tensor], conditions: Conditions

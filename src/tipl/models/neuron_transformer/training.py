@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tipl.core.options import thread_count
 from tipl.core.seeds import HELD_OUT_SEED
@@ -21,14 +23,13 @@ from tipl.models.learning_paths import (
     return_scale,
     usable,
 )
-from tipl.models.loop import Curve, fit, mean_held_out_loss, torch_threads
+from tipl.models.loop import Curve, fit, mean_of_batches, torch_threads
 from tipl.models.network import ActionError
 from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
 from tipl.models.neuron_transformer.losses import EliteLoss, OwnLoss, fresh_networks
 from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
 from tipl.paths import PathDataset
-from tipl.policies.layout import layer_sizes
 
 
 def train_neuron_transformer(
@@ -58,7 +59,7 @@ def train_neuron_transformer(
     others = []
     if "own" in config.targets:
         others = [read(dataset, seed=HELD_OUT_SEED) for dataset in held_out]
-    job = _Job(datasets, paths, others, config, progress)
+    job = _Job(datasets, paths, others, config, change_scales(datasets), progress)
     models: dict[Target, NeuronTransformer] = {}
     with torch_threads(thread_count(threads)):
         for target in dict.fromkeys(config.targets):
@@ -92,48 +93,34 @@ def _check(datasets: Sequence[PathDataset]) -> None:
             )
 
 
+@dataclasses.dataclass
 class _Job:
-    """The training of each target on the same data."""
+    """The training of each target on the same data, and what it leaves for the record."""
 
-    def __init__(
-        self,
-        datasets: Sequence[PathDataset],
-        paths: Sequence[LearningPaths],
-        held_out: Sequence[LearningPaths],
-        config: NeuronTrainConfig,
-        progress: bool,
-    ) -> None:
-        self.datasets, self.paths, self.held_out = datasets, paths, held_out
-        self.config, self.progress = config, progress
-        self.action_error = ActionError(datasets[0].task)
-        self.scales = change_scales(datasets)
-        self.curves: dict[str, Curve] = {}
-        self.record: dict[str, Any] = {}
-        self.env_steps = 0
+    datasets: Sequence[PathDataset]
+    paths: Sequence[LearningPaths]
+    held_out: Sequence[LearningPaths]
+    config: NeuronTrainConfig
+    scales: tuple[Tensor, Tensor]
+    progress: bool
+    curves: dict[str, Curve] = dataclasses.field(default_factory=dict)
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
+    env_steps: int = 0
 
     def train_own(self) -> NeuronTransformer:
         """A model of what PPO does with a network."""
-        config = self.config
-        model = self._initial_model(config.context)
-        loss = OwnLoss(self.paths, config, self.action_error)
-        held_out_loss = None
-        if self.held_out:
-            held_out_loss = OwnLoss(self.held_out, config, self.action_error)
-        self.curves["own"] = fit(
-            model,
-            config,
-            partial(loss, model),
-            partial(mean_held_out_loss, held_out_loss, model),
-            held_out_still=mean_held_out_loss(held_out_loss, model, still=True),
-            label="train (own)",
-            progress=self.progress,
+        model = self._initial_model(self.config.context)
+        action_error = ActionError(self.datasets[0].task)
+        loss, held_out_loss = (
+            OwnLoss(paths, self.config, action_error) for paths in (self.paths, self.held_out)
         )
+        held_out = partial(mean_of_batches, held_out_loss, model) if self.held_out else None
+        self._fit("own", model, partial(loss, model), held_out)
         return model
 
     def train_elite(self) -> NeuronTransformer:
         """A model that carries networks to the behaviour of the best policy of the datasets."""
-        config, task = self.config, self.datasets[0].task
-        elites = [best_checkpoint(dataset, seed=config.seed) for dataset in self.datasets]
+        elites = [best_checkpoint(dataset, seed=self.config.seed) for dataset in self.datasets]
         best = max(range(len(elites)), key=lambda n: elites[n].mean_return)
         elite = elites[best]
         self.env_steps += sum(found.env_steps for found in elites)
@@ -144,43 +131,38 @@ class _Job:
             "mean_return": elite.mean_return,
             "episodes": elite.episodes,
         }
-        model = self._initial_model(context=1, memory=config.memory)
-        T = self.datasets[0].num_checkpoints
-        loss = EliteLoss(elite, self.paths, config, self.action_error, T)
+        model = self._initial_model(context=1, memory=self.config.memory)
+        loss = EliteLoss(elite, self.paths, self.config)
         rng = torch.Generator().manual_seed(HELD_OUT_SEED)
-        sizes = layer_sizes(task, elite.policy.layout.hidden_sizes)
-        unseen_networks = fresh_networks(16, sizes, not task.discrete, rng)
-
+        networks = fresh_networks(16, elite.policy.layout, rng)
         seen = loss.elite_observations(16, rng)
 
         @torch.inference_mode()
-        def unseen() -> float:
-            carried = unseen_networks + loss.change(model, unseen_networks)
+        def unseen(*, still: bool = False) -> float:
+            carried = networks if still else networks + loss.change(model, networks)
             return float(loss.error(carried, seen))
 
-        self.curves["elite"] = fit(
-            model,
-            config,
-            partial(loss, model),
-            unseen,
-            held_out_still=float(loss.error(unseen_networks, seen)),
-            label="train (elite)",
-            progress=self.progress,
-        )
+        self._fit("elite", model, partial(loss, model), unseen)
         self.env_steps += loss.env_steps
         return model
+
+    def _fit(
+        self,
+        target: Target,
+        model: NeuronTransformer,
+        loss: Callable[[torch.Generator], Tensor],
+        held_out_loss: Callable[..., float] | None,
+    ) -> None:
+        label = f"train ({target})"
+        self.curves[target] = fit(
+            model, self.config, loss, held_out_loss, label=label, progress=self.progress
+        )
 
     def _initial_model(self, context: int, memory: int = 0) -> NeuronTransformer:
         task, config = self.datasets[0].task, self.config
         torch.manual_seed(config.seed)
+        ends, T = (task.observation_size, task.action_size), self.datasets[0].num_checkpoints
         sizes = NeuronTransformerConfig(
-            observation_size=task.observation_size,
-            action_size=task.action_size,
-            num_checkpoints=self.datasets[0].num_checkpoints,
-            width=config.width,
-            rounds=config.rounds,
-            context=context,
-            heads=config.heads,
-            memory=memory,
+            *ends, T, config.width, config.rounds, context, config.heads, memory
         )
         return NeuronTransformer(sizes, *self.scales)

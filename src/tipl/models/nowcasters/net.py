@@ -22,8 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tipl.errors import TiplError
-from tipl.models.network import Network, ScaledModel
+from tipl.models.network import Network, ScaledModel, check_ends, mlp
 from tipl.policies.layout import layer_group
 
 CONTEXT = 5
@@ -65,22 +64,12 @@ class Nowcaster(ScaledModel, abc.ABC):
     A subclass turns the past of a parameter into D features; their product with the code of a
     horizon is the change at that horizon, so that one reading gives all horizons. The last layer,
     which makes the codes, starts at zero: an untrained nowcaster predicts no change.
-
-    Args:
-        config: sizes.
-        change_scale: see `tipl.models.network.ScaledModel`.
-        log_std_scale: likewise.
     """
 
     config_class: ClassVar[type[NowcasterConfig]] = NowcasterConfig
 
-    def __init__(
-        self,
-        config: NowcasterConfig,
-        change_scale: Float[Tensor, "T 3 2"] | None = None,
-        log_std_scale: Float[Tensor, " T"] | None = None,
-    ) -> None:
-        super().__init__(config.num_checkpoints, change_scale, log_std_scale)
+    def __init__(self, config: NowcasterConfig, *scales: Tensor) -> None:
+        super().__init__(config.num_checkpoints, *scales)
         self.config = config
         self.horizon = nn.Parameter(_smooth_codes(config.num_checkpoints, config.width))
         self.code_out = nn.Linear(config.width, config.width)
@@ -90,10 +79,7 @@ class Nowcaster(ScaledModel, abc.ABC):
     def forward(self, history: Network, horizons: Int[Tensor, "B H"]) -> Network:
         """The predicted changes `[B, H, ...]` from the last checkpoint to H later ones.
 
-        Args:
-            history: `CONTEXT` checkpoints `[B, CONTEXT, ...]` in order; a shorter history has its
-                first one repeated.
-            horizons: checkpoints to jump ahead, from 1.
+        The history is of `CONTEXT` checkpoints in order; a shorter one has its first one repeated.
         """
         codes = self.code_out(self.horizon[self.known_horizons(horizons)])  # [B, H, D]
         features = self._features(self._read(history))
@@ -139,8 +125,7 @@ class WNN(Nowcaster):
         super().__init__(config, *scales)
         width = config.width
         self.values, self.differences = (
-            nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
-            for size in (CONTEXT, CONTEXT - 1)
+            mlp(size, width, width).append(nn.GELU()) for size in (CONTEXT, CONTEXT - 1)
         )
         self.kind = nn.Embedding(NUM_KINDS, width)  # a one-hot vector and its weights
         self.join = nn.Linear(2 * width, width)
@@ -172,9 +157,7 @@ class GraphLayer(nn.Module):
         self.edge, self.source, self.target = (nn.Linear(width, width) for _ in range(3))
         self.edge_out = nn.Linear(width, width)
         self.norm = nn.LayerNorm(3 * width)
-        self.node_out = nn.Sequential(
-            nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        self.node_out = mlp(3 * width, 2 * width, width)
 
     def forward(
         self, nodes: Sequence[Tensor], edges: Sequence[Tensor]
@@ -223,7 +206,8 @@ class NiNo(Nowcaster):
         self.weight_out, self.bias_out, self.log_std_out = (nn.Linear(width, width) for _ in "123")
 
     def _features(self, past: Network) -> Network:
-        self._check(past)
+        given = (past.weights[0].shape[-2], past.weights[-1].shape[-3])
+        check_ends(given, (self.config.observation_size, self.config.action_size))
         nodes, edges = self._graph(past)
         for layer in self.layers:
             nodes, edges = layer(nodes, edges)
@@ -246,15 +230,6 @@ class NiNo(Nowcaster):
         if past.log_std is not None:
             nodes[-1] = nodes[-1] + self.log_std_in(past.log_std) + self.kind.weight[6]
         return nodes, edges
-
-    def _check(self, past: Network) -> None:
-        given = (past.weights[0].shape[-2], past.weights[-1].shape[-3])
-        expected = (self.config.observation_size, self.config.action_size)
-        if given != expected:
-            raise TiplError(
-                f"a network with {given[0]} inputs and {given[1]} outputs was given, but this NiNo "
-                f"reads those with {expected[0]} and {expected[1]}; use a model of its task"
-            )
 
 
 def _smooth_codes(num_checkpoints: int, width: int) -> Float[Tensor, "T D"]:

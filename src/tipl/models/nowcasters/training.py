@@ -18,7 +18,7 @@ from tipl.models.learning_paths import (
     draw_horizons,
     learning_paths,
 )
-from tipl.models.loop import fit, mean_held_out_loss, torch_threads
+from tipl.models.loop import fit, mean_of_batches, torch_threads
 from tipl.models.nowcasters import WNNTrainConfig
 from tipl.models.nowcasters.forecaster import NiNoForecaster, WNNForecaster
 from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
@@ -49,38 +49,29 @@ def train_nowcaster(
     """
     (paths,) = datasets
     loss = NowcastLoss(_learning_paths(paths), config.batch_size)
-    held_out_loss = None
-    if held_out:
-        held_out_loss = NowcastLoss(_learning_paths(held_out[0]), 2 * config.batch_size)
+    others = [NowcastLoss(_learning_paths(other), 2 * config.batch_size) for other in held_out]
     torch.manual_seed(config.seed)
-    model = _initial_model(paths, config)
+    scales, T, task = change_scales([paths]), paths.num_checkpoints, paths.task
+    forecaster: type[WNNForecaster | NiNoForecaster] = NiNoForecaster
+    model: Nowcaster
+    if isinstance(config, WNNTrainConfig):
+        model, forecaster = WNN(NowcasterConfig(T, config.width), *scales), WNNForecaster
+    else:
+        sizes = NiNoConfig(T, config.width, task.observation_size, task.action_size)
+        model = NiNo(sizes, *scales)
     curve = fit(
         model,
         config,
         partial(loss, model),
-        partial(mean_held_out_loss, held_out_loss, model),
-        held_out_still=mean_held_out_loss(held_out_loss, model, still=True),
+        partial(mean_of_batches, others[0], model) if others else None,
         label=f"train ({type(model).__name__})",
         progress=progress,
     )
-    forecaster = NiNoForecaster if isinstance(model, NiNo) else WNNForecaster
-    return forecaster(model, paths.task, paths.layout.hidden_sizes, {"curves": {"own": curve}})
-
-
-def _initial_model(paths: PathDataset, config: TrainConfig) -> WNN | NiNo:
-    scales, T, task = change_scales([paths]), paths.num_checkpoints, paths.task
-    if isinstance(config, WNNTrainConfig):
-        return WNN(NowcasterConfig(T, config.width), *scales)
-    return NiNo(NiNoConfig(T, config.width, task.observation_size, task.action_size), *scales)
+    return forecaster(model, task, paths.layout.hidden_sizes, {"curves": {"own": curve}})
 
 
 class NowcastLoss:
-    """The error of forecast weights, in units that make standing still about 1.
-
-    Args:
-        data: the paths.
-        batch_size: forecasts in each batch; those from one history share it.
-    """
+    """The error of forecast weights, in units that make standing still about 1."""
 
     def __init__(self, data: LearningPaths, batch_size: int) -> None:
         self.data, self.histories = data, max(1, batch_size // HORIZONS)
@@ -95,10 +86,9 @@ class NowcastLoss:
         horizons = draw_horizons(ends_again, T, rng)
         history = self.data.network(trials, last_checkpoints(ends))
         wanted = self.data.network(trials, ends_again + horizons)
-        start = history.map(lambda array: array[:, -1:])
+        start = history.last()
         change = start - start if still else model(history, horizons)
-        missed = (start + change - wanted) / model.scales(start, horizons)
-        return torch.stack([array.square().mean() for array in missed.arrays()]).mean()
+        return ((start + change - wanted) / model.scales(start, horizons)).mean_square()
 
 
 def last_checkpoints(ends: Int[Tensor, " B"]) -> Int[Tensor, "B C"]:

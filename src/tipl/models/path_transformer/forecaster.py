@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
-from tipl.forecast.base import Forecasts, Histories
-from tipl.forecast.trained import TrainedForecaster
+from tipl.forecast.base import Forecasts, Histories, Layout
+from tipl.forecast.trained import Arrays, TrainedForecaster
 from tipl.models.loop import torch_threads
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
 from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
@@ -21,16 +21,10 @@ from tipl.policies.tasks import TaskSpec
 
 
 class PathTransformerForecaster(TrainedForecaster):
-    """A trained PathTransformer with its tokenizer: forecasts one checkpoint after the other.
+    """A trained PathTransformer: forecasts one checkpoint after the other.
 
-    Args:
-        tokenizer: turns histories into tokens.
-        model: predicts the next token.
-        layout: the parameters that it was trained on.
-        task: the environment that it was trained on.
-        num_checkpoints: length T of the paths that it was trained on.
-        return_scale: mean and std of the final returns that conditioned the training.
-        settings: how it was trained, for the record: JSON that is saved with it.
+    Its tokenizer turns histories into tokens, of which the model predicts the next one. What it
+    takes beside these and the layout that it was trained on, see `TrainedForecaster`.
     """
 
     kind = "PathTransformer"
@@ -70,9 +64,7 @@ class PathTransformerForecaster(TrainedForecaster):
         return self.model.config.condition_on_return
 
     @torch_threads(1)
-    def _forecast(
-        self, histories: Histories, horizons: list[int], layout: ParamLayout | None
-    ) -> Forecasts:
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         tokens, directions = self.tokenizer.encode_history(histories)
         future = self.forecast_tokens(tokens, max(horizons))  # [B, max horizon, K]
         last = tokens[:, -1:].astype(np.float32)  # as the model read it: standing still is exact
@@ -85,10 +77,7 @@ class PathTransformerForecaster(TrainedForecaster):
     ) -> Float[np.ndarray, "B H K"]:
         """The next `horizon` tokens, autoregressively: each is read again to predict the next."""
         sequence = torch.as_tensor(tokens, dtype=torch.float32)
-        final_return = None
-        if self.wished_return is not None:
-            mean, std = self.return_scale
-            final_return = torch.full((len(sequence),), (self.wished_return - mean) / std)
+        final_return = torch.full((len(sequence),), self.scaled_wish)
         length = sequence.shape[1]
         for _ in range(horizon):
             window = sequence[:, -self.model.config.max_checkpoints :]
@@ -114,14 +103,15 @@ class PathTransformerForecaster(TrainedForecaster):
         return weights | {f"tokenizer.{k}": v for k, v in self.tokenizer.state().items()}
 
     @classmethod
-    def _from_files(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Array]
-    ) -> PathTransformerForecaster:
+    def _from_files(cls, config: Mapping[str, Any], tensors: Arrays) -> PathTransformerForecaster:
+        arrays: dict[str, dict[str, Array]] = {"model": {}, "tokenizer": {}}
+        for name, array in tensors.items():
+            part, _, own_name = name.partition(".")
+            arrays[part][own_name] = array
         tokenizer = make_tokenizer(**config["tokenizer"])
-        tokenizer.set_state(_with_prefix(tensors, "tokenizer."))
+        tokenizer.set_state(arrays["tokenizer"])
         model = PathTransformer(PathTransformerConfig(**config["model"]))
-        arrays = _with_prefix(tensors, "model.")
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        model.load_state_dict({name: torch.from_numpy(a) for name, a in arrays["model"].items()})
         return cls(
             tokenizer,
             model,
@@ -131,11 +121,3 @@ class PathTransformerForecaster(TrainedForecaster):
             tuple(config["return_scale"]),
             config["settings"],
         )
-
-
-def _with_prefix(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in tensors.items()
-        if name.startswith(prefix)
-    }

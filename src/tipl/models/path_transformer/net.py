@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tipl.models.network import mlp, register_scale
+
 
 @dataclasses.dataclass(frozen=True)
 class PathTransformerConfig:
@@ -42,9 +44,7 @@ class Block(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        self.mlp = mlp(width, 4 * width, width)
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """The residual stream after the block; position l has seen positions up to l."""
@@ -64,16 +64,12 @@ class PathTransformer(nn.Module):
 
     An untrained PathTransformer predicts that the weights stand still: its last layer starts at
     zero and gives the *change* of the token.
-
-    Args:
-        config: sizes.
-        token_scale: typical size of each coordinate `[K]`, which divides the inputs.
-        change_scale: typical one-step change of each coordinate `[K]`, which multiplies the
-            outputs.
     """
 
-    token_scale: Tensor
-    change_scale: Tensor
+    token_scale: Float[Tensor, " K"]
+    """typical size of each coordinate, which divides the inputs"""
+    change_scale: Float[Tensor, " K"]
+    """typical one-step change of each coordinate, which multiplies the outputs"""
 
     def __init__(
         self,
@@ -83,10 +79,8 @@ class PathTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        for name, scale in (("token_scale", token_scale), ("change_scale", change_scale)):
-            # a tensor of its own for each, because loading a state writes into them
-            own = torch.ones(config.num_coordinates) if scale is None else scale.clone()
-            self.register_buffer(name, own)
+        register_scale(self, "token_scale", token_scale, (config.num_coordinates,))
+        register_scale(self, "change_scale", change_scale, (config.num_coordinates,))
         self.token_in = nn.Linear(config.num_coordinates, config.width)
         self.position = nn.Embedding(config.max_checkpoints, config.width)
         nn.init.normal_(self.position.weight, std=0.02)
@@ -107,11 +101,9 @@ class PathTransformer(nn.Module):
     ) -> Float[Tensor, "B L K"]:
         """The predicted next token at each position.
 
-        Args:
-            tokens: coordinates of consecutive checkpoints.
-            positions: index of each checkpoint in its path, from 0.
-            final_return: scaled return that each path ends with (or is wished to); NaN or None is
-                unknown. Ignored by a model that does not condition on it.
+        Positions are indices of checkpoints in their paths, from 0. The scaled return that each
+        path ends with (or is wished to) is unknown if NaN or None, and ignored by a model that does
+        not condition on it.
         """
         x = self.token_in(tokens / self.token_scale)  # [B, L, D]
         x = x + self.position(positions.clamp(max=self.config.max_checkpoints - 1))

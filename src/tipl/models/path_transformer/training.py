@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tipl.errors import TiplError
-from tipl.models.learning_paths import return_scale, usable, usable_params
+from tipl.models.learning_paths import return_scale, usable
 from tipl.models.loop import fit, torch_threads
 from tipl.models.path_transformer import PathTrainConfig
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
@@ -34,6 +34,10 @@ class TokenSequences(NamedTuple):
     targets: Bool[Tensor, "M L"]
     path: Int[Tensor, " M"]
 
+    def changes(self) -> Float[Tensor, "targets K"]:
+        """The one-step changes that lead to the targets."""
+        return (self.tokens[:, 1:] - self.tokens[:, :-1])[self.targets]
+
 
 def token_sequences(
     tokenizer: TemporalSVD | PathSVD, params: Float[np.ndarray, "N T P"]
@@ -47,24 +51,18 @@ def token_sequences(
     """
     num_paths, length = params.shape[:2]
     if isinstance(tokenizer, TemporalSVD):
-        tokens = tokenizer.encode_history(params).tokens
-        everywhere = torch.ones(num_paths, length - 1, dtype=torch.bool)
-        return TokenSequences(
-            torch.as_tensor(tokens, dtype=torch.float32), everywhere, torch.arange(num_paths)
-        )
-    rows, targets, path = [], [], []
-    displacements = params - params[:, :1].astype(np.float64)
-    for end in range(tokenizer.min_history, length):  # the first target is checkpoint `end`
-        encoded = tokenizer.encode_history(params[:, :end])
-        rows.append(tokenizer.encode_next(encoded, displacements))
-        target = np.zeros((num_paths, length - 1), bool)
-        target[:, end - 1 :] = True
-        targets.append(target)
-        path.append(np.arange(num_paths))
+        first_targets = [1]
+        rows = [tokenizer.encode_history(params).tokens]
+    else:
+        first_targets = [*range(tokenizer.min_history, length)]
+        displacements = params - params[:, :1].astype(np.float64)
+        histories = (tokenizer.encode_history(params[:, :end]) for end in first_targets)
+        rows = [tokenizer.encode_next(encoded, displacements) for encoded in histories]
+    counts = np.arange(1, length) >= np.array(first_targets)[:, None]  # [histories, L]
     return TokenSequences(
         torch.as_tensor(np.concatenate(rows), dtype=torch.float32),
-        torch.as_tensor(np.concatenate(targets)),
-        torch.as_tensor(np.concatenate(path)),
+        torch.as_tensor(np.repeat(counts, num_paths, axis=0)),
+        torch.arange(num_paths).repeat(len(rows)),
     )
 
 
@@ -85,8 +83,8 @@ def train_path_transformer(
     Raises:
         TiplError: no trial can be learned from, or the training diverges.
     """
-    paths = datasets[0]
-    params = usable_params(paths)
+    paths = usable(datasets[0])
+    params = paths.params()
     tokenizer = make_tokenizer(config.basis, config.rank, config.center)
     if isinstance(tokenizer, TemporalSVD):
         tokenizer.fit(params)
@@ -97,13 +95,11 @@ def train_path_transformer(
             f"the checkpoints of each path in {paths.directory} are equal, so there is nothing to "
             "learn; collect paths with a larger learning rate"
         )
-    final_return = usable(paths).episodic_return()[:, -1]
+    final_return = paths.episodic_return()[:, -1]
     scale = return_scale(final_return)
     torch.manual_seed(config.seed)
-    model = _initial_model(config, tokenizer, sequences, paths.num_checkpoints)
-    validation = None
-    if held_out:
-        validation = token_sequences(tokenizer, usable_params(held_out[0]))
+    model = _initial_model(config, sequences)
+    validation = [token_sequences(tokenizer, usable(other).params()) for other in held_out]
     returns = scale.scaled(final_return)
 
     def batch_loss(rng: torch.Generator) -> Tensor:
@@ -113,43 +109,29 @@ def train_path_transformer(
         known[torch.rand(config.batch_size, generator=rng) < 0.1] = torch.nan
         return _loss(model, sequences, chosen, known) / unit
 
+    def held_out_loss(*, still: bool = False) -> float:
+        return (_unit(validation[0]) if still else _held_out_loss(model, validation[0])) / unit
+
     curve = fit(
         model,
         config,
         batch_loss,
-        lambda: _held_out_loss(model, validation) / unit,
-        held_out_still=_unit(validation) / unit if validation else float("nan"),
+        held_out_loss if validation else None,
         label=f"train ({config.basis} basis)",
         progress=progress,
     )
+    settings = {"curves": {"own": curve}}
     return PathTransformerForecaster(
-        tokenizer,
-        model,
-        paths.layout,
-        paths.task,
-        paths.num_checkpoints,
-        scale,
-        {"curves": {"own": curve}},
+        tokenizer, model, paths.layout, paths.task, paths.num_checkpoints, scale, settings
     )
 
 
-def _initial_model(
-    config: PathTrainConfig,
-    tokenizer: TemporalSVD | PathSVD,
-    sequences: TokenSequences,
-    num_checkpoints: int,
-) -> PathTransformer:
+def _initial_model(config: PathTrainConfig, sequences: TokenSequences) -> PathTransformer:
     tokens = sequences.tokens[:, :-1][sequences.targets]  # [M, L, K] -> [targets, K]
-    changes = (sequences.tokens[:, 1:] - sequences.tokens[:, :-1])[sequences.targets]
-    sizes = PathTransformerConfig(
-        num_coordinates=tokenizer.num_coordinates,
-        max_checkpoints=num_checkpoints,
-        width=config.width,
-        depth=config.depth,
-        heads=config.heads,
-        condition_on_return=config.condition_on_return,
-    )
-    return PathTransformer(sizes, _root_mean_square(tokens), _root_mean_square(changes))
+    length, num_coordinates = sequences.tokens.shape[1:]
+    shape = (config.width, config.depth, config.heads)
+    sizes = PathTransformerConfig(num_coordinates, length, *shape, config.condition_on_return)
+    return PathTransformer(sizes, _root_mean_square(tokens), _root_mean_square(sequences.changes()))
 
 
 def _root_mean_square(values: Float[Tensor, "M K"]) -> Float[Tensor, " K"]:
@@ -172,9 +154,7 @@ def _loss(
 
 
 @torch.inference_mode()
-def _held_out_loss(model: PathTransformer, sequences: TokenSequences | None) -> float:
-    if sequences is None:
-        return float("nan")
+def _held_out_loss(model: PathTransformer, sequences: TokenSequences) -> float:
     # a fixed, evenly spread sample keeps the cost of a path's own basis in bounds
     chosen = torch.linspace(0, len(sequences.tokens) - 1, min(len(sequences.tokens), 256)).long()
     return float(_loss(model, sequences, chosen, None))
@@ -182,5 +162,4 @@ def _held_out_loss(model: PathTransformer, sequences: TokenSequences | None) -> 
 
 def _unit(sequences: TokenSequences) -> float:
     """The mean squared one-step change of a coordinate: the loss of standing still."""
-    changes = sequences.tokens[:, 1:] - sequences.tokens[:, :-1]
-    return float(changes[sequences.targets].square().mean())
+    return float(sequences.changes().square().mean())

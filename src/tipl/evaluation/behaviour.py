@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from contextlib import closing
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -26,24 +28,14 @@ NUM_CANDIDATES = 24
 
 @dataclasses.dataclass(frozen=True)
 class Elite:
-    """The best policy that a dataset of paths knows.
-
-    Attributes:
-        policy: the policy.
-        trial: number of its trial.
-        checkpoint: index of its checkpoint.
-        mean_return: mean return of its mean actions, over other episodes than those that it was
-            chosen by.
-        episodes: the number of these episodes.
-        env_steps: environment steps that it took to find it.
-    """
+    """The best policy that a dataset of paths knows."""
 
     policy: Policy
-    trial: int
-    checkpoint: int
-    mean_return: float
-    episodes: int
-    env_steps: int
+    trial: int  # its number
+    checkpoint: int  # its index
+    mean_return: float  # of its mean actions, over other episodes than those it was chosen by
+    episodes: int  # the number of these episodes
+    env_steps: int  # that it took to find it
 
 
 def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Elite:
@@ -75,11 +67,10 @@ def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Eli
     chosen = _candidates(paths)
     policies = [paths.policy(trial, checkpoint) for trial, checkpoint in chosen]
     params = np.stack([policy.params for policy in policies])
-    layout, task = policies[0].layout, paths.task
-    found = evaluate_stack(params, layout, task, episodes, seed=seed)
+    run = partial(evaluate_stack, layout=policies[0].layout, task=paths.task, episodes=episodes)
+    found = run(params, seed=seed)
     best = int(found.returns.mean(axis=1).argmax())
-    # the best of many by some episodes was lucky in them
-    again = evaluate_stack(params[[best]], layout, task, episodes, seed=seed + 1)
+    again = run(params[[best]], seed=seed + 1)  # the best of many by some episodes had luck in them
     trial, checkpoint = chosen[best]
     return Elite(
         policy=policies[best],
@@ -121,20 +112,15 @@ NUM_ENVS = 256
 def observations_around(policy: Policy, seed: int) -> Float32[np.ndarray, "M S O"]:
     """Normalised observations where a policy goes, by itself and pushed off by action noise.
 
-    Args:
-        policy: with the frozen normaliser of its task.
-        seed: of the environments and the noise.
-
-    Returns:
-        `NUM_ROLLOUTS` rollouts of `STEPS_OF_ROLLOUT` environment steps each.
+    These are `NUM_ROLLOUTS` rollouts of `STEPS_OF_ROLLOUT` environment steps each, with the frozen
+    normaliser of the policy's task.
     """
+    params, noise = (
+        np.repeat(policy.params[None], NUM_ROLLOUTS, 0),
+        np.linspace(0, MAX_NOISE, NUM_ROLLOUTS),
+    )
     return visited_observations(
-        np.repeat(policy.params[None], NUM_ROLLOUTS, axis=0),
-        policy.layout,
-        policy.task,
-        STEPS_OF_ROLLOUT,
-        noise=np.linspace(0, MAX_NOISE, NUM_ROLLOUTS),
-        seed=seed,
+        params, policy.layout, policy.task, STEPS_OF_ROLLOUT, noise=noise, seed=seed
     )
 
 
@@ -160,36 +146,27 @@ def visited_observations(
         seed: of the environments and the noise.
     """
     spread = np.broadcast_to(np.asarray(noise, np.float64), (len(params),))
-    blocks = [slice(start, start + NUM_ENVS) for start in range(0, len(params), NUM_ENVS)]
-    return np.concatenate(
-        [
-            _visited(params[block], layout, task, num_steps, spread[block], (seed, block.start))
-            for block in blocks
-        ]
-    )
+    visited = np.empty((len(params), num_steps, task.observation_size), np.float32)
+    for start in range(0, len(params), NUM_ENVS):
+        block = slice(start, start + NUM_ENVS)
+        _visit(params[block], layout, task, spread[block], (seed, start), visited[block])
+    return visited
 
 
-def _visited(
-    params: Array,
-    layout: ParamLayout,
-    task: TaskSpec,
-    num_steps: int,
-    noise: Array,
-    seed: tuple[int, int],
-) -> Array:
+def _visit(
+    params: Array, layout: ParamLayout, task: TaskSpec, noise: Array, seed: tuple[int, int],
+    visited: Array,
+) -> None:  # fmt: skip
+    """Fills in the observations `[M, S, O]` that M policies visit."""
     rng = np.random.default_rng(seed)
     actor = stacked_mlp(layout.unflatten(np.ascontiguousarray(params)), "actor")
     mean, std = np.array(task.observation_mean), np.array(task.observation_std)
-    visited = np.empty((len(params), num_steps, task.observation_size), np.float32)
-    envs = make_vec(task.env_id, len(params))
-    with threadpool_limits(1, "blas"):
+    with threadpool_limits(1, "blas"), closing(make_vec(task.env_id, len(params))) as envs:
         observations, _ = envs.reset(seed=int(rng.integers(2**31)))
-        for step in range(num_steps):
-            visited[:, step] = normalise_observations(observations, mean, std)
-            outputs = actor.forward(visited[:, step][:, None])[:, 0]  # [M, 1, O] -> [M, A]
+        for seen in visited.swapaxes(0, 1):  # [M, O] of each step
+            seen[:] = normalise_observations(observations, mean, std)
+            outputs = actor.forward(seen[:, None])[:, 0]  # [M, 1, O] -> [M, A]
             observations = envs.step(_noisy_actions(task, outputs, noise, rng))[0]
-    envs.close()
-    return visited
 
 
 def _noisy_actions(task: TaskSpec, outputs: Array, noise: Array, rng: np.random.Generator) -> Array:

@@ -7,7 +7,6 @@ here each checkpoint acts by its mean, for whole episodes that start alike for a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +54,8 @@ def evaluate_paths(
     """
     available = thread_count(threads)
     paths = PathDataset.open(directory)
-    evaluation = EvaluationMetadata(
-        dataset=paths.metadata.digest,
-        episodes=episodes,
-        every=every,
-        seed=seed,
-        versions=library_versions(),
-    )
+    digest, versions = paths.metadata.digest, library_versions()
+    evaluation = EvaluationMetadata(digest, episodes, every, seed, versions)
     files = ReturnFiles(paths.directory, paths.metadata, evaluation)
     with explained("make", files.folder):
         files.folder.mkdir(exist_ok=True)
@@ -108,11 +102,7 @@ def _check_same(
 
 
 def _evaluate_parts(
-    paths: PathDataset,
-    files: ReturnFiles,
-    missing: Sequence[PartRange],
-    threads: int,
-    progress: bool,
+    paths: PathDataset, files: ReturnFiles, missing: list[PartRange], threads: int, progress: bool
 ) -> None:
     """Evaluates and stores part by part."""
     chosen = files.evaluation.chosen(paths.num_checkpoints)

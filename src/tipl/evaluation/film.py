@@ -42,25 +42,17 @@ _Draw = Callable[[], _Picture]
 
 @dataclass(frozen=True)
 class Film:
-    """The beginning of an episode of a policy.
-
-    Attributes:
-        frames: its pictures, RGB. The first is of the episode's start; after the episode's end the
-            last is repeated.
-        returns: rewards summed up to each frame.
-        playing: how many frames are of the running episode, 1 to F.
-        seconds: between frames, in the time of the simulation.
-        episodic_return: of the whole episode, which may go on after the film.
+    """The beginning of an episode of a policy, whose last frame is repeated after its end.
 
     Raises:
         TiplError: there is no frame, or another number of returns, or `playing` is out of range.
     """
 
-    frames: UInt8[np.ndarray, "F H W 3"]
-    returns: Float64[np.ndarray, " R"]
-    playing: int
-    seconds: float
-    episodic_return: float
+    frames: UInt8[np.ndarray, "F H W 3"]  # RGB, the first of the episode's start
+    returns: Float64[np.ndarray, " R"]  # rewards summed up to each frame
+    playing: int  # how many frames are of the running episode, 1 to F
+    seconds: float  # between frames, in the time of the simulation
+    episodic_return: float  # of the whole episode, which may go on after the film
 
     def __post_init__(self) -> None:
         count = len(self.frames)
@@ -114,8 +106,7 @@ def film(
 def _stage(policy: Policy, width: int, height: int) -> Iterator[tuple[Any, float, _Draw]]:
     """The environment of a policy, the seconds of its steps, and what draws its present state."""
     task = policy.task
-    mujoco_task = find_mujoco_task(task.env_id)
-    if mujoco_task is not None:
+    if (mujoco_task := find_mujoco_task(task.env_id)) is not None:
         factors = {name: np.array([factor]) for name, factor in task.physics}
         with (
             MujocoPictures(mujoco_task, width, height) as pictures,
@@ -180,16 +171,14 @@ def animation(
 ) -> bytes:
     """Shows films at the same time, each under its label and return, as an animated GIF.
 
-    It repeats for ever, after a rest. A film whose episode is over fades.
+    It repeats for ever, after a rest. A film whose episode is over fades. All frames share one
+    palette.
 
     Args:
         films: of one size, number of frames and seconds between them.
         labels: one for each film.
         columns: films in a row; by default all of them.
         width: of each film, in pixels.
-
-    Returns:
-        The bytes of the file. All frames share one palette.
 
     Raises:
         TiplError: the films are not alike, not one for each label, or none; or a number is below 1.
@@ -202,9 +191,8 @@ def animation(
         [_grid([_panel(*one, f, width) for one in labelled], columns) for f in range(count)]
     )
     milliseconds = max(20, round(films[0].seconds * 100) * 10)  # the format counts in hundredths
-    buffer = io.BytesIO()
-    first.save(
-        buffer,
+    return _encoded(
+        first,
         "GIF",
         save_all=True,
         append_images=rest,
@@ -212,23 +200,13 @@ def animation(
         loop=0,
         palette=palette,  # given, it is written once, not with every frame
         transparency=len(palette) // 3 - 1,  # stands where a pixel is as before
-        optimize=True,
     )
-    return buffer.getvalue()
 
 
 def still_strip(films: Sequence[Film], labels: Sequence[str], *, moments: int = 5) -> bytes:
-    """Shows a few moments of each film in a row under its label and episodic return, as a PNG.
+    """Shows moments of each film, from first to last, under its label and episodic return: a PNG.
 
     For paper, and for readers who do not want things to move.
-
-    Args:
-        films: of one size, number of frames and seconds between them.
-        labels: one for each film.
-        moments: of each film, from its first frame to its last.
-
-    Returns:
-        The bytes of the file.
 
     Raises:
         TiplError: as `animation`, or `moments` is below 1.
@@ -237,30 +215,29 @@ def still_strip(films: Sequence[Film], labels: Sequence[str], *, moments: int = 
     at_least(1, moments=moments)
     shown = np.linspace(0, len(films[0].frames) - 1, moments).round().astype(int).tolist()
     rows = [_row(film, label, shown) for film, label in zip(films, labels, strict=True)]
-    page = _grid(rows, 1).quantize(128, dither=Image.Dither.NONE)
+    return _encoded(_grid(rows, 1).quantize(128, dither=Image.Dither.NONE), "PNG")
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    page.save(buffer, "PNG", optimize=True)
+    image.save(buffer, kind, optimize=True, **options)
     return buffer.getvalue()
 
 
 def save_filmstrip(
     path: str | Path, films: Sequence[Film], labels: Sequence[str]
 ) -> tuple[Path, Path]:
-    """Writes `animation` to a `.gif`, and `still_strip` beside it to a `.png` of the same name.
-
-    Returns:
-        The paths of the two.
+    """Writes `animation` to a `.gif`, and `still_strip` beside it to a `.png`; returns their paths.
 
     Raises:
         TiplError: the name does not end in `.gif`, a file cannot be written, or the films are as
             `animation` does not take them.
     """
     gif = check_gif_name(path)
-    png = gif.with_suffix(".png")
-    moving, still = animation(films, labels), still_strip(films, labels)
-    write_bytes_atomically(gif, moving)
-    write_bytes_atomically(png, still)
-    return gif, png
+    files = {gif: animation(films, labels), gif.with_suffix(".png"): still_strip(films, labels)}
+    for file, data in files.items():
+        write_bytes_atomically(file, data)
+    return gif, gif.with_suffix(".png")
 
 
 def check_gif_name(path: str | Path) -> Path:
@@ -281,18 +258,17 @@ def _check(films: Sequence[Film], labels: Sequence[str]) -> None:
             f"{len(films)} films were given with {len(labels)} labels; expected at least one "
             "film, and a label for each"
         )
-    for film in films[1:]:
-        first = films[0]
-        if film.frames.shape != first.frames.shape or film.seconds != first.seconds:
+    first, *others = (
+        f"{len(film.frames)} frames of {film.frames.shape[2]}x{film.frames.shape[1]}, "
+        f"{film.seconds:g} s apart"
+        for film in films
+    )
+    for other in others:
+        if other != first:
             raise TiplError(
-                f"films of {_described(first)} and of {_described(film)} were given for one "
-                "strip; expected films that are alike: of one task, filmed with the same numbers"
+                f"films of {first} and of {other} were given for one strip; expected films that "
+                "are alike: of one task, filmed with the same numbers"
             )
-
-
-def _described(film: Film) -> str:
-    count, height, width, _ = film.frames.shape
-    return f"{count} frames of {width}x{height}, {film.seconds:g} s apart"
 
 
 def _with_one_palette(pages: Sequence[Image.Image]) -> tuple[list[Image.Image], bytes]:
@@ -327,9 +303,7 @@ def _panel(film: Film, label: str, f: int, width: int) -> Image.Image:
     """A frame of an animation, under its label and the return up to it."""
     margin, large, small = round(width * 0.04), round(width * 0.062), round(width * 0.052)
     bar = margin + round(1.35 * large) + round(1.5 * small)
-    picture = _picture(film, f, width)
-    panel = Image.new("RGB", (width, bar + picture.height), _PAPER)
-    panel.paste(picture, (0, bar))
+    panel = ImageOps.expand(_picture(film, f, width), (0, bar, 0, 0), fill=_PAPER)
     draw = ImageDraw.Draw(panel)
     bold, plain = _font("-Bold", large), _font("", small)
     draw.text((margin, margin), _fitted(label, bold, width - 2 * margin), INK, bold)
@@ -341,7 +315,7 @@ def _panel(film: Film, label: str, f: int, width: int) -> Image.Image:
 
 def _row(film: Film, label: str, shown: Sequence[int]) -> Image.Image:
     """Moments of a film side by side, under its label and episodic return."""
-    height, width = film.frames.shape[1:3]
+    width = film.frames.shape[2]
     margin, large, small = round(width * 0.04), round(width * 0.075), round(width * 0.065)
     pictures = []
     for f in shown:
@@ -349,9 +323,7 @@ def _row(film: Film, label: str, shown: Sequence[int]) -> Image.Image:
         time = f"{f * film.seconds:.1f} s"
         ImageDraw.Draw(picture).text((margin, margin // 2), time, _FAINT_INK, _font("", small))
         pictures.append(picture)
-    strip = _grid(pictures, len(pictures))
-    row = Image.new("RGB", (strip.width, height + 2 * large), _PAPER)
-    row.paste(strip, (0, 2 * large))
+    row = ImageOps.expand(_grid(pictures, len(pictures)), (0, 2 * large, 0, 0), fill=_PAPER)
     draw = ImageDraw.Draw(row)
     bold, plain = _font("-Bold", large), _font("", large)
     text = f"episodic return {_number(film.episodic_return, film)}"
@@ -366,12 +338,10 @@ def _picture(film: Film, f: int, width: int) -> Image.Image:
     picture = Image.fromarray(film.frames[f])
     height = max(1, round(width * picture.height / picture.width))
     picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    if f < film.playing:
-        return picture
-    picture = Image.blend(picture, Image.new("RGB", picture.size, _PAPER), 0.6)
-    font = _font("", round(width * 0.065))
-    place = (round(width * 0.96), round(width * 0.02))
-    ImageDraw.Draw(picture).text(place, "episode over", INK, font, anchor="ra")
+    if f >= film.playing:
+        picture = Image.blend(picture, Image.new("RGB", picture.size, _PAPER), 0.6)
+        font, place = _font("", round(width * 0.065)), (round(width * 0.96), round(width * 0.02))
+        ImageDraw.Draw(picture).text(place, "episode over", INK, font, anchor="ra")
     return picture
 
 

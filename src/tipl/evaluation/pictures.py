@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from typing import Any, NamedTuple
+from typing import Any
 
 import mujoco  # type: ignore[import-untyped]
 import numpy as np
@@ -51,22 +51,15 @@ def missing_renderer() -> str | None:
     The answer is found in a process of its own, in a second or two, and kept. `MUJOCO_GL` is
     honoured; without it EGL, OSMesa and, where there is a display, GLFW are tried in this order.
     """
-    return _find_renderer(_setting()).complaint
+    return _find_renderer(_setting())[1]
 
 
 class MujocoPictures:
-    """Draws the states of a MuJoCo task.
+    """Draws the states of a MuJoCo task, an entry of `tipl.envs.mujoco_tasks`.
 
     Use it as a context manager: what it holds on the graphics side is freed at the end. Only the
-    thread that made it may draw.
-
-    Args:
-        task: what runs, an entry of `tipl.envs.mujoco_tasks`.
-        width: of a picture, in pixels.
-        height: of a picture, in pixels.
-
-    Attributes:
-        step_seconds: how long a step of the environment takes, in the simulation's time.
+    thread that made it may draw. Width and height are in pixels; `step_seconds` is how long a step
+    of the environment takes, in the simulation's time.
 
     Raises:
         TiplError: no renderer works here.
@@ -101,15 +94,12 @@ class MujocoPictures:
         self._gl.free()
 
     def draw(self, state: Float64[np.ndarray, " S"]) -> UInt8[np.ndarray, "H W 3"]:
-        """Return the picture of a simulation.
-
-        Args:
-            state: MuJoCo's integration state, a row of `BatchedMujocoEnv.state()["simulation"]`.
-        """
+        """The picture of an integration state: of `BatchedMujocoEnv.state()["simulation"]`."""
         with silent_mujoco():
             mujoco.mj_setState(self._model, self._data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
             mujoco.mj_forward(self._model, self._data)
-        x, y = self._followed()
+        body = self._view.follows
+        x, y = (0, 0) if body is None else self._data.body(body).subtree_com[:2]
         self._camera.lookat[:] = x, y, self._view.height
         shown = mujoco.MjvOption(), None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         mujoco.mjv_updateScene(self._model, self._data, *shown)
@@ -120,13 +110,6 @@ class MujocoPictures:
         mujoco.mjr_render(area, self._scene, self._context)
         mujoco.mjr_readPixels(picture, None, area, self._context)
         return picture[::-1].copy()  # OpenGL has its first row at the bottom
-
-    def _followed(self) -> tuple[float, float]:
-        """Where the camera looks at, from above."""
-        if self._view.follows is None:
-            return 0.0, 0.0
-        x, y, _ = self._data.body(self._view.follows).subtree_com
-        return float(x), float(y)
 
 
 def _view(task: MujocoTask) -> View:
@@ -189,29 +172,25 @@ def _light(spec: Any, view: View) -> None:
     lamp.diffuse[:], lamp.specular[:], lamp.castshadow = 0.4, 0.1, True
 
 
-class _Renderer(NamedTuple):
-    """A module of mujoco that makes OpenGL contexts, or why there is none."""
-
-    backend: str
-    complaint: str | None
-
-
 def _setting() -> str:
     return os.environ.get("MUJOCO_GL", "").lower().strip()
 
 
 @functools.cache
-def _find_renderer(setting: str) -> _Renderer:
-    """The first backend that works, of those that a value of MUJOCO_GL allows."""
+def _find_renderer(setting: str) -> tuple[str, str | None]:
+    """The first backend that works, of those that a value of MUJOCO_GL allows, or why none does.
+
+    A backend is a module of mujoco that makes OpenGL contexts.
+    """
     if setting in _OFF:
-        return _Renderer("", f"MUJOCO_GL is {setting!r}, which turns rendering off; unset it")
+        return "", f"MUJOCO_GL is {setting!r}, which turns rendering off; unset it"
     failures = []
     for backend in _backends(setting):
         failure = _try_backend(backend)
         if failure is None:
-            return _Renderer(backend, None)
+            return backend, None
         failures.append(f"{backend}: {failure}")
-    return _Renderer("", f"no offscreen renderer works here ({'; '.join(failures)}); {_ADVICE}")
+    return "", f"no offscreen renderer works here ({'; '.join(failures)}); {_ADVICE}"
 
 
 def _backends(setting: str) -> tuple[str, ...]:
@@ -229,14 +208,10 @@ def _try_backend(backend: str) -> str | None:
     try:
         with tempfile.TemporaryDirectory() as directory:  # MuJoCo logs errors where it runs
             done = subprocess.run(
-                [sys.executable, "-c", _PROBE],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                cwd=directory,
+                [sys.executable, "-c", _PROBE], cwd=directory, timeout=60,
                 env=os.environ | {"MUJOCO_GL": backend},
-                timeout=60,
-            )
+                capture_output=True, text=True, errors="replace",
+            )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode == 0:

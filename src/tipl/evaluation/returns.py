@@ -32,10 +32,8 @@ NUM_SLOTS = 64
 class Episodes(NamedTuple):
     """The E episodes of each of M policies."""
 
-    returns: Float64[np.ndarray, "M E"]
-    """undiscounted return of each"""
-    lengths: Int64[np.ndarray, "M E"]
-    """environment steps of each"""
+    returns: Float64[np.ndarray, "M E"]  # undiscounted
+    lengths: Int64[np.ndarray, "M E"]  # in environment steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +101,14 @@ def evaluate(
     """
     several = [policies] if isinstance(policies, Policy) else list(policies)
     _check_one_task(several)
-    groups = _groups(several)
+    stacks: dict[tuple[ParamLayout, TaskSpec], list[int]] = {}  # indices of those that may share it
+    for i, policy in enumerate(several):
+        stacks.setdefault((policy.layout, _without_values(policy.task)), []).append(i)
     run = [
-        _evaluate_group([several[i] for i in group], episodes, seed, threads, progress)
-        for group in groups
+        _evaluate_group([several[i] for i in stack], episodes, seed, threads, progress)
+        for stack in stacks.values()
     ]
-    order = np.argsort(np.concatenate(groups))
+    order = np.argsort(np.concatenate([*stacks.values()]))
     # [N, E] group after group -> [N, E] in the order given
     returns, lengths = (np.concatenate(arrays)[order] for arrays in zip(*run, strict=True))
     if isinstance(policies, Policy):
@@ -131,14 +131,6 @@ def _check_one_task(policies: Sequence[Policy]) -> None:
             )
 
 
-def _groups(policies: Sequence[Policy]) -> list[list[int]]:
-    """Indices of the policies that may run in one stack."""
-    groups: dict[tuple[ParamLayout, TaskSpec], list[int]] = {}
-    for i, policy in enumerate(policies):
-        groups.setdefault((policy.layout, _without_values(policy.task)), []).append(i)
-    return list(groups.values())
-
-
 def _without_values(task: TaskSpec) -> TaskSpec:
     """The task without what each policy of a stack has its own of: normaliser and factors."""
     return dataclasses.replace(
@@ -156,17 +148,12 @@ def _evaluate_group(
     mean = np.stack([policy.observation_mean for policy in policies])
     std = np.stack([policy.observation_std for policy in policies])
     factors = [dict(policy.task.physics) for policy in policies]
+    physics = {name: np.array([own[name] for own in factors], np.float64) for name in factors[0]}
+    params = np.stack([policy.params for policy in policies])
     return evaluate_stack(
-        np.stack([policy.params for policy in policies]),
-        policies[0].layout,
-        policies[0].task,
-        episodes,
-        statistics=(mean, std),
-        physics={name: np.array([own[name] for own in factors], np.float64) for name in factors[0]},
-        seed=seed,
-        threads=threads,
-        progress=progress,
-    )
+        params, policies[0].layout, policies[0].task, episodes, statistics=(mean, std),
+        physics=physics, seed=seed, threads=threads, progress=progress,
+    )  # fmt: skip
 
 
 def episode_seed(seed: int, episode: int) -> int:
@@ -181,10 +168,7 @@ def mean_actions(
     mean: Float[np.ndarray, "M O"],
     std: Float[np.ndarray, "M O"],
 ) -> Shaped[np.ndarray, "M ..."]:
-    """What each of M policies does by its mean for an observation of its own, in evaluations.
-
-    `mean` and `std` are of each policy's observation normaliser.
-    """
+    """What each policy does by its mean for an observation of its own, with its own normaliser."""
     inputs = normalise_observations(observations, mean, std)[:, None]
     # [M, 1, O] -> [M, 1, A] -> [M, A]
     return best_actions(task, actor.forward(inputs)[:, 0])
@@ -230,9 +214,9 @@ def evaluate_stack(
     _check(params, layout)
     count = len(params)
     if statistics is None:
-        known = np.array(task.observation_mean), np.array(task.observation_std)
-        shape = (count, task.observation_size)
-        statistics = np.broadcast_to(known[0], shape), np.broadcast_to(known[1], shape)
+        known = (task.observation_mean, task.observation_std)
+        mean, std = (np.broadcast_to(values, (count, len(values))) for values in known)
+        statistics = mean, std
     if physics is None:
         physics = {name: np.full(count, factor) for name, factor in task.physics}
     found = Episodes(np.full((count, episodes), np.nan), np.zeros((count, episodes), np.int64))
@@ -305,9 +289,9 @@ class _Worker:
 
     def run(self, advance: Callable[[int], None]) -> None:
         """Fills in what this worker's pairs return, unless it is stopped."""
-        slots = len(self.running)
-        observations = self._start_episodes(np.ones(slots, bool))
-        running, totals, steps = np.ones(slots, bool), np.zeros(slots), np.zeros(slots, np.int64)
+        running = np.ones(len(self.running), bool)
+        totals, steps = np.zeros(len(running)), np.zeros(len(running), np.int64)
+        observations = self._start_episodes(running)
         while running.any() and not self.stack.stop.is_set():
             actions = mean_actions(self.stack.task, self.actor, observations, self.mean, self.std)
             observations, rewards, terminated, truncated, _ = self.envs.step(actions)

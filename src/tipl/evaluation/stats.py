@@ -21,12 +21,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Float
 
+from tipl.core.arrays import Array
 from tipl.errors import TiplError
 
 CONFIDENCE = 0.95
@@ -35,7 +35,6 @@ _TAIL = (1 - CONFIDENCE) / 2
 
 # the underscores leave the comparison of two arguments' trials to the error of `_pair`
 TrialValues = Float[np.ndarray, " _N"] | Float[np.ndarray, "_N _E"]
-_Statistic = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 
 class Interval(NamedTuple):
@@ -47,7 +46,7 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: TrialValues, *, seed: int = 0) -> Interval:
-    """Returns the mean over trials."""
+    """The mean over trials."""
     return _bootstrap(_per_trial(values), _mean, seed)
 
 
@@ -85,31 +84,21 @@ def ratio_interval(a: TrialValues, b: TrialValues, *, seed: int = 0) -> Interval
     weights = resampling_weights(len(first), seed=seed)
     above, below = weights @ first, weights @ second  # [R + 1], the trials themselves first
     ratios = above / np.where(below > 0, below, np.nan)
-    if len(first) == 1 or np.isnan(ratios).any():
-        return Interval(float(ratios[0]), math.nan, math.nan)
-    low, high = np.quantile(ratios[1:], [_TAIL, 1 - _TAIL])
-    return Interval(float(ratios[0]), float(low), float(high))
+    return _interval(ratios[0], ratios[1:] if len(first) > 1 else np.array(math.nan))
 
 
 def resampling_weights(num_trials: int, *, seed: int = 0) -> Float[np.ndarray, "R N"]:
     """Weights of means over trials: a row that weighs all alike, then one for each resample.
 
     `resampling_weights(N) @ values` are the mean of `values` `[N]` over the trials themselves, and
-    its means over trials that are drawn with replacement.
-
-    Args:
-        num_trials: N.
-        seed: of the draws.
-
-    Returns:
-        Read-only weights: the calls for as many trials and the same seed share them.
+    its means over trials that are drawn with replacement. They are read-only: the calls for as many
+    trials and the same seed share them.
     """
     return _weights(num_trials, seed, RESAMPLES)
 
 
 @functools.lru_cache(maxsize=4)
-def _weights(num_trials: int, seed: int, resamples: int) -> npt.NDArray[np.float64]:
-    """The weights of `resampling_weights`, read-only, as all who ask for them share them."""
+def _weights(num_trials: int, seed: int, resamples: int) -> Array:
     drawn = _drawn(num_trials, seed, resamples)
     # cell r * N + n counts how often resample r has drawn trial n
     cells = (drawn + num_trials * np.arange(resamples)[:, None]).ravel()
@@ -120,11 +109,11 @@ def _weights(num_trials: int, seed: int, resamples: int) -> npt.NDArray[np.float
 
 
 @functools.lru_cache(maxsize=4)
-def _drawn(num_trials: int, seed: int, resamples: int) -> npt.NDArray[np.int64]:
-    """Numbers of the trials in each resample, `[R, N]`; read-only: a report's intervals share them.
+def _drawn(num_trials: int, seed: int, resamples: int) -> Array:
+    """Numbers of the trials in each resample, `[R, N]`; read-only.
 
     To draw them takes longer than an interval's other arithmetic, and the intervals of a report are
-    of equally many trials.
+    of equally many trials: they share them.
     """
     drawn = np.random.default_rng(seed).integers(num_trials, size=(resamples, num_trials))
     drawn.flags.writeable = False
@@ -136,12 +125,9 @@ def first_reached(
     steps: Float[np.ndarray, " C"],
     goals: Float[np.ndarray, "R S"],
 ) -> Float[np.ndarray, "R S"]:
-    """The steps of the first of C places whose return is as high as each goal; infinite: none's.
+    """The steps of the first of C places whose mean return is as high as each of S goals.
 
-    Args:
-        reached: mean return at each place, for each resample of the trials.
-        steps: environment steps of each place, rising.
-        goals: of each resample.
+    For each resample of the trials; infinite where no place's is. `steps` rise from place to place.
     """
     # means of equal returns may differ in the last digits
     enough = reached[:, :, None] >= goals[:, None] - 1e-9 * np.abs(goals[:, None])  # [R, C, S]
@@ -150,40 +136,40 @@ def first_reached(
 
 
 def reach_interval(values: Float[np.ndarray, " R"]) -> Interval:
-    """The first value, of the trials themselves, in the interval of the resampled ones after it.
+    """The first number of steps, of the trials themselves, in the interval of the others after it.
 
-    Args:
-        values: numbers of steps, which may be infinite, as `first_reached` finds them for the rows
-            of `resampling_weights`.
+    They may be infinite: as `first_reached` finds them for the rows of `resampling_weights`.
     """
     if np.ptp(np.nan_to_num(values, posinf=-1.0)) == 0:
         return Interval(*[float(values[0])] * 3)
     # no means between a number of steps and infinitely many
-    low, high = np.quantile(values[1:], [_TAIL, 1 - _TAIL], method="inverted_cdf")
-    return Interval(float(values[0]), float(low), float(high))
+    return _interval(values[0], values[1:], "inverted_cdf")
 
 
-def _bootstrap(values: npt.NDArray[np.float64], statistic: _Statistic, seed: int) -> Interval:
-    value = float(statistic(values))
-    if len(values) == 1:
-        return Interval(value, float("nan"), float("nan"))
-    resampled = statistic(values[_drawn(len(values), seed, RESAMPLES)])  # [R, N] -> [R]
-    low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL])
-    return Interval(value, float(low), float(high))
+def _bootstrap(values: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:
+    resampled = np.array(math.nan)
+    if len(values) > 1:
+        resampled = statistic(values[_drawn(len(values), seed, RESAMPLES)])  # [R, N] -> [R]
+    return _interval(float(statistic(values)), resampled)
 
 
-def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _interval(value: float, resampled: Array, method: Any = "linear") -> Interval:
+    low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL], method=method)
+    return Interval(float(value), float(low), float(high))
+
+
+def _mean(values: Array) -> Array:
     return np.asarray(values.mean(axis=-1))
 
 
-def _interquartile_mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _interquartile_mean(values: Array) -> Array:
     count = values.shape[-1]
     cut = count // 4  # of each end
     parted = np.partition(values, (cut, count - cut - 1), axis=-1)
     return np.asarray(parted[..., cut : count - cut].mean(axis=-1))
 
 
-def _per_trial(values: TrialValues) -> npt.NDArray[np.float64]:
+def _per_trial(values: TrialValues) -> Array:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim not in (1, 2) or array.size == 0:
         raise TiplError(
@@ -199,9 +185,7 @@ def _per_trial(values: TrialValues) -> npt.NDArray[np.float64]:
     return array if array.ndim == 1 else array.mean(axis=1)  # [N, E] -> [N]
 
 
-def _pair(
-    a: TrialValues, b: TrialValues
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _pair(a: TrialValues, b: TrialValues) -> tuple[Array, Array]:
     first, second = _per_trial(a), _per_trial(b)
     if len(first) != len(second):
         raise TiplError(

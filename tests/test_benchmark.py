@@ -244,7 +244,7 @@ def test_loading_only_loads(made: Made, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_task_with_discrete_actions_ends_with_a_report(
     tmp_path: Path, quick_commands: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tipl.report.page.save_figures", lambda report, directory: None)
+    monkeypatch.setattr("tipl.report.page.save_figure", lambda figure, folder, name: None)
     monkeypatch.setattr("tipl.report.page.figure_svg", not_written)
     config = dataclasses.replace(
         CONFIG,

@@ -108,11 +108,18 @@ class Report:
     stages: Sequence[Any] = ()
 
 
-def render_report(report: Report) -> str:
-    """Returns the report as one HTML page."""
+def render_report(report: Report, figures: Path | None = None) -> str:
+    """Returns the report as one HTML page.
+
+    Args:
+        report: what it says.
+        figures: a folder that every figure is written to, too, as SVG and PNG, named by the titles
+            of their sections.
+    """
+    drawings = [_draw(section, n, figures) for n, section in enumerate(report.sections, 1)]
     return _ENVIRONMENT.get_template("report.html").render(
         report=report,
-        sections=[(section, _draw(section, n)) for n, section in enumerate(report.sections, 1)],
+        sections=list(zip(report.sections, drawings, strict=True)),
         longest=max((stage.seconds for stage in report.stages), default=0) or 1,
         seconds=sum(stage.seconds for stage in report.stages),
         results_table=_raw_results(report.results),
@@ -129,34 +136,29 @@ def write_report(report: Report, path: str | Path) -> None:
     write_bytes_atomically(path, render_report(report).encode())
 
 
-def save_figures(report: Report, directory: Path) -> None:
-    """Writes every figure of a report as SVG and PNG, named by the titles of their sections."""
-    directory.mkdir(exist_ok=True)
-    for number, section in enumerate(report.sections, 1):
-        if section.figure is not None:
-            words = "".join(c if c.isalnum() else " " for c in section.title.lower()).split()
-            name = f"{number:02d}-{'-'.join(words)}"
-            save_figure(section.figure(width=WIDE), directory, name)
-
-
 def write_report_with_figures(report: Report, directory: Path) -> None:
     """Writes `report.html`, its numbers as `results.jsonl`, and its figures into `figures`.
 
     Raises:
         TiplError: a file cannot be written.
     """
+    figures = directory / "figures"
+    figures.mkdir(exist_ok=True)
     write_results(directory / "results.jsonl", report.results)
-    write_report(report, directory / "report.html")
-    save_figures(report, directory / "figures")
+    write_bytes_atomically(directory / "report.html", render_report(report, figures).encode())
 
 
-def _draw(section: Section, number: int) -> list[Markup]:
+def _draw(section: Section, number: int, folder: Path | None) -> list[Markup]:
     """The wide and the narrow drawing of a figure. Matplotlib has escaped the text in them."""
-    return [
-        Markup(figure_svg(section.figure(width=width), prefix=f"{prefix}{number}-"))
-        for prefix, width in (("f", WIDE), ("n", NARROW))
-        if section.figure is not None
-    ]
+    if section.figure is None:
+        return []
+    wide = section.figure(width=WIDE)
+    drawn = figure_svg(wide, prefix=f"f{number}-")
+    if folder is not None:
+        words = "".join(c if c.isalnum() else " " for c in section.title.lower()).split()
+        save_figure(wide, folder, f"{number:02d}-{'-'.join(words)}")
+    narrow = figure_svg(section.figure(width=NARROW), prefix=f"n{number}-")
+    return [Markup(drawn), Markup(narrow)]
 
 
 def _raw_results(results: Rows) -> Table:

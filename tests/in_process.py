@@ -12,13 +12,21 @@ import pytest
 from tipl.cli import main
 from tipl.experiments.pipeline import Ended
 
-LITTLE_LEARNING = ("--ppo.num-minibatches", "2", "--ppo.update-epochs", "2")
+SHORTER = 8
+"""Rollouts have an eighth of their steps, and so have trials: iterations stay as many."""
+LITTLE_LEARNING = (
+    *("--ppo.num-steps", "256"),
+    *("--ppo.num-minibatches", "2", "--ppo.update-epochs", "2"),
+)
 """Where paths are needed and not good ones: 4 updates an iteration instead of 320."""
 
 SMALL_BATCHES = ("--batch-size", "4")
 """Where models are needed and not good ones: an eighth of the networks in every loss."""
-SMALL_NETWORKS = ("--memory", "64", "--fresh-widths", "16")
-"""Those that a NeuronTransformer learns to carry, and what it remembers of the elite policy."""
+SMALL_NETWORKS = (
+    *("--memory", "64", "--fresh-widths", "16", "--fresh-depths", "1"),
+    *("--rounds", "1", "--width", "16"),
+)
+"""A NeuronTransformer, those that it learns to carry, and what it remembers of the elite policy."""
 
 
 def do_little(patch: pytest.MonkeyPatch) -> None:
@@ -33,6 +41,8 @@ def run_tipl(words: Sequence[str], quiet: bool) -> Ended:
     """Stands in for `tipl.experiments.pipeline._run_tipl`; PPO and models learn little."""
     if words[0] == "collect":
         words = [*words, *LITTLE_LEARNING]
+        steps = words.index("--total-steps") + 1
+        words[steps] = str(int(words[steps]) // SHORTER)
     if words[0] == "train":
         words = [*words, *SMALL_BATCHES, *(SMALL_NETWORKS if "neuron" in words else ())]
     start = time.process_time()

@@ -181,9 +181,9 @@ def test_results_tell_both_experiments_apart(made: Made) -> None:
 def test_each_piece_of_work_has_its_cost(made: Made) -> None:
     costs = {cost.work: cost for cost in made.found.costs}
     collected = costs["collect 6 trials"]
-    assert collected.env_steps == 6 * 8192
+    assert collected.env_steps == 6 * 1024
     products = 2 * (4 * 64 + 64 * 64 + 64)  # of actor and critic, of which 2 x 4 x 64 in the first
-    assert collected.flops == 6 * 8192 * 2 * (
+    assert collected.flops == 6 * 1024 * 2 * (
         products + 2 * (3 * products - 2 * 4 * 64)
     )  # 2 epochs
     for name in TRAINED:
@@ -246,6 +246,7 @@ def test_a_task_with_discrete_actions_ends_with_a_report(
 ) -> None:
     monkeypatch.setattr("tipl.report.page.save_figure", lambda figure, folder, name: None)
     monkeypatch.setattr("tipl.report.page.figure_svg", not_written)
+    monkeypatch.setattr(ledger, "_training_flops", lambda paths, model: 1.0)
     config = dataclasses.replace(
         CONFIG,
         env_id="CartPole-v1",
@@ -574,7 +575,7 @@ def test_films_show_the_median_network_three_times(made: Made) -> None:
         assert missing in section.sentence
         assert not section.pictures
         return
-    returns = r"untrained: .*; PPO, 8,192 steps: .*; after inference, 0 steps: "
+    returns = r"untrained: .*; PPO, 1,024 steps: .*; after inference, 0 steps: "
     assert re.search(returns, section.sentence)
     (picture,) = section.pictures
     assert picture.data.startswith(b"GIF8")

@@ -185,7 +185,7 @@ def test_ppo_is_measured_at_its_start_and_end(first: Made) -> None:
     start, end = rows["untrained", "episodic_return"], rows["PPO", "episodic_return"]
     assert start.value == pytest.approx(run.returns.checkpoints[:, 0].mean())
     assert end.value == pytest.approx(run.returns.checkpoints[:, -1].mean())
-    assert end.setting == "end (8,192 steps)"
+    assert end.setting == "end (1,024 steps)"
     assert 1 <= rows["PPO", "D(0.9)"].value <= rows["PPO", "D(0.99)"].value <= 4
 
 

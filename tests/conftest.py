@@ -14,6 +14,11 @@ shape_checks.install()  # before anything imports tipl
 SHOWN = 10
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    shape_checks.start_test()
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Arrays this small gain nothing from threads, which on a busy machine wait for each other."""

@@ -31,7 +31,7 @@ from tipl.paths import PathDataset, PathMetadata, part_ranges, read_metadata, ve
 from tipl.ppo.config import PPOConfig
 from tipl.ppo.ppo import PPO, Rollout
 
-STEPS = 16
+STEPS = 8
 # Episodes of 1,000 steps: every kill is in the middle of one. Trials 0 and 1 learn in one group, 2
 # in another; parts hold 8 checkpoints, 8 and 5.
 TASK = "HalfCheetah-v4"
@@ -156,7 +156,7 @@ def test_kill_9_at_any_moment(undisturbed: dict[str, bytes | None], tmp_path: Pa
 
         process = forked(child)
         if not inside_a_write:
-            time.sleep(0.05 + 0.3 * where)
+            time.sleep(0.03 + 0.2 * where)
             os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         if os.WIFSIGNALED(status):
@@ -173,7 +173,7 @@ def test_kill_9_at_any_moment(undisturbed: dict[str, bytes | None], tmp_path: Pa
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_collection_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tipl", "collect", TASK, "--out", "paths"]
-    command += ["--num-trials", "4", "--trials-per-group", "2", "--total-steps", "10000000"]
+    command += ["--num-trials", "4", "--trials-per-group", "2", "--total-steps", "200000"]
     command += ["--ppo.num-steps", "64", "--ppo.num-minibatches", "2", "--ppo.update-epochs", "1"]
     process = subprocess.Popen(
         command,

@@ -218,6 +218,17 @@ def test_a_wrong_result_is_found_where_the_arguments_are_of_kinds_that_were_righ
         assert [len(some(zeros(3), length)) for length in (3, 2, 5)] == [3, 2, 5]
 
 
+def test_in_a_long_loop_a_call_in_some_is_checked_and_in_the_next_test_all_are() -> None:
+    part = shape_checks.checked(same_axes, beartype.beartype)
+    right, wrong = (zeros(2, 3, 4), zeros(2, 4)), (zeros(2, 3, 4), zeros(3, 4))
+    for _ in range(shape_checks.ALWAYS):
+        assert stops(part, wrong)
+    assert sum(stops(part, wrong) for _ in range(10 * shape_checks.SOMETIMES)) == 10
+    assert not any(stops(part, right) for _ in range(shape_checks.SOMETIMES))
+    shape_checks.start_test()
+    assert stops(part, wrong)
+
+
 def test_tipl_itself_is_checked() -> None:
     with pytest.raises(beartype.roar.BeartypeCallHintParamViolation):
         ParamLayout.actor("4", 1, (3,))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from tipl.cli import main
 from tipl.experiments.pipeline import Ended
 
 SHORTER = 8
-"""Rollouts have an eighth of their steps, and so have trials: iterations stay as many."""
+"""Rollouts have an eighth of their steps: with such trials, iterations stay as many."""
 LITTLE_LEARNING = (
     *("--ppo.num-steps", "256"),
     *("--ppo.num-minibatches", "2", "--ppo.update-epochs", "2"),
@@ -37,12 +37,12 @@ def do_little(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tipl.models.neuron_transformer.losses.VISITING_STEPS", 10)
 
 
-def run_tipl(words: Sequence[str], quiet: bool) -> Ended:
+def run_tipl(words: Sequence[str], quiet: bool, shorter: int = SHORTER) -> Ended:
     """Stands in for `tipl.experiments.pipeline._run_tipl`; PPO and models learn little."""
     if words[0] == "collect":
         words = [*words, *LITTLE_LEARNING]
         steps = words.index("--total-steps") + 1
-        words[steps] = str(int(words[steps]) // SHORTER)
+        words[steps] = str(int(words[steps]) // shorter)
     if words[0] == "train":
         words = [*words, *SMALL_BATCHES, *(SMALL_NETWORKS if "neuron" in words else ())]
     start = time.process_time()

@@ -6,7 +6,8 @@ import dataclasses
 import math
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -567,11 +568,6 @@ def test_a_models_cost_moves_its_curve_to_the_right(made_up: Comparison) -> None
 CONFIG = AccelerationConfig(PENDULUM, num_trials=2, total_steps=1024, widths=(8, 6), episodes=1)
 
 
-def run_shortly(words: Sequence[str], quiet: bool) -> pipeline.Ended:
-    """A command whose PPO has short rollouts, so that a few of them take no time."""
-    return run_tipl([*words, *(("--ppo.num-steps", "256") if words[0] == "collect" else ())], quiet)
-
-
 @dataclasses.dataclass
 class Made:
     directory: Path
@@ -582,7 +578,7 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     directory = tmp_path_factory.mktemp("acceleration") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "_run_tipl", run_shortly)
+        patch.setattr(pipeline, "_run_tipl", partial(run_tipl, shorter=1))
         patch.setattr(stats, "RESAMPLES", 100)
         yield Made(directory, accelerate(CONFIG, directory, threads=1, progress=False))
 

@@ -326,8 +326,14 @@ def test_every_task_has_a_view_and_another_one_gets_one_like_it(env_id: str) -> 
 # --- with one --------------------------------------------------------------------------------
 
 
+# tasks that share a model and a view look the same
+LOOKS = {
+    (task.xml_path, task.view, task.frame_skip): env_id for env_id, task in MUJOCO_TASKS.items()
+}
+
+
 @pytest.mark.usefixtures("renderer")
-@pytest.mark.parametrize("env_id", MUJOCO_TASKS)
+@pytest.mark.parametrize("env_id", LOOKS.values())
 def test_every_task_is_drawn(env_id: str) -> None:
     envs: Any = make_vec(env_id, 1)
     envs.reset(seed=0)

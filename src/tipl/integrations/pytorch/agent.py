@@ -72,8 +72,8 @@ class TorchAgent:
 
     def params(self) -> Float32[np.ndarray, " P"]:
         """The actor's parameters, flat: a copy."""
-        flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.actor])
-        return flat.cpu().numpy().astype(np.float32)
+        flat = nn.utils.parameters_to_vector(self.actor)
+        return flat.detach().cpu().numpy().astype(np.float32)
 
     def set_params(self, params: Float[np.ndarray, " P"]) -> None:
         """Gives the actor other parameters, in place.
@@ -87,10 +87,10 @@ class TorchAgent:
                 f"{np.count_nonzero(~np.isfinite(params))} of them NaN or infinite; expected as "
                 "many as it has, all finite"
             )
-        flat = torch.from_numpy(np.ascontiguousarray(params))
+        sizes = [parameter.numel() for parameter in self.actor]
+        pieces = torch.split(torch.from_numpy(np.ascontiguousarray(params)), sizes)
         with torch.no_grad():
-            for parameter in self.actor:
-                own, flat = flat[: parameter.numel()], flat[parameter.numel() :]
+            for parameter, own in zip(self.actor, pieces, strict=True):
                 parameter.copy_(own.reshape(parameter.shape))
 
     def reset_moments(self) -> None:
@@ -129,23 +129,21 @@ class TorchAgent:
             self.optimizer.register_step_post_hook(shorten),
         ]
 
-    def snapshot(self) -> dict[str, Any]:
-        """All that a jump changes, for `restore`."""
+    def snapshot(self) -> list[tuple[Tensor, Any]]:
+        """All that a jump changes, for `restore`: each parameter, and its optimiser's moments."""
+        state = self.optimizer.state
         parameters = [*self.actor, *self.critic]
-        return {
-            "parameters": [parameter.detach().clone() for parameter in parameters],
-            "optimizer": [copy.deepcopy(self.optimizer.state.get(p, {})) for p in parameters],
-        }
+        return [(p.detach().clone(), copy.deepcopy(state.get(p, {}))) for p in parameters]
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    @torch.no_grad()
+    def restore(self, snapshot: list[tuple[Tensor, Any]]) -> None:
         """Sets weights and the optimiser's moments back to those of `snapshot`."""
-        kept = zip(snapshot["parameters"], snapshot["optimizer"], strict=True)
-        with torch.no_grad():
-            for parameter, (value, state) in zip([*self.actor, *self.critic], kept, strict=True):
-                parameter.copy_(value)
-                self.optimizer.state.pop(parameter, None)
-                if state:
-                    self.optimizer.state[parameter] = copy.deepcopy(state)
+        parameters = [*self.actor, *self.critic]
+        for parameter, (value, state) in zip(parameters, snapshot, strict=True):
+            parameter.copy_(value)
+            self.optimizer.state.pop(parameter, None)
+            if state:
+                self.optimizer.state[parameter] = copy.deepcopy(state)
 
     def refit_critic(
         self,

@@ -17,15 +17,12 @@ from tipl.core.arrays import Array
 from tipl.core.progress import CollectionProgress
 from tipl.errors import TiplError
 from tipl.integrations import sb3_required
-from tipl.integrations.pytorch.agent import TorchAgent
-from tipl.integrations.pytorch.environment import RunNormaliser, make_silently
+from tipl.integrations.pytorch.environment import make_silently
 from tipl.integrations.sb3.callback import on_policy
-from tipl.integrations.sb3.weights import check_actions, readable_agent, task_of
+from tipl.integrations.sb3.weights import PolicyRun, read_run
 from tipl.paths import PathDataset, PathMetadata
 from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions
 from tipl.paths.parts import create_dataset, part_ranges, parts_present
-from tipl.policies.actions import refolded
-from tipl.policies.tasks import TaskSpec
 
 with sb3_required("tipl.integrations.sb3.recorder"):
     from stable_baselines3 import PPO
@@ -96,20 +93,17 @@ class PathRecorder(BaseCallback):
 
     def _begin(self, model: OnPolicyAlgorithm, total_timesteps: int) -> None:
         """Makes the dataset, or makes sure that the one that is there has the same settings."""
-        self.agent: TorchAgent = readable_agent(model)
-        self.task: TaskSpec = task_of(model)
-        check_actions(model, self.task)
-        self.normaliser = RunNormaliser(model.get_env(), self.task.observation_size)
-        layout, rollout_steps = self.agent.known_layout, model.n_steps * model.n_envs
+        self.run: PolicyRun = read_run(model)
+        rollout_steps = model.n_steps * model.n_envs
         iterations = -(-total_timesteps // rollout_steps)
         ours = {"stable-baselines3": importlib.metadata.version("stable-baselines3")}
         self.metadata = PathMetadata(
-            task=self.task,
-            layout=layout,
-            hidden_sizes=layout.hidden_sizes,
+            task=self.run.task,
+            layout=self.run.layout,
+            hidden_sizes=self.run.layout.hidden_sizes,
             networks="actor",
             initial="independent",
-            normaliser="frozen" if self.normaliser.moments is None else "running",
+            normaliser="frozen" if self.run.normaliser.moments is None else "running",
             num_trials=self.num_trials,
             num_checkpoints=iterations // self.every + 1,
             trials_per_part=1,
@@ -153,13 +147,12 @@ class PathRecorder(BaseCallback):
 
     def _checkpoint(self) -> dict[str, Array]:
         """The policy at present, and that nothing is known of its returns yet."""
-        params, normaliser = self.agent.params(), {}
         steps = self.metadata.steps_per_checkpoint
-        if self.normaliser.moments is None:
-            statistics = self.normaliser.statistics, self.task.observation_statistics
-            params = refolded(params, self.metadata.layout, *statistics)
+        if self.run.normaliser.moments is None:
+            params, normaliser = self.run.params(), {}
         else:
-            mean, std = (array[None].copy() for array in self.normaliser.statistics)
+            params = self.run.agent.params()
+            mean, std = (array[None].copy() for array in self.run.normaliser.statistics)
             normaliser = {"observation_mean": mean, "observation_std": std}
         return {
             "params": params[None],

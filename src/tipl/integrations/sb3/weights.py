@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,35 @@ from tipl.policies.tasks import TaskSpec
 
 TELLING = "that would tell its task; set one by model.set_env, or give the task"
 """What a model's environment is asked for."""
+
+
+class PolicyRun(NamedTuple):
+    """What is read of a stable-baselines3 model and its environment."""
+
+    agent: TorchAgent
+    layout: ParamLayout
+    task: TaskSpec
+    normaliser: RunNormaliser
+
+    def params(self) -> Float[np.ndarray, " P"]:
+        """The policy's present weights, under its task's frozen observation normaliser."""
+        statistics = self.normaliser.statistics, self.task.observation_statistics
+        return refolded(self.agent.params(), self.layout, *statistics)
+
+
+def read_run(model: Any, task: TaskSpec | None = None) -> PolicyRun:
+    """Reads a model as `weights_from_sb3` says, which raises the same errors."""
+    agent = readable_agent(model)
+    layout, env = agent.known_layout, model.get_env()
+    if task is None:
+        task = make_task(spec_of(env, TELLING).id)
+    if layout.shapes[0][1] != task.observation_size:
+        raise TiplError(
+            f"the model's policy takes {layout.shapes[0][1]} observed values, and "
+            f"{task.env_id} has {task.observation_size}; give the task that the model is for"
+        )
+    _check_actions(model, task)
+    return PolicyRun(agent, layout, task, RunNormaliser(env, task.observation_size))
 
 
 def weights_from_sb3(
@@ -40,18 +69,8 @@ def weights_from_sb3(
         TiplError: the model's networks are of another kind or of another task's sizes, its actions
             have other bounds, or its environment is not known.
     """
-    agent = readable_agent(model)
-    spec = task_of(model) if task is None else task
-    normaliser = RunNormaliser(model.get_env(), spec.observation_size)
-    layout = agent.known_layout
-    if layout.shapes[0][1] != spec.observation_size:
-        raise TiplError(
-            f"the model's policy takes {layout.shapes[0][1]} observed values, and "
-            f"{spec.env_id} has {spec.observation_size}; give the task that the model is for"
-        )
-    check_actions(model, spec)
-    params = refolded(agent.params(), layout, normaliser.statistics, spec.observation_statistics)
-    return params, layout, spec
+    run = read_run(model, task)
+    return run.params(), run.layout, run.task
 
 
 def weights_to_sb3(
@@ -89,9 +108,8 @@ def weights_to_sb3(
             f"a policy for {here} was given to a model whose environment is {there}; give one for "
             "the same task"
         )
-    check_actions(model, task)
-    normaliser = RunNormaliser(model.get_env(), task.observation_size)
-    agent.set_params(refolded(params, layout, statistics, normaliser.statistics))
+    now = read_run(model, task).normaliser.statistics
+    agent.set_params(refolded(params, layout, statistics, now))
 
 
 def readable_agent(model: Any) -> TorchAgent:
@@ -101,12 +119,7 @@ def readable_agent(model: Any) -> TorchAgent:
     return agent
 
 
-def task_of(model: Any) -> TaskSpec:
-    """The task of a model's environment."""
-    return make_task(spec_of(model.get_env(), TELLING).id)
-
-
-def check_actions(model: Any, task: TaskSpec) -> None:
+def _check_actions(model: Any, task: TaskSpec) -> None:
     """Raises a TiplError if a wrapper has given a model other actions than its task has."""
     space = model.action_space
     ours: dict[str, Any] = dict(zip(("low", "high"), task.action_bounds, strict=True))

@@ -220,7 +220,9 @@ def test_missing_returns_are_told_from_damaged_ones(directory: Path) -> None:
     assert f"{files[4]} is damaged" in damaged
     paths = PathDataset.open(directory)
     paths.params()  # the weights are none the worse
-    with pytest.raises(TiplError, match=r"unfinished: 7 of 9 files are there; run `tipl paths ev"):
+    with pytest.raises(
+        TiplError, match=r"incomplete: 7 of 9 files of .* are there; run `tipl paths ev"
+    ):
         paths.deterministic_return()
 
 

@@ -117,21 +117,14 @@ def _run(arguments: list[str]) -> None:
 def _print_commands() -> None:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console()
+    console = Console(highlight=False)
     console.print(
-        Text.assemble(
-            ("tipl", "bold"),
-            f" {__version__}: optimise the weights of reinforcement-learning policies by "
-            "inference.\n\nUsage: tipl COMMAND [--help] ...\n",
-        )
+        f"[bold]tipl[/] {__version__}: optimise the weights of reinforcement-learning policies by "
+        "inference.\n\nUsage: tipl COMMAND [--help] ...\n"
     )
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, (_, purpose) in COMMANDS.items():
-        table.add_row(Text(name, style="bold"), purpose)
+        table.add_row(f"[bold]{name}", purpose)
     console.print(table)
-    console.print(
-        "\nStart with: tipl demo\nOr step by step: collect, train, forecast, evaluate.",
-        highlight=False,
-    )
+    console.print("\nStart with: tipl demo\nOr step by step: collect, train, forecast, evaluate.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -78,9 +79,6 @@ def prepared(command: Callable[..., None], arguments: Sequence[str]) -> Prepared
 
 
 def _named_model(arguments: Sequence[str]) -> str:
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == "--model":
-            return following
-        if argument.startswith("--model="):
-            return argument.partition("=")[2]
-    return TrainConfig.model
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--model", nargs="?", const="", default=TrainConfig.model)
+    return str(parser.parse_known_args(arguments)[0].model)

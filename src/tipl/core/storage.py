@@ -169,7 +169,7 @@ def open_tensors(
         TiplError: the file is missing, cut off, or not one of tipl.
     """
     path = Path(path)
-    _require_file(path, expected)
+    _read_bytes(path, expected, 0)  # explains what safetensors would not
     with _damage_named(path):
         handle = safetensors.safe_open(path, framework="numpy")
         file = TensorFile(handle)
@@ -200,17 +200,12 @@ def _damage_named(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_bytes(path: Path, expected: str) -> bytes:
-    _require_file(path, expected)
-    with explained("read", path):
-        return path.read_bytes()
-
-
-def _require_file(path: Path, expected: str) -> None:
+def _read_bytes(path: Path, expected: str, count: int = -1) -> bytes:
     with explained("read", path):
         if not path.exists():
             raise TiplError(
                 f"there is no {path}, but {expected} is expected there; check the spelling, or "
                 "make it first"
             )
-        path.open("rb").close()
+        with path.open("rb") as file:
+            return file.read(count)

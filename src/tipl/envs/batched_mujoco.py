@@ -119,9 +119,6 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             options: `{"reset_mask": mask}` resets only where the bool array `[E]` is true, as in
                 Gymnasium's own vector environments; seeds elsewhere are ignored.
 
-        Returns:
-            The present observations, `[E, O]`, and an empty info.
-
         Raises:
             TiplError: the seeds are negative or not one for each environment; the options hold
                 anything but a mask.
@@ -140,12 +137,8 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> tuple[Float64[np.ndarray, "E O"], Values, Flags, Flags, dict[str, Any]]:
         """Takes one action in every environment and resets those whose episode ends.
 
-        Args:
-            actions: one action for each environment, `[E, A]`; float32 for Gymnasium's rewards.
-
-        Returns:
-            Observations [E, O], rewards [E], terminations [E], truncations [E] and info, which is
-            empty unless an episode ends; the arrays are the caller's to keep.
+        Actions are float32 for Gymnasium's rewards. The info is empty unless an episode ends; the
+        arrays are the caller's to keep.
 
         Raises:
             TiplError: the actions have another shape, or `reset` was never called.
@@ -211,10 +204,8 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> None:
         """Gives some environments new physics; reset them before they step again.
 
-        Args:
-            ids: the environments, each once, `[n]`.
-            physics: for each of the constructor's names, factors of the model's values, `[n]`. They
-                replace those that the environments had.
+        For each of the constructor's names, the factors of the model's values replace those that
+        the environments had.
 
         Raises:
             TiplError: the ids are not n different environments, the names are not the
@@ -272,18 +263,13 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _start_next_episodes(self, observations: np.ndarray, done: np.ndarray) -> dict[str, Any]:
         """Resets the done environments and puts their first observations in place; the info."""
         ids = np.flatnonzero(done)
-        final_obs = np.full(self.num_envs, None, dtype=object)
+        last = np.full(self.num_envs, None, dtype=object)
         for i in ids:
-            final_obs[i] = observations[i].copy()
+            last[i] = observations[i].copy()
         self._reset(ids)
         observations[ids] = self._task.observe(self._fields)[ids]
         # The keys of Gymnasium's SyncVectorEnv.
-        return {
-            "final_obs": final_obs,
-            "_final_obs": done,
-            "final_info": {},
-            "_final_info": done.copy(),
-        }
+        return {"final_obs": last, "_final_obs": done, "final_info": {}, "_final_info": done.copy()}
 
     def _reset(self, ids: np.ndarray) -> None:
         """Starts new episodes as Gymnasium does: default state, drawn start, forward pass."""

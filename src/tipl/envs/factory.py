@@ -68,10 +68,7 @@ def register_task(env_id: str, task: MujocoTask) -> None:
     yours has been imported, as on the command line, its name goes in front of the id, as in
     Gymnasium: `python -m tipl collect my_tasks:MyHopper-v0`.
 
-    Args:
-        env_id: a Gymnasium id with a version, such as `"MyHopper-v0"`. What was registered under
-            it before is replaced.
-        task: what the id stands for.
+    What was registered under the id before is replaced.
 
     Raises:
         TiplError: the id is that of a task that ships with tipl, it has no version, or nobody says
@@ -184,26 +181,23 @@ def _observe_random_actions(
 
 
 def _make_gymnasium(env_id: str) -> gymnasium.Env[Any, Any]:
-    # "module:Name-v0" registers itself when Gymnasium imports the module.
-    if ":" not in env_id and env_id not in gymnasium.registry:
-        raise _unknown(env_id)
     try:
+        # "module:Name-v0" registers itself when Gymnasium imports the module.
+        if ":" not in env_id and env_id not in gymnasium.registry:
+            raise gymnasium.error.UnregisteredEnv
         return gymnasium.make(env_id)
     except gymnasium.error.UnregisteredEnv:
-        raise _unknown(env_id) from None
+        hint = spelling_hint(env_id, [*known_tasks(), *gymnasium.registry])
+        raise TiplError(
+            f"unknown environment id {env_id!r}: expected one of {', '.join(known_tasks())} or "
+            "another id that Gymnasium has registered ('module:id' imports a file of yours); "
+            f"{hint}"
+        ) from None
     except (gymnasium.error.Error, ImportError) as error:
         raise TiplError(
             f"the environment {env_id!r} could not be made: {error} "
             "(expected an environment that gymnasium.make can make here; install what it needs)"
         ) from error
-
-
-def _unknown(env_id: str) -> TiplError:
-    hint = spelling_hint(env_id, [*known_tasks(), *gymnasium.registry])
-    return TiplError(
-        f"unknown environment id {env_id!r}: expected one of {', '.join(known_tasks())} or "
-        f"another id that Gymnasium has registered ('module:id' imports a file of yours); {hint}"
-    )
 
 
 def _check_spaces(env_id: str, env: gymnasium.Env[Any, Any]) -> None:
@@ -214,9 +208,8 @@ def _check_spaces(env_id: str, env: gymnasium.Env[Any, Any]) -> None:
             f"{env_id!r} has the observations {observations}: expected a Box; wrap the environment "
             f"(gymnasium.wrappers.FlattenObservation) {advice}"
         )
-    if not isinstance(actions, Discrete) and not (
-        isinstance(actions, Box) and len(actions.shape) == 1
-    ):
+    one_dimensional = isinstance(actions, Box) and len(actions.shape) == 1
+    if not one_dimensional and not isinstance(actions, Discrete):
         raise TiplError(
             f"{env_id!r} has the actions {actions}: expected a one-dimensional Box or Discrete "
             f"actions; wrap the environment {advice}"

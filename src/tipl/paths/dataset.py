@@ -14,7 +14,7 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import JUMP_COUNTS, PartFiles, parts_present
-from tipl.paths.returns import read_returns
+from tipl.paths.returns import ReturnFiles, read_evaluation
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
@@ -69,14 +69,9 @@ class PathDataset:
             TiplError: there is none in the directory, parts of it are missing, or their headers
                 are damaged.
         """
-        directory = Path(directory)
-        files = PartFiles(directory, read_metadata(directory))
-        present, expected = len(parts_present(directory, files.metadata)), len(files.parts)
-        if present < expected:
-            raise TiplError(
-                f"{directory} is incomplete: {present} of {expected} parts are there; run "
-                "`tipl collect` with the same arguments to resume the collection"
-            )
+        files = PartFiles(Path(directory), read_metadata(directory))
+        parts_present(directory, files.metadata)  # raises if the header of one is damaged
+        files.require_all()
         return cls(files, np.arange(files.metadata.num_trials))
 
     @property
@@ -133,7 +128,10 @@ class PathDataset:
         Raises:
             TiplError: the dataset has not been evaluated, not to the end, or a file is damaged.
         """
-        return read_returns(self.directory, self.metadata, self.trials)
+        evaluation = read_evaluation(self.directory, self.metadata)
+        files = ReturnFiles(self.directory, self.metadata, evaluation)
+        files.require_all()
+        return files.read("deterministic_return", self.trials, slice(None))
 
     def physics(self) -> dict[str, Float64[np.ndarray, " N"]]:
         """Each trial's factors of the original physics, `[N]` by name; empty if none varies."""

@@ -76,7 +76,7 @@ class Described:
         return values
 
     @classmethod
-    def read(cls: type[Kind], path: Path, expected: str = "") -> Kind:
+    def read(cls: type[Kind], path: Path, expected: str) -> Kind:
         """Reads the file; where there is none, a TiplError says that `expected` should be."""
         data = storage.read_json(path, expected)
         try:

@@ -111,6 +111,7 @@ class PartFiles:
         self.directory, self.metadata = directory, metadata
         self.folder = directory / self.folder_name
         self.parts = part_ranges(metadata)
+        self.subject = str(directory)
         self._intact: set[PartRange] = set()
 
     def path(self, part: PartRange) -> Path:
@@ -156,6 +157,15 @@ class PartFiles:
         """The parts without a file, in order."""
         with explained("read", self.folder):
             return [part for part in self.parts if not self.path(part).exists()]
+
+    def require_all(self) -> None:
+        """Raises a TiplError if the file of a part is missing."""
+        missing, total = len(self.missing()), len(self.parts)
+        if missing:
+            raise TiplError(
+                f"{self.subject} is incomplete: {total - missing} of {total} {self.several} are "
+                f"there; {self.remedy} to go on"
+            )
 
     def write(self, part: PartRange, tensors: Mapping[str, Array]) -> None:
         """Writes the file of a part, unless its arrays are not those that it should have."""

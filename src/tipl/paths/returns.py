@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool
 
 from tipl.core.atomic import explained
 from tipl.core.options import at_least
@@ -93,7 +93,7 @@ def read_evaluation(directory: str | Path, metadata: PathMetadata) -> Evaluation
                 f"there is no {path}, so the checkpoints have not been evaluated; run "
                 f"`tipl paths evaluate {directory}` first"
             )
-    evaluation = EvaluationMetadata.read(path)
+    evaluation = EvaluationMetadata.read(path, "the settings of an evaluation")
     if evaluation.dataset != metadata.digest:
         raise TiplError(
             f"{path} belongs to another dataset than the metadata.json beside its folder; remove "
@@ -118,6 +118,7 @@ class ReturnFiles(PartFiles):
     ) -> None:
         super().__init__(directory, metadata)
         self.evaluation = evaluation
+        self.subject = f"the evaluation of {directory}"
         self.remedy = f"run `tipl paths evaluate` with the same settings ({evaluation.settings})"
 
     def arrays(self, part: PartRange) -> ArraySpecs:
@@ -131,21 +132,3 @@ class ReturnFiles(PartFiles):
             "format_version": self.evaluation.format_version,
             "evaluation": self.evaluation.digest,
         }
-
-
-def read_returns(
-    directory: Path, metadata: PathMetadata, trials: Int64[np.ndarray, " N"]
-) -> Float32[np.ndarray, "N T E"]:
-    """The deterministic returns of trials, by their numbers in the dataset.
-
-    Raises:
-        TiplError: the checkpoints have not been evaluated, not all of them, or a file is damaged.
-    """
-    files = ReturnFiles(directory, metadata, read_evaluation(directory, metadata))
-    missing = files.missing()
-    if missing:
-        raise TiplError(
-            f"the evaluation of {directory} is unfinished: {len(files.parts) - len(missing)} of "
-            f"{len(files.parts)} files are there; {files.remedy} to go on"
-        )
-    return files.read("deterministic_return", trials, slice(None))

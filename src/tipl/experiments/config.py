@@ -78,6 +78,8 @@ class DemoConfig:
     seed: int = 0
     """seed of the collection and of the training"""
 
+    COMMAND: ClassVar = "demo"
+
     @property
     def collection(self) -> CollectConfig:
         """What the demo collects."""
@@ -86,8 +88,8 @@ class DemoConfig:
     def __post_init__(self) -> None:
         # everything is checked before the first stage, not after minutes of work
         at_least(2, num_trials=self.num_trials)
-        at_least(1, train_steps=self.train_steps, neuron_steps=self.neuron_steps)
         at_least(1, episodes=self.episodes)
+        at_least(1, train_steps=self.train_steps, neuron_steps=self.neuron_steps)
         _collection(self, 1)
 
 

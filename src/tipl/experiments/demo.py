@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Unpack
 
@@ -22,8 +23,7 @@ MODELS = {
     "joint": ("--basis", "joint"),
     "neuron": ("--model", "neuron", "--condition-on-return"),
 }
-"""The models that are trained, by the name of their directory, with their options: one
-PathTransformer for each basis of the temporal SVD, and the NeuronTransformer."""
+"""The models that are trained, by the name of their directory, and their options."""
 
 
 def demo(
@@ -47,7 +47,7 @@ def demo(
             written, or removed, then); or a stage failed.
     """
     config = config or DemoConfig()
-    directory = run_pipeline("demo", config, demo_stages, out, **how)
+    directory = run_pipeline(config, demo_stages, out, **how)
     storage.write_json(directory / "demo.json", {"config": dataclasses.asdict(config)})
     results = report_run(directory)
     if how.get("progress", True):
@@ -56,23 +56,19 @@ def demo(
     return results
 
 
-def demo_stages(config: DemoConfig, directory: Path) -> list[Stage]:
+def demo_stages(config: DemoConfig, directory: Path) -> Iterator[Stage]:
     """The stages of the demo in its directory, in order."""
     paths, policy, out = (directory / name for name in ("paths", "optimized", "forecasts"))
     trained = tuple(directory / "models" / name for name in MODELS)
     seed = ("--seed", config.seed)
     trials = ("--num-trials", config.num_trials, "--total-steps", config.total_steps)
-    stages = [Stage("collect", ("collect", config.env_id, *trials, *seed, "--out", paths), paths)]
+    yield Stage("collect", ("collect", config.env_id, *trials, *seed, "--out", paths), paths)
     for model in trained:
         steps = config.neuron_steps if model.name == "neuron" else config.train_steps
         options = ("--held-out", HELD_OUT, *MODELS[model.name], "--num-steps", steps, *seed)
-        arguments = ("train", paths, *options, "--out", model)
-        stages.append(Stage(f"train ({model.name})", arguments, model, (paths,)))
-    neuron = directory / "models" / "neuron"
-    start = ("--seed", config.seed + 1)
-    return [
-        *stages,
-        Stage("optimize", ("optimize", neuron, *start, "--out", policy), policy, (neuron,)),
-        Stage("forecast", ("forecast", *trained, "--paths", paths, "--out", out), out, trained),
-        Stage("evaluate", ("evaluate", out, "--episodes", config.episodes), out, (out,)),
-    ]
+        words = ("train", paths, *options, "--out", model)
+        yield Stage(f"train ({model.name})", words, model, (paths,))
+    neuron, start = directory / "models" / "neuron", ("--seed", config.seed + 1)
+    yield Stage("optimize", ("optimize", neuron, *start, "--out", policy), policy, (neuron,))
+    yield Stage("forecast", ("forecast", *trained, "--paths", paths, "--out", out), out, trained)
+    yield Stage("evaluate", ("evaluate", out, "--episodes", config.episodes), out, (out,))

@@ -30,11 +30,6 @@ def film_run(run: Run, gif: Path, seed: int = 0) -> None:
     The network is that whose return at PPO's end is the median of the held-out trials; the model is
     the one with the highest mean return over all of them. Writes `film_files`.
 
-    Args:
-        run: the evaluated run.
-        gif: the animation.
-        seed: of the episode's start.
-
     Raises:
         TiplError: nothing can be drawn here, or a file cannot be written.
     """
@@ -84,11 +79,10 @@ def _best_model(run: Run) -> TrainedForecaster:
     Raises:
         TiplError: the run holds no forecast to the path's end of an untrained network by a model.
     """
-    end = run.paths.num_checkpoints - 1
     means = {
-        case.method: float(run.returns.forecasts[f].mean())
-        for f, case in enumerate(run.forecasts.cases)
-        if case.start == 0 and case.horizon == end
+        case.method: float(returns.mean())
+        for case, returns in zip(run.forecasts.cases, run.returns.forecasts, strict=True)
+        if case.start == 0 and case.horizon == run.end
     }
     ways = [asked for model in run.models for asked in model.all_ways() if asked.name in means]
     if not ways:

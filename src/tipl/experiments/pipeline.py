@@ -163,25 +163,25 @@ class How(TypedDict, total=False):
     """of each stage; by default one for each processor"""
     progress: bool
     """show the stages and their progress bars; by default they are shown"""
+    command: str | None
+    """the command line, for the record; by default one that does the same"""
 
 
 Config = TypeVar("Config", DemoConfig, BenchmarkConfig, AccelerationConfig)
 
 
 def run_pipeline(
-    command: str,
     config: Config,
     stages_of: Callable[[Config, Path], Iterable[Stage]],
-    directory: str | Path | None,
+    out: str | Path | None,
     **how: Unpack[How],
 ) -> Path:
     """Does what is left of an experiment; all that can be is checked before the first stage.
 
     Args:
-        command: of tipl, such as `"benchmark"`.
         config: what to do.
         stages_of: the stages of such an experiment in its directory, in order.
-        directory: of the experiment; by default `runs/`, the command and the task.
+        out: its directory; by default `runs/`, the command and the task.
         **how: see `How`.
 
     Returns:
@@ -195,8 +195,8 @@ def run_pipeline(
 
     make_task(config.env_id)
     thread_count(how.get("threads"))
-    directory = Path("runs") / command / config.env_id if directory is None else Path(directory)
-    prepare_directory(directory, how.get("fresh", False), command)
+    directory = Path("runs", config.COMMAND, config.env_id) if out is None else Path(out)
+    prepare_directory(directory, how.get("fresh", False), config.COMMAND)
     Pipeline(directory, list(stages_of(config, directory)), **how).run()
     return directory
 

@@ -62,23 +62,18 @@ def svd_spectrum(run: Run) -> Section:
     spectra = {"one held-out path (median)": held_out}
     for basis in filter(None, map(joint_basis, run.models)):
         spectra["all training paths together"] = information(basis.singular_values)
-    lines = []
-    for fit, (name, known) in enumerate(spectra.items()):
-        colour = {"color": SERIES[fit % len(SERIES)]}
+    lines, needed = [], []
+    for colour, (name, known) in zip(SERIES, spectra.items(), strict=False):
+        look, dot = {"color": colour}, {"marker": "o", "ls": "", "ms": 6, "mew": 0}
         found = {beta: information_dimension(known, beta) for beta in (0.9, 0.99)}
-        ranks = [f"D({beta})\u00a0=\u00a0{rank}" for beta, rank in found.items()]
-        lines.append(
-            Line(np.arange(1, len(known) + 1), known, colour, f"{name}: {', '.join(ranks)}")
-        )
-        dot = {"marker": "o", "ls": "", "ms": 6, "mew": 0} | colour
-        lines += [Line([rank], [known[rank - 1]], dot) for rank in found.values()]
-    needed = " and ".join(
-        f"{information_dimension(known, 0.9):,} for {name}" for name, known in spectra.items()
-    )
+        ranks = ", ".join(f"D({beta})\u00a0=\u00a0{rank}" for beta, rank in found.items())
+        lines.append(Line(np.arange(1, len(known) + 1), known, look, f"{name}: {ranks}"))
+        lines += [Line([rank], [known[rank - 1]], dot | look) for rank in found.values()]
+        needed.append(f"{found[0.9]:,} for {name}")
     apart = "" if run.shared_network else " Different random networks have few in common."
     return Section(
         "Information in the first directions of the temporal SVD",
-        f"Directions that hold 90% of the information: {needed}.{apart}",
+        f"Directions that hold 90% of the information: {' and '.join(needed)}.{apart}",
         partial(
             line_chart, {"": lines}, x_label="rank k", y_label="information a_k", height=3.2,
             x_axis="log", limits={"ylim": (None, 1.02)},
@@ -99,12 +94,9 @@ def svd_spectrum(run: Run) -> Section:
 def coordinate_chart(panels: list[list[Line]], **options: Any) -> Drawing:
     """Draws coordinates over environment steps, a panel each."""
     titled = {f"coordinate {k}": lines for k, lines in enumerate(panels, 1)}
-    common: dict[str, Any] = {
-        "x_label": STEPS,
-        "y_label": "coordinate (weight units)",
-        "height": 1.9,
-    }
-    return partial(line_chart, titled, x_axis="steps", **common | options)
+    options.setdefault("height", 1.9)
+    label = options.pop("y_label", "coordinate (weight units)")
+    return partial(line_chart, titled, x_label=STEPS, y_label=label, x_axis="steps", **options)
 
 
 def path_coordinates(run: Run) -> Section:
@@ -128,11 +120,11 @@ def training_curves(run: Run) -> Iterator[Section]:
     for model in run.models:
         note = f"{sum(map(len, model.training_trials.values()))} training trials"
         for target in model.targets:
-            curves = {
-                name: np.array([np.nan if value is None else value for value in values], float)
+            curves = {  # None, where nothing was measured, becomes NaN
+                name: np.array(values, dtype=float)
                 for name, values in model.settings["curves"][target].items()
             }
-            step, held_out = curves["step"].astype(int), curves["held_out_loss"]
+            step, held_out = curves["step"], curves["held_out_loss"]
             known = np.isfinite(held_out)
             data = "random networks" if target == "elite" else "paths"
             still = float(curves["standing_still_loss"][-1])
@@ -160,21 +152,19 @@ def forecast_coordinates(run: Run) -> Iterator[Section]:
     for model in run.models:
         if not isinstance(model, PathTransformerForecaster) or model.basis != "path":
             continue
-        panels = [
-            [Line(steps, true, {"color": BLUE, "alpha": 0.75}, "true path")]
-            for true in own.coordinates.T
-        ]
+        look = {"color": BLUE, "alpha": 0.75}
+        panels = [[Line(steps, true, look, "true path")] for true in own.coordinates.T]
         for start in sorted({case.start for case in run.forecasts.cases}):
             if start + 1 < max(model.min_history, 3):
                 continue
             ahead = model.forecast(path.params[: start + 1], range(1, run.end - start + 1))
             forecast = (ahead - path.params[0].astype(float)) @ own.basis.T
             values = np.concatenate([own.coordinates[start : start + 1], forecast])  # [H + 1, K]
-            look = {"color": ACCENT, "linestyle": "--", "marker": "o", "ms": 5, "mew": 0,
-                    "markevery": [0]}  # fmt: skip
+            dashed: dict[str, Any] = {"color": ACCENT, "linestyle": "--"}
+            dashed |= {"marker": "o", "ms": 5, "mew": 0, "markevery": [0]}
             for lines, coordinate in zip(panels, values.T, strict=True):
                 label = "forecast, from the last known checkpoint"
-                lines.append(Line(steps[start:], coordinate, look, label))
+                lines.append(Line(steps[start:], coordinate, dashed, label))
         yield Section(
             f"One held-out path and its forecasts by the {model.name}",
             "Solid: the true path in its own coordinates. Dashed: autoregressive forecasts to the "
@@ -183,39 +173,41 @@ def forecast_coordinates(run: Run) -> Iterator[Section]:
         )
 
 
-RETURNS_BY_HORIZON = Section(
-    "Return of forecast policies against the horizon",
-    "Above the grey line of standing still, a forecast has improved the policy with no step in "
-    "the environment; the blue line is where PPO itself went, with all of its steps.",
-    chart=Lines("episodic_return", where=HISTORIES),
-    details=Pivot("episodic_return", where=HISTORIES, methods=drawn_methods),
-)
-
-
 def _of_these_weights(names: Sequence[str]) -> list[str]:
     """Methods that aim at the true later weights, and move at all."""
     still = StandingStill.name
     return [n for n in drawn_methods(names) if n != still and not method_of(n).elsewhere]
 
 
-WEIGHT_ERRORS_BY_HORIZON = Section(
+def _over_horizons(title: str, sentence: str, chart: Lines) -> Section:
+    """A metric of methods over the horizon, and its raw values."""
+    details = Pivot(chart.metric, where=chart.where, methods=chart.methods)
+    return Section(title, sentence, chart=chart, details=details)
+
+
+RETURNS_BY_HORIZON = _over_horizons(
+    "Return of forecast policies against the horizon",
+    "Above the grey line of standing still, a forecast has improved the policy with no step in "
+    "the environment; the blue line is where PPO itself went, with all of its steps.",
+    Lines("episodic_return", where=HISTORIES),
+)
+
+WEIGHT_ERRORS_BY_HORIZON = _over_horizons(
     "Weight error of forecasts against the horizon",
     "Distance of the forecast from the true later weights, over that of standing still: below "
     "1 the forecast is closer.",
-    chart=Lines(
+    Lines(
         "weight_error", "weight error relative to standing still", HISTORIES, _of_these_weights,
         y_axis="log", reference=1.0,
     ),
-    details=Pivot("weight_error", where=HISTORIES, methods=_of_these_weights),
 )  # fmt: skip
 
-OPTIMISED_BY_HORIZON = Section(
+OPTIMISED_BY_HORIZON = _over_horizons(
     "Optimising by inference: return along the forecast",
     "Each panel starts from the little that PPO has done by then, and follows the forecast to "
     "the path's end with no further step in the environment; the blue line is PPO, with all of "
     "its steps.",
-    chart=Lines("episodic_return", where=FROM_LITTLE),
-    details=Pivot("episodic_return", where=FROM_LITTLE, methods=drawn_methods),
+    Lines("episodic_return", where=FROM_LITTLE),
 )
 
 
@@ -229,13 +221,11 @@ def optimized_networks(run: Run) -> Section:
             if run.forecasts.end_distances is not None:
                 away[case.method] = float(run.forecasts.end_distances[f].mean())
     groups["PPO's own end"] = run.returns.checkpoints[:, -1].mean(axis=1)
-    dot = (
-        "All trials, the held-out ones too, start from the same untrained network, so the forecast "
-        "from it is one and the same policy"
-        if run.shared_network
-        else "Each dot is a held-out random network, moved to the end of its path by forecasts "
-        "from its untrained weights alone"
-    )
+    dot = "Each dot is a held-out random network, moved to the end of its path by forecasts "
+    dot += "from its untrained weights alone"
+    if run.shared_network:
+        dot = "All trials, the held-out ones too, start from the same untrained network, so the "
+        dot += "forecast from it is one and the same policy"
     note = episodes_note(run.results.where(metric="episodic_return"))
     return Section(
         "Optimising untrained networks by inference",
@@ -286,15 +276,13 @@ def headline_rows(results: Rows, num_checkpoints: int) -> Rows:
     """The returns that come first: one step and all steps ahead, from short and long histories."""
     end = num_checkpoints - 1
     returns = results.where(metric="episodic_return", experiment=["forecast", "optimize"])
-    places = dict.fromkeys(  # which a short path has in common
-        (start, horizon)
-        for start in (round(0.5 * end), round(0.25 * end), 0)
-        for horizon in (1, end - start)
-        if start or horizon > 1
-    )
+    starts = (round(0.5 * end), round(0.25 * end), 0)
+    # which a short path has in common
+    places = dict.fromkeys((start, ahead) for start in starts for ahead in (1, end - start))
     return Rows(
         result
         for start, horizon in places
+        if start or horizon > 1
         for result in returns.where(start=start / end, horizon=horizon)
     )
 
@@ -302,12 +290,13 @@ def headline_rows(results: Rows, num_checkpoints: int) -> Rows:
 def print_headline(results: Rows, num_checkpoints: int, console: Console) -> None:
     """Prints the headline as two tables: forecasts from histories, and from untrained networks."""
     headline = headline_rows(results, num_checkpoints)
-    for experiment, title in (
-        ("forecast", "Forecast from histories of held-out trials: mean episodic return"),
-        ("optimize", "Optimise the untrained networks of held-out trials: mean episodic return"),
-    ):
+    titles = {
+        "forecast": "Forecast from histories of held-out trials",
+        "optimize": "Optimise the untrained networks of held-out trials",
+    }
+    for experiment, title in titles.items():
         if rows := headline.where(experiment=experiment):
-            caption = f"{title} ({rows[0].n_trials} trials)"
+            caption = f"{title}: mean episodic return ({rows[0].n_trials} trials)"
             console.print(results_table(Pivot("episodic_return", caption=caption)(rows)))
 
 
@@ -327,7 +316,7 @@ def run_report(run: Run) -> Report:
     )
     return Report(
         title=f"{run.paths.task.env_id}: forecasting the weights of PPO policies",
-        lead=_lead(run),
+        lead=list(_lead(run)),
         headline=headline(headline_rows(run.results, run.paths.num_checkpoints)),
         sections=sections_of(SECTIONS, run, run.results),
         results=run.results,
@@ -344,37 +333,36 @@ def shown_versions() -> dict[str, str]:
     return {"Python": platform.python_version(), **versions}
 
 
-def _lead(run: Run) -> list[str]:
+def _lead(run: Run) -> Iterator[str]:
     paths, trials = run.paths, run.forecasts.paths.num_trials
     networks = "one shared random network" if run.shared_network else "random initial networks"
-    sentences = [
+    yield (
         f"{paths.num_trials} independent PPO trials from {networks} made "
         f"{paths.num_trials} paths of {paths.num_checkpoints} checkpoints of {paths.layout.size:,} "
-        f"weights each. {trials} trials were held out: no model saw anything of them.",
-    ]
+        f"weights each. {trials} trials were held out: no model saw anything of them."
+    )
+
     returns = run.results.where(metric="episodic_return")
     if end := returns.find(experiment="collect", method="PPO"):
-        sentences.append(
+        yield (
             "At the end of training, PPO's own policies return "
             f"{format_whole(end.value)} on the held-out trials{_interval(end)}."
         )
     optimised = returns.where(start=0, horizon=run.end)
+    names = [asked.name for model in run.models for asked in model.all_ways()]
     made = [
-        f"{asked.name} {format_whole(found.value)}{_interval(found)}"
-        for model in run.models
-        for asked in model.all_ways()
-        if (found := optimised.find(method=asked.name))
+        f"{name} {format_whole(found.value)}{_interval(found)}"
+        for name in names
+        if (found := optimised.find(method=name))
     ]
     if made:
-        sentences.append(
+        yield (
             "From their untrained networks, in one call and with no step in the environment, come "
             f"policies that return: {'; '.join(made)}."
         )
-    return sentences
 
 
 def _interval(result: Result) -> str:
     """The interval in words; nothing for a single trial, which has none."""
-    if not math.isfinite(result.low):
-        return ""
-    return f" (95% interval {format_whole(result.low)} to {format_whole(result.high)})"
+    low, high = format_whole(result.low), format_whole(result.high)
+    return f" (95% interval {low} to {high})" if math.isfinite(result.low) else ""

@@ -13,21 +13,11 @@ from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import How, run_pipeline
 from tipl.report.page import write_report_with_figures
 
-__all__ = [
-    "AccelerationConfig",
-    "Comparison",
-    "accelerate",
-    "print_headline",
-    "report_comparison",
-]
+__all__ = ["AccelerationConfig", "Comparison", "accelerate", "print_headline", "report_comparison"]
 
 
 def accelerate(
-    config: AccelerationConfig,
-    out: str | Path | None = None,
-    *,
-    command: str | None = None,
-    **how: Unpack[How],
+    config: AccelerationConfig, out: str | Path | None = None, **how: Unpack[How]
 ) -> Comparison:
     """Runs a comparison, or what is left to do of it, and writes its report.
 
@@ -37,17 +27,16 @@ def accelerate(
     Args:
         config: what to compare; see `AccelerationConfig.for_task`.
         out: directory; by default `runs/accelerate/` and the task.
-        command: the command line, for the record; by default one that does the same.
         **how: see `How`.
 
     Raises:
         TiplError: the directory holds something else, an option is impossible, a stage failed, or
             fewer than two trials diverged under no method.
     """
-    directory = run_pipeline("accelerate", config, acceleration_stages, out, **how)
+    directory = run_pipeline(config, acceleration_stages, out, **how)
     cost = model_cost(config)
-    cost_record = None if cost is None else dataclasses.asdict(cost)
-    config.write_record(directory, command, cost=cost_record)
+    known = None if cost is None else dataclasses.asdict(cost)
+    config.write_record(directory, how.get("command"), cost=known)
     return report_comparison(directory)
 
 

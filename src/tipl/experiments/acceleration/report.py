@@ -60,6 +60,17 @@ def _numbers(
 # --- the figures ------------------------------------------------------------------------------
 
 
+def _methods(comparison: Comparison) -> Section:
+    trained = comparison.architectures[0].trained
+    rows = [[one.name, method_with_key(one.method.key).sentence] for one in trained]
+    return Section(
+        "What is compared",
+        "Every method trains the same trials, with the same initial networks and seeds. The "
+        "environment steps of tests count as a trial's own.",
+        table=Table("The methods", ["method", "what it is"], rows),
+    )
+
+
 def _curves(architecture: Architecture) -> list[Line]:
     """Mean returns over environment steps, a line a method."""
     styles = line_styles([one.name for one in architecture.trained])
@@ -90,6 +101,28 @@ def _over_seconds(architecture: Architecture) -> list[Line]:
     """The same over processor seconds."""
     pairs = zip(architecture.trained, _curves(architecture), strict=True)
     return [dataclasses.replace(line, x=line.x * one.cpu_seconds_per_step) for one, line in pairs]
+
+
+BESIDE_EACH = Pivot(
+    {
+        "final_return_difference": "at equal steps",
+        "return_over_training_difference": "over the training",
+    },
+    ("beside", "architecture"),
+    where={"beside": bool},
+    caption="Difference of mean returns, paired by trial [95% interval]",
+    headings={"beside": "method", "architecture": "layers"},
+)
+
+CPU_SECONDS = _numbers(
+    "CPU seconds of one trial until PPO's final mean return (a dash: not within PPO's steps); of "
+    "all trials together, to the end; of a step, in units of PPO's",
+    {
+        to_share("cpu_seconds", 1.0): "to 100%",
+        "cpu_seconds": "in all",
+        "cpu_seconds_per_env_step_relative_to_ppo": "a step",
+    },
+)
 
 
 def _amortised(comparison: Comparison) -> Iterator[Section]:
@@ -145,20 +178,15 @@ def _amortised_table(comparison: Comparison) -> Table:
     )
 
 
+def _measured(
+    title: str, sentence: str, caption: str, metrics: Mapping[str, str]
+) -> Entry[Comparison]:
+    """A section that is a table of numbers."""
+    return Section(title, sentence, table=_numbers(caption, metrics))
+
+
 SECTIONS: list[Entry[Comparison]] = [
-    lambda comparison: Section(
-        "What is compared",
-        "Every method trains the same trials, with the same initial networks and seeds. The "
-        "environment steps of tests count as a trial's own.",
-        table=Table(
-            "The methods",
-            ["method", "what it is"],
-            [
-                [one.name, method_with_key(one.method.key).sentence]
-                for one in comparison.architectures[0].trained
-            ],
-        ),
-    ),
+    _methods,
     lambda comparison: Section(
         "Return over environment steps",
         "Each method's mean return after how many environment steps of a trial. A line further to "
@@ -166,67 +194,46 @@ SECTIONS: list[Entry[Comparison]] = [
         "part before a jump is its test.",
         _chart(comparison, _curves),
     ),
-    Section(
+    _measured(
         "Return at equal steps",
         "The last checkpoint within as many environment steps as PPO takes in all; methods that "
         "test forecasts have learned from fewer of them.",
-        table=_numbers(
-            "Interquartile mean of the return; mean return in units of PPO's (a dash: PPO's is not "
-            "above 0); share of the trials that return more than under PPO, where a tie counts one "
-            "half [95% interval over trials]",
-            {
-                "final_return_iqm": "interquartile mean",
-                "final_return_relative_to_ppo": "times PPO's",
-                "probability_of_improvement": "better trials",
-            },
-        ),
+        "Interquartile mean of the return; mean return in units of PPO's (a dash: PPO's is not "
+        "above 0); share of the trials that return more than under PPO, where a tie counts one "
+        "half [95% interval over trials]",
+        {
+            "final_return_iqm": "interquartile mean",
+            "final_return_relative_to_ppo": "times PPO's",
+            "probability_of_improvement": "better trials",
+        },
     ),
-    Section(
+    _measured(
         "Steps to PPO's return, as a share of PPO's own",
         "Below 1 a method is faster than PPO. PPO's own mean return may reach that of its end "
         "before the end.",
-        table=_numbers(
-            "Environment steps until 95% and 100% of PPO's final mean return, in units of the "
-            "steps that PPO itself needs; a dash: not within PPO's steps",
-            {f"{to_share('env_steps', s)}_relative_to_ppo": f"to {s:.0%}" for s in SHARES},
-        ),
+        "Environment steps until 95% and 100% of PPO's final mean return, in units of the steps "
+        "that PPO itself needs; a dash: not within PPO's steps",
+        {f"{to_share('env_steps', s)}_relative_to_ppo": f"to {s:.0%}" for s in SHARES},
     ),
-    Section(
+    _measured(
         "Area under the curve",
         "The mean of the return over all of PPO's environment steps: it rewards what is good early "
         "as well as what is good in the end.",
-        table=_numbers(
-            "Mean return over the environment steps, and its difference from PPO's, paired by "
-            "trial",
-            {
-                "return_over_training": "mean return",
-                "return_over_training_minus_ppo": "less PPO's",
-            },
-        ),
+        "Mean return over the environment steps, and its difference from PPO's, paired by trial",
+        {"return_over_training": "mean return", "return_over_training_minus_ppo": "less PPO's"},
     ),
     lambda comparison: Section(
         f"{comparison.gated}, beside each other method",
         "By how much it returns more than each other method: above 0, interval included, it wins; "
         "below 0 it loses; else it is a tie.",
-        table=Pivot(
-            {
-                "final_return_difference": "at equal steps",
-                "return_over_training_difference": "over the training",
-            },
-            ("beside", "architecture"),
-            where={"beside": bool},
-            caption="Difference of mean returns, paired by trial [95% interval]",
-            headings={"beside": "method", "architecture": "layers"},
-        ),
+        table=BESIDE_EACH,
     ),
-    Section(
+    _measured(
         "Tests, jumps and rollbacks",
         "What forecasts did in a trial until the end of its training. Jumps without a test take no "
         "steps of their own; those that were undone are among the jumps.",
-        table=_numbers(
-            "Means over trials",
-            dict(zip(COUNTS.values(), ("steps of tests", "jumps", "undone"), strict=True)),
-        ),
+        "Means over trials",
+        dict(zip(COUNTS.values(), ("steps of tests", "jumps", "undone"), strict=True)),
     ),
     lambda comparison: Section(
         "Return over CPU seconds",
@@ -234,15 +241,7 @@ SECTIONS: list[Entry[Comparison]] = [
         "that its trials took for one, learning and forecasts included. Lines end at equal steps: "
         "one that ends further to the right takes longer for a step.",
         _chart(comparison, _over_seconds, x_label="CPU seconds of one trial"),
-        table=_numbers(
-            "CPU seconds of one trial until PPO's final mean return (a dash: not within PPO's "
-            "steps); of all trials together, to the end; of a step, in units of PPO's",
-            {
-                to_share("cpu_seconds", 1.0): "to 100%",
-                "cpu_seconds": "in all",
-                "cpu_seconds_per_env_step_relative_to_ppo": "a step",
-            },
-        ),
+        table=CPU_SECONDS,
     ),
     _amortised,
 ]

@@ -149,14 +149,9 @@ class ReturnCurves:
 
 
 def mean_curve(
-    curves: ReturnCurves, end: int, *, seed: int = 0
+    curves: ReturnCurves, end: int
 ) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C 3"]]:
     """The mean return over trials, to be drawn as steps.
-
-    Args:
-        curves: of the trials.
-        end: environment steps at which the curve ends.
-        seed: of the resampling of trials.
 
     Returns:
         Environment steps `[C]`, from 0 to `end`, and rows `value, low, high`.
@@ -166,19 +161,14 @@ def mean_curve(
         places = np.linspace(0, end, MOST_PLACES + 1)
     places = np.unique(np.append(places, float(end)))
     values = curves.at(places)
-    means = resampling_weights(len(values), seed=seed) @ values  # [R, N] @ [N, C]
+    means = resampling_weights(len(values)) @ values  # [R, N] @ [N, C]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means[1:], [tail, 1 - tail], axis=0)
     return places, np.stack([means[0], low, high], axis=1)
 
 
 def steps_to_shares(
-    curves: Mapping[str, ReturnCurves],
-    reference: str,
-    end: int,
-    shares: Sequence[float],
-    *,
-    seed: int = 0,
+    curves: Mapping[str, ReturnCurves], reference: str, end: int, shares: Sequence[float]
 ) -> dict[str, Float[np.ndarray, "R S"]]:
     """Environment steps until the mean return over trials is that of one method's end, by method.
 
@@ -186,17 +176,16 @@ def steps_to_shares(
     its size, which is 95% of it where it is above 0.
 
     Args:
-        curves: by method, of the same trials.
+        curves: by method, of the same trials; each resample of them has its own goals.
         reference: the method whose end is the goal.
         end: environment steps of that method.
         shares: S parts of its final return.
-        seed: of the resampling of trials: each resample has its own goals.
 
     Returns:
         By method, a row of steps for the trials themselves, then one for each resample.
     """
     ends = curves[reference].at(np.array([float(end)]))  # [N, 1]
-    weights = resampling_weights(len(ends), seed=seed)  # [R, N]
+    weights = resampling_weights(len(ends))  # [R, N]
     final = weights @ ends  # [R, 1]
     goals = final - (1 - np.array(shares)) * np.abs(final)  # [R, S]
     changes = {name: own.changes(end) for name, own in curves.items()}
@@ -267,8 +256,7 @@ def load_architecture(
         stages: what the comparison's stages took, by name.
 
     Raises:
-        TiplError: a stage's result is missing or damaged, the methods' trials are not the same
-            ones, or fewer than two of them diverged under no method.
+        TiplError: see `load_comparison`.
     """
     datasets = [PathDataset.open(trials_directory(directory, width, method)) for method in methods]
     # [N, T] each, NaN where a trial has diverged

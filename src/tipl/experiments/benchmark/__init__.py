@@ -16,11 +16,7 @@ __all__ = ["Benchmark", "BenchmarkConfig", "benchmark", "report_benchmark"]
 
 
 def benchmark(
-    config: BenchmarkConfig,
-    out: str | Path | None = None,
-    *,
-    command: str | None = None,
-    **how: Unpack[How],
+    config: BenchmarkConfig, out: str | Path | None = None, **how: Unpack[How]
 ) -> Benchmark:
     """Runs a benchmark, or what is left to do of it, and writes its report.
 
@@ -30,14 +26,13 @@ def benchmark(
     Args:
         config: what to do; see `BenchmarkConfig.for_task`.
         out: directory; by default `runs/benchmark/` and the task.
-        command: the command line, for the record; by default one that does the same.
         **how: see `How`.
 
     Raises:
         TiplError: the directory holds something else, an option is impossible, or a stage failed.
     """
-    directory = run_pipeline("benchmark", config, benchmark_stages, out, **how)
-    config.write_record(directory, command)
+    directory = run_pipeline(config, benchmark_stages, out, **how)
+    config.write_record(directory, how.get("command"))
     return report_benchmark(directory)
 
 

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from tipl.core.arrays import Array
 from tipl.evaluation.stats import Interval, first_reached, reach_interval, resampling_weights
 from tipl.experiments.benchmark.ledger import COSTS, Cost, finite, read_costs, uses_until_paid
 from tipl.experiments.benchmark.stages import pptb_directory, pptb_name
@@ -53,57 +52,42 @@ class Finding(Judged):
     shared: bool = False  # whether trials share an initial network
 
 
-@dataclass(frozen=True)
-class _Place:
-    """The results of one model from one history."""
-
-    model: str
-    start: float
-    horizons: Sequence[int]
-    results: Rows
-    margin: float
-
-    def of(self, metric: str, horizon: int) -> Result:
-        """A number of the model, so far ahead."""
-        return self.results.one(metric=metric, horizon=horizon)
-
-
 Rule = tuple[bool, str, bool | None]
 """Whether it applies, and then the verdict, and whether the claim holds; None is undecided."""
 
 
-def _fits(place: _Place) -> tuple[Result, list[Rule]] | None:
+def _fits(results: Rows, margin: float) -> tuple[Result, list[Rule]] | None:
     """Claim 1, at the shortest horizon; the elite is somewhere else, and no later checkpoint."""
-    if method_of(place.model).elsewhere:
+    if method_of(results[0].method).elsewhere:
         return None
-    error = place.of("weight_error", place.horizons[0])
+    error = results.one(metric="weight_error", horizon=min(results.values("horizon")))
     return error, [
         (error.high < 1, "closer than standing still", True),
         (error.low >= 1, "no closer than standing still", False),
     ]
 
 
-def _does_no_harm(place: _Place) -> tuple[Result, list[Rule]] | None:
+def _does_no_harm(results: Rows, margin: float) -> tuple[Result, list[Rule]] | None:
     """Claim 2, at all horizons; an untrained network has nothing to lose."""
-    if place.start == 0:
+    if results[0].start == 0:
         return None
-    changes = [place.of("return_minus_standing_still", horizon) for horizon in place.horizons]
-    harmful = next((change.horizon for change in changes if change.high < -place.margin), None)
-    harmless = all(change.low >= -place.margin for change in changes)
-    return min(changes, key=lambda change: change.value), [
-        (harmless, "no harm at any horizon", True),
-        (harmful is not None, f"harm from {harmful} ahead on", False),
+    changes = results.where(metric="return_minus_standing_still")
+    harmful = [change.horizon or 0 for change in changes if change.high < -margin]
+    worst = min(changes, key=lambda change: (change.value, change.horizon or 0))
+    return worst, [
+        (all(change.low >= -margin for change in changes), "no harm at any horizon", True),
+        (bool(harmful), f"harm from {min(harmful, default=0)} ahead on", False),
     ]
 
 
-def _optimises(place: _Place) -> tuple[Result, list[Rule]] | None:
+def _optimises(results: Rows, margin: float) -> tuple[Result, list[Rule]] | None:
     """Claim 3, at the path's end, from a tenth of the path at most."""
-    if place.start > 0.11:
+    if (results[0].start or 0) > 0.11:
         return None
-    end = place.horizons[-1]
-    gains = place.of("return_minus_standing_still", end).low > 0
-    comes_near = place.of("return_minus_true", end).low >= -place.margin
-    return place.of("episodic_return", end), [
+    end = results.where(horizon=max(results.values("horizon")))
+    gains = end.one(metric="return_minus_standing_still").low > 0
+    comes_near = end.one(metric="return_minus_true").low >= -margin
+    return end.one(metric="episodic_return"), [
         (gains and comes_near, "as good as PPO's end", True),
         (gains, "better than it was, below PPO's end", None),
         (True, "no better than it was", False),
@@ -115,6 +99,9 @@ _TESTS = {
     "forecasts do not deteriorate the policy": _does_no_harm,
     "optimises policies by inference": _optimises,
 }
+"""Each gives, for the results of a model from one history, the number that decides, and rules of
+which the first that applies does so; or nothing, where the claim is silent."""
+
 CLAIMS = tuple(_TESTS)
 
 
@@ -122,25 +109,18 @@ def findings(run: Run, models: Sequence[str]) -> list[Finding]:
     """What each claim comes to in a run, for each of these models from each history."""
     gain = float(run.returns.checkpoints[:, -1].mean() - run.returns.checkpoints[:, 0].mean())
     forecasts = run.results.where(experiment=["forecast", "optimize"])
-    places = []
-    for model in models:
-        own = forecasts.where(method=model)
-        for start in sorted(own.values("start")):
-            results = own.where(start=start)
-            horizons = sorted(results.values("horizon"))
-            places.append(_Place(model, start, horizons, results, MARGIN * gain))
+    by_model = [forecasts.where(method=model) for model in models]
+    places = [own.where(start=start) for own in by_model for start in sorted(own.values("start"))]
     found = []
     for claim, test in _TESTS.items():
-        for measured, rules in filter(None, map(test, places)):
+        for measured, rules in filter(None, (test(place, MARGIN * gain) for place in places)):
             rules.append((True, "undecided", None))
             verdict, holds = next((words, holds) for applies, words, holds in rules if applies)
             found.append(Finding(measured, holds, verdict, claim, run.shared_network))
     return found
 
 
-def steps_to_reach(
-    forecasts: ForecastSet, returns: ForecastReturns, *, seed: int = 0
-) -> dict[str, list[Interval]]:
+def steps_to_reach(forecasts: ForecastSet, returns: ForecastReturns) -> dict[str, list[Interval]]:
     """For PPO and each method, the environment steps of one trial until a share is reached.
 
     PPO has reached a share at its first checkpoint with that mean return over trials. A method has
@@ -150,13 +130,12 @@ def steps_to_reach(
 
     Args:
         forecasts: of the held-out trials.
-        returns: what they returned.
-        seed: of the resampling of trials: each resample has its own goals.
+        returns: what they returned; each resample of the trials has its own goals.
 
     Returns:
         By method, PPO first, an interval for each of `SHARES`.
     """
-    weights = resampling_weights(len(returns.checkpoints), seed=seed)  # [R, N]
+    weights = resampling_weights(len(returns.checkpoints))  # [R, N]
     true = weights @ returns.checkpoints.mean(axis=2)  # [R, N] @ [N, T]
     reached = weights @ returns.forecasts.mean(axis=2).T  # [R, N] @ [N, F]
     steps = forecasts.paths.global_step.astype(np.float64)
@@ -164,12 +143,12 @@ def steps_to_reach(
     goals = first + np.array(SHARES) * (final - first)  # [R, S]
     found = {PPO: first_reached(true, steps, goals)}
     for method in dict.fromkeys(case.method for case in forecasts.cases):
-        by_start: dict[int, list[Array]] = {}
+        by_start: dict[int, list[int]] = {}
         for f, case in enumerate(forecasts.cases):
             if case.method == method:
-                by_start.setdefault(case.start, []).append(reached[:, f])
+                by_start.setdefault(case.start, []).append(f)
         starts = sorted(by_start)
-        best = np.stack([np.max(by_start[start], axis=0) for start in starts], axis=1)
+        best = np.stack([reached[:, by_start[start]].max(axis=1) for start in starts], axis=1)
         found[method] = first_reached(best, steps[starts], goals)
     return {method: [reach_interval(column) for column in rows.T] for method, rows in found.items()}
 
@@ -256,11 +235,6 @@ def pay_back_uses(
     A use brings a network to `PAY_BACK_SHARE` of PPO's improvement. What PPO would have taken, less
     the history and the forecast, is what it saves.
 
-    Args:
-        run: the evaluated run.
-        costs: of each piece of work.
-        steps: of `steps_to_reach`.
-
     Returns:
         By method, uses counted in environment steps and in processor seconds; infinite where it
         never pays.
@@ -268,23 +242,21 @@ def pay_back_uses(
     by_work = {(cost.kind, cost.name): cost for cost in costs}
     collected = next(cost for cost in costs if cost.kind == "collect")
     seconds_of_step = collected.cpu_seconds / collected.env_steps
-    share = SHARES.index(PAY_BACK_SHARE)
-    ppo = steps[PPO][share].value
+    # what needs longer histories than there are has no steps
+    reached = {name: shares[SHARES.index(PAY_BACK_SHARE)].value for name, shares in steps.items()}
     uses = {}
     for model in run.models:
-        trials = sum(map(len, model.training_trials.values()))
+        data = sum(map(len, model.training_trials.values())) / run.paths.num_trials
         trained = by_work["train", model.label]
-        data = trials / run.paths.num_trials
-        for asked in model.all_ways():
-            if asked.name not in steps:  # it needs longer histories than there are
-                continue
-            saved = ppo - steps[asked.name][share].value
-            forecast = by_work.get(("forecast", asked.name))
+        env_steps = data * collected.env_steps + trained.env_steps
+        cpu_seconds = data * collected.cpu_seconds + trained.cpu_seconds
+        for name in (asked.name for asked in model.all_ways() if asked.name in reached):
+            saved = reached[PPO] - reached[name]
+            forecast = by_work.get(("forecast", name))
             saved_seconds = saved * seconds_of_step - (forecast.cpu_seconds if forecast else 0.0)
-            uses[asked.name] = (
-                uses_until_paid(data * collected.env_steps + trained.env_steps, saved),
-                uses_until_paid(data * collected.cpu_seconds + trained.cpu_seconds, saved_seconds),
-            )
+            uses[name] = (
+                uses_until_paid(env_steps, saved), uses_until_paid(cpu_seconds, saved_seconds)
+            )  # fmt: skip
     return uses
 
 

@@ -23,7 +23,6 @@ from tipl.experiments.films import film_section
 from tipl.experiments.path_dimension import dimension_sections
 from tipl.experiments.run import TRUE_CHECKPOINT, Run
 from tipl.models.kinds import all_kinds
-from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.report.charts import INTERVAL, STEPS, ZERO, StepsToReach, curve, line_chart
 from tipl.report.page import Entry, Report, Section, sections_of
 from tipl.report.results import Rows, place_label
@@ -40,13 +39,13 @@ _SHARED = ", shared initial network"
 
 
 def _claim(
-    claim: str, title: str, sentence: str, details: Callable[[Benchmark], Table] | None = None
+    number: int, title: str, sentence: str, details: Callable[[Benchmark], Table] | None = None
 ) -> Callable[[Benchmark], Section]:
     """Makes the section on a claim: a row a model and experiment, a column a history."""
 
     def section(benchmark: Benchmark) -> Section:
-        findings = [finding for finding in benchmark.findings if finding.claim == claim]
-        starts = list(dict.fromkeys(finding.result.start for finding in findings))
+        findings = [found for found in benchmark.findings if found.claim == CLAIMS[number - 1]]
+        starts = list(dict.fromkeys(found.result.start for found in findings))
         rows: dict[str, list[Cell]] = {}
         for found in findings:
             name = f"{found.result.method}{_SHARED if found.shared else ''}"
@@ -58,7 +57,8 @@ def _claim(
             ["model", *(place_label(start=start) for start in starts)],
             list(rows.values()),
         )
-        return Section(title, sentence, details=details and details(benchmark), table=table)
+        folded = None if details is None else details(benchmark)
+        return Section(f"Claim {number}: {title}", sentence, details=folded, table=table)
 
     return section
 
@@ -68,14 +68,12 @@ def _token_errors(benchmark: Benchmark) -> Table:
     rows: list[list[Cell]] = []
     for run in filter(None, (benchmark.run, benchmark.shared)):
         losses = run.results.where(experiment="train")
-        for model in run.models:
-            if isinstance(model, PathTransformerForecaster):
-                error, still = (
-                    losses.one(method=model.name, metric=f"{name}_loss").value
-                    for name in ("held_out", "standing_still")
-                )
+        for name in losses.values("method"):
+            if name.startswith("PathTransformer"):
+                metrics = ("held_out_loss", "standing_still_loss")
+                error, still = (losses.one(method=name, metric=one).value for one in metrics)
                 label = _SHARED if run.shared_network else ""
-                rows.append([f"{model.name}{label}", error, still, error / still])
+                rows.append([f"{name}{label}", error, still, error / still])
     return Table(
         "Mean squared error of the next token on held-out paths: what the model is trained for",
         ["model", "error", "standing still's", "ratio"],
@@ -147,33 +145,28 @@ def _reach(benchmark: Benchmark) -> Section:
 
 def _costs(benchmark: Benchmark) -> Iterator[Section]:
     """What collecting and training take, and what one forecast takes."""
-    forecasts = [cost for cost in benchmark.costs if cost.kind == "forecast"]
+    work: list[list[Cell]] = []
+    forecasts: list[list[Cell]] = []
+    for cost in benchmark.costs:
+        if cost.kind == "forecast":
+            per_call = (1000 * cost.cpu_seconds, cost.flops / 1e6)
+            forecasts.append([cost.name, *map(_rounded, per_call)])
+        else:
+            numbers = (cost.env_steps, cost.cpu_seconds, cost.flops / 1e12, cost.peak_rss_mb)
+            work.append([cost.work, *map(_rounded, numbers)])
+    columns = ["environment steps", "CPU seconds", "teraFLOP", "peak memory, MB"]
     yield Section(
         "What it takes",
         "Processor seconds are of all threads together. Floating-point operations are those of "
         "matrix products, without the physics; a dash: not counted.",
-        table=Table(
-            "Cost of each piece of work",
-            ["work", "environment steps", "CPU seconds", "teraFLOP", "peak memory, MB"],
-            [
-                [
-                    c.work,
-                    *map(_rounded, (c.env_steps, c.cpu_seconds, c.flops / 1e12, c.peak_rss_mb)),
-                ]
-                for c in benchmark.costs
-                if c not in forecasts
-            ],
-        ),
+        table=Table("Cost of each piece of work", ["work", *columns], work),
     )
+    columns = ["method", "CPU milliseconds", "megaFLOP"]
     yield Section(
         "What one forecast takes",
         "One call for one network on one thread, from a quarter of its path to the end; the "
         "median of five. A dash: not counted, as NumPy's operations are not.",
-        table=Table(
-            "Cost of a forecast",
-            ["method", "CPU milliseconds", "megaFLOP"],
-            [[c.name, _rounded(1000 * c.cpu_seconds), _rounded(c.flops / 1e6)] for c in forecasts],
-        ),
+        table=Table("Cost of a forecast", columns, forecasts),
     )
 
 
@@ -223,16 +216,15 @@ def _plug_in(benchmark: Benchmark) -> Iterator[Section]:
         )
         for n, (name, values) in enumerate(returns.items())
     ]
+    plain_returns = returns[PPO]
     rows: list[list[Cell]] = []
     for name, values in returns.items():
         rows.append([name, format_whole_interval(mean_interval(values[:, -1])), None, None])
         if name != PPO:
-            differences = (
-                paired_difference_interval(values[:, -1], returns[PPO][:, -1]),
-                paired_difference_interval(values.mean(axis=1), returns[PPO].mean(axis=1)),
-            )
-            rows[-1][2:] = map(format_whole_interval, differences)
-    trials, _, episodes = returns[PPO].shape
+            end = paired_difference_interval(values[:, -1], plain_returns[:, -1])
+            mean = paired_difference_interval(values.mean(axis=1), plain_returns.mean(axis=1))
+            rows[-1][2:] = [format_whole_interval(end), format_whole_interval(mean)]
+    trials, _, episodes = plain_returns.shape
     yield Section(
         "Path trimming and boosting inside PPO",
         "The same trials, with and without: every few iterations PPTB cuts the path's minor "
@@ -287,8 +279,8 @@ ALL_RIVALS = {
 SECTIONS: list[Entry[Benchmark]] = [
     lambda benchmark: film_section(benchmark.directory / FILM),
     _claim(
-        CLAIMS[0],
-        "Claim 1: it fits the dynamics",
+        1,
+        "it fits the dynamics",
         "Weight error one checkpoint ahead, in units of standing still's: the claim holds where "
         "the whole interval is below 1. The raw values are those of the tokens that the "
         "PathTransformers predict.",
@@ -296,15 +288,15 @@ SECTIONS: list[Entry[Benchmark]] = [
     ),
     run_report.WEIGHT_ERRORS_BY_HORIZON,
     _claim(
-        CLAIMS[1],
-        "Claim 2: forecasts do not deteriorate the policy",
+        2,
+        "forecasts do not deteriorate the policy",
         "The change of return that is worst among the horizons tested. A forecast does no harm "
         f"where no interval reaches further down than {MARGIN:.0%} of PPO's whole improvement.",
     ),
     run_report.RETURNS_BY_HORIZON,
     _claim(
-        CLAIMS[2],
-        "Claim 3: it optimises policies by inference",
+        3,
+        "it optimises policies by inference",
         "Return of the forecast of the path's end. It holds where the policy is as good as PPO's "
         f"end: the paired difference is no lower than {MARGIN:.0%} of PPO's whole improvement, "
         "interval included. Undecided: better than it was, but below PPO's end.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -28,20 +28,21 @@ HORIZONS = (1, 2, 5, 10, 20, 50)
 """Checkpoints ahead, as far as the path goes; the jump to its end comes on top."""
 
 Kind = TypeVar("Kind", bound="ExperimentConfig")
-Presets = Mapping[str, Mapping[str, Any]]
+Values = dict[str, Any]
+"""Fields of a configuration."""
 
 
 def check_places(starts: Sequence[float], horizons: Sequence[int]) -> None:
     """Raises a TiplError unless forecasts can be made from these starts, so far ahead."""
-    for start in starts:
-        if not 0 <= start < 1:
-            raise TiplError(
-                f"{start} was given as the fraction of a path that a history covers; expected "
-                "from 0 (the untrained network) to below 1"
-            )
+    outside = [start for start in starts if not 0 <= start < 1]
+    if outside:
+        raise TiplError(
+            f"{outside[0]} was given as the fraction of a path that a history covers; expected "
+            "from 0 (the untrained network) to below 1"
+        )
     if not starts:
         raise TiplError("no starts were given; expected one history or more, such as 0.5")
-    if not horizons or min(horizons) < 1:
+    if min(horizons, default=0) < 1:
         raise TiplError(
             f"the horizons {list(horizons)} were given; expected 1 or more checkpoints ahead"
         )
@@ -113,11 +114,10 @@ class ExperimentConfig:
     COMMAND: ClassVar[str]  # of tipl, that does such an experiment
     NAME: ClassVar[str]  # of such an experiment, and of the record in its directory
     # what tasks have otherwise than the defaults and their budgets, by their ids
-    TASKS: ClassVar[Presets] = {}
+    TASKS: ClassVar[dict[str, Values]] = {}
     TRIALS_DIVISOR: ClassVar[int] = 1  # of the trials of a task's budget, one in so many
-    # a smoke run of minutes: everything is made, nothing is shown by its numbers
-    QUICK: ClassVar[Mapping[str, Any]] = {}
-    LEAST: ClassVar[Mapping[str, int]] = {}  # what fields are at least
+    QUICK: ClassVar[Values] = {}  # a smoke run: everything is made, its numbers show nothing
+    LEAST: ClassVar[Values] = {}  # what fields are at least
 
     def __post_init__(self) -> None:
         for name, lowest in self.LEAST.items():
@@ -130,11 +130,10 @@ class ExperimentConfig:
         Raises:
             TiplError: an option is impossible.
         """
-        budget = task_budget(env_id)
-        usual: dict[str, Any] = budget._asdict()
-        usual["num_trials"] = budget.num_trials // cls.TRIALS_DIVISOR
-        usual |= {**cls.TASKS.get(env_id, {}), **(cls.QUICK if quick else {})}
-        return cls(env_id, **{**usual, **options})
+        usual: dict[str, Any] = task_budget(env_id)._asdict()
+        usual["num_trials"] //= cls.TRIALS_DIVISOR
+        usual |= cls.TASKS.get(env_id, {}) | (cls.QUICK if quick else {})
+        return cls(env_id, **usual | options)
 
     def write_record(self, directory: Path, command: str | None, **more: Any) -> None:
         """Keeps what was done, by which command line (by default one that does the same)."""
@@ -166,10 +165,9 @@ class ExperimentConfig:
     def collecting(self, num_trials: int, *shape: object) -> tuple[object, ...]:
         """The words of `tipl collect` that all trials of the experiment have in common."""
         return (
-            *("collect", self.env_id, "--num-trials", num_trials),
-            *("--total-steps", self.total_steps),
-            *("--checkpoint-interval", self.checkpoint_interval, *shape, "--seed", self.seed),
-        )
+            "collect", self.env_id, "--num-trials", num_trials, "--total-steps", self.total_steps,
+            "--checkpoint-interval", self.checkpoint_interval, *shape, "--seed", self.seed,
+        )  # fmt: skip
 
 
 def _with_tuples(value: Any) -> Any:
@@ -216,7 +214,7 @@ class BenchmarkConfig(ExperimentConfig):
     """rank and boost of each run of it"""
 
     COMMAND = NAME = "benchmark"
-    TASKS: ClassVar[Presets] = {
+    TASKS: ClassVar[dict[str, Values]] = {
         "InvertedPendulum-v4": {
             "shared_trials": 64, "starts": (0.0, 0.034, 0.067, 0.1, 0.25, 0.5, 0.75),
             "pptb_trials": 32, "pptb": ((8, 0.1), (16, 0.1), (16, 0.5), (16, 1.0)),
@@ -226,13 +224,13 @@ class BenchmarkConfig(ExperimentConfig):
             "horizons": (1, 5, 20),
         },
     }  # fmt: skip
-    QUICK: ClassVar[Mapping[str, Any]] = {
+    QUICK: ClassVar[Values] = {
         "num_trials": 8, "total_steps": 20_480, "checkpoint_interval": 1, "shared_trials": 4,
         "path_steps": 20, "elite_steps": 10, "own_steps": 10, "nowcaster_steps": 20,
         "starts": (0.0, 0.1, 0.5), "horizons": (1, 5), "episodes": 1,
         "pptb_trials": 2, "pptb": ((16, 0.1),),
     }  # fmt: skip
-    LEAST: ClassVar[Mapping[str, int]] = {
+    LEAST: ClassVar[Values] = {
         "num_trials": 4, "shared_trials": 0, "pptb_trials": 0, "episodes": 1, "path_steps": 1,
         "own_steps": 1, "elite_steps": 1, "nowcaster_steps": 1,
     }  # fmt: skip
@@ -252,10 +250,10 @@ class BenchmarkConfig(ExperimentConfig):
         check_places(self.starts, self.horizons)
         if not 0 < self.held_out < 1:
             raise TiplError(f"held_out is {self.held_out}; expected a share between 0 and 1")
-        if 0 < self.shared_trials < 2:
+        if self.shared_trials == 1:
             raise TiplError(
-                f"shared_trials is {self.shared_trials}; expected 0, or at least 2: one to learn "
-                "from and one to hold out"
+                "shared_trials is 1; expected 0, or at least 2: one to learn from and one to hold "
+                "out"
             )
         if self.pptb_trials > self.num_trials:
             raise TiplError(
@@ -286,16 +284,16 @@ class AccelerationConfig(ExperimentConfig):
 
     COMMAND, NAME = "accelerate", "comparison"
     TRIALS_DIVISOR = 4
-    TASKS: ClassVar[Presets] = {
+    TASKS: ClassVar[dict[str, Values]] = {
         "InvertedPendulum-v4": {"episodes": 2},
         "Hopper-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
         "Swimmer-v4": {"total_steps": 500_000, "checkpoint_interval": 4},
     }
-    QUICK: ClassVar[Mapping[str, Any]] = {
+    QUICK: ClassVar[Values] = {
         "num_trials": 2, "total_steps": 20_480, "checkpoint_interval": 2, "episodes": 1,
         "widths": (64, 32),
     }  # fmt: skip
-    LEAST: ClassVar[Mapping[str, int]] = {"num_trials": 2, "episodes": 1, "checkpoint_interval": 1}
+    LEAST: ClassVar[Values] = {"num_trials": 2, "episodes": 1, "checkpoint_interval": 1}
 
     def __post_init__(self) -> None:
         super().__post_init__()

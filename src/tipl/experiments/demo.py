@@ -11,19 +11,12 @@ from rich.console import Console
 
 from tipl.core import storage
 from tipl.experiments.config import DemoConfig
-from tipl.experiments.pipeline import How, Stage, run_pipeline
+from tipl.experiments.pipeline import How, Options, Stage, forecasting, run_pipeline, training
 from tipl.experiments.run_report import print_headline, report_run
 from tipl.report.results import Rows
 
 HELD_OUT = 0.25
 """Share of the trials that no model sees."""
-
-MODELS = {
-    "path": ("--basis", "path"),
-    "joint": ("--basis", "joint"),
-    "neuron": ("--model", "neuron", "--condition-on-return"),
-}
-"""The models that are trained, by the name of their directory, and their options."""
 
 
 def demo(
@@ -58,17 +51,17 @@ def demo(
 
 def demo_stages(config: DemoConfig, directory: Path) -> Iterator[Stage]:
     """The stages of the demo in its directory, in order."""
-    paths, policy, out = (directory / name for name in ("paths", "optimized", "forecasts"))
-    trained = tuple(directory / "models" / name for name in MODELS)
-    seed = ("--seed", config.seed)
+    paths, policy, neuron = (directory / name for name in ("paths", "optimized", "models/neuron"))
+    steps, neuron_steps = (("--num-steps", n) for n in (config.train_steps, config.neuron_steps))
+    models: dict[str, Options] = {
+        "path": ("--basis", "path", *steps),
+        "joint": ("--basis", "joint", *steps),
+        "neuron": ("--model", "neuron", "--condition-on-return", *neuron_steps),
+    }
     trials = ("--num-trials", config.num_trials, "--total-steps", config.total_steps)
-    yield Stage("collect", ("collect", config.env_id, *trials, *seed, "--out", paths), paths)
-    for model in trained:
-        steps = config.neuron_steps if model.name == "neuron" else config.train_steps
-        options = ("--held-out", HELD_OUT, *MODELS[model.name], "--num-steps", steps, *seed)
-        words = ("train", paths, *options, "--out", model)
-        yield Stage(f"train ({model.name})", words, model, (paths,))
-    neuron, start = directory / "models" / "neuron", ("--seed", config.seed + 1)
-    yield Stage("optimize", ("optimize", neuron, *start, "--out", policy), policy, (neuron,))
-    yield Stage("forecast", ("forecast", *trained, "--paths", paths, "--out", out), out, trained)
-    yield Stage("evaluate", ("evaluate", out, "--episodes", config.episodes), out, (out,))
+    words: Options = ("collect", config.env_id, *trials, "--seed", config.seed, "--out", paths)
+    yield Stage("collect", words, paths)
+    yield from training(directory, models, HELD_OUT, config.seed)
+    words = ("optimize", neuron, "--seed", config.seed + 1, "--out", policy)
+    yield Stage("optimize", words, policy, (neuron,))
+    yield from forecasting(directory, models, config.episodes)

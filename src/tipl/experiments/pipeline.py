@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,10 @@ FILE = "stages.json"
 
 REFUSED, INTERRUPTED = 2, 130
 """Exit statuses: the command was given something impossible, or somebody has interrupted it."""
+
+
+Options = tuple[object, ...]
+"""Words of a command line: texts, numbers and paths."""
 
 
 class Command(NamedTuple):
@@ -67,7 +71,7 @@ class Stage:
     """A command of tipl, with what it reads and what it makes."""
 
     name: str
-    arguments: tuple[object, ...]  # the command line after `tipl`, without `--threads`
+    arguments: Options  # the command line after `tipl`, without `--threads`
     directory: Path  # where its result is when it is done
     reads: tuple[Path, ...] = ()  # that decide on the result: of earlier stages, or from elsewhere
     needed: bool = True  # whether the experiment ends when it fails; if not, it goes on without
@@ -82,16 +86,32 @@ class Stage:
         """What the command makes."""
         return COMMANDS.get(" ".join(self.words[:2])) or COMMANDS[self.words[0]]
 
-    @property
-    def result(self) -> Path:
-        """A file that is there when the stage is done."""
-        return self.directory / self.command.result
-
 
 def running_checkpoints(name: str, paths: Path, episodes: int, *options: object) -> Stage:
     """The stage that runs the checkpoints of a dataset which an earlier stage collects."""
-    arguments = ("paths", "evaluate", paths, "--episodes", episodes, *options)
-    return Stage(name, arguments, paths / "evaluation", (paths,))
+    words = ("paths", "evaluate", paths, "--episodes", episodes, *options)
+    return Stage(name, words, paths / "evaluation", (paths,))
+
+
+def training(
+    run: Path, models: Mapping[str, Options], held_out: float, seed: int, label: str = ""
+) -> Iterator[Stage]:
+    """The stages that train models on a run's paths, by the names of their directories."""
+    paths = run / "paths"
+    for name, options in models.items():
+        model = run / "models" / name
+        words = ("train", paths, "--held-out", held_out, *options, "--seed", seed, "--out", model)
+        yield Stage(f"train ({name}){label}", words, model, (paths,))
+
+
+def forecasting(
+    run: Path, models: Iterable[str], episodes: int, places: Options = (), label: str = ""
+) -> Iterator[Stage]:
+    """The stages in which a run's models forecast its held-out trials, and forecasts are run."""
+    out, trained = run / "forecasts", tuple(run / "models" / name for name in models)
+    words = ("forecast", *trained, "--paths", run / "paths", "--out", out, *places)
+    yield Stage(f"forecast{label}", words, out, trained)
+    yield Stage(f"evaluate{label}", ("evaluate", out, "--episodes", episodes), out, (out,))
 
 
 @dataclass(frozen=True)
@@ -181,11 +201,8 @@ def run_pipeline(
     Args:
         config: what to do.
         stages_of: the stages of such an experiment in its directory, in order.
-        out: its directory; by default `runs/`, the command and the task.
+        out: its directory, which is returned; by default `runs/`, the command and the task.
         **how: see `How`.
-
-    Returns:
-        The directory.
 
     Raises:
         TiplError: there is no such task, the number of threads is impossible, or the directory
@@ -232,7 +249,11 @@ class Pipeline:
         digest, reads = self._digest(stage), self._reads(stage)
         before = self._records.get(stage.name) or StageRecord(stage.name, line, 0.0)
         same_reads = before.reads in ({}, reads)
-        if before.digest == digest and same_reads and stage.result.exists():
+        if (
+            before.digest == digest
+            and same_reads
+            and (stage.directory / stage.command.result).exists()
+        ):
             self.console.print("  already there: reused")
             return
         if stage.command.resumes and not same_reads:  # half of it would be made of other things

@@ -94,9 +94,8 @@ def svd_spectrum(run: Run) -> Section:
 def coordinate_chart(panels: list[list[Line]], **options: Any) -> Drawing:
     """Draws coordinates over environment steps, a panel each."""
     titled = {f"coordinate {k}": lines for k, lines in enumerate(panels, 1)}
-    options.setdefault("height", 1.9)
-    label = options.pop("y_label", "coordinate (weight units)")
-    return partial(line_chart, titled, x_label=STEPS, y_label=label, x_axis="steps", **options)
+    usual: dict[str, Any] = {"y_label": "coordinate (weight units)", "height": 1.9}
+    return partial(line_chart, titled, x_label=STEPS, x_axis="steps", **usual | options)
 
 
 def path_coordinates(run: Run) -> Section:

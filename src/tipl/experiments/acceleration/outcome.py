@@ -13,15 +13,8 @@ import numpy as np
 
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.evaluation.stats import (
-    Interval,
-    iqm_interval,
-    mean_interval,
-    paired_difference_interval,
-    probability_of_improvement,
-    ratio_interval,
-    reach_interval,
-)
+from tipl.evaluation import stats
+from tipl.evaluation.stats import Interval
 from tipl.experiments.acceleration.trials import (
     Architecture,
     Trained,
@@ -91,26 +84,14 @@ def model_cost(config: AccelerationConfig) -> ModelCost | None:
 
 
 def to_share(unit: str, share: float) -> str:
-    """The metric of how much it takes one trial to a share of PPO's final return.
-
-    Args:
-        unit: what is counted: `"env_steps"` or `"cpu_seconds"`.
-        share: one of `SHARES`.
-    """
+    """The metric of how many of a unit one trial takes to a share of PPO's final return."""
     return f"{unit}_to_{100 * share:g}_percent_of_ppo"
 
 
 def architecture_rows(
     architecture: Architecture, task: str, cost: ModelCost | None, command: str
 ) -> Iterator[Result]:
-    """All numbers of one architecture; infinite where a goal is not reached.
-
-    Args:
-        architecture: all methods' trials.
-        task: the environment.
-        cost: of the model that forecasts, if it is known.
-        command: of the comparison.
-    """
+    """All numbers of one architecture, also of the model's cost; infinite where none is reached."""
     gated, ppo = architecture.gated, architecture.ppo
 
     def row(one: Trained, metric: str, value: Interval, **columns: Any) -> Result:
@@ -131,7 +112,7 @@ def architecture_rows(
             for metric, value in _differences(gated, one, architecture.end).items():
                 yield row(gated, metric, value, beside=one.name)
     if cost is not None:
-        own, theirs = (reach_interval(reached[one.name][:, -1]) for one in (gated, ppo))
+        own, theirs = (stats.reach_interval(reached[one.name][:, -1]) for one in (gated, ppo))
         units = {
             "env_steps": (cost.env_steps, 1.0, 1.0),
             "cpu_seconds": (
@@ -155,28 +136,28 @@ def _reached_returns(
     end, ppo = architecture.end, architecture.ppo
     final = one.final(end)
     found = {
-        "final_return": mean_interval(final),
-        "final_return_iqm": iqm_interval(final),
-        "return_over_training": mean_interval(one.curves.mean_over(end)),
+        "final_return": stats.mean_interval(final),
+        "final_return_iqm": stats.iqm_interval(final),
+        "return_over_training": stats.mean_interval(one.curves.mean_over(end)),
     }
     if one is not ppo:
         difference = _differences(one, ppo, end)
         found |= {
             "final_return_minus_ppo": difference["final_return_difference"],
-            "final_return_relative_to_ppo": ratio_interval(final, ppo.final(end)),
-            "probability_of_improvement": probability_of_improvement(final, ppo.final(end)),
+            "final_return_relative_to_ppo": stats.ratio_interval(final, ppo.final(end)),
+            "probability_of_improvement": stats.probability_of_improvement(final, ppo.final(end)),
             "return_over_training_minus_ppo": difference["return_over_training_difference"],
         }
     for s, share in enumerate(SHARES):
         own, theirs = (reached[name][:, s] for name in (one.name, ppo.name))
         metric = to_share("env_steps", share)
-        found[metric] = reach_interval(own)
+        found[metric] = stats.reach_interval(own)
         if one is not ppo:
             # 0 steps of both are equally many; a PPO that is there at once cannot be outrun
             with np.errstate(divide="ignore", invalid="ignore"):
                 relative = np.where(own == theirs, 1.0, own / theirs)
-            found[f"{metric}_relative_to_ppo"] = reach_interval(relative)
-        found[to_share("cpu_seconds", share)] = reach_interval(own * one.cpu_seconds_per_step)
+            found[f"{metric}_relative_to_ppo"] = stats.reach_interval(relative)
+        found[to_share("cpu_seconds", share)] = stats.reach_interval(own * one.cpu_seconds_per_step)
     return found
 
 
@@ -184,15 +165,17 @@ def _differences(one: Trained, other: Trained, end: int) -> dict[str, Interval]:
     """By how much one method returns more than another, paired by trial."""
     areas = one.curves.mean_over(end), other.curves.mean_over(end)
     return {
-        "final_return_difference": paired_difference_interval(one.final(end), other.final(end)),
-        "return_over_training_difference": paired_difference_interval(*areas),
+        "final_return_difference": stats.paired_difference_interval(
+            one.final(end), other.final(end)
+        ),
+        "return_over_training_difference": stats.paired_difference_interval(*areas),
     }
 
 
 def _spent(one: Trained, ppo: Trained) -> Iterator[tuple[str, Interval]]:
     """Tests, jumps and rollbacks of one method, and its processor time."""
     for name, values in one.counts.items():
-        yield COUNTS[name], mean_interval(values)
+        yield COUNTS[name], stats.mean_interval(values)
     yield "cpu_seconds", Interval(one.stage.cpu_seconds)
     yield "cpu_seconds_per_env_step", Interval(one.cpu_seconds_per_step)
     if one is not ppo:
@@ -229,11 +212,6 @@ class Comparison:
     def results(self) -> Rows:
         """All rows of `results.jsonl`: NaN where a goal is not reached."""
         return Rows(map(finite, self.rows))
-
-    @property
-    def gated(self) -> str:
-        """The method of which most is said: see `Architecture.gated`."""
-        return self.architectures[0].gated.name
 
     def find(self, one: Trained, architecture: Architecture, metric: str, **place: Any) -> Result:
         """One number of a method in an architecture; `place` is `beside` and `uses`, if it has any.

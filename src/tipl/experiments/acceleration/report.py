@@ -223,7 +223,7 @@ SECTIONS: list[Entry[Comparison]] = [
         {"return_over_training": "mean return", "return_over_training_minus_ppo": "less PPO's"},
     ),
     lambda comparison: Section(
-        f"{comparison.gated}, beside each other method",
+        f"{comparison.architectures[0].gated.name}, beside each other method",
         "By how much it returns more than each other method: above 0, interval included, it wins; "
         "below 0 it loses; else it is a tie.",
         table=BESIDE_EACH,

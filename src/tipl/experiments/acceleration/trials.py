@@ -105,18 +105,11 @@ MOST_PLACES = 200
 
 @dataclass(frozen=True, eq=False)
 class ReturnCurves:
-    """Returns of N trials over their environment steps: each checkpoint's holds until the next.
+    """Returns of N trials over their environment steps: each checkpoint's holds until the next."""
 
-    Attributes:
-        steps: environment steps of each trial before each checkpoint, tests of forecasts included,
-            `[N, T]`, rising.
-        returns: of the policies at the checkpoints, `[N, T]`.
-        untrained: return of each trial before its first checkpoint, `[N]`: while forecasts are
-            tested before the first rollout, a trial has its untrained policy.
-    """
-
-    steps: Integer[np.ndarray, "N T"]
-    returns: Float[np.ndarray, "N T"]
+    steps: Integer[np.ndarray, "N T"]  # of a trial before a checkpoint, tests of forecasts included
+    returns: Float[np.ndarray, "N T"]  # of the policies at the checkpoints
+    # while forecasts are tested before the first rollout, a trial has its untrained policy
     untrained: Float[np.ndarray, " N"]
 
     def select(self, trials: Bool[np.ndarray, " N"]) -> ReturnCurves:
@@ -129,11 +122,7 @@ class ReturnCurves:
         return np.take_along_axis(self._levels(), np.stack(passed), axis=1)
 
     def mean_over(self, end: int) -> Float[np.ndarray, " N"]:
-        """Each trial's mean return over its first `end` steps: the area under its curve, per step.
-
-        Args:
-            end: environment steps, above 0.
-        """
+        """Each trial's mean return over its first `end` steps: the area under its curve, a step."""
         inner = np.clip(self.steps, 0, end)
         edges = np.pad(inner, ((0, 0), (1, 1)), constant_values=((0, 0), (0, end)))  # [N, T + 2]
         return np.asarray((self._levels() * np.diff(edges)).sum(axis=1) / end)
@@ -247,16 +236,10 @@ class Architecture:
 def load_architecture(
     directory: Path, width: int, methods: list[Method], stages: Mapping[str, StageRecord]
 ) -> Architecture:
-    """Reads all trials of one architecture from a comparison's directory.
-
-    Args:
-        directory: of the comparison.
-        width: units of each hidden layer.
-        methods: that were trained with it, PPO alone first.
-        stages: what the comparison's stages took, by name.
+    """Reads all trials of the networks of a width in a comparison's directory, by these methods.
 
     Raises:
-        TiplError: see `load_comparison`.
+        TiplError: see `tipl.experiments.acceleration.outcome.load_comparison`.
     """
     datasets = [PathDataset.open(trials_directory(directory, width, method)) for method in methods]
     # [N, T] each, NaN where a trial has diverged

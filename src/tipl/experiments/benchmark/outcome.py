@@ -128,12 +128,8 @@ def steps_to_reach(forecasts: ForecastSet, returns: ForecastReturns) -> dict[str
     were made: what it then costs is the history. Infinite: no history was long enough. Standing
     still is PPO itself where histories end: what a forecast must beat to be worth anything.
 
-    Args:
-        forecasts: of the held-out trials.
-        returns: what they returned; each resample of the trials has its own goals.
-
     Returns:
-        By method, PPO first, an interval for each of `SHARES`.
+        By method, PPO first, an interval for each of `SHARES`; each resample has its own goals.
     """
     weights = resampling_weights(len(returns.checkpoints))  # [R, N]
     true = weights @ returns.checkpoints.mean(axis=2)  # [R, N] @ [N, T]
@@ -168,16 +164,6 @@ class Benchmark:
     shared: Run | None  # trials that share one; None if left out
     boosted: Mapping[str, PathDataset]  # datasets of PPO with trimming and boosting, by name
     costs: Sequence[Cost]  # of each piece of work
-
-    @cached_property
-    def steps(self) -> dict[str, list[Interval]]:
-        """Environment steps to each share of PPO's improvement, by method."""
-        return steps_to_reach(self.run.forecasts, self.run.returns)
-
-    @cached_property
-    def uses(self) -> dict[str, tuple[float, float]]:
-        """Uses until a method has paid for itself: see `pay_back_uses`."""
-        return pay_back_uses(self.run, self.costs, self.steps)
 
     @cached_property
     def findings(self) -> list[Finding]:
@@ -262,21 +248,23 @@ def pay_back_uses(
 
 def _ledger_rows(benchmark: Benchmark) -> Iterator[Result]:
     """Costs, steps and uses, infinite where there are none."""
-    trials, _, episodes = benchmark.run.returns.checkpoints.shape
+    run = benchmark.run
+    trials, _, episodes = run.returns.checkpoints.shape
+    steps = steps_to_reach(run.forecasts, run.returns)
 
     def row(
         method: str, metric: str, value: Interval, command: str = benchmark.command, **place: Any
     ) -> Result:
-        task = benchmark.run.paths.task.env_id
+        task = run.paths.task.env_id
         return Result(task, "ledger", method, metric, *value, trials, episodes, command, **place)
 
     for cost in benchmark.costs:
         command = cost.command or benchmark.command
         for metric in ("env_steps", "cpu_seconds", "flops", "peak_rss_mb"):
             yield row(cost.work, metric, Interval(getattr(cost, metric)), command, part="in all")
-    for method, intervals in benchmark.steps.items():
+    for method, intervals in steps.items():
         for share, interval in zip(SHARES, intervals, strict=True):
             yield row(method, "env_steps_to_reach", interval, share=share)
-    for method, values in benchmark.uses.items():
+    for method, values in pay_back_uses(run, benchmark.costs, steps).items():
         for unit, value in zip(("env_steps", "cpu_seconds"), values, strict=True):
             yield row(method, f"uses_to_pay_back_{unit}", Interval(value), share=PAY_BACK_SHARE)

@@ -15,6 +15,7 @@ from tipl.experiments.benchmark.outcome import (
     MARGIN,
     PAY_BACK_SHARE,
     PPO,
+    SHARES,
     Benchmark,
     Finding,
 )
@@ -116,7 +117,8 @@ def _at(run: Run, metric: str, places: Iterable[tuple[int, int]]) -> Rows:
 def _reach(benchmark: Benchmark) -> Section:
     """Environment steps to parts of PPO's improvement."""
     run = benchmark.run
-    never = [name for name, (first, *_) in benchmark.steps.items() if math.isinf(first.value)]
+    reached = benchmark.results.where(metric="env_steps_to_reach", share=min(SHARES))
+    never = [result.method for result in reached if math.isnan(result.value)]
     steps = run.paths.global_step[sorted({case.start for case in run.forecasts.cases})]
     sentence = (
         "How much of a trial PPO has to run before a forecast brings the mean policy so far; 0 is "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from tipl.experiments.config import BenchmarkConfig
-from tipl.experiments.pipeline import Stage, running_checkpoints
+from tipl.experiments.pipeline import Options, Stage, forecasting, running_checkpoints, training
 from tipl.models.kinds import all_kinds
 
 FILM = Path("figures", "film.gif")
@@ -17,8 +17,6 @@ SHARED = ", shared initial network"
 
 PPTB_CHECKPOINTS = 12
 """Places on the paths of PPO with and without PPTB at which policies act by their mean."""
-
-Options = tuple[object, ...]
 
 
 def pptb_name(rank: int, boost: float) -> str:
@@ -55,10 +53,13 @@ def benchmark_stages(config: BenchmarkConfig, directory: Path) -> Iterator[Stage
             options = (config.pptb_trials, "--pptb.rank", rank, "--pptb.boost", boost)
             yield collect(f"collect (PPTB, {label})", paths, *options)
             yield running_checkpoints(f"paths evaluate (PPTB, {label})", paths, *often)
-    models = _models(config)
-    yield from _models_and_forecasts(config, directory, models, config.held_out)
+    models, path_models = _models(config), _path_models(config)
+    places = ("--starts", *config.starts, "--horizons", *config.horizons)
+    yield from training(directory, models, config.held_out, config.seed)
+    yield from forecasting(directory, models, config.episodes, places)
     if config.shared_trials:
-        yield from _models_and_forecasts(config, shared, _path_models(config), 0.5, SHARED)
+        yield from training(shared, path_models, 0.5, config.seed, SHARED)
+        yield from forecasting(shared, path_models, config.episodes, places, SHARED)
     forecasts = directory / "forecasts"
     trained = [directory / "models" / name for name in models]
     yield Stage("costs", ("costs", directory), directory, (*trained, forecasts))
@@ -72,16 +73,11 @@ def _models(config: BenchmarkConfig) -> dict[str, Options]:
     steps = ("--num-steps", config.nowcaster_steps) if config.nowcaster_steps else ()
     # stages are processes of their own, which know tipl's own kinds
     others = [kind.name for kind in all_kinds(registered=False) if kind.rival]
+    neuron = ("--model", "neuron", "--targets")
+    weighted = ("--condition-on-return", *(behaviour if config.own_behaviour_weight else ()))
     ours: dict[str, Options] = {
-        "elite": (
-            *("--model", "neuron", "--targets", "elite"),
-            *("--num-steps", config.elite_steps, "--rounds", 3),
-        ),
-        "own": (
-            *("--model", "neuron", "--targets", "own", "--condition-on-return"),
-            *(behaviour if config.own_behaviour_weight else ()),
-            *("--num-steps", config.own_steps, "--rounds", 3),
-        ),
+        "elite": (*neuron, "elite", "--num-steps", config.elite_steps, "--rounds", 3),
+        "own": (*neuron, "own", *weighted, "--num-steps", config.own_steps, "--rounds", 3),
     }
     return _path_models(config) | ours | {name: ("--model", name, *steps) for name in others}
 
@@ -94,23 +90,3 @@ def _path_models(config: BenchmarkConfig) -> dict[str, Options]:
         "joint": ("--basis", "joint", *steps),
         "raw": ("--basis", "joint", "--center", "none", *steps),
     }
-
-
-def _models_and_forecasts(
-    config: BenchmarkConfig,
-    run: Path,
-    models: Mapping[str, Options],
-    held_out: float,
-    label: str = "",
-) -> Iterator[Stage]:
-    """Trains models on a run's paths, forecasts its held-out trials, and runs the forecasts."""
-    paths, out = run / "paths", run / "forecasts"
-    trained = tuple(run / "models" / name for name in models)
-    for model, (name, options) in zip(trained, models.items(), strict=True):
-        arguments = ("train", paths, "--held-out", held_out, *options, "--seed", config.seed)
-        yield Stage(f"train ({name}){label}", (*arguments, "--out", model), model, (paths,))
-    places = ("--starts", *config.starts, "--horizons", *config.horizons)
-    arguments = ("forecast", *trained, "--paths", paths, "--out", out, *places)
-    yield Stage(f"forecast{label}", arguments, out, trained)
-    arguments = ("evaluate", out, "--episodes", config.episodes)
-    yield Stage(f"evaluate{label}", arguments, out, (out,))

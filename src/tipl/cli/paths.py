@@ -23,14 +23,12 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
         figure: where to draw its learning curves, such as curves.png (an SVG comes with it)
     """
     print_summary(directory)
-    if figure is not None:
-        _draw_learning_curves(PathDataset.open(directory), figure)
-
-
-def _draw_learning_curves(paths: PathDataset, figure: Path) -> None:
+    if figure is None:
+        return
     from tipl.report.charts import learning_curves
     from tipl.report.style import save_figure
 
+    paths = PathDataset.open(directory)
     note = f"{paths.task.env_id}, {paths.num_trials} trials"
     returns = paths.episodic_return().astype(np.float64)
     drawing = learning_curves(paths.global_step, returns, note=note)

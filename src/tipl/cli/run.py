@@ -13,12 +13,7 @@ from tyro.conf import Positional, arg
 
 from tipl.cli import Prepared, given_command
 from tipl.errors import TiplError
-from tipl.experiments.config import (
-    AccelerationConfig,
-    BenchmarkConfig,
-    DemoConfig,
-    ExperimentConfig,
-)
+from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 
 
 @dataclass(frozen=True)
@@ -35,21 +30,15 @@ class RunOptions:
     """of each stage (default: one for each processor)"""
 
 
-_KINDS: dict[str, type[ExperimentConfig]] = {
-    "benchmark": BenchmarkConfig,
-    "accelerate": AccelerationConfig,
-}
-
-
-def prepared(command: Callable[..., None], arguments: Sequence[str]) -> Prepared:
+def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:
     """The command; some begin with what their first argument, the task, has by default."""
-    kind = _KINDS.get(command.__name__)
-    if kind is None or not arguments or arguments[0] in ("--help", "-h"):
+    if command not in (benchmark, accelerate) or arguments[:1] in ([], ["--help"], ["-h"]):
         return command, None
+    kind = BenchmarkConfig if command is benchmark else AccelerationConfig
     task = arguments[0]
     if task.startswith("-"):  # options first: only the parser knows where they end
         named = functools.wraps(command)(lambda config, **others: config.env_id)
-        task = tyro.cli(named, args=list(arguments))
+        task = tyro.cli(named, args=arguments)
     config = kind.for_task(task, quick="--quick" in arguments)
     return functools.partial(command, config=config), None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +59,7 @@ def train(
         print(f"  {name}: held-out loss {held_out_loss}, standing still {still}")
 
 
-def prepared(command: Callable[..., None], arguments: Sequence[str]) -> Prepared:
+def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:
     """The command with the options of the kind of model that the arguments name, and no others.
 
     Raises:
@@ -78,7 +78,7 @@ def prepared(command: Callable[..., None], arguments: Sequence[str]) -> Prepared
     return functools.partial(command, config=kind.config_class()), description
 
 
-def _named_model(arguments: Sequence[str]) -> str:
+def _named_model(arguments: list[str]) -> str:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model", nargs="?", const="", default=TrainConfig.model)
     return str(parser.parse_known_args(arguments)[0].model)

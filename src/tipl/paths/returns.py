@@ -1,14 +1,8 @@
 """Deterministic returns of stored checkpoints: how they lie on disk, beside the weights.
 
-An evaluation is a directory in that of the dataset::
-
-    evaluation/evaluation.json                             episodes, every, seed, versions
-    evaluation/trials-00000-00063.checkpoints-00000-00007.safetensors
-    ...
-
-Its files are the same grid over trials and checkpoints as those in `parts/`, and like them they
-never change once written. The header of each repeats its ranges, the hash of the dataset's
-`metadata.json` and that of `evaluation.json`.
+An evaluation is a folder `evaluation/` in a dataset: `evaluation.json` says what was asked for, and
+the files beside it are the same grid over trials and checkpoints as those in `parts/`. Like them
+they never change once written, and their headers also repeat the hash of `evaluation.json`.
 """
 
 from __future__ import annotations

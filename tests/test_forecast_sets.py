@@ -249,7 +249,7 @@ def test_a_rival_of_ones_own_takes_part(
         ) -> np.ndarray:
             return 2 * super()._forecast(histories, horizons, layout)
 
-    monkeypatch.setattr(rivals_module, "RIVALS", list(rivals_module.RIVALS))
+    monkeypatch.setattr(rivals_module, "RIVALS", dict(rivals_module.RIVALS))
     monkeypatch.setattr("tipl.report.methods._METHODS", dict(methods._METHODS))
     register(Rival(Method("doubled", "#a03070", "Mine."), lambda given: Doubled()))
     register(Rival(Method("absent", "#a03070"), lambda given: None))

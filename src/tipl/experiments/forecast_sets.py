@@ -8,6 +8,7 @@ from nothing.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,9 @@ actions are compared, and how many of these are kept."""
 class ForecastCase:
     """Which forecaster, from where, how far."""
 
-    method: str
-    """name of the forecaster"""
-    start: int
-    """last checkpoint of the history"""
-    horizon: int
-    """checkpoints ahead"""
+    method: str  # name of the forecaster
+    start: int  # last checkpoint of the history
+    horizon: int  # checkpoints ahead
 
     @property
     def target(self) -> int:
@@ -49,30 +47,19 @@ class ForecastCase:
 
 @dataclasses.dataclass(frozen=True)
 class ForecastReturns:
-    """What forecasts and true checkpoints did in the environment.
+    """What forecasts and true checkpoints did in the environment."""
 
-    Attributes:
-        forecasts: episodic returns `[F, N, E]` of each case.
-        checkpoints: episodic returns `[N, T, E]` of the true checkpoints.
-        action_errors: how far the actions of each forecast are from those of the true later
-            checkpoint on the same states, in units of standing still's distance; None where
-            physics vary.
-    """
-
-    forecasts: Float64[np.ndarray, "F N E"]
-    checkpoints: Float64[np.ndarray, "N T E"]
+    forecasts: Float64[np.ndarray, "F N E"]  # episodic returns of each case
+    checkpoints: Float64[np.ndarray, "N T E"]  # episodic returns of the true checkpoints
     action_errors: Float64[np.ndarray, "F N"] | None = None
+    """see `ForecastSet.action_errors`; None where physics vary"""
 
     def save(self, directory: str | Path, settings: dict[str, Any]) -> None:
         """Writes `returns.safetensors` into the directory of the forecasts.
 
-        Args:
-            directory: of the forecasts.
-            settings: how the returns were measured; `load` gives them back.
+        The settings say how the returns were measured; `load` gives them back.
         """
-        tensors = {"forecasts": self.forecasts, "checkpoints": self.checkpoints}
-        if self.action_errors is not None:
-            tensors["action_errors"] = self.action_errors
+        tensors = {name: array for name, array in vars(self).items() if array is not None}
         storage.write_tensors(Path(directory) / "returns.safetensors", tensors, settings)
 
     @classmethod
@@ -91,23 +78,15 @@ class ForecastReturns:
 
 @dataclasses.dataclass(frozen=True)
 class ForecastSet:
-    """Forecasts of the same trials in several cases.
+    """Forecasts of the same trials in several cases."""
 
-    Attributes:
-        paths: the held-out trials.
-        cases: the F cases.
-        params: forecast weights `[F, N, P]`.
-        settings: how they were made, for the record.
-        end_distances: how far each forecast is from the nearest end of a training path, `[F, N]`,
-            in units of the distance of the trial's true end from its own nearest one; None if no
-            training path is of this dataset.
-    """
-
-    paths: PathDataset
+    paths: PathDataset  # the held-out trials
     cases: list[ForecastCase]
-    params: Float32[np.ndarray, "F N P"]
-    settings: dict[str, Any]
+    params: Float32[np.ndarray, "F N P"]  # forecast weights
+    settings: dict[str, Any]  # how they were made, for the record
     end_distances: Float32[np.ndarray, "F N"] | None = None
+    """How far each forecast is from the nearest end of a training path, in units of the distance of
+    the trial's true end from its own nearest one; None if no training path is of this dataset."""
 
     def save(self, directory: str | Path) -> None:
         """Writes `forecasts.json` and `forecasts.safetensors`, whole or not at all."""
@@ -117,17 +96,15 @@ class ForecastSet:
             if self.end_distances is not None:
                 tensors["end_distances"] = self.end_distances
             storage.write_tensors(new / "forecasts.safetensors", tensors, {"kind": "forecasts"})
-            storage.write_json(
-                new / "forecasts.json",
-                {
-                    "kind": "forecasts",
-                    "dataset": str(self.paths.directory.resolve()),
-                    "dataset_digest": self.paths.metadata.digest,
-                    "trials": self.paths.trials.tolist(),
-                    "cases": [dataclasses.asdict(case) for case in self.cases],
-                    "settings": self.settings,
-                },
-            )
+            record = {
+                "kind": "forecasts",
+                "dataset": str(self.paths.directory.resolve()),
+                "dataset_digest": self.paths.metadata.digest,
+                "trials": self.paths.trials.tolist(),
+                "cases": [dataclasses.asdict(case) for case in self.cases],
+                "settings": self.settings,
+            }
+            storage.write_json(new / "forecasts.json", record)
 
     @classmethod
     def load(cls, directory: str | Path) -> ForecastSet:
@@ -149,13 +126,8 @@ class ForecastSet:
             )
         tensors, _ = storage.read_tensors(directory / "forecasts.safetensors", "the forecasts")
         cases = [ForecastCase(**case) for case in record["cases"]]
-        return cls(
-            paths.select(record["trials"]),
-            cases,
-            tensors["params"],
-            record["settings"],
-            tensors.get("end_distances"),
-        )
+        trials = paths.select(record["trials"])
+        return cls(trials, cases, settings=record["settings"], **tensors)
 
     def weight_errors(self) -> Float64[np.ndarray, "F N"]:
         """Distance of each forecast from the true checkpoint, in units of standing still's."""
@@ -182,28 +154,22 @@ class ForecastSet:
                 f"{self.paths.metadata.normaliser!r}, whose statistics a forecast does not carry; "
                 "collect with normaliser='frozen'"
             )
-        true = self.paths.params()  # [N, T, P]
-        (F, N), T, size = self.params.shape[:2], true.shape[1], true.shape[-1]
-        policies = np.concatenate([self.params.reshape(-1, size), true.reshape(-1, size)])
+        true = self.paths.params()
+        (F, N), (_, T, P) = self.params.shape[:2], true.shape
+        policies = np.concatenate([self.params.reshape(-1, P), true.reshape(-1, P)])
         trials = np.concatenate([np.tile(np.arange(N), F), np.repeat(np.arange(N), T)])
         physics = {name: factors[trials] for name, factors in self.paths.physics().items()}
         # Equal weights, such as those of standing still, are run once in the same physics.
         which = equal_rows(policies, *physics.values())
         _, distinct = np.unique(which, return_index=True)
         returns = evaluate_stack(
-            policies[distinct],
-            self.paths.layout,
-            self.paths.task,
-            episodes,
+            policies[distinct], self.paths.layout, self.paths.task, episodes,
             physics={name: factors[distinct] for name, factors in physics.items()},
-            seed=seed,
-            threads=threads,
-            progress=progress,
-        ).returns[which]
-        count = F * N
+            seed=seed, threads=threads, progress=progress,
+        ).returns[which]  # fmt: skip
         return ForecastReturns(
-            returns[:count].reshape(*self.params.shape[:2], episodes),  # [F * N, E] -> [F, N, E]
-            returns[count:].reshape(*true.shape[:2], episodes),  # [N * T, E] -> [N, T, E]
+            returns[: F * N].reshape(F, N, episodes),
+            returns[F * N :].reshape(N, T, episodes),
             None if physics else self.action_errors(seed),
         )
 
@@ -211,29 +177,24 @@ class ForecastSet:
         """Distance of each forecast's actions from the true checkpoint's, on the same states.
 
         The root mean square over states that PPO's own policies visit along the held-out paths, in
-        units of standing still's. Of discrete actions, the share of states with another action.
-
-        Args:
-            seed: of the environments in which the states are visited.
+        units of standing still's. Of discrete actions, the share of states with another action. The
+        seed is of the environments in which the states are visited.
         """
         true, task = self.paths.params(), self.paths.task
         states = self._visited_states(seed)
-        missed = np.empty(self.params.shape[:2])
-        still = np.empty_like(missed)
-        actions: dict[int, Array] = {}
+        errors = np.empty(self.params.shape[:2])
 
         def acted(params: Array) -> Array:
             actor = stacked_mlp(self.paths.layout.unflatten(np.ascontiguousarray(params)), "actor")
             return best_actions(task, actor.forward(np.repeat(states[None], len(params), axis=0)))
 
+        actions = functools.cache(lambda checkpoint: acted(true[:, checkpoint]))
         for f, case in enumerate(self.cases):
-            for checkpoint in (case.start, case.target):
-                if checkpoint not in actions:
-                    actions[checkpoint] = acted(true[:, checkpoint])
-            wanted = actions[case.target]
-            missed[f] = _action_distance(task, acted(self.params[f]), wanted)
-            still[f] = _action_distance(task, actions[case.start], wanted)
-        return missed / np.maximum(still, 1e-12)
+            wanted = actions(case.target)
+            missed = _action_distance(task, acted(self.params[f]), wanted)
+            still = _action_distance(task, actions(case.start), wanted)
+            errors[f] = missed / np.maximum(still, 1e-12)
+        return errors
 
     def _visited_states(self, seed: int) -> Float32[np.ndarray, "S O"]:
         """A fixed sample of normalised observations along the true paths."""

@@ -25,10 +25,12 @@ def held_out_trials(paths: PathDataset, forecasters: Sequence[Forecaster]) -> Pa
     Raises:
         TiplError: there is no such trial.
     """
-    seen: set[int] = set()
-    for forecaster in forecasters:
-        seen.update(forecaster.training_trials.get(paths.metadata.digest, []))
-    unseen = [int(trial) for trial in paths.trials[~paths.diverged()] if int(trial) not in seen]
+    seen = {
+        trial
+        for forecaster in forecasters
+        for trial in forecaster.training_trials.get(paths.metadata.digest, [])
+    }
+    unseen = [trial for trial in paths.trials[~paths.diverged()].tolist() if trial not in seen]
     if not unseen:
         raise TiplError(
             f"the models were trained on all {paths.num_trials} usable trials of "
@@ -59,7 +61,8 @@ def forecast_held_out(
             another architecture, or none can forecast any of the histories.
     """
     check_places(starts, horizons)
-    _check_architecture(forecasters, paths)
+    for forecaster in forecasters:
+        _check_architecture(forecaster, paths)
     params, end = paths.params(), paths.num_checkpoints - 1
     cases: list[ForecastCase] = []
     forecasts: list[Array] = []
@@ -81,16 +84,15 @@ def forecast_held_out(
     return ForecastSet(paths, cases, np.stack(forecasts), settings)
 
 
-def _check_architecture(forecasters: Sequence[Forecaster], paths: PathDataset) -> None:
-    for forecaster in forecasters:
-        layout = forecaster.layout
-        if layout is not None and layout != paths.layout:
-            raise TiplError(
-                f"the paths in {paths.directory} are of {paths.layout.size} parameters with hidden "
-                f"layers of {paths.layout.hidden_sizes} units, but the {forecaster.name} was "
-                f"trained on {layout.size} and {layout.hidden_sizes}; use paths of the same "
-                "architecture, or train a model on these"
-            )
+def _check_architecture(forecaster: Forecaster, paths: PathDataset) -> None:
+    layout = forecaster.layout
+    if layout is not None and layout != paths.layout:
+        raise TiplError(
+            f"the paths in {paths.directory} are of {paths.layout.size} parameters with hidden "
+            f"layers of {paths.layout.hidden_sizes} units, but the {forecaster.name} was trained "
+            f"on {layout.size} and {layout.hidden_sizes}; use paths of the same architecture, or "
+            "train a model on these"
+        )
 
 
 def make_forecasts(
@@ -112,19 +114,13 @@ def make_forecasts(
     forecasts = forecast_held_out([*rivals_of(given), *ours], held_out, starts, horizons)
     if given.training is None:
         return forecasts
+    settings = forecasts.settings | ({"best_checkpoint": given.best} if given.best else {})
+    ends = given.training.params()[:, -1]
+    unit = nearest_distances(forecasts.paths.params()[:, -1], ends)
+    distances = [nearest_distances(params, ends) / unit for params in forecasts.params]
     return dataclasses.replace(
-        forecasts,
-        settings=forecasts.settings | ({"best_checkpoint": given.best} if given.best else {}),
-        end_distances=_end_distances(forecasts, given.training.params()[:, -1]),
+        forecasts, settings=settings, end_distances=np.array(distances, np.float32)
     )
-
-
-def _end_distances(
-    forecasts: ForecastSet, training_ends: Float32[np.ndarray, "M P"]
-) -> Float32[np.ndarray, "F N"]:
-    unit = nearest_distances(forecasts.paths.params()[:, -1], training_ends)
-    rows = [nearest_distances(params, training_ends) / unit for params in forecasts.params]
-    return np.array(rows, np.float32)
 
 
 def nearest_distances(

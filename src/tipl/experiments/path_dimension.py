@@ -6,12 +6,13 @@ computed from the numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Integer
 from matplotlib.patches import Patch
 
 from tipl.core.arrays import Array
@@ -26,7 +27,6 @@ from tipl.paths.dimension import (
     RANDOM_WALK,
     WHOLE_ACTOR,
     PathDimension,
-    Spectrum,
 )
 from tipl.report.charts import Handle, Line, handle, line_chart, ratio_strips
 from tipl.report.methods import line_styles
@@ -41,6 +41,9 @@ REPORTED_SHARES = (0.01, 0.1, 0.5)
 BETA = 0.9
 """Of the marks D(beta), and of the comparison with a random walk."""
 
+SHAPE = ("monotonicity", "half_waves", "harmonic_share")
+"""What a `Spectrum` says of the shape of coordinates over time."""
+
 FEW = 4
 """Trials whose single lines a panel of two methods has room for."""
 
@@ -53,18 +56,15 @@ def dimension_rows(measured: Sequence[PathDimension], *, task: str, command: str
     Trials in which a number is not finite (the detour of a path that ends where it started) are
     left out of it, and `n_trials` counts the rest.
     """
-    results = []
-    for part in measured:
-        for center, metric, values in _numbers(part):
-            known = np.asarray(values, np.float64)[np.isfinite(values)]
-            if len(known):
-                results.append(
-                    Result(
-                        task, "low dimension", part.method, metric, *_mean(known), len(known),
-                        command=command, part=part.part, center=center,
-                    )
-                )  # fmt: skip
-    return results
+    return [
+        Result(
+            task, "low dimension", part.method, metric, *_mean(known), len(known),
+            command=command, part=part.part, center=center,
+        )
+        for part in measured
+        for center, metric, values in _numbers(part)
+        if len(known := np.asarray(values, np.float64)[np.isfinite(values)])
+    ]  # fmt: skip
 
 
 def _mean(known: Array) -> Interval:
@@ -78,7 +78,7 @@ def _numbers(part: PathDimension) -> Iterator[tuple[str | None, str, Array]]:
     for center, name in CENTERS.items():
         spectrum = part.spectra[center]
         yield from ((name, f"D({beta})", spectrum.dimension(beta)) for beta in BETAS)
-        for metric in ("monotonicity", "half_waves", "harmonic_share"):
+        for metric in SHAPE:
             for k, values in enumerate(getattr(spectrum, metric).T, 1):
                 yield name, f"{metric}_{k}", values
     yield None, "detour_ratio", part.detour_ratio
@@ -100,8 +100,7 @@ def dimension_sections(paths: PathDataset, measured: Sequence[PathDimension]) ->
 def information_section(measured: Sequence[PathDimension]) -> Section:
     """Information of the first directions of each part, beside a random walk's.
 
-    A line is the median over trials, its band the middle half, and its mark the D(0.9) of the
-    median.
+    Lines are medians over trials, bands the middle half, and marks the D(0.9) of the median.
     """
     parts = _parts(measured, least=2)
     panels: dict[str, list[Line]] = {}
@@ -112,8 +111,7 @@ def information_section(measured: Sequence[PathDimension]) -> Section:
             low, median, high = np.quantile(information, [0.25, 0.5, 0.75], axis=0)
             rank = int(np.argmax(median >= BETA - 1e-12)) + 1
             needed.append(str(rank))
-            look = _walk_style(method)
-            ranks = np.arange(1, len(median) + 1)
+            look, ranks = _walk_style(method), np.arange(1, len(median) + 1)
             lines.append(Line(ranks, median, look, method, (low, high), shade=0.2))
             lines.append(Line([rank], [median[rank - 1]], _DOT | {"color": look["color"]}))
         panels[f"{name}: D({BETA}) = {' and '.join(needed)}"] = lines
@@ -141,13 +139,12 @@ def information_section(measured: Sequence[PathDimension]) -> Section:
             ["part, centre, method", *(f"D({beta})" for beta in BETAS)],
             [
                 [
-                    f"{name}, {CENTERS[center]}, {method}",
-                    *(float(spectrum.dimension(beta).mean()) for beta in BETAS),
+                    f"{name}, {words}, {method}",
+                    *(float(part.spectra[center].dimension(beta).mean()) for beta in BETAS),
                 ]
                 for name, methods in parts.items()
-                for center in CENTERS
+                for center, words in CENTERS.items()
                 for method, part in methods.items()
-                for spectrum in [part.spectra[center]]
             ],
         ),
     )  # fmt: skip
@@ -163,7 +160,10 @@ def coordinates_section(
     methods = _parts(measured)[WHOLE_ACTOR]
     ppo, walk = (methods[name].spectra["initial"] for name in (PPO_PATH, RANDOM_WALK))
     count = int(np.isfinite(ppo.half_waves).all(axis=0).sum())  # coordinates that all trials have
-    panels: list[list[Line]] = [[] for _ in range(min(count, 6))]
+    waves = [one.half_waves[:, :count].mean(axis=0) for one in (ppo, walk)]
+    swings = [", ".join(f"{mean:.1f}" for mean in means) for means in waves]
+    explained = [f"{one.harmonic_share[:, :count].mean():.0%}" for one in (ppo, walk)]
+    panels: list[list[Line]] = [[] for _ in range(count)]
     for method, part in methods.items():
         coordinates, look = part.spectra["initial"].coordinates, _walk_style(method)
         largest = np.abs(coordinates).max(axis=1, keepdims=True)
@@ -172,18 +172,18 @@ def coordinates_section(
             lines.append(Line(global_step, shapes[:FEW, :, k].T, look | _THIN))
             mean = shapes[:, :, k].mean(axis=0)
             lines.append(Line(global_step, mean, look, f"{method}, mean"))
-    one_trial = handle(color=GREY, alpha=0.6, lw=0.7)
     return Section(
         "Monotone first, harmonic after: the coordinates over time",
         "The rank correlation of the first coordinate with time is "
         f"{ppo.monotonicity[:, 0].mean():.3f} (random walk: {walk.monotonicity[:, 0].mean():.3f}). "
-        f"The first {count} coordinates swing with {_half_waves(ppo, count)} half-waves (random "
-        f"walk: {_half_waves(walk, count)}); one sine wave explains {_explained(ppo, count)} of "
-        f"their variance on average (random walk: {_explained(walk, count)}). A random walk has "
-        "harmonics of its own: such shapes alone are no sign of learning.",
+        f"The first {count} coordinates swing with {swings[0]} half-waves (random walk: "
+        f"{swings[1]}); one sine wave explains {explained[0]} of their variance on average (random "
+        f"walk: {explained[1]}). A random walk has harmonics of its own: such shapes alone are no "
+        "sign of learning.",
         coordinate_chart(
             panels, y_label="coordinate, relative to its largest size", height=1.8, share_y=True,
-            limits={"ylim": (-1.08, 1.08)}, also={"one trial": one_trial},
+            limits={"ylim": (-1.08, 1.08)},
+            also={"one trial": handle(color=GREY, alpha=0.6, lw=0.7)},
             note=f"displacements of the whole actor, each trial in its own basis; "
             f"{_trials(measured)}, a few of them drawn",
         ),
@@ -192,14 +192,11 @@ def coordinates_section(
             ["centre, method, coordinate", "monotonicity", "half-waves", "explained by one wave"],
             [
                 [
-                    f"{CENTERS[center]}, {method}, {k + 1}",
-                    _mean_of_known(spectrum.monotonicity[:, k]),
-                    _mean_of_known(spectrum.half_waves[:, k]),
-                    _mean_of_known(spectrum.harmonic_share[:, k]),
+                    f"{words}, {method}, {k + 1}",
+                    *(_mean_of_known(getattr(part.spectra[center], of)[:, k]) for of in SHAPE),
                 ]
-                for center in CENTERS
+                for center, words in CENTERS.items()
                 for method, part in methods.items()
-                for spectrum in [part.spectra[center]]
                 for k in range(count)
             ],
         ),
@@ -213,15 +210,11 @@ def detour_section(measured: Sequence[PathDimension]) -> Section:
     layers = {name: _median(methods[PPO_PATH].detour_ratio) for name, methods in parts.items()}
     del layers[WHOLE_ACTOR]
     straightest, most = min(layers, key=layers.__getitem__), max(layers, key=layers.__getitem__)
-    # the walk of a single parameter ends anywhere, often at home
-    drawn = {
-        name: {
-            method: part.detour_ratio
-            for method, part in methods.items()
-            if method == PPO_PATH or part.num_parameters > 1
-        }
-        for name, methods in parts.items()
-    }
+    drawn: dict[str, dict[str, Array]] = {}
+    for one in measured:
+        # the walk of a single parameter ends anywhere, often at home
+        if one.method == PPO_PATH or one.num_parameters > 1:
+            drawn.setdefault(one.part, {})[one.method] = one.detour_ratio
     return Section(
         "Detours",
         f"A path is {format_number(whole[PPO_PATH])} times as long as the distance of its ends "
@@ -240,36 +233,29 @@ def detour_section(measured: Sequence[PathDimension]) -> Section:
             ["part, method", "parameters", "whole", "single parameters"],
             [
                 [
-                    f"{name}, {method}",
-                    part.num_parameters,
-                    _median(part.detour_ratio),
-                    _median(part.parameter_detour),
+                    f"{one.part}, {one.method}", one.num_parameters,
+                    _median(one.detour_ratio), _median(one.parameter_detour),
                 ]
-                for name, methods in parts.items()
-                for method, part in methods.items()
+                for one in measured
             ],
         ),
     )  # fmt: skip
 
 
 def activity_section(measured: Sequence[PathDimension]) -> Section:
-    """How unevenly the parameters move: paths in a colour a part, and one walk for all.
-
-    Random walks of all parts are alike.
-    """
+    """How unevenly the parameters move: paths in a colour a part, and one walk for all."""
     parts = _parts(measured, least=2)
     lines = [Line([0, 1], [0, 1], {"color": GREY, "linestyle": ":", "lw": 1.2})]
     for index, (name, methods) in enumerate(parts.items()):
-        for method, part in methods.items():
-            moved = np.isfinite(part.activity).all(axis=1)
-            if not moved.any() or (method != PPO_PATH and index):
-                continue
-            look: dict[str, Any] = {"color": SERIES[index % len(SERIES)]}
-            if method != PPO_PATH:
-                look = {"color": GREY, "linestyle": "--", "lw": 1.4}
-            mean = part.activity[moved].mean(axis=0)
-            label = name if method == PPO_PATH else method
-            lines.append(Line(ACTIVITY_SHARES, mean, look, label))
+        looks: dict[str, dict[str, Any]] = {PPO_PATH: {"color": SERIES[index % len(SERIES)]}}
+        if not index:  # random walks of all parts are alike
+            looks[RANDOM_WALK] = {"color": GREY, "linestyle": "--", "lw": 1.4}
+        for method, look in looks.items():
+            activity = methods[method].activity
+            moved = np.isfinite(activity).all(axis=1)
+            if moved.any():
+                label = name if method == PPO_PATH else method
+                lines.append(Line(ACTIVITY_SHARES, activity[moved].mean(axis=0), look, label))
     moved_by = {
         name: f"{_mean_of_known(part.activity_of(0.1)):.0%}"
         for name, part in parts[WHOLE_ACTOR].items()
@@ -292,11 +278,11 @@ def activity_section(measured: Sequence[PathDimension]) -> Section:
             ["part, method", *(f"top {share:.0%}" for share in REPORTED_SHARES)],
             [
                 [
-                    f"{name}, {method}",
-                    *(_mean_of_known(part.activity_of(share)) for share in REPORTED_SHARES),
+                    f"{one.part}, {one.method}",
+                    *(_mean_of_known(one.activity_of(share)) for share in REPORTED_SHARES),
                 ]
-                for name, methods in parts.items()
-                for method, part in methods.items()
+                for one in measured
+                if one.num_parameters > 1
             ],
         ),
     )  # fmt: skip
@@ -321,15 +307,6 @@ def _parts(measured: Sequence[PathDimension], *, least: int = 1) -> Parts:
     return parts
 
 
-def _half_waves(spectrum: Spectrum, count: int) -> str:
-    """Mean over trials of the half-waves of the first coordinates, "0.5, 1.5, 2.5"."""
-    return ", ".join(f"{mean:.1f}" for mean in spectrum.half_waves[:, :count].mean(axis=0))
-
-
-def _explained(spectrum: Spectrum, count: int) -> str:
-    return f"{spectrum.harmonic_share[:, :count].mean():.0%}"
-
-
 def _dimension(part: PathDimension) -> Array:
     return part.spectra["initial"].dimension(BETA)
 
@@ -340,18 +317,18 @@ def _is_lower(methods: dict[str, PathDimension]) -> bool:
     return paired_difference_interval(ppo, walk).high < 0  # NaN for one trial: not shown
 
 
-def _mean_of_known(values: Float[np.ndarray, " N"]) -> float:
+def _mean_of_known(values: Array) -> float:
     """The mean over the trials that have a finite value; NaN if none has."""
     known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _median(values: Array) -> float:
     """The median over trials; a closed path's infinite ratio counts, a part at rest does not."""
     known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else float("nan")
+    return float(np.median(known)) if len(known) else math.nan
 
 
 def _trials(measured: Sequence[PathDimension]) -> str:
     count = len(measured[0].detour_ratio)
-    return f"{count} {'trial' if count == 1 else 'trials'}"
+    return f"{count} trial{'s' * (count != 1)}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -47,17 +47,12 @@ a model remembers."""
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What rivals are given: the trials that the models learned from, and nothing of the others.
+    """What rivals are given: the trials that the models learned from, and nothing of the others."""
 
-    Attributes:
-        models: the models. Where they learned from other datasets, nothing is remembered.
-        paths: the dataset on which all are compared.
-        known_best: trial and checkpoint of the best stored policy, if it was looked for before.
-    """
-
-    models: Sequence[TrainedForecaster]
-    paths: PathDataset
+    models: Sequence[TrainedForecaster]  # where they learned from others, nothing is remembered
+    paths: PathDataset  # the dataset on which all are compared
     known_best: tuple[int, int] | None = None
+    """trial and checkpoint of the best stored policy, if it was looked for before"""
 
     @cached_property
     def training(self) -> PathDataset | None:
@@ -92,29 +87,20 @@ class Given:
 
 @dataclasses.dataclass(frozen=True)
 class Rival:
-    """One rival.
+    """One rival."""
 
-    Attributes:
-        method: what it is called, by tables, figures and its forecaster, and how it is drawn.
-        make: its forecaster; None where it cannot take part.
-    """
-
-    method: Method
-    make: Callable[[Given], Forecaster | None]
+    method: Method  # what tables, figures and its forecaster call it, and how it is drawn
+    make: Callable[[Given], Forecaster | None]  # None where it cannot take part
 
 
-RIVALS: list[Rival] = []
-"""Those that take part, in order."""
+RIVALS: dict[str, Rival] = {}
+"""Those that take part, in order, by their names."""
 
 
 def register(rival: Rival) -> None:
     """Lets a rival take part from now on; one of the same name is replaced."""
     register_method(rival.method)
-    names = [known.method.name for known in RIVALS]
-    if rival.method.name in names:
-        RIVALS[names.index(rival.method.name)] = rival
-    else:
-        RIVALS.append(rival)
+    RIVALS[rival.method.name] = rival
 
 
 def rivals(
@@ -128,7 +114,7 @@ def rivals(
 
 def rivals_of(given: Given) -> list[Forecaster]:
     """The rivals that can take part, in order."""
-    made = (rival.make(given) for rival in RIVALS)
+    made = (rival.make(given) for rival in RIVALS.values())
     return [forecaster for forecaster in made if forecaster is not None]
 
 
@@ -141,12 +127,7 @@ def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> P
 
 
 def fitted_output_layer(policy: Policy, seed: int = 0) -> Forecaster:
-    """The rival that fits output layers to a policy's actions where it goes.
-
-    Args:
-        policy: such as the best stored one.
-        seed: of its rollouts.
-    """
+    """The rival that fits output layers to a policy's actions where it goes, in seeded rollouts."""
     import torch
 
     from tipl.models.network import ActionError
@@ -160,18 +141,10 @@ def fitted_output_layer(policy: Policy, seed: int = 0) -> Forecaster:
     return FittedOutputLayer(task, seen, outputs.numpy())
 
 
-def _dynamic_modes(_: Given) -> Forecaster | None:
-    return DynamicModeDecomposition() if pydmd_is_installed() else None
-
-
-def _remembering(kind: Callable[..., Forecaster]) -> Callable[[Given], Forecaster | None]:
-    """Makes a rival that remembers the training trials, if there are any."""
-
-    def make(given: Given) -> Forecaster | None:
-        training = given.training
-        return None if training is None else kind(training.params(), given.paths.layout)
-
-    return make
+def _remembering(kind: Callable[..., Forecaster], given: Given) -> Forecaster | None:
+    """A rival that remembers the training trials, if there are any."""
+    training = given.training
+    return None if training is None else kind(training.params(), given.paths.layout)
 
 
 def _regression(given: Given) -> Forecaster | None:
@@ -193,24 +166,24 @@ def _fitted(given: Given) -> Forecaster | None:
     return None if best is None else fitted_output_layer(best)
 
 
-def _in_tables(name: str, colour: str) -> Method:
-    """A rival for which curves over the horizon have no room."""
-    return Method(name, colour, drawn=False)
+_in_tables = partial(Method, drawn=False)  # curves over the horizon have no room for them
 
-
-for _rival in (
-    Rival(Method(StandingStill.name, GREY), lambda _: StandingStill()),
-    Rival(Method(LastDifferenceLine.name, GREEN), lambda _: LastDifferenceLine()),
-    Rival(Method(LeastSquaresLine.name, GREEN), lambda _: LeastSquaresLine()),
-    Rival(_in_tables(TwoPointLine.name, GOLD), lambda _: TwoPointLine()),
-    Rival(_in_tables(RELEX.name, GREEN), lambda _: RELEX()),
-    Rival(_in_tables(PathTrimmingAndBoosting.name, GOLD), lambda _: PathTrimmingAndBoosting()),
-    Rival(_in_tables(DynamicModeDecomposition.name, GOLD), _dynamic_modes),
-    Rival(_in_tables(MeanDisplacement.name, GREEN), _remembering(MeanDisplacement)),
-    Rival(_in_tables(NearestPath.name, PURPLE), _remembering(NearestPath)),
-    Rival(_in_tables(MatchedNoise.name, GREEN), _remembering(MatchedNoise)),
-    Rival(_in_tables(PartialLeastSquares.name, GREEN), _regression),
-    Rival(method_of(BestStoredPolicy.name), _best_stored),
-    Rival(_in_tables("best stored policy, output layer fitted", PURPLE), _fitted),
+for _method, _make in (
+    (Method(StandingStill.name, GREY), lambda _: StandingStill()),
+    (Method(LastDifferenceLine.name, GREEN), lambda _: LastDifferenceLine()),
+    (Method(LeastSquaresLine.name, GREEN), lambda _: LeastSquaresLine()),
+    (_in_tables(TwoPointLine.name, GOLD), lambda _: TwoPointLine()),
+    (_in_tables(RELEX.name, GREEN), lambda _: RELEX()),
+    (_in_tables(PathTrimmingAndBoosting.name, GOLD), lambda _: PathTrimmingAndBoosting()),
+    (
+        _in_tables(DynamicModeDecomposition.name, GOLD),
+        lambda _: DynamicModeDecomposition() if pydmd_is_installed() else None,
+    ),
+    (_in_tables(MeanDisplacement.name, GREEN), partial(_remembering, MeanDisplacement)),
+    (_in_tables(NearestPath.name, PURPLE), partial(_remembering, NearestPath)),
+    (_in_tables(MatchedNoise.name, GREEN), partial(_remembering, MatchedNoise)),
+    (_in_tables(PartialLeastSquares.name, GREEN), _regression),
+    (method_of(BestStoredPolicy.name), _best_stored),
+    (_in_tables("best stored policy, output layer fitted", PURPLE), _fitted),
 ):
-    register(_rival)
+    register(Rival(_method, _make))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from tipl.evaluation.stats import (
     paired_difference_interval,
     probability_of_improvement,
 )
-from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
+from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.pipeline import StageRecord, read_records
 from tipl.experiments.rivals import rivals
 from tipl.forecast.base import Forecaster
@@ -46,10 +46,7 @@ def forecast_rows(forecasts: ForecastSet, returns: ForecastReturns, command: str
     - `action_error`: the same of actions, where they were measured (see `ForecastReturns`);
     - `distance_from_training_ends` (see `ForecastSet`), to tell learning from remembering.
 
-    Args:
-        forecasts: the cases.
-        returns: what they returned.
-        command: the command line that measured them.
+    The command is the command line that measured them.
     """
     n_trials, _, n_episodes = returns.checkpoints.shape
     distances = {
@@ -57,31 +54,30 @@ def forecast_rows(forecasts: ForecastSet, returns: ForecastReturns, command: str
         "action_error": returns.action_errors,
         "distance_from_training_ends": forecasts.end_distances,
     }
+    places: dict[tuple[int, int], list[int]] = {}
+    for f, case in enumerate(forecasts.cases):
+        places.setdefault((case.start, case.target), []).append(f)
     rows: list[Result] = []
-
-    def add(case: ForecastCase, method: str, metric: str, interval: Interval, runs: int) -> None:
-        rows.append(
+    for (start, target), members in places.items():
+        still, true = returns.checkpoints[:, start], returns.checkpoints[:, target]
+        found = _return_intervals(TRUE_CHECKPOINT, true, still)
+        measured = [(TRUE_CHECKPOINT, n_episodes, found)]
+        for f in members:
+            method, reached = forecasts.cases[f].method, returns.forecasts[f]
+            found = _return_intervals(method, reached, still)
+            found["return_minus_true"] = paired_difference_interval(reached, true)
+            known = {name: of_all[f] for name, of_all in distances.items() if of_all is not None}
+            apart = {name: mean_interval(d.astype(np.float64)) for name, d in known.items()}
+            measured += [(method, n_episodes, found), (method, 0, apart)]
+        rows += [
             Result(
-                forecasts.paths.task.env_id, "forecast" if case.start else "optimize", method,
-                metric, *interval, n_trials, runs, command,
-                start=case.start / (forecasts.paths.num_checkpoints - 1), horizon=case.horizon,
+                forecasts.paths.task.env_id, "forecast" if start else "optimize", method, metric,
+                *interval, n_trials, episodes, command,
+                start=start / (forecasts.paths.num_checkpoints - 1), horizon=target - start,
             )
-        )  # fmt: skip
-
-    for place, cases in _by_place(forecasts.cases):
-        still = returns.checkpoints[:, place.start]
-        true = returns.checkpoints[:, place.target]
-        for metric, interval in _return_intervals(TRUE_CHECKPOINT, true, still).items():
-            add(place, TRUE_CHECKPOINT, metric, interval, n_episodes)
-        for f, case in cases:
-            reached = returns.forecasts[f]
-            measured = _return_intervals(case.method, reached, still)
-            measured["return_minus_true"] = paired_difference_interval(reached, true)
-            for metric, interval in measured.items():
-                add(case, case.method, metric, interval, n_episodes)
-            for metric, known in distances.items():
-                if known is not None:
-                    add(case, case.method, metric, mean_interval(known[f].astype(np.float64)), 0)
+            for method, episodes, intervals in measured
+            for metric, interval in intervals.items()
+        ]  # fmt: skip
     return Rows(rows)
 
 
@@ -97,53 +93,34 @@ def _return_intervals(method: str, reached: Array, still: Array) -> dict[str, In
     return found
 
 
-def _by_place(
-    cases: list[ForecastCase],
-) -> Iterator[tuple[ForecastCase, list[tuple[int, ForecastCase]]]]:
-    """The cases of each start and horizon with their indices, led by the first of them."""
-    places: dict[tuple[int, int], list[tuple[int, ForecastCase]]] = {}
-    for f, case in enumerate(cases):
-        places.setdefault((case.start, case.horizon), []).append((f, case))
-    for members in places.values():
-        yield members[0][1], members
-
-
 def path_rows(
     forecasts: ForecastSet,
     returns: ForecastReturns,
     dimensions: Mapping[float, Sequence[int]],
     command: str,
 ) -> list[Result]:
-    """PPO's own return before and after training, and the dimension of its paths.
+    """PPO's own return before and after training, and the dimension of its held-out paths.
 
-    The returns are of mean actions (no exploration noise) in whole episodes.
-
-    Args:
-        forecasts: whose held-out paths these are.
-        returns: of their checkpoints.
-        dimensions: by share of the information, the directions that each path's displacements need.
-        command: the command line that ran them.
+    The returns are of mean actions (no exploration noise) in whole episodes. The dimensions are, by
+    share of the information, the directions that each path's displacements need.
     """
-    paths = forecasts.paths
+    task, end = forecasts.paths.task.env_id, int(forecasts.paths.global_step[-1])
     n_trials, _, n_episodes = returns.checkpoints.shape
-
-    def row(method: str, metric: str, value: Interval, episodes: int, **place: Any) -> Result:
-        return Result(
-            paths.task.env_id, "collect", method, metric, *value, n_trials, episodes, command,
-            **place,
-        )  # fmt: skip
-
-    first, last = (mean_interval(returns.checkpoints[:, checkpoint]) for checkpoint in (0, -1))
-    steps = int(paths.global_step[-1])
-    one_path = {"part": "one path", "center": "from its start"}
-    return [
-        row("untrained", "episodic_return", first, n_episodes, env_steps=0),
-        row("PPO", "episodic_return", last, n_episodes, env_steps=steps),
-        *(
-            row("PPO", f"D({beta})", mean_interval(np.array(values, float)), 0, **one_path)
-            for beta, values in dimensions.items()
-        ),
-    ]
+    ends = [
+        Result(
+            task, "collect", method, "episodic_return",
+            *mean_interval(returns.checkpoints[:, checkpoint]), n_trials, n_episodes, command,
+            env_steps=steps,
+        )
+        for method, checkpoint, steps in (("untrained", 0, 0), ("PPO", -1, end))
+    ]  # fmt: skip
+    return ends + [
+        Result(
+            task, "collect", "PPO", f"D({beta})", *mean_interval(np.array(values, float)),
+            n_trials, 0, command, part="one path", center="from its start",
+        )
+        for beta, values in dimensions.items()
+    ]  # fmt: skip
 
 
 def model_rows(model: TrainedForecaster, command: str) -> list[Result]:
@@ -152,14 +129,10 @@ def model_rows(model: TrainedForecaster, command: str) -> list[Result]:
     Losses are in the units of `tipl.models.train`; standing still has the loss beside them.
     """
     trials = sum(map(len, model.training_trials.values()))
-    rows: list[Result] = []
+    basis, rows = joint_basis(model), []
     for target, curve in model.settings["curves"].items():
-        values = {
-            f"{name}_loss": curve[f"{name}_loss"][-1]
-            for name in ("train", "held_out", "standing_still")
-            if curve[f"{name}_loss"][-1] is not None
-        }
-        basis = joint_basis(model)
+        names = ("train_loss", "held_out_loss", "standing_still_loss")
+        values = {name: curve[name][-1] for name in names if curve[name][-1] is not None}
         if basis is not None:
             values |= {f"D({beta})": basis.dimension(beta) for beta in (0.9, 0.99)}
         rows += [
@@ -182,12 +155,12 @@ def stage_rows(stages: Iterable[StageRecord], task: str, num_trials: int) -> lis
     """Wall time, processor time and peak memory of the stages of a run."""
     return [
         Result(
-            task, "stages", stage.name, metric, float(getattr(stage, metric)), n_trials=num_trials,
-            command=stage.command, part="whole stage",
+            task, "stages", stage.name, metric, value, n_trials=num_trials, command=stage.command,
+            part="whole stage",
         )
         for stage in stages
         for metric in ("seconds", "cpu_seconds", "peak_rss_mb")
-        if not np.isnan(getattr(stage, metric))
+        if not np.isnan(value := float(getattr(stage, metric)))
     ]  # fmt: skip
 
 
@@ -196,40 +169,24 @@ NUM_COORDINATES = 6
 
 
 class OwnBasis(NamedTuple):
-    """A path in the basis of its own displacements from its start.
+    """A path in the basis of its own displacements from its start."""
 
-    Attributes:
-        information: `a_k` of the first k directions `[S]`.
-        basis: the first directions `[K, P]`.
-        coordinates: of the checkpoints `[T, K]`.
-    """
-
-    information: Float[np.ndarray, " S"]
-    basis: Float[np.ndarray, "K P"]
-    coordinates: Float[np.ndarray, "T K"]
+    information: Float[np.ndarray, " S"]  # a_k of the first k directions
+    basis: Float[np.ndarray, "K P"]  # the first directions
+    coordinates: Float[np.ndarray, "T K"]  # of the checkpoints
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What the stages of a run left: everything that its report is made from.
+    """What the stages of a run left: everything that its report is made from."""
 
-    Attributes:
-        paths: all collected trials.
-        models: the trained models.
-        model_names: of their directories.
-        forecasts: of the held-out trials.
-        returns: of the forecasts and the true checkpoints.
-        command: the command line that ran these.
-        stages: what each stage took.
-    """
-
-    paths: PathDataset
+    paths: PathDataset  # all collected trials
     models: Sequence[TrainedForecaster]
-    model_names: Sequence[str]
-    forecasts: ForecastSet
-    returns: ForecastReturns
-    command: str
-    stages: Sequence[StageRecord]
+    model_names: Sequence[str]  # of their directories
+    forecasts: ForecastSet  # of the held-out trials
+    returns: ForecastReturns  # of the forecasts and the true checkpoints
+    command: str  # the command line that ran these
+    stages: Sequence[StageRecord]  # what each stage took
 
     @cached_property
     def results(self) -> Rows:
@@ -239,18 +196,11 @@ class Run:
             beta: [information_dimension(own.information, beta) for own in self.held_out]
             for beta in (0.9, 0.99)
         }
-        return Rows(
-            [
-                *path_rows(self.forecasts, self.returns, dimensions, self.command),
-                *(
-                    row
-                    for name, model in zip(self.model_names, self.models, strict=True)
-                    for row in model_rows(model, commands.get(f"train ({name})", "tipl train"))
-                ),
-                *forecast_rows(self.forecasts, self.returns, self.command),
-                *stage_rows(self.stages, self.paths.task.env_id, self.paths.num_trials),
-            ]
-        )
+        rows = path_rows(self.forecasts, self.returns, dimensions, self.command)
+        for name, model in zip(self.model_names, self.models, strict=True):
+            rows += model_rows(model, commands.get(f"train ({name})", "tipl train"))
+        rows += forecast_rows(self.forecasts, self.returns, self.command)
+        return Rows(rows + stage_rows(self.stages, self.paths.task.env_id, self.paths.num_trials))
 
     @cached_property
     def held_out(self) -> list[OwnBasis]:
@@ -286,8 +236,7 @@ class Run:
         """All methods that forecast the held-out trials: the rivals, and the models in all ways."""
         ways = [asked for model in self.models for asked in model.all_ways()]
         best = self.forecasts.settings.get("best_checkpoint")
-        known = None if best is None else (best[0], best[1])
-        return [*rivals(self.models, self.paths, known), *ways]
+        return [*rivals(self.models, self.paths, None if best is None else tuple(best)), *ways]
 
 
 def load_run(directory: str | Path) -> Run:
@@ -303,16 +252,11 @@ def load_run(directory: str | Path) -> Run:
     directory = Path(directory)
     forecasts = ForecastSet.load(directory / "forecasts")
     returns, settings = ForecastReturns.load(directory / "forecasts")
-    saved = [
-        config.parent
-        for config in sorted((directory / "models").glob("*/config.json"), reverse=True)
-    ]
+    configs = sorted((directory / "models").glob("*/config.json"), reverse=True)
+    saved = [config.parent for config in configs]
     return Run(
         PathDataset.open(directory / "paths"),
         [Forecaster.from_pretrained(model) for model in saved],
         [model.name for model in saved],
-        forecasts,
-        returns,
-        settings["command"],
-        list(read_records(directory).values()),
-    )
+        forecasts, returns, settings["command"], list(read_records(directory).values()),
+    )  # fmt: skip

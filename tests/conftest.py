@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,32 @@ SHOWN = 10
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     shape_checks.start_test()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Kernels are compiled before there are processes, of which each would compile them all."""
+    package = importlib.util.find_spec("tipl.ppo")
+    assert package is not None
+    assert package.origin is not None
+    compiled = Path(package.origin).parent / "__pycache__"
+    if config.getoption("numprocesses", None) and not [*compiled.glob("kernels.*.nbi")]:
+        compile_kernels()
+
+
+def compile_kernels() -> None:
+    """Learns for a moment by all kernels, from arrays of both dtypes and of one and more trials."""
+    import numpy as np  # all of these only where something is to be compiled
+
+    from tipl.envs import make_task, make_vec
+    from tipl.ppo import PPO, PPOConfig
+
+    little = PPOConfig(num_steps=4, num_minibatches=2, update_epochs=1)
+    for env_id in ("InvertedPendulum-v5", "CartPole-v1"):
+        for dtype in (np.float32, np.float64):
+            for trials in (range(1), range(2)):
+                envs = make_vec(env_id, len(trials))
+                ppo = PPO(envs, make_task(env_id), trials, 1, little, (2,), dtype=dtype)
+                ppo.update(ppo.rollout())
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_what_stands_still_stands_still() -> None:
 
 
 def test_without_pydmd_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extrapolation, "pydmd_is_installed", lambda: False)
+    monkeypatch.setattr(extrapolation, "is_installed", lambda module: module != "pydmd")
     with pytest.raises(TiplError, match=r"pip install tipl\[dmd\]"):
         DynamicModeDecomposition()
 

@@ -824,7 +824,7 @@ def test_who_acts_as_the_elite_has_no_error(paths: PathDataset) -> None:
     loss = elite_loss(paths)
     copies = loss.elite.map(lambda a: a.expand(3, *a.shape[1:]))
     np.testing.assert_array_equal(copies.flat()[0, 0], paths.params()[2, 9])
-    seen = loss.elite_observations(3, generator())
+    seen = loss.draw_seen((3, 1, elite.STATES), generator())
     assert loss.error(copies, seen).item() < 1e-10
     assert copies.log_std is not None
     wider = dataclasses.replace(copies, log_std=copies.log_std + 1)
@@ -839,7 +839,7 @@ def rows_of(observations: Tensor) -> list[bytes]:
 
 def test_networks_are_compared_where_the_elite_goes(paths: PathDataset) -> None:
     loss = elite_loss(paths)
-    seen = loss.elite_observations(3, generator())
+    seen = loss.draw_seen((3, 1, elite.STATES), generator())
     assert seen.shape == (3, 1, elite.STATES, 4)
     assert set(rows_of(seen)) <= set(rows_of(loss.observations))
     assert len(set(rows_of(seen))) > 150  # of 400: each network has its own

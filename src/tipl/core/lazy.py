@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
@@ -20,6 +21,11 @@ def resolve(entry: Any) -> Any:
         return entry
     module, _, name = entry.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module that is part of an extra can be imported."""
+    return importlib.util.find_spec(module) is not None
 
 
 def lazy_names(

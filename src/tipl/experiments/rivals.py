@@ -13,6 +13,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from tipl.core.lazy import is_installed
 from tipl.evaluation.behaviour import best_checkpoint, observations_around
 from tipl.forecast.base import Forecaster
 from tipl.forecast.extrapolation import (
@@ -23,7 +24,6 @@ from tipl.forecast.extrapolation import (
     PathTrimmingAndBoosting,
     StandingStill,
     TwoPointLine,
-    pydmd_is_installed,
 )
 from tipl.forecast.memory import (
     BestStoredPolicy,
@@ -31,7 +31,6 @@ from tipl.forecast.memory import (
     MeanDisplacement,
     NearestPath,
     PartialLeastSquares,
-    scikit_learn_is_installed,
 )
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
@@ -148,7 +147,7 @@ def _remembering(kind: Callable[..., Forecaster], given: Given) -> Forecaster | 
 
 
 def _regression(given: Given) -> Forecaster | None:
-    if given.training is None or not scikit_learn_is_installed():
+    if given.training is None or not is_installed("sklearn"):
         return None
     returns = given.training.episodic_return()
     if np.isfinite(returns).sum() < 2:
@@ -177,7 +176,7 @@ for _method, _make in (
     (_in_tables(PathTrimmingAndBoosting.name, GOLD), lambda _: PathTrimmingAndBoosting()),
     (
         _in_tables(DynamicModeDecomposition.name, GOLD),
-        lambda _: DynamicModeDecomposition() if pydmd_is_installed() else None,
+        lambda _: DynamicModeDecomposition() if is_installed("pydmd") else None,
     ),
     (_in_tables(MeanDisplacement.name, GREEN), partial(_remembering, MeanDisplacement)),
     (_in_tables(NearestPath.name, PURPLE), partial(_remembering, NearestPath)),

@@ -53,21 +53,19 @@ class Forecaster(abc.ABC):
     """Predicts weights ahead of a history: the one interface of models and their rivals.
 
     A subclass has a `name` and implements `_forecast`.
-
-    Attributes:
-        name: what tables and pictures call it.
-        layout: the parameters that it forecasts; None if any architecture will do.
-        min_history: checkpoints that a history needs at least.
-        reads_last: how many of the last checkpoints of a history it reads; None if forecasts
-            depend on earlier ones, or on how many there are.
-        num_checkpoints: length T of the paths that it was trained on; None if it knows none.
     """
 
     name: str
+    """what tables and pictures call it"""
     layout: Layout = None
+    """the parameters that it forecasts; None if any architecture will do"""
     min_history: int = 1
+    """checkpoints that a history needs at least"""
     reads_last: int | None = None
+    """how many of the last checkpoints of a history it reads; None if forecasts depend on earlier
+    ones, or on how many there are"""
     num_checkpoints: int | None = None
+    """length T of the paths that it was trained on; None if it knows none"""
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> TrainedForecaster:
@@ -163,6 +161,8 @@ class Forecaster(abc.ABC):
     ) -> Policy | list[Policy]:
         """Better policies from untrained (or half-trained) ones, by inference alone.
 
+        One is made for one, and a list in the same order for several.
+
         Args:
             policy: of the task, and of an architecture, that the model can forecast; or several,
                 of which those of one architecture share the work.
@@ -173,9 +173,6 @@ class Forecaster(abc.ABC):
             target: where to, see `Target`; by default as the forecaster is.
             wished_return: the return to ask for; by default none, or as the forecaster is.
 
-        Returns:
-            A policy for one, a list in the same order for several.
-
         Raises:
             TiplError: a policy is of another task or architecture, the horizon is below 1, the
                 forecaster needs a longer history than one checkpoint or has no training paths
@@ -185,7 +182,7 @@ class Forecaster(abc.ABC):
         policies = [policy] if isinstance(policy, Policy) else list(policy)
         for one in policies:
             forecaster.check_policy(one)
-        ahead = forecaster._whole_path() if horizon is None else forecaster._horizons(horizon)[0]
+        ahead = forecaster._horizons(horizon)[0]
         if steps is not None and not 1 <= steps <= ahead:
             raise TiplError(
                 f"{steps} steps were given for a horizon of {ahead} checkpoints; expected from 1 "
@@ -203,23 +200,18 @@ class Forecaster(abc.ABC):
     def _optimize(
         self, params: Networks, layout: ParamLayout, horizon: int, steps: int | None
     ) -> Networks:
-        """The weights to use instead of those of checked policies.
-
-        By default one forecast from a history of nothing but these, in however many steps.
-        """
+        """The weights to use instead of checked policies'; by default one forecast from these."""
         return self.forecast(params[:, None], horizon, layout=layout)
 
-    def _whole_path(self) -> int:
-        """The horizon from the first checkpoint of the training paths to their last one."""
-        if self.num_checkpoints is None:
-            raise TiplError(
-                f"no horizon was given, and {self.name} knows no training paths whose end could be "
-                "meant; give the checkpoints to jump ahead"
-            )
-        return self.num_checkpoints - 1
-
-    def _horizons(self, horizon: Horizon | Sequence[Horizon]) -> list[int]:
-        """One horizon or several, checked."""
+    def _horizons(self, horizon: Horizon | Sequence[Horizon] | None) -> list[int]:
+        """One horizon or several, checked; by default that of the whole training paths."""
+        if horizon is None:
+            if self.num_checkpoints is None:
+                raise TiplError(
+                    f"no horizon was given, and {self.name} knows no training paths whose end "
+                    "could be meant; give the checkpoints to jump ahead"
+                )
+            return [self.num_checkpoints - 1]
         horizons = [horizon] if isinstance(horizon, (int, np.integer)) else list(horizon)
         least = min(horizons, default=None)
         if least is None or least < 1:

@@ -7,13 +7,13 @@ only as an extra: `pip install tipl[dmd]`.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 
 import numpy as np
 from jaxtyping import Complex, Float
 
+from tipl.core.lazy import is_installed
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout
@@ -49,11 +49,7 @@ class LastDifferenceLine(Forecaster):
 
 
 class LeastSquaresLine(Forecaster):
-    """Goes on along the least-squares slope of the last checkpoints, from the last one.
-
-    Args:
-        context: checkpoints that the line is fitted to, at most; 2 or more.
-    """
+    """Goes on along the least-squares slope of its last `context` checkpoints, from the last."""
 
     name = "least-squares line"
     min_history = 2
@@ -87,14 +83,11 @@ class TwoPointLine(Forecaster):
 class RELEX(Forecaster):
     """Straight lines in the first directions of the displacements from the start.
 
-    Of each array of weights the displacements are cut to the first singular directions, and the
-    coordinates in these go on along their least-squares lines over time. Without a layout all
-    weights are one array.
+    Of each array of weights the displacements are cut to the first singular directions, as many as
+    the rank (1 in the paper), and the coordinates in these go on along their least-squares lines
+    over time. Without a layout all weights are one array.
 
     Source: RELEX, arXiv 2605.21468.
-
-    Args:
-        rank: directions of each array, at least 1; 1 in the paper.
     """
 
     name = "RELEX"
@@ -192,11 +185,8 @@ class DynamicModeDecomposition(Forecaster):
     Source: Schmid, "Dynamic mode decomposition of numerical and experimental data" (2010), by
     PyDMD.
 
-    Args:
-        rank: directions of each history, at least 1; fewer where it is shorter.
-
     Raises:
-        TiplError: the rank is below 1, or PyDMD is not installed.
+        TiplError: the rank of the directions is below 1, or PyDMD is not installed.
     """
 
     name = "dynamic mode decomposition"
@@ -204,7 +194,7 @@ class DynamicModeDecomposition(Forecaster):
 
     def __init__(self, rank: int = 5) -> None:
         at_least(1, rank=rank)
-        if not pydmd_is_installed():
+        if not is_installed("pydmd"):
             raise TiplError(
                 "dynamic mode decomposition needs PyDMD, which is not installed; install it: pip "
                 "install tipl[dmd]"
@@ -240,8 +230,3 @@ def _modes(
         warnings.simplefilter("ignore")
         decomposition.fit(coordinates.T)
     return decomposition.modes.astype(complex), decomposition.eigs.astype(complex)
-
-
-def pydmd_is_installed() -> bool:
-    """Whether PyDMD can be imported."""
-    return importlib.util.find_spec("pydmd") is not None

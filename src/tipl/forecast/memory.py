@@ -7,7 +7,6 @@ least squares needs scikit-learn, which tipl installs only as an extra: `pip ins
 from __future__ import annotations
 
 import abc
-import importlib.util
 import warnings
 from typing import TypeAlias
 
@@ -185,8 +184,3 @@ def rising_direction(
     coefficients: np.ndarray = regression.coef_[0]
     length = np.linalg.norm(coefficients)
     return coefficients / length if length else coefficients
-
-
-def scikit_learn_is_installed() -> bool:
-    """Whether the extra of tipl that partial least squares needs is there."""
-    return importlib.util.find_spec("sklearn") is not None

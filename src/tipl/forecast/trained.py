@@ -120,23 +120,18 @@ class TrainedForecaster(Forecaster):
                 f"returns (target {other.target!r}); train one with condition_on_return=True and "
                 "ask for the target 'own'"
             )
-        if wished_return is not None:
-            other.wished_return = wished_return
-        if not other.knows_returns:  # nor can it be asked for one that was wished for before
-            other.wished_return = None
+        wish = self.wished_return if wished_return is None else wished_return
+        other.wished_return = wish if other.knows_returns else None  # nor one wished for before
         return other
 
     def all_ways(self: TrainedT) -> list[TrainedT]:
-        """The forecaster as it can be asked: for each target and, if it can, for a high return.
-
-        That is the `high_return` of its settings; without one, a standard deviation above the mean
-        of the returns that it was told.
-        """
+        """The forecaster as it can be asked: for each target and, if it can, for a high return."""
         ways = []
         for target in self.targets:
             asked = self.with_options(target=target)
             ways.append(asked)
             if asked.knows_returns:
+                # where its settings name none, one standard deviation above the mean
                 high = self.settings.get("high_return", sum(self.return_scale))
                 ways.append(asked.with_options(wished_return=round(high, 1)))
         return ways
@@ -180,11 +175,7 @@ class TrainedForecaster(Forecaster):
     @classmethod
     @abc.abstractmethod
     def _from_files(cls: type[TrainedT], config: Mapping[str, Any], tensors: Arrays) -> TrainedT:
-        """The model whose `config.json` and `model.safetensors` have been read.
-
-        Raises:
-            KeyError, RuntimeError: the two files do not belong together.
-        """
+        """The model of both files; raises a KeyError or RuntimeError if they do not match."""
 
 
 class AnyArchitectureForecaster(TrainedForecaster):

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 class Kind:
     """One kind of model: all that the rest of tipl knows of it.
 
-    A class or a function may be given itself, or as `"module:name"`, and is then imported when it
-    is used.
+    A class or a function may be given as `"module:name"`, too, and is imported when it is used.
     """
 
     name: str

@@ -110,34 +110,23 @@ def learning_paths(
     These show the states that policies visit, at so many anchors: 0 where no states are needed.
     """
     trials = usable(paths)
-    params, last = trials.params(), trials.num_checkpoints - 1
-    places = np.unique(np.linspace(0, last, anchors + 1).round().astype(int)[1:])
+    params, layout, task = trials.params(), trials.layout, trials.task
+    places = np.linspace(0, trials.num_checkpoints - 1, anchors + 1).round().astype(int)[1:]
+    places = np.unique(places)
+    observations = np.zeros((len(params), 0, 0, task.observation_size), np.float32)
+    if anchors:
+        run = params[:, places].reshape(-1, layout.size)  # [N, C, P] -> [N * C, P]
+        seen = visited_observations(run, layout, task, STEPS_OF_ANCHOR, noise=0.2, seed=seed)
+        kept = seen[:, :: STEPS_OF_ANCHOR // STATES_OF_ANCHOR]
+        # [N * C, S, O] -> [N, C, S, O]
+        observations = kept.reshape(len(params), len(places), *kept.shape[1:])
     return LearningPaths(
         torch.as_tensor(params),
-        paths.layout,
+        layout,
         scale.scaled(trials.episodic_return()),
         torch.as_tensor(places),
-        torch.as_tensor(_observations(params[:, places], paths, seed)),
+        torch.as_tensor(observations),
     )
-
-
-def _observations(
-    params: Float[np.ndarray, "N C P"], paths: PathDataset, seed: int
-) -> Float[np.ndarray, "N C S O"]:
-    """What policies see, normalised."""
-    N, C, P = params.shape
-    if C == 0:
-        return np.zeros((N, 0, 0, paths.task.observation_size), np.float32)
-    seen = visited_observations(
-        params.reshape(-1, P),  # [N, C, P] -> [N * C, P]
-        paths.layout,
-        paths.task,
-        STEPS_OF_ANCHOR,
-        noise=0.2,
-        seed=seed,
-    )
-    kept = seen[:, :: STEPS_OF_ANCHOR // STATES_OF_ANCHOR]
-    return kept.reshape(N, C, *kept.shape[1:])  # [N * C, S, O] -> [N, C, S, O]
 
 
 def change_scales(
@@ -175,14 +164,10 @@ def _sizes_of_changes(
                 array = arrays[f"actor.{layer}.{kind}"]
                 # as `NeuronTransformer.scales` shrinks them
                 wide = array.shape[-1] / REFERENCE_WIDTH if layer and kind == "weight" else 1.0
-                squares.append(_mean_square(array) * wide**2)
-            sizes.append(math.sqrt(float(np.mean(squares))))
-    log_std = arrays.get("log_std")
-    return [*sizes, 1.0 if log_std is None else math.sqrt(_mean_square(log_std))]
-
-
-def _mean_square(values: np.ndarray) -> float:
-    return float(np.square(values, dtype=np.float64).mean())
+                squares.append(np.square(array, dtype=np.float64).mean() * wide**2)
+            sizes.append(math.sqrt(np.mean(squares)))
+    log_std = arrays.get("log_std", np.ones(1))
+    return [*sizes, math.sqrt(np.square(log_std, dtype=np.float64).mean())]
 
 
 def draw_dataset(datasets: Sequence[LearningPaths], rng: torch.Generator) -> LearningPaths:

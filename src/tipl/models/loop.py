@@ -71,7 +71,10 @@ def fit(
                 values = (step, loss.item(), held_out, still)
                 for name, value in zip(curve, values, strict=True):
                     curve[name].append(value)
-                bar.update(task, note=_note(*values[1:]))
+                note = f"loss {loss.item():.3f}"
+                if not math.isnan(held_out):
+                    note += f", held-out {held_out:.3f} (standing still {still:.3f})"
+                bar.update(task, note=note)
             bar.advance(task)
     size = sum(float(parameter.detach().square().sum()) for parameter in model.parameters())
     _check_finite(label, config.steps, config, size, "square of its weights")  # no loss saw these
@@ -98,13 +101,6 @@ def mean_of_batches(loss: Callable[..., Tensor], model: nn.Module, *, still: boo
     rng = torch.Generator().manual_seed(HELD_OUT_SEED)
     batches = [loss(model, rng, still=still) for _ in range(HELD_OUT_BATCHES)]
     return float(torch.stack(batches).mean())
-
-
-def _note(loss: float, held_out: float, still: float) -> str:
-    note = f"loss {loss:.3f}"
-    if not math.isnan(held_out):
-        note += f", held-out {held_out:.3f} (standing still {still:.3f})"
-    return note
 
 
 @contextlib.contextmanager

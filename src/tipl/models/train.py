@@ -67,7 +67,11 @@ def train(
         TiplError: an option is impossible or not the model's, no trial can be learned from, the
             datasets do not go together, or the training diverges.
     """
-    config = _config(model, config, options)
+    if config is None:
+        config = make_config(model or "path", **options)
+    elif given := sorted([*options, *(["model"] if model else [])]):
+        raise TiplError(f"both config and the options {given} were given; give one")
+    config = completed(config)
     kind = find_kind(config.model)
     datasets = [paths] if isinstance(paths, PathDataset) else list(paths)
     others = [held_out] if isinstance(held_out, PathDataset) else list(held_out or [])
@@ -85,15 +89,6 @@ def train(
         dataset.metadata.digest: dataset.trials.tolist() for dataset in learned
     }
     return forecaster
-
-
-def _config(model: str | None, config: TrainConfig | None, options: dict[str, Any]) -> TrainConfig:
-    if config is None:
-        return make_config(model or "path", **options)
-    given = sorted([*options, *(["model"] if model else [])])
-    if given:
-        raise TiplError(f"both config and the options {given} were given; give one")
-    return completed(config)
 
 
 def _check_datasets(

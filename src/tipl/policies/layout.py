@@ -81,10 +81,7 @@ class ParamLayout:
         return dict(zip(self.names, itertools.starmap(slice, pairwise(ends)), strict=True))
 
     def unflatten(self, params: ArrayT) -> dict[str, ArrayT]:
-        """Views of the named arrays, `[*batch, *shape]`, in a flat one `[*batch, P]`.
-
-        The array may be one of NumPy's or a tensor.
-        """
+        """Views of the named arrays `[*batch, *shape]` in a flat one `[*batch, P]`, or a tensor."""
         return {
             # [*batch, prod(shape)] -> [*batch, *shape]
             name: params[..., at].reshape(*params.shape[:-1], *shape)
@@ -126,10 +123,7 @@ def layer_group(layer: int, count: int) -> int:
 
 
 def initial_gain(layer: int, count: int, network: str = "actor") -> float:
-    """Size of the weights that one of `count` layers starts with (CleanRL's).
-
-    It is sqrt(2) in hidden layers, and in the last one 0.01 of an actor and 1 of a critic.
-    """
+    """Size of the weights that one of `count` layers starts with (CleanRL's)."""
     if layer < count - 1:
         return math.sqrt(2.0)
     return 0.01 if network == "actor" else 1.0

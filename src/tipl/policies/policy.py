@@ -67,12 +67,10 @@ class Policy:
                 "policy are NaN or infinite; it cannot act: use an earlier checkpoint"
             )
         self.params, self.layout, self.task = params.astype(np.float32), layout, task
-        self.observation_mean = np.array(
-            task.observation_mean if observation_mean is None else observation_mean, np.float64
-        )
-        self.observation_std = np.array(
-            task.observation_std if observation_std is None else observation_std, np.float64
-        )
+        mean = task.observation_mean if observation_mean is None else observation_mean
+        std = task.observation_std if observation_std is None else observation_std
+        self.observation_mean = np.array(mean, np.float64)
+        self.observation_std = np.array(std, np.float64)
         check_normaliser(self.observation_mean, self.observation_std, task.observation_size)
         self._arrays = layout.unflatten(self.params)
 

@@ -16,7 +16,7 @@ from tipl.forecast.base import Forecasts, Histories, Layout, Networks, Target
 from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
 from tipl.models.loop import torch_threads
 from tipl.models.network import Network
-from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS
+from tipl.models.neuron_transformer import check_depth
 from tipl.models.neuron_transformer.net import (
     Conditions,
     NeuronTransformer,
@@ -162,12 +162,7 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
 
     def _check_layout(self, layout: ParamLayout) -> None:
         super()._check_layout(layout)
-        depth = len(layout.hidden_sizes)
-        if not 1 <= depth <= MAX_HIDDEN_LAYERS:
-            raise TiplError(
-                f"a network with {depth} hidden layers was given, but {self.name} reads 1 to "
-                f"{MAX_HIDDEN_LAYERS}; use a network of so many"
-            )
+        check_depth(len(layout.hidden_sizes))
 
     def _config(self) -> dict[str, Any]:
         return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ class OwnLoss:
     datasets: Sequence[LearningPaths]
     config: NeuronTrainConfig
     action_error: ActionError
+    env_steps: ClassVar[int] = 0  # it takes none
 
     def __call__(
         self, model: NeuronTransformer, rng: torch.Generator, *, still: bool = False
@@ -162,7 +164,9 @@ class EliteLoss:
         self.num_batches += 1
         start = self._draw_networks(rng)
         change = self.change(model, start)
-        loss = self.error(start + change, self._draw_observations(len(start.biases[0]), rng))
+        seen = self.draw_seen((len(start.biases[0]), 1, STATES), rng)
+        seen = seen + BLUR * torch.randn(seen.shape, generator=rng)
+        loss = self.error(start + change, seen)
         horizon = torch.full(change.biases[0].shape[:2], float(self.num_checkpoints - 1))
         jump = (change / model.scales(start, horizon)).mean_square()
         self.last_carried = (start + change).map(torch.Tensor.detach)
@@ -184,23 +188,19 @@ class EliteLoss:
             error = error + LOG_STD_WEIGHT * off
         return error
 
-    def elite_observations(self, count: int, rng: torch.Generator) -> Float[Tensor, "B 1 S O"]:
-        """Some of where the elite itself goes, for each of `count` networks."""
-        return _drawn(self.observations, (count, 1, STATES), rng)
+    def draw_seen(self, shape: tuple[int, ...], rng: torch.Generator) -> Float[Tensor, "*shape O"]:
+        """Where the elite goes, and as often, once it is known, where carried networks go."""
+        seen = _drawn(self.observations, shape, rng)
+        if len(self.visited):
+            half = shape[-1] // 2
+            seen[..., :half, :] = _drawn(self.visited, (*shape[:-1], half), rng)
+        return seen
 
     def _outputs(self, seen: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch A"]:
         """What the elite's network gives for observations."""
         # [*batch, O] -> [1, 1, S, O]
         flat = seen.reshape(1, 1, -1, seen.shape[-1])
         return self.elite.mean_actions(flat).reshape(*seen.shape[:-1], -1)
-
-    def _draw_observations(self, count: int, rng: torch.Generator) -> Float[Tensor, "B 1 S O"]:
-        """Where the elite goes, and as often, once it is known, where carried networks go."""
-        seen = self.elite_observations(count, rng)
-        if len(self.visited):
-            half = STATES // 2
-            seen[:, :, :half] = _drawn(self.visited, (count, 1, half), rng)
-        return seen + BLUR * torch.randn(seen.shape, generator=rng)
 
     def _draw_networks(self, rng: torch.Generator) -> Network:
         """Mostly fresh networks; else stored checkpoints, or networks that were just carried."""
@@ -222,14 +222,9 @@ class EliteLoss:
 
     def _remind(self, model: NeuronTransformer, rng: torch.Generator) -> None:
         """Gives the model other observations to remember: those that a batch is drawn from."""
-        if model.readout is None:
-            return
-        count = len(model.readout.observations)
-        seen = _drawn(self.observations, (count,), rng)
-        if len(self.visited):
-            half = count // 2
-            seen[:half] = _drawn(self.visited, (half,), rng)
-        model.readout.remember(seen, self.action_error.fitting(self._outputs(seen)))
+        if model.readout is not None:
+            seen = self.draw_seen((len(model.readout.observations),), rng)
+            model.readout.remember(seen, self.action_error.fitting(self._outputs(seen)))
 
     def _visit(self) -> None:
         """Runs carried networks and keeps what they saw."""

@@ -21,9 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tipl.errors import TiplError
 from tipl.models.network import REFERENCE_WIDTH, Network, ScaledModel, check_ends, mlp
-from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS
+from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS, check_depth
 from tipl.models.readout import LeastSquaresReadout
 from tipl.policies.layout import layer_group
 
@@ -212,7 +211,9 @@ class NeuronTransformer(ScaledModel):
         Raises:
             TiplError: the networks have too many hidden layers, or other inputs or outputs.
         """
-        self._check(network)
+        check_depth(len(network.weights) - 1)
+        given = (network.weights[0].shape[-1], network.weights[-1].shape[-2])
+        check_ends(given, (self.config.observation_size, self.config.action_size))
         edges = network.edges()
         states = self._initial_states(network, edges, conditions)
         for one_round in self.rounds:
@@ -225,16 +226,6 @@ class NeuronTransformer(ScaledModel):
         if self.readout is not None:
             change = self.readout(network + change) - network
         return change
-
-    def _check(self, network: Network) -> None:
-        hidden = len(network.weights) - 1
-        if not 1 <= hidden <= MAX_HIDDEN_LAYERS:
-            raise TiplError(
-                f"a network with {hidden} hidden layers was given; expected 1 to "
-                f"{MAX_HIDDEN_LAYERS}"
-            )
-        given = (network.weights[0].shape[-1], network.weights[-1].shape[-2])
-        check_ends(given, (self.config.observation_size, self.config.action_size))
 
     def _initial_states(
         self, network: Network, edges: list[Tensor], conditions: Conditions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,9 +27,11 @@ from tipl.models.loop import Curve, fit, mean_of_batches, torch_threads
 from tipl.models.network import ActionError
 from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
-from tipl.models.neuron_transformer.losses import EliteLoss, OwnLoss, fresh_networks
+from tipl.models.neuron_transformer.losses import STATES, EliteLoss, OwnLoss, fresh_networks
 from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
 from tipl.paths import PathDataset
+
+HeldOutLoss: TypeAlias = Callable[..., float]
 
 
 def train_neuron_transformer(
@@ -56,22 +58,22 @@ def train_neuron_transformer(
     anchors = NUM_ANCHORS if "own" in config.targets and config.behaviour_weight else 0
     read = partial(learning_paths, scale=scale, anchors=anchors)
     paths = [read(dataset, seed=config.seed) for dataset in datasets]
-    others = []
-    if "own" in config.targets:
-        others = [read(dataset, seed=HELD_OUT_SEED) for dataset in held_out]
-    job = _Job(datasets, paths, others, config, change_scales(datasets), progress)
+    tested_on = held_out if "own" in config.targets else []
+    others = [read(dataset, seed=HELD_OUT_SEED) for dataset in tested_on]
+    job = _Job(datasets, paths, others, config, change_scales(datasets))
+    job.env_steps = sum(data.env_steps for data in [*paths, *others])
     models: dict[Target, NeuronTransformer] = {}
+    curves: dict[str, Curve] = {}
     with torch_threads(thread_count(threads)):
         for target in dict.fromkeys(config.targets):
-            models[target] = job.train_elite() if target == "elite" else job.train_own()
-    steps = sum(data.env_steps for data in [*paths, *others])
+            model, loss, unseen = job.elite() if target == "elite" else job.own()
+            batch_loss, label = partial(loss, model), f"train ({target})"
+            curves[target] = fit(model, config, batch_loss, unseen, label=label, progress=progress)
+            models[target] = model
+            job.env_steps += loss.env_steps
+    settings = {"curves": curves, "env_steps": job.env_steps, **job.record}
     return NeuronTransformerForecaster(
-        models,
-        first.task,
-        first.layout.hidden_sizes,
-        first.num_checkpoints,
-        scale,
-        {"curves": job.curves, "env_steps": steps + job.env_steps, **job.record},
+        models, first.task, first.layout.hidden_sizes, first.num_checkpoints, scale, settings
     )
 
 
@@ -102,24 +104,21 @@ class _Job:
     held_out: Sequence[LearningPaths]
     config: NeuronTrainConfig
     scales: tuple[Tensor, Tensor]
-    progress: bool
-    curves: dict[str, Curve] = dataclasses.field(default_factory=dict)
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
     env_steps: int = 0
 
-    def train_own(self) -> NeuronTransformer:
-        """A model of what PPO does with a network."""
+    def own(self) -> tuple[NeuronTransformer, OwnLoss, HeldOutLoss | None]:
+        """A model of what PPO does with a network, its loss, and that on what is held out."""
         model = self._initial_model(self.config.context)
         action_error = ActionError(self.datasets[0].task)
         loss, held_out_loss = (
             OwnLoss(paths, self.config, action_error) for paths in (self.paths, self.held_out)
         )
         held_out = partial(mean_of_batches, held_out_loss, model) if self.held_out else None
-        self._fit("own", model, partial(loss, model), held_out)
-        return model
+        return model, loss, held_out
 
-    def train_elite(self) -> NeuronTransformer:
-        """A model that carries networks to the behaviour of the best policy of the datasets."""
+    def elite(self) -> tuple[NeuronTransformer, EliteLoss, HeldOutLoss]:
+        """A model that carries networks to the behaviour of the datasets' best policy, likewise."""
         elites = [best_checkpoint(dataset, seed=self.config.seed) for dataset in self.datasets]
         best = max(range(len(elites)), key=lambda n: elites[n].mean_return)
         elite = elites[best]
@@ -135,28 +134,14 @@ class _Job:
         loss = EliteLoss(elite, self.paths, self.config)
         rng = torch.Generator().manual_seed(HELD_OUT_SEED)
         networks = fresh_networks(16, elite.policy.layout, rng)
-        seen = loss.elite_observations(16, rng)
+        seen = loss.draw_seen((16, 1, STATES), rng)
 
         @torch.inference_mode()
         def unseen(*, still: bool = False) -> float:
             carried = networks if still else networks + loss.change(model, networks)
             return float(loss.error(carried, seen))
 
-        self._fit("elite", model, partial(loss, model), unseen)
-        self.env_steps += loss.env_steps
-        return model
-
-    def _fit(
-        self,
-        target: Target,
-        model: NeuronTransformer,
-        loss: Callable[[torch.Generator], Tensor],
-        held_out_loss: Callable[..., float] | None,
-    ) -> None:
-        label = f"train ({target})"
-        self.curves[target] = fit(
-            model, self.config, loss, held_out_loss, label=label, progress=self.progress
-        )
+        return model, loss, unseen
 
     def _initial_model(self, context: int, memory: int = 0) -> NeuronTransformer:
         task, config = self.datasets[0].task, self.config

@@ -59,14 +59,9 @@ def train_nowcaster(
     else:
         sizes = NiNoConfig(T, config.width, task.observation_size, task.action_size)
         model = NiNo(sizes, *scales)
-    curve = fit(
-        model,
-        config,
-        partial(loss, model),
-        partial(mean_of_batches, others[0], model) if others else None,
-        label=f"train ({type(model).__name__})",
-        progress=progress,
-    )
+    label, batch_loss = f"train ({type(model).__name__})", partial(loss, model)
+    held_out_loss = partial(mean_of_batches, others[0], model) if others else None
+    curve = fit(model, config, batch_loss, held_out_loss, label=label, progress=progress)
     return forecaster(model, task, paths.layout.hidden_sizes, {"curves": {"own": curve}})
 
 

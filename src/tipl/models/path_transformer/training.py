@@ -38,6 +38,17 @@ class TokenSequences(NamedTuple):
         """The one-step changes that lead to the targets."""
         return (self.tokens[:, 1:] - self.tokens[:, :-1])[self.targets]
 
+    def still_loss(self) -> float:
+        """The loss of standing still: the mean squared one-step change of a coordinate."""
+        return float(self.changes().square().mean())
+
+    def loss(self, model: PathTransformer, chosen: Tensor, returns: Tensor | None) -> Tensor:
+        """The mean squared error of the targets of some of the sequences."""
+        tokens, targets = self.tokens[chosen], self.targets[chosen]
+        positions = torch.arange(tokens.shape[1] - 1).expand(len(tokens), -1)
+        predicted = model(tokens[:, :-1], positions, returns)
+        return functional.mse_loss(predicted[targets], tokens[:, 1:][targets])
+
 
 def token_sequences(
     tokenizer: TemporalSVD | PathSVD, params: Float[np.ndarray, "N T P"]
@@ -89,7 +100,7 @@ def train_path_transformer(
     if isinstance(tokenizer, TemporalSVD):
         tokenizer.fit(params)
     sequences = token_sequences(tokenizer, params)
-    unit = _unit(sequences)
+    unit = sequences.still_loss()
     if unit == 0:
         raise TiplError(
             f"the checkpoints of each path in {paths.directory} are equal, so there is nothing to "
@@ -107,19 +118,20 @@ def train_path_transformer(
         known = returns[sequences.path[chosen]]
         # one path in ten hides its return, so that the model also works without
         known[torch.rand(config.batch_size, generator=rng) < 0.1] = torch.nan
-        return _loss(model, sequences, chosen, known) / unit
+        return sequences.loss(model, chosen, known) / unit
 
+    @torch.inference_mode()
     def held_out_loss(*, still: bool = False) -> float:
-        return (_unit(validation[0]) if still else _held_out_loss(model, validation[0])) / unit
+        (unseen,) = validation
+        if still:
+            return unseen.still_loss() / unit
+        # a fixed, evenly spread sample keeps the cost of a path's own basis in bounds
+        count = len(unseen.tokens)
+        chosen = torch.linspace(0, count - 1, min(count, 256)).long()
+        return float(unseen.loss(model, chosen, None)) / unit
 
-    curve = fit(
-        model,
-        config,
-        batch_loss,
-        held_out_loss if validation else None,
-        label=f"train ({config.basis} basis)",
-        progress=progress,
-    )
+    label, unseen_loss = f"train ({config.basis} basis)", held_out_loss if validation else None
+    curve = fit(model, config, batch_loss, unseen_loss, label=label, progress=progress)
     settings = {"curves": {"own": curve}}
     return PathTransformerForecaster(
         tokenizer, model, paths.layout, paths.task, paths.num_checkpoints, scale, settings
@@ -128,9 +140,10 @@ def train_path_transformer(
 
 def _initial_model(config: PathTrainConfig, sequences: TokenSequences) -> PathTransformer:
     tokens = sequences.tokens[:, :-1][sequences.targets]  # [M, L, K] -> [targets, K]
-    length, num_coordinates = sequences.tokens.shape[1:]
-    shape = (config.width, config.depth, config.heads)
-    sizes = PathTransformerConfig(num_coordinates, length, *shape, config.condition_on_return)
+    length, K = sequences.tokens.shape[1:]
+    sizes = PathTransformerConfig(
+        K, length, config.width, config.depth, config.heads, config.condition_on_return
+    )
     return PathTransformer(sizes, _root_mean_square(tokens), _root_mean_square(sequences.changes()))
 
 
@@ -138,28 +151,3 @@ def _root_mean_square(values: Float[Tensor, "M K"]) -> Float[Tensor, " K"]:
     rms = values.square().mean(dim=0).sqrt()
     # a coordinate that never moves must not be divided by zero
     return rms.clamp(min=1e-6 * float(rms.max()) + 1e-12)
-
-
-def _loss(
-    model: PathTransformer,
-    sequences: TokenSequences,
-    chosen: Int[Tensor, " B"],
-    final_return: Float[Tensor, " B"] | None,
-) -> Tensor:
-    tokens, targets = sequences.tokens[chosen], sequences.targets[chosen]
-    length = tokens.shape[1] - 1
-    positions = torch.arange(length).expand(len(tokens), -1)
-    predicted = model(tokens[:, :-1], positions, final_return)
-    return functional.mse_loss(predicted[targets], tokens[:, 1:][targets])
-
-
-@torch.inference_mode()
-def _held_out_loss(model: PathTransformer, sequences: TokenSequences) -> float:
-    # a fixed, evenly spread sample keeps the cost of a path's own basis in bounds
-    chosen = torch.linspace(0, len(sequences.tokens) - 1, min(len(sequences.tokens), 256)).long()
-    return float(_loss(model, sequences, chosen, None))
-
-
-def _unit(sequences: TokenSequences) -> float:
-    """The mean squared one-step change of a coordinate: the loss of standing still."""
-    return float(sequences.changes().square().mean())

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tipl import Policy, TiplError
 from tipl.evaluation.returns import evaluate
 from tipl.integrations.pytorch.agent import agent_of_sb3
-from tipl.integrations.pytorch.environment import RunNormaliser
+from tipl.integrations.pytorch.environment import run_environment
 from tipl.integrations.pytorch.jumps import TorchJumps
 from tipl.integrations.sb3.callback import ForecastCallback
 from tipl.jumps.config import JumpConfig
@@ -144,9 +144,8 @@ def jumping(
     config = JumpConfig(
         forecaster=str(falling_policy(directory / "policy", hidden)), **{"gate": False, **options}
     )
-    normaliser = RunNormaliser(model.get_env(), 4)
-    task = get_task(PENDULUM)
-    return TorchJumps(config, agent_of_sb3(model), normaliser, task, gym.make(PENDULUM), STEPS)
+    environment = run_environment(model.get_env(), "TorchJumps", gym.make(PENDULUM))
+    return TorchJumps(config, agent_of_sb3(model), environment, STEPS)
 
 
 @pytest.mark.parametrize(("moments", "kept"), [("reset", False), ("keep", True)])

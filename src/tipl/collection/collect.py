@@ -110,7 +110,7 @@ def _run_groups(groups: list[TrialGroup], threads: int, directory: Path) -> None
                 future.result()  # raises what ended the group
         except BaseException as error:
             for group in groups:
-                group.stop()
+                group.stop.set()
             pool.shutdown(cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
                 raise TiplError(

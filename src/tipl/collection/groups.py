@@ -73,6 +73,7 @@ class TrialGroup:
     Attributes:
         trials: their numbers.
         holder: the process that is collecting them instead of this one, if there is any.
+        stop: once it is set, by another thread, `run` returns soon.
         report: is told of environment steps as `CollectionProgress.advance` is.
     """
 
@@ -88,7 +89,7 @@ class TrialGroup:
         self._resume = directory / "resume"
         self._state_file = self._resume / f"{self._name}.safetensors"
         self._lock = FileLock(self._resume / f"{self._name}.lock")
-        self._stop = threading.Event()
+        self.stop = threading.Event()
         draws = [draw_physics(metadata.vary, metadata.seed, trial) for trial in self.trials]
         self._physics = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
 
@@ -98,16 +99,10 @@ class TrialGroup:
 
     def leftovers(self) -> list[Path]:
         """Files that only a collection of these trials leaves, running or killed."""
-        files = [self._state_file, self._lock.path]
-        return [
-            *(file for file in files if file.exists()),
-            *unfinished_writes(self.directory / "parts", self._name),
-            *unfinished_writes(self._resume, self._name),
-        ]
-
-    def stop(self) -> None:
-        """Makes `run` return soon; called from another thread."""
-        self._stop.set()
+        files = [file for file in (self._state_file, self._lock.path) if file.exists()]
+        for folder in (self.directory / "parts", self._resume):
+            files += unfinished_writes(folder, self._name)
+        return files
 
     def run(self) -> None:
         """Takes the trials from where they were to their end, unless another process does.
@@ -165,7 +160,7 @@ class TrialGroup:
             config.ppo,
             *(config.hidden_sizes, config.normaliser, config.initial, config.seed),
         )
-        ppo.stop = self._stop
+        ppo.stop = self.stop
         if config.pptb.rank is not None:
             ppo.plug_in = PathBooster(config.pptb)
         if config.jumps.forecaster is not None:

@@ -13,13 +13,7 @@ from torch import Tensor, nn
 
 from tipl.core.options import config_from_options
 from tipl.integrations.pytorch.agent import agent_of_cleanrl
-from tipl.integrations.pytorch.environment import (
-    RunNormaliser,
-    all_wrappers,
-    another_environment,
-    known_task,
-    observation_size,
-)
+from tipl.integrations.pytorch.environment import all_wrappers, run_environment
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps
 from tipl.jumps.config import JumpConfig, JumpOptions
 
@@ -73,10 +67,7 @@ class ForecastHook:
             options["forecaster"] = str(model)
         self.config = config_from_options(JumpConfig, config, options, "ForecastHook")
         self.envs, self.gamma, self.gae_lambda, self.seed = envs, gamma, gae_lambda, seed
-        if eval_env is None:
-            eval_env = another_environment(envs, "ForecastHook", wrapped=False)
-        self.test_env = eval_env
-        self.normaliser = RunNormaliser(envs, observation_size(self.test_env))
+        self.environment = run_environment(envs, "ForecastHook", eval_env, wrapped=False)
         self.jumps: TorchJumps | None = None
         self.report: JumpReport | None = None
         self.episodes_seen = 0
@@ -96,15 +87,9 @@ class ForecastHook:
             Environment steps so far, with those of this call's tests.
         """
         if self.jumps is None:
-            self.jumps = TorchJumps(
-                self.config,
-                agent_of_cleanrl(agent, optimizer),
-                self.normaliser,
-                known_task(self.envs),
-                self.test_env,
-                None,  # a rollout's steps are the script's own business
-                self.seed,
-            )
+            networks = agent_of_cleanrl(agent, optimizer)
+            steps = None  # a rollout's steps are the script's own business
+            self.jumps = TorchJumps(self.config, networks, self.environment, steps, self.seed)
         self.report = self.jumps.before_rollout(global_step, *self._last_episodes())
         return global_step + self.report.steps
 

@@ -26,27 +26,16 @@ MINIBATCH = 64
 
 @dataclasses.dataclass(eq=False)
 class TorchAgent:
-    """The weights of an agent, its optimiser, and how it acts and values.
+    """The weights of an agent, its optimiser, and how it acts and values."""
 
-    Attributes:
-        actor: all parameters that actions depend on; of a network that tipl reads, in the order of
-            its layout.
-        critic: those that values alone depend on.
-        optimizer: of all of them.
-        layout: where the actor is a multi-layer perceptron of tanh units that shares nothing with
-            the critic; otherwise None.
-        value: the critic: values `[B]` of normalised observations `[B, O]`.
-        act: most likely actions of normalised observations `[B, O]`, as the environment takes them.
-        value_head: the critic's last layer, and what gives its inputs `[B, D]`; None if the critic
-            is not of that kind.
-    """
-
-    actor: list[nn.Parameter]
-    critic: list[nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    actor: list[nn.Parameter]  # all that actions depend on; where tipl reads it, as its layout says
+    critic: list[nn.Parameter]  # those that values alone depend on
+    optimizer: torch.optim.Optimizer  # of all of them
+    # of a multi-layer perceptron of tanh units that shares nothing with the critic; otherwise None
     layout: ParamLayout | None
-    value: Callable[[Tensor], Tensor]
-    act: Callable[[Array], Array]
+    value: Callable[[Tensor], Tensor]  # values [B] of normalised observations [B, O]
+    act: Callable[[Array], Array]  # most likely actions of such, as the environment takes them
+    # the critic's last layer, and what gives its inputs [B, D]; None if it is not of that kind
     value_head: tuple[nn.Linear, Callable[[Tensor], Tensor]] | None
     _hooks: list[Any] = dataclasses.field(default_factory=list)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -119,6 +119,27 @@ def known_task(env: Any) -> TaskSpec | None:
         return None
 
 
+class RunEnvironment(NamedTuple):
+    """What a run acts in."""
+
+    normaliser: RunNormaliser
+    task: TaskSpec | None  # what the run is trained on, as `known_task` says
+    test_env: gym.Env[Any, Any]  # another one for tests: observations and rewards are raw
+
+
+def run_environment(
+    env: Any, caller: str, eval_env: gym.Env[Any, Any] | None = None, wrapped: bool = True
+) -> RunEnvironment:
+    """Describes the environment of a run; an `eval_env` takes the place of another one like it.
+
+    Raises:
+        TiplError: as `another_environment` and `RunNormaliser`.
+    """
+    test_env = another_environment(env, caller, wrapped) if eval_env is None else eval_env
+    size = int(np.prod(test_env.observation_space.shape or ()))
+    return RunEnvironment(RunNormaliser(env, size), known_task(env), test_env)
+
+
 LEFT_OUT = ("Monitor", "RecordEpisodeStatistics", "NormalizeObservation", "NormalizeReward")
 """Wrappers that an environment for tests goes without: its observations and rewards are raw."""
 
@@ -155,11 +176,6 @@ def make_silently(spec: Any, **arguments: Any) -> gym.Env[Any, Any]:
     with warnings.catch_warnings(), silent_mujoco():
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
         return gym.make(spec, **arguments)
-
-
-def observation_size(env: gym.Env[Any, Any]) -> int:
-    """Observed values of an environment, O."""
-    return int(np.prod(env.observation_space.shape or ()))
 
 
 def _normalises(wrapper: Any) -> bool:

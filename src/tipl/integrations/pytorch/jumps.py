@@ -17,13 +17,12 @@ from tipl.evaluation.returns import Episodes, episode_seed
 from tipl.forecast.memory import BestStoredPolicy
 from tipl.forecast.trained import TrainedForecaster
 from tipl.integrations.pytorch.agent import TorchAgent
-from tipl.integrations.pytorch.environment import RunNormaliser
+from tipl.integrations.pytorch.environment import RunEnvironment
 from tipl.jumps.config import CRITIC_LEARNING_RATE, EPOCHS_OF_TARGETS, JumpConfig
 from tipl.jumps.forecasters import fitting_forecaster
 from tipl.jumps.jumper import Jumper, JumpTry
 from tipl.policies.actions import refolded
 from tipl.policies.policy import Policy
-from tipl.policies.tasks import TaskSpec
 
 STAYING = JumpTry(0, 0, False, np.nan, np.nan, 0)
 """What came of no try at all."""
@@ -48,20 +47,15 @@ class TorchJumps:
 
     Forecasters that know the task read weights as they would be under the task's frozen observation
     normaliser. Where the run has a normaliser of its own, a jump sets it to that one; where it has
-    none, the difference is folded into the first layer.
+    none, the difference is folded into the first layer. Where another forecaster takes the place of
+    the one that was asked for, a warning says why.
 
     Args:
         config: when to jump; without a forecaster, to the model that ships for the task.
         agent: the run's networks and optimiser.
-        normaliser: of the run's observations.
-        task: what the run is trained on, without a normaliser; None if tipl does not know it.
-        test_env: an environment for tests, whose observations are raw.
+        environment: of the run.
         rollout_steps: environment steps of a rollout; None if they are not known.
         seed: of the tests' episodes.
-
-    Attributes:
-        fallback: why another forecaster takes the place of the one that was asked for; None if
-            none does. It is said as a warning.
 
     Raises:
         TiplError: there is no such forecaster, or an option is impossible.
@@ -71,22 +65,20 @@ class TorchJumps:
         self,
         config: JumpConfig,
         agent: TorchAgent,
-        normaliser: RunNormaliser,
-        task: TaskSpec | None,
-        test_env: gym.Env[Any, Any],
+        environment: RunEnvironment,
         rollout_steps: int | None,
         seed: int = 0,
     ) -> None:
         dataclasses.replace(config, forecaster=config.forecaster or "relex").check()
-        self.config, self.agent, self.normaliser = config, agent, normaliser
-        self.task, self.test_env, self.seed = task, test_env, seed
+        self.config, self.agent, self.seed = config, agent, seed
+        self.normaliser, task, self.test_env = environment
+        self.task = task
         # the normaliser under which the forecaster reads weights, if not the run's own
         self.frame = None if task is None else task.observation_statistics
-        forecaster, self.fallback = fitting_forecaster(
-            config, self._policy(), None if task is None else task.env_id
-        )
-        if self.fallback is not None:
-            warnings.warn(f"{self.fallback}: {forecaster.name} forecasts instead", stacklevel=3)
+        env_id = None if task is None else task.env_id
+        forecaster, reason = fitting_forecaster(config, self._policy(), env_id)
+        if reason is not None:
+            warnings.warn(f"{reason}: {forecaster.name} forecasts instead", stacklevel=3)
         if not isinstance(forecaster, TrainedForecaster | BestStoredPolicy):
             self.frame = None
         self.jumper = Jumper(config, forecaster, 1, agent.layout, self._evaluate, rollout_steps)

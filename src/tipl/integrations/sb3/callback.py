@@ -15,12 +15,7 @@ from tipl.core.options import config_from_options
 from tipl.errors import TiplError
 from tipl.integrations import sb3_required
 from tipl.integrations.pytorch.agent import agent_of_sb3
-from tipl.integrations.pytorch.environment import (
-    RunNormaliser,
-    another_environment,
-    known_task,
-    observation_size,
-)
+from tipl.integrations.pytorch.environment import RunEnvironment, run_environment
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps
 from tipl.jumps.config import JumpConfig, JumpOptions
 
@@ -107,19 +102,13 @@ class ForecastCallback(BaseCallback):
             return  # the same run goes on
         self.jumps, self.trained = None, model
         try:
-            test_env = self._test_env()
-            normaliser = RunNormaliser(self.training_env, observation_size(test_env))
+            environment = self._environment()
         except TiplError as error:
             warnings.warn(f"tipl stands aside: {error}", stacklevel=2)
             return
+        rollout_steps = model.n_steps * model.n_envs
         self.jumps = TorchJumps(
-            self.config,
-            agent_of_sb3(model),
-            normaliser,
-            known_task(self.training_env),
-            test_env,
-            model.n_steps * model.n_envs,
-            self.seed,
+            self.config, agent_of_sb3(model), environment, rollout_steps, self.seed
         )
         if self.state_file is not None and self.state_file.exists() and self.num_timesteps:
             self.jumps.set_state(storage.read_tensors(self.state_file, "jumps of a run")[0])
@@ -206,16 +195,13 @@ class ForecastCallback(BaseCallback):
                 f"{report.return_before:,.1f}, forecast {report.return_after:,.1f})"
             )
 
-    def _test_env(self) -> gym.Env[Any, Any]:
-        """An environment like the run's, before `VecNormalize`."""
-        env = self.eval_env
-        if env is None:
-            env = another_environment(self.training_env, "ForecastCallback", wrapped=True)
-        seen = self.model.observation_space
-        if not isinstance(seen, gym.spaces.Box) or env.observation_space.shape != seen.shape:
+    def _environment(self) -> RunEnvironment:
+        """The run's environment, and one like it before `VecNormalize`."""
+        found = run_environment(self.training_env, "ForecastCallback", self.eval_env)
+        seen, given = self.model.observation_space, found.test_env.observation_space
+        if not isinstance(seen, gym.spaces.Box) or given.shape != seen.shape:
             raise TiplError(
-                f"the policy sees {seen}, and the environment for tests gives "
-                f"{env.observation_space}; give an eval_env whose observations are vectors of the "
-                "same size"
+                f"the policy sees {seen}, and the environment for tests gives {given}; give an "
+                "eval_env whose observations are vectors of the same size"
             )
-        return env
+        return found

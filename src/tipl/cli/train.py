@@ -65,7 +65,9 @@ def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:
     Raises:
         TiplError: there is no such kind, or an option is another kind's.
     """
-    kind = find_kind(_named_model(arguments))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--model", nargs="?", const="", default=TrainConfig.model)
+    kind = find_kind(parser.parse_known_args(arguments)[0].model)
     others = {name for other in all_kinds() for name in other.options} - {*kind.options}
     for argument in arguments:
         name = argument.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
@@ -76,9 +78,3 @@ def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:
     options = f"The options below are those of --model {kind.name}."
     description = f"{purpose}\n\nModels: {models}. {options}"
     return functools.partial(command, config=kind.config_class()), description
-
-
-def _named_model(arguments: list[str]) -> str:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--model", nargs="?", const="", default=TrainConfig.model)
-    return str(parser.parse_known_args(arguments)[0].model)

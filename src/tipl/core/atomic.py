@@ -148,18 +148,14 @@ def check_replaceable(path: Path, replaces: str | None) -> None:
         return
     if not path.is_dir():
         raise TiplError(f"{path} is a file, but a directory is to be written; choose another path")
-    names = {entry.name for entry in path.iterdir()}
+    names = sorted(entry.name for entry in path.iterdir())
     if names and replaces not in names:
         expected = f"a directory with a {replaces}" if replaces else "an empty directory"
+        shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
         raise TiplError(
-            f"{path} holds other files ({_shortened(names)}) and only {expected} is replaced; "
-            "choose another path, or remove it first"
+            f"{path} holds other files ({shown}) and only {expected} is replaced; choose another "
+            "path, or remove it first"
         )
-
-
-def _shortened(names: set[str]) -> str:
-    first = sorted(names)[:3]
-    return ", ".join(first) + (", ..." if len(names) > len(first) else "")
 
 
 def _swap(new: Path, old: Path) -> None:

@@ -258,24 +258,17 @@ def _shape_in_time(coordinate: Array) -> tuple[float, float, float]:
         return np.nan, np.nan, np.nan
     explained = np.sum((deviation @ _waves(len(deviation))) ** 2, axis=1) / variation  # [F]
     best = int(np.argmax(explained))
-    ranks = _ranks(coordinate)
+    _, where, count = np.unique(coordinate, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2)[where]  # from 1; equal values share their mean
     monotonicity = abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
     return float(monotonicity), (best + 1) / 2, float(explained[best])
 
 
-def _ranks(values: Array) -> Array:
-    """Ranks `[T]` from 1; equal values share their mean rank."""
-    _, where, count = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(count) - (count - 1) / 2)[where])
-
-
 @lru_cache(maxsize=4)
 def _waves(length: int) -> Array:
-    """Sine waves of 1/2, 1, 3/2, ... half-waves a path, up to one in two checkpoints.
+    """Sine waves of 1/2, 1, 3/2, ... half-waves a path, up to one in two checkpoints: `[F, T, 2]`.
 
-    Returns:
-        For each frequency two orthonormal waves without mean, `[F, T, 2]`: together they make a
-        wave of any phase.
+    The two of a frequency are orthonormal and without mean: they make a wave of any phase.
     """
     time = (np.arange(length) + 0.5) / length
     angles = np.pi / 2 * np.arange(1, length + 1)[:, None] * time  # [F, T]

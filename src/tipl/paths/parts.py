@@ -299,21 +299,17 @@ def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
             parts.mkdir(parents=True, exist_ok=True)
         with locked_directory(directory):
             remove_unfinished(directory, path.name)
-            if path.exists():
-                _refuse_another(directory, metadata)
-            else:
+            if not path.exists():
                 storage.write_json(path, metadata.to_json())
+            there = read_metadata(directory)
+            difference = first_difference(there.to_json(), metadata.to_json())
+            if difference:
+                name, found, given = difference
+                raise TiplError(
+                    f"{directory} already holds another dataset: its {name} is {found}, but "
+                    f"{given} was given; choose another directory, or remove that one first"
+                )
             parts.mkdir(exist_ok=True)
-
-
-def _refuse_another(directory: Path, metadata: PathMetadata) -> None:
-    difference = first_difference(read_metadata(directory).to_json(), metadata.to_json())
-    if difference:
-        name, there, here = difference
-        raise TiplError(
-            f"{directory} already holds another dataset: its {name} is {there}, but {here} was "
-            "given; choose another directory, or remove that one first"
-        )
 
 
 def _refuse_other_files(directory: Path) -> None:

@@ -58,6 +58,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def measured_briefly(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tasks without shipped statistics are measured in fewer steps, save where that is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ not in {"test_envs", "test_equal_bytes"}:
+            patch.setattr("tipl.envs.factory.MEASURED_STEPS", 100)
+        yield
+
+
 # --- processor time: what a busy machine does not change -------------------------------------
 
 _spent: dict[str, float] = {}

@@ -21,6 +21,8 @@ from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 OBSERVATION_STD_FLOOR = 1e-3
 """A dimension that random actions hardly move is divided by this at least, so that it cannot
 dwarf the others once a policy moves it."""
+MEASURED_STEPS = 2_000
+"""Steps of each copy by which a task is measured that ships with no statistics."""
 
 _SHIPPED = frozenset(MUJOCO_TASKS)
 _NEW_TO_GYMNASIUM: set[str] = set()
@@ -96,11 +98,13 @@ def register_task(env_id: str, task: MujocoTask) -> None:
 
 def make_task(env_id: str) -> TaskSpec:
     """Returns the spec of a task by its Gymnasium id: the shipped one, or `measure_task`'s."""
-    return get_task(env_id) if env_id in known_tasks() else measure_task(env_id)
+    if env_id in known_tasks():
+        return get_task(env_id)
+    return measure_task(env_id, num_steps=MEASURED_STEPS)
 
 
 def measure_task(
-    env_id: str, *, num_envs: int = 8, num_steps: int = 2_000, seed: int = 0
+    env_id: str, *, num_envs: int = 8, num_steps: int = MEASURED_STEPS, seed: int = 0
 ) -> TaskSpec:
     """Measures the observations under actions drawn uniformly.
 

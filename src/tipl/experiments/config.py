@@ -236,14 +236,10 @@ class BenchmarkConfig(ExperimentConfig):
     }  # fmt: skip
 
     @property
-    def collection(self) -> CollectConfig:
-        """How the trials with independent initial networks are collected."""
-        return _collection(self, self.checkpoint_interval)
-
-    @property
     def num_checkpoints(self) -> int:
         """Checkpoints of a path after its start."""
-        return self.collection.num_iterations // self.checkpoint_interval
+        iterations = _collection(self, self.checkpoint_interval).num_iterations
+        return iterations // self.checkpoint_interval
 
     def __post_init__(self) -> None:
         super().__post_init__()

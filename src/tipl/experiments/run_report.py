@@ -53,7 +53,7 @@ def learning_curves(run: Run) -> Section:
             [STEPS, "mean episodic return"],
             [[f"{step:,}", float(value)] for step, value in zip(steps, mean, strict=True)],
         ),
-    )  # fmt: skip
+    )
 
 
 def svd_spectrum(run: Run) -> Section:
@@ -220,12 +220,18 @@ def optimized_networks(run: Run) -> Section:
             if run.forecasts.end_distances is not None:
                 away[case.method] = float(run.forecasts.end_distances[f].mean())
     groups["PPO's own end"] = run.returns.checkpoints[:, -1].mean(axis=1)
-    dot = "Each dot is a held-out random network, moved to the end of its path by forecasts "
-    dot += "from its untrained weights alone"
-    if run.shared_network:
-        dot = "All trials, the held-out ones too, start from the same untrained network, so the "
-        dot += "forecast from it is one and the same policy"
+    dot = (
+        "All trials, the held-out ones too, start from the same untrained network, so the forecast "
+        "from it is one and the same policy"
+        if run.shared_network
+        else "Each dot is a held-out random network, moved to the end of its path by forecasts "
+        "from its untrained weights alone"
+    )
     note = episodes_note(run.results.where(metric="episodic_return"))
+    rows = [
+        [name, float(returns.mean()), float(returns.min()), float(returns.max()), away.get(name)]
+        for name, returns in groups.items()
+    ]
     return Section(
         "Optimising untrained networks by inference",
         f"{dot}, with no step in the environment; below, what PPO made of the networks.",
@@ -235,24 +241,15 @@ def optimized_networks(run: Run) -> Section:
             "distance of the policies from the nearest end of a training path, in units of the "
             "distance of PPO's own end from it: 0 is a copy.",
             ["policies", "mean", "lowest", "highest", "distance from training ends"],
-            [
-                [name, float(r.mean()), float(r.min()), float(r.max()), away.get(name)]
-                for name, r in groups.items()
-            ],
+            rows,
         ),
     )
 
 
 SECTIONS: list[Entry[Run]] = [
-    learning_curves,
-    svd_spectrum,
-    path_coordinates,
-    training_curves,
-    forecast_coordinates,
-    RETURNS_BY_HORIZON,
-    WEIGHT_ERRORS_BY_HORIZON,
-    optimized_networks,
-]
+    learning_curves, svd_spectrum, path_coordinates, training_curves, forecast_coordinates,
+    RETURNS_BY_HORIZON, WEIGHT_ERRORS_BY_HORIZON, optimized_networks,
+]  # fmt: skip
 """The figures of a run's report, in order."""
 
 

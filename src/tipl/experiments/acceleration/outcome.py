@@ -98,18 +98,18 @@ def architecture_rows(
         usual: dict[str, Any] = {"n_episodes": architecture.episodes, "key": one.method.key}
         return Result(
             task, EXPERIMENT, one.name, metric, *value, architecture.num_trials,
-            command=one.stage.command or command, architecture=architecture.name, **usual | columns,
+            command=one.stage.command or command, architecture=one.architecture, **usual | columns,
         )  # fmt: skip
 
     curves = {one.name: one.curves for one in architecture.trained}
     reached = steps_to_shares(curves, ppo.name, architecture.end, SHARES)
     for one in architecture.trained:
-        for metric, value in _reached_returns(one, architecture, reached).items():
+        for metric, value in (_returns(one, ppo) | _reach(one, ppo, reached)).items():
             yield row(one, metric, value)
         for metric, value in _spent(one, ppo):
             yield row(one, metric, value, n_episodes=0)
         if one is not gated:
-            for metric, value in _differences(gated, one, architecture.end).items():
+            for metric, value in _differences(gated, one).items():
                 yield row(gated, metric, value, beside=one.name)
     if cost is not None:
         own, theirs = (stats.reach_interval(reached[one.name][:, -1]) for one in (gated, ppo))
@@ -129,27 +129,37 @@ def architecture_rows(
             yield row(gated, f"uses_to_pay_back_{unit}", Interval(uses))
 
 
-def _reached_returns(
-    one: Trained, architecture: Architecture, reached: dict[str, Array]
-) -> dict[str, Interval]:
-    """Returns at equal steps and on average over them, and how soon PPO's are reached."""
-    end, ppo = architecture.end, architecture.ppo
-    final = one.final(end)
+def _returns(one: Trained, ppo: Trained) -> dict[str, Interval]:
+    """Returns at equal steps and on average over them, beside PPO's."""
     found = {
-        "final_return": stats.mean_interval(final),
-        "final_return_iqm": stats.iqm_interval(final),
-        "return_over_training": stats.mean_interval(one.curves.mean_over(end)),
+        "final_return": stats.mean_interval(one.final),
+        "final_return_iqm": stats.iqm_interval(one.final),
+        "return_over_training": stats.mean_interval(one.over_training),
     }
     if one is not ppo:
-        difference = _differences(one, ppo, end)
+        final, over_training = _differences(one, ppo).values()
         found |= {
-            "final_return_minus_ppo": difference["final_return_difference"],
-            "final_return_relative_to_ppo": stats.ratio_interval(final, ppo.final(end)),
-            "probability_of_improvement": stats.probability_of_improvement(final, ppo.final(end)),
-            "return_over_training_minus_ppo": difference["return_over_training_difference"],
+            "final_return_minus_ppo": final,
+            "final_return_relative_to_ppo": stats.ratio_interval(one.final, ppo.final),
+            "probability_of_improvement": stats.probability_of_improvement(one.final, ppo.final),
+            "return_over_training_minus_ppo": over_training,
         }
-    for s, share in enumerate(SHARES):
-        own, theirs = (reached[name][:, s] for name in (one.name, ppo.name))
+    return found
+
+
+def _differences(one: Trained, other: Trained) -> dict[str, Interval]:
+    """By how much one method returns more than another, paired by trial."""
+    difference = stats.paired_difference_interval
+    return {
+        "final_return_difference": difference(one.final, other.final),
+        "return_over_training_difference": difference(one.over_training, other.over_training),
+    }
+
+
+def _reach(one: Trained, ppo: Trained, reached: dict[str, Array]) -> dict[str, Interval]:
+    """Steps to each share of PPO's final return, and that in units of PPO's steps."""
+    found = {}
+    for share, own, theirs in zip(SHARES, reached[one.name].T, reached[ppo.name].T, strict=True):
         metric = to_share("env_steps", share)
         found[metric] = stats.reach_interval(own)
         if one is not ppo:
@@ -159,17 +169,6 @@ def _reached_returns(
             found[f"{metric}_relative_to_ppo"] = stats.reach_interval(relative)
         found[to_share("cpu_seconds", share)] = stats.reach_interval(own * one.cpu_seconds_per_step)
     return found
-
-
-def _differences(one: Trained, other: Trained, end: int) -> dict[str, Interval]:
-    """By how much one method returns more than another, paired by trial."""
-    areas = one.curves.mean_over(end), other.curves.mean_over(end)
-    return {
-        "final_return_difference": stats.paired_difference_interval(
-            one.final(end), other.final(end)
-        ),
-        "return_over_training_difference": stats.paired_difference_interval(*areas),
-    }
 
 
 def _spent(one: Trained, ppo: Trained) -> Iterator[tuple[str, Interval]]:
@@ -213,16 +212,14 @@ class Comparison:
         """All rows of `results.jsonl`: NaN where a goal is not reached."""
         return Rows(map(finite, self.rows))
 
-    def find(self, one: Trained, architecture: Architecture, metric: str, **place: Any) -> Result:
+    def find(self, one: Trained, metric: str, **place: Any) -> Result:
         """One number of a method in an architecture; `place` is `beside` and `uses`, if it has any.
 
         Raises:
             TiplError: there is no such number.
         """
-        where: dict[str, Any] = {"beside": None, "uses": None} | place
-        return self.rows.one(
-            key=one.method.key, architecture=architecture.name, metric=metric, **where
-        )
+        where = {"key": one.method.key, "architecture": one.architecture, "metric": metric}
+        return self.rows.one(**{"beside": None, "uses": None} | where | place)
 
 
 def load_comparison(directory: str | Path) -> Comparison:

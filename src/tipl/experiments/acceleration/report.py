@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from tipl.experiments.acceleration.outcome import COUNTS, SHARES, USES, Comparison, to_share
-from tipl.experiments.acceleration.trials import Architecture, mean_curve
+from tipl.experiments.acceleration.trials import Architecture, Trained, mean_curve
 from tipl.experiments.run_report import shown_versions
 from tipl.report.charts import INTERVAL, STEPS, ZERO, Line, curve, line_chart
 from tipl.report.methods import line_styles, method_with_key
@@ -168,7 +168,7 @@ def _amortised_table(comparison: Comparison) -> Table:
         ]
         for one, label, metric, shared in shown:
             metrics = (metric.format(unit) for unit in ("env_steps", "cpu_seconds"))
-            cells = (comparison.find(one, a, metric, uses=shared) for metric in metrics)
+            cells = (comparison.find(one, metric, uses=shared) for metric in metrics)
             rows.append([label, column_text("architecture", a.name), *cells])
     return Table(
         "What one use takes until PPO's final mean return [95% interval over trials]; a dash: it "
@@ -296,7 +296,7 @@ def lead(comparison: Comparison) -> list[str]:
     if comparison.cost is not None:
         parts = []
         for a in comparison.architectures:
-            uses = comparison.find(a.gated, a, "uses_to_pay_back_env_steps").value
+            uses = comparison.find(a.gated, "uses_to_pay_back_env_steps").value
             after = f"are paid after {uses:,.0f} uses" if math.isfinite(uses) else "are never paid"
             parts.append(f"with {column_text('architecture', a.name)} they {after}")
         sentences.append(
@@ -315,18 +315,16 @@ def _of_architecture(comparison: Comparison, architecture: Architecture) -> Iter
             f"Left out with layers of {layers}, since they diverged under some method: "
             f"{architecture.left_out} of the trials."
         )
-    own, reference = (
-        format_whole(find(one, architecture, "final_return").value) for one in (gated, ppo)
-    )
-    verdict = _verdict(find(gated, architecture, "final_return_minus_ppo"))
+    own, reference = (format_whole(find(one, "final_return").value) for one in (gated, ppo))
+    verdict = _verdict(find(gated, "final_return_minus_ppo"))
     yield (
         f"Layers of {layers}: {gated.name} {verdict} at equal steps, with a mean return of "
-        f"{own} {VERDICTS[verdict][0]} PPO's {reference}; {_speed(comparison, architecture)}."
+        f"{own} {VERDICTS[verdict][0]} PPO's {reference}; {_speed(comparison, gated, ppo)}."
     )
     rivals: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
     for one in architecture.trained[1:]:
         if one is not gated:
-            found = find(gated, architecture, "final_return_difference", beside=one.name)
+            found = find(gated, "final_return_difference", beside=one.name)
             rivals[_verdict(found)].append(f"“{one.name}”")
     parts = [
         f"{verdict} {VERDICTS[verdict][1]} {listed(names)}"
@@ -337,19 +335,19 @@ def _of_architecture(comparison: Comparison, architecture: Architecture) -> Iter
         yield f"It {'; it '.join(parts)}."
 
 
-def _speed(comparison: Comparison, architecture: Architecture) -> str:
+def _speed(comparison: Comparison, gated: Trained, ppo: Trained) -> str:
     """How soon the gated method is where PPO ends."""
-    metric, gated, find = to_share("env_steps", 1.0), architecture.gated, comparison.find
-    own, ppo = (find(one, architecture, metric).value for one in (gated, architecture.ppo))
+    metric, find = to_share("env_steps", 1.0), comparison.find
+    own, reference = (find(one, metric).value for one in (gated, ppo))
     if math.isinf(own):
         return "it does not come to PPO's final mean return within PPO's steps"
-    share = find(gated, architecture, f"{metric}_relative_to_ppo")
+    share = find(gated, f"{metric}_relative_to_ppo")
     verdict = "neither faster nor slower beyond doubt"
     if share.high < 1 or share.low > 1:
         verdict = "faster" if share.high < 1 else "slower"
     return (
         f"it comes to PPO's final mean return after {format_whole(own)} steps, where PPO "
-        f"needs {format_whole(ppo)}: {verdict}"
+        f"needs {format_whole(reference)}: {verdict}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,8 @@ class Trained:
     """The trials of one method and architecture."""
 
     method: Method  # how they were trained
+    architecture: str  # the hidden layers: `"64-64"`
+    end: int  # environment steps of PPO in each trial, at which methods are compared
     curves: ReturnCurves  # their returns over their environment steps
     # of each trial at its end `[N]`, by name; empty for a method without jumps
     counts: Mapping[str, Float[np.ndarray, " N"]]
@@ -205,17 +208,23 @@ class Trained:
         """Processor seconds of an environment step, learning included."""
         return self.stage.cpu_seconds / self.env_steps
 
-    def final(self, end: int) -> Float[np.ndarray, " N"]:
-        """Return of the last checkpoint that each trial has within `end` steps."""
-        return self.curves.at(np.array([float(end)]))[:, 0]
+    @cached_property
+    def final(self) -> Float[np.ndarray, " N"]:
+        """Return of the last checkpoint that each trial has within PPO's steps."""
+        return self.curves.at(np.array([float(self.end)]))[:, 0]
+
+    @cached_property
+    def over_training(self) -> Float[np.ndarray, " N"]:
+        """Each trial's mean return over PPO's steps."""
+        return self.curves.mean_over(self.end)
 
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
     """All methods' trials of one architecture."""
 
-    name: str  # its hidden layers: `"64-64"`
-    end: int  # environment steps of PPO in each trial, at which methods are compared
+    name: str  # as that of `Trained`
+    end: int
     trained: list[Trained]  # by each method, PPO first; row n of all is the same trial
     num_trials: int  # that are compared
     left_out: int  # trials that are not compared, since they diverged under some method
@@ -245,24 +254,25 @@ def load_architecture(
     # [N, T] each, NaN where a trial has diverged
     returns = [d.deterministic_return().mean(axis=2, dtype=np.float64) for d in datasets]
     usable = _usable(datasets, returns)
+    name, end = f"{width}-{width}", int(datasets[0].global_step[-1])
     trained = []
     for method, paths, own in zip(methods, datasets, returns, strict=True):
-        name = collection_name(width, method)
-        if name not in stages:
+        stage = stages.get(collection_name(width, method))
+        if stage is None:
             raise TiplError(
-                f"{directory / 'stages.json'} says nothing of the stage {name!r}, whose time is "
-                "wanted; run `tipl accelerate` again"
+                f"{directory / 'stages.json'} says nothing of the stage "
+                f"{collection_name(width, method)!r}, whose time is wanted; run `tipl accelerate` "
+                "again"
             )
         steps = paths.env_steps()
         counts = {
             count: values[usable, -1].astype(np.float64)
             for count, values in paths.jump_counts().items()
         }
-        curves = ReturnCurves(steps, own, returns[0][:, 0]).select(usable)
-        trained.append(Trained(method, curves, counts, int(steps[:, -1].sum()), stages[name]))
-    kept, end = int(usable.sum()), int(datasets[0].global_step[-1])
-    episodes = datasets[0].deterministic_return().shape[2]
-    return Architecture(f"{width}-{width}", end, trained, kept, len(usable) - kept, episodes)
+        curves, in_all = ReturnCurves(steps, own, returns[0][:, 0]), int(steps[:, -1].sum())
+        trained.append(Trained(method, name, end, curves.select(usable), counts, in_all, stage))
+    kept, episodes = int(usable.sum()), datasets[0].deterministic_return().shape[2]
+    return Architecture(name, end, trained, kept, len(usable) - kept, episodes)
 
 
 def _usable(

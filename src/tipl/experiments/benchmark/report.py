@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -208,20 +209,13 @@ def _plug_in(benchmark: Benchmark) -> Iterator[Section]:
         name: one.deterministic_return()[usable][:, seen].astype(np.float64)
         for name, one in compared.items()
     }
-    colours = (BLUE, *(colour for colour in SERIES if colour != BLUE))
-    curves = [
-        curve(
-            plain.global_step[seen],
-            np.array([mean_interval(values[:, c]) for c in range(len(seen))]),
-            {"color": colours[n % len(colours)]},
-            name,
-        )
-        for n, (name, values) in enumerate(returns.items())
-    ]
-    plain_returns = returns[PPO]
+    colours = itertools.cycle((BLUE, *(colour for colour in SERIES if colour != BLUE)))
+    curves, plain_returns = [], returns[PPO]
     rows: list[list[Cell]] = []
-    for name, values in returns.items():
-        rows.append([name, format_whole_interval(mean_interval(values[:, -1])), None, None])
+    for colour, (name, values) in zip(colours, returns.items(), strict=False):
+        intervals = np.array([mean_interval(own) for own in values.swapaxes(0, 1)])
+        curves.append(curve(plain.global_step[seen], intervals, {"color": colour}, name))
+        rows.append([name, format_whole_interval(intervals[-1]), None, None])
         if name != PPO:
             end = paired_difference_interval(values[:, -1], plain_returns[:, -1])
             mean = paired_difference_interval(values.mean(axis=1), plain_returns.mean(axis=1))
@@ -326,7 +320,7 @@ def benchmark_report(benchmark: Benchmark) -> Report:
     run = benchmark.run
     return Report(
         title=f"{run.paths.task.env_id}: can policy weights be optimised as trajectories?",
-        lead=_lead(benchmark),
+        lead=list(_lead(benchmark)),
         headline=headline(benchmark),
         sections=sections_of(SECTIONS, benchmark, benchmark.results),
         results=benchmark.results,
@@ -351,18 +345,16 @@ def headline(benchmark: Benchmark) -> Table:
     return table(_at(run, "episodic_return", [(s, run.end - s) for s in _starts(run)]))
 
 
-def _lead(benchmark: Benchmark) -> list[str]:
+def _lead(benchmark: Benchmark) -> Iterator[str]:
     run = benchmark.run
     trials = run.forecasts.paths.num_trials
-    sentences = [
+    yield (
         f"{run.paths.num_trials - trials} PPO trials to learn from, {trials} others to be judged "
-        f"by, {int(run.paths.global_step[-1]):,} environment steps each.",
-    ]
+        f"by, {int(run.paths.global_step[-1]):,} environment steps each."
+    )
     for claim in CLAIMS:
-        about = [finding for finding in benchmark.findings if finding.claim == claim]
-        if about:
-            sentences.append(f"“{claim[0].upper()}{claim[1:]}”: {tally(about)}.")
-    return sentences
+        if about := [finding for finding in benchmark.findings if finding.claim == claim]:
+            yield f"“{claim[0].upper()}{claim[1:]}”: {tally(about)}."
 
 
 def tally(about: Sequence[Finding]) -> str:

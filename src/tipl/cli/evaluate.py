@@ -41,16 +41,15 @@ def evaluate(
 def _evaluate_forecasts(directory: Path, episodes: int, seed: int, threads: int | None) -> None:
     from rich.console import Console
 
-    from tipl.experiments.forecast_sets import ForecastSet, evaluate_command, evaluate_forecasts
+    from tipl.experiments.forecast_sets import ForecastSet, evaluate_forecasts
     from tipl.experiments.run import forecast_rows
     from tipl.experiments.run_report import print_headline
     from tipl.report.results import write_results
 
     forecasts = ForecastSet.load(directory)
-    returns = evaluate_forecasts(
+    returns, command = evaluate_forecasts(
         directory, forecasts, episodes, seed=seed, threads=threads, progress=True
     )
-    command = evaluate_command(directory, episodes, seed)
     results = forecast_rows(forecasts, returns, command)
     write_results(directory / "results.jsonl", results)
     print_headline(results, forecasts.paths.num_checkpoints, Console())

@@ -89,17 +89,27 @@ def film(
     """
     at_least(1, num_frames=num_frames, every=every, width=width, height=height)
     at_least(0, seed=seed)
+    actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
+    normaliser = policy.observation_mean[None], policy.observation_std[None]
     with _stage(policy, width, height) as (envs, step_seconds, draw):
         every = every or max(1, round(_FRAME_SECONDS / step_seconds))
-        frames, returns, episodic_return = _run(policy, envs, draw, seed, num_frames, every)
+        observations, _ = envs.reset(seed=[episode_seed(seed, 0)])
+        frames, returns = [draw()], [0.0]
+        total, steps, done = 0.0, 0, False
+        while not done:
+            actions = mean_actions(policy.task, actor, observations, *normaliser)
+            observations, rewards, terminated, truncated, _ = envs.step(actions)
+            total += float(rewards[0])
+            steps += 1
+            done = bool(terminated[0] or truncated[0])
+            # the environment has already started its next episode when this one is over
+            if not done and steps % every == 0 and len(frames) < num_frames:
+                frames.append(draw())
+                returns.append(total)
     after = num_frames - len(frames)
-    return Film(
-        np.stack(frames + frames[-1:] * after),
-        np.array(returns + [episodic_return] * after, np.float64),
-        playing=len(frames),
-        seconds=every * step_seconds,
-        episodic_return=episodic_return,
-    )
+    pictures = np.stack(frames + frames[-1:] * after)
+    sums = np.array(returns + [total] * after, np.float64)
+    return Film(pictures, sums, len(frames), every * step_seconds, total)
 
 
 @contextmanager
@@ -142,28 +152,6 @@ def _rendered(envs: GymnasiumVec, env_id: str, width: int, height: int) -> _Pict
         )
     image = Image.fromarray(picture.astype(np.uint8))
     return np.asarray(ImageOps.pad(image, (width, height), color=_PAPER))
-
-
-def _run(
-    policy: Policy, envs: Any, draw: _Draw, seed: int, num_frames: int, every: int
-) -> tuple[list[_Picture], list[float], float]:
-    """Runs a whole episode: its first frames, the return up to each, and the episodic return."""
-    actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
-    normaliser = policy.observation_mean[None], policy.observation_std[None]
-    observations, _ = envs.reset(seed=[episode_seed(seed, 0)])
-    frames, returns = [draw()], [0.0]
-    total, steps, done = 0.0, 0, False
-    while not done:
-        actions = mean_actions(policy.task, actor, observations, *normaliser)
-        observations, rewards, terminated, truncated, _ = envs.step(actions)
-        total += float(rewards[0])
-        steps += 1
-        done = bool(terminated[0] or truncated[0])
-        # the environment has already started its next episode when this one is over
-        if not done and steps % every == 0 and len(frames) < num_frames:
-            frames.append(draw())
-            returns.append(total)
-    return frames, returns, total
 
 
 def animation(

@@ -38,21 +38,13 @@ class Episodes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The returns of episodes of one policy, or of several policies of one task.
-
-    Attributes:
-        env_id: the environment.
-        episodic_return: undiscounted return of each episode, `[E]` of one policy or `[N, E]` of a
-            sequence of N, in the order in which they were given.
-        mean: their mean with its 95% bootstrap interval: over episodes of one policy, over
-            policies of a sequence.
-        episode_length: environment steps of each episode, in the shape of the returns.
-    """
+    """The returns of episodes of one policy, or of N policies of one task in the order given."""
 
     env_id: str
-    episodic_return: Float64[np.ndarray, " E"] | Float64[np.ndarray, "N E"]
+    episodic_return: Float64[np.ndarray, " E"] | Float64[np.ndarray, "N E"]  # undiscounted
     mean: Interval
-    episode_length: Int64[np.ndarray, " E"] | Int64[np.ndarray, "N E"]
+    """their mean with its 95% interval: over episodes of one policy, over policies of several"""
+    episode_length: Int64[np.ndarray, " E"] | Int64[np.ndarray, "N E"]  # in environment steps
 
     def __str__(self) -> str:
         value, low, high = self.mean.value, self.mean.low, self.mean.high

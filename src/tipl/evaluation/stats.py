@@ -94,30 +94,23 @@ def resampling_weights(num_trials: int, *, seed: int = 0) -> Float[np.ndarray, "
     its means over trials that are drawn with replacement. They are read-only: the calls for as many
     trials and the same seed share them.
     """
-    return _weights(num_trials, seed, RESAMPLES)
+    return _resamples(num_trials, seed, RESAMPLES)[1]
 
 
 @functools.lru_cache(maxsize=4)
-def _weights(num_trials: int, seed: int, resamples: int) -> Array:
-    drawn = _drawn(num_trials, seed, resamples)
+def _resamples(num_trials: int, seed: int, resamples: int) -> tuple[Array, Array]:
+    """Numbers of the trials in each resample `[R, N]`, and the weights that they stand for.
+
+    To draw them takes longer than an interval's other arithmetic, and the intervals of a report are
+    of equally many trials: they share them, so they are read-only.
+    """
+    drawn = np.random.default_rng(seed).integers(num_trials, size=(resamples, num_trials))
     # cell r * N + n counts how often resample r has drawn trial n
     cells = (drawn + num_trials * np.arange(resamples)[:, None]).ravel()
     counts = np.bincount(cells, minlength=drawn.size).reshape(drawn.shape)
     weights = np.concatenate([np.ones((1, num_trials)), counts]) / num_trials
-    weights.flags.writeable = False
-    return weights
-
-
-@functools.lru_cache(maxsize=4)
-def _drawn(num_trials: int, seed: int, resamples: int) -> Array:
-    """Numbers of the trials in each resample, `[R, N]`; read-only.
-
-    To draw them takes longer than an interval's other arithmetic, and the intervals of a report are
-    of equally many trials: they share them.
-    """
-    drawn = np.random.default_rng(seed).integers(num_trials, size=(resamples, num_trials))
-    drawn.flags.writeable = False
-    return drawn
+    drawn.flags.writeable = weights.flags.writeable = False
+    return drawn, weights
 
 
 def first_reached(
@@ -149,7 +142,7 @@ def reach_interval(values: Float[np.ndarray, " R"]) -> Interval:
 def _bootstrap(values: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:
     resampled = np.array(math.nan)
     if len(values) > 1:
-        resampled = statistic(values[_drawn(len(values), seed, RESAMPLES)])  # [R, N] -> [R]
+        resampled = statistic(values[_resamples(len(values), seed, RESAMPLES)[0]])  # [R, N] -> [R]
     return _interval(float(statistic(values)), resampled)
 
 

@@ -54,17 +54,9 @@ class ForecastReturns:
     action_errors: Float64[np.ndarray, "F N"] | None = None
     """see `ForecastSet.action_errors`; None where physics vary"""
 
-    def save(self, directory: str | Path, settings: dict[str, Any]) -> None:
-        """Writes `returns.safetensors` into the directory of the forecasts.
-
-        The settings say how the returns were measured; `load` gives them back.
-        """
-        tensors = {name: array for name, array in vars(self).items() if array is not None}
-        storage.write_tensors(Path(directory) / "returns.safetensors", tensors, settings)
-
     @classmethod
     def load(cls, directory: str | Path) -> tuple[ForecastReturns, dict[str, Any]]:
-        """The returns in a directory of forecasts, and the settings they were saved with.
+        """The returns in a directory of forecasts, and with which `command` they were measured.
 
         Raises:
             TiplError: the forecasts have not been evaluated, or the file is damaged.
@@ -230,11 +222,6 @@ def _action_distance(task: TaskSpec, actions: Array, others: Array) -> Float64[n
     return np.asarray(np.sqrt(np.square(apart).mean(axis=(1, 2))))
 
 
-def evaluate_command(directory: str | Path, episodes: int, seed: int) -> str:
-    """The command line that does what `evaluate_forecasts` does."""
-    return f"tipl evaluate {directory} --episodes {episodes} --seed {seed}"
-
-
 def evaluate_forecasts(
     directory: str | Path,
     forecasts: ForecastSet,
@@ -243,13 +230,18 @@ def evaluate_forecasts(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = False,
-) -> ForecastReturns:
+) -> tuple[ForecastReturns, str]:
     """Runs forecasts in the environment, and keeps their returns in their directory.
+
+    Returns:
+        The returns, and the command line that measures them.
 
     Raises:
         TiplError: as `ForecastSet.evaluate`.
     """
     returns = forecasts.evaluate(episodes, seed=seed, threads=threads, progress=progress)
-    command = evaluate_command(directory, episodes, seed)
-    returns.save(directory, {"kind": "returns", "command": command})
-    return returns
+    command = f"tipl evaluate {directory} --episodes {episodes} --seed {seed}"
+    tensors = {name: array for name, array in vars(returns).items() if array is not None}
+    path = Path(directory) / "returns.safetensors"
+    storage.write_tensors(path, tensors, {"kind": "returns", "command": command})
+    return returns, command

@@ -10,6 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -84,25 +85,16 @@ def line_chart(
     y_axis: Axis = "plain",
     share_y: bool = False,
     from_zero: bool = False,
-    limits: Mapping[str, tuple[float | None, float | None]] | None = None,
-    also: Mapping[str, Handle] | None = None,
+    limits: Mapping[str, tuple[float | None, float | None]] = MappingProxyType({}),
+    also: Mapping[str, Handle] = MappingProxyType({}),
     width: float = WIDE,
 ) -> Figure:
-    """Lines in panels, with one legend.
+    """Lines in panels, by the panels' titles (a panel alone needs none: `""`), with one legend.
 
-    Args:
-        panels: the lines of each panel by its title; a panel alone needs none (`""`).
-        x_label: what the lines are over.
-        y_label: what they are.
-        note: printed on the figure.
-        height: of a panel in inches.
-        x_axis: of steps ("10k"), of shares ("10%"), logarithmic or plain.
-        y_axis: likewise.
-        share_y: whether all panels have the same vertical axis.
-        from_zero: whether it begins at zero, unless something is below.
-        limits: where axes begin and end, by `xlim` and `ylim`.
-        also: what the legend has beside the lines.
-        width: in inches.
+    The figure's width and a panel's height are in inches. Axes are of steps ("10k"), of shares
+    ("10%"), logarithmic or plain; the vertical one may be the same for all panels, and may begin at
+    zero unless something is below. `limits` say where axes begin and end, by `xlim` and `ylim`, and
+    `also` what the legend has beside the lines.
     """
     figure, drawn = panel_grid(len(panels), width, height, x_label, y_label, note, share_y=share_y)
     handles: dict[str, Handle] = {}
@@ -116,11 +108,11 @@ def line_chart(
         _scale(axes, "x", x_axis)
     if from_zero and min(axes.dataLim.y0 for axes in drawn) >= 0:
         drawn[0].set_ylim(bottom=0)
-    drawn[0].set(**dict(limits or {}))
+    drawn[0].set(**limits)
     for axes in drawn[:1] if share_y else drawn:
         _scale(axes, "y", y_axis)
     if handles or also:
-        legend(figure, handles | dict(also or {}))
+        legend(figure, {**handles, **also})
     return figure
 
 

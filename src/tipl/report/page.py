@@ -59,11 +59,6 @@ class Section:
     pictures: Sequence[Picture] = ()
     chart: Callable[..., Figure] | None = None  # called as `chart(results, width=...)`
 
-    def has_any(self, results: Rows) -> bool:
-        """Whether there is anything for its chart to draw."""
-        drawn = getattr(self.chart, "drawn", None)
-        return drawn is None or len(drawn(results)) > 0
-
     def of(self, results: Rows) -> Section:
         """The section with its chart and its tables made of results."""
         return dataclasses.replace(
@@ -87,8 +82,11 @@ def sections_of(
     found: list[Section] = []
     for entry in entries:
         made = entry if isinstance(entry, Section) else entry(subject)
-        found += [made] if isinstance(made, Section) else made
-    return [section.of(results) for section in found if section.has_any(results)]
+        for section in [made] if isinstance(made, Section) else made:
+            drawn = getattr(section.chart, "drawn", None)
+            if drawn is None or drawn(results):
+                found.append(section.of(results))
+    return found
 
 
 @dataclass(frozen=True)

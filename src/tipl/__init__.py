@@ -50,23 +50,5 @@ if TYPE_CHECKING:
     from tipl.ppo.config import PPOConfig
 else:
     # Names are imported when they are first used, so that `import tipl` is quick and light.
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.collection.collect": "collect",
-            "tipl.collection.config": "CollectConfig",
-            "tipl.errors": "TiplError",
-            "tipl.evaluation.returns": "evaluate",
-            "tipl.forecast.base": "Forecaster",
-            "tipl.models": "TrainConfig",
-            "tipl.models.neuron_transformer.net": "NeuronTransformer",
-            "tipl.models.path_transformer.net": "PathTransformer",
-            "tipl.models.train": "train",
-            "tipl.paths.dataset": "PathDataset PolicyPath",
-            "tipl.paths.svd": "TemporalSVD",
-            "tipl.policies.layout": "ParamLayout",
-            "tipl.policies.policy": "Policy",
-            "tipl.ppo.config": "PPOConfig",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)
     sys.meta_path.append(MovedModules())

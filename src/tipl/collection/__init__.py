@@ -11,4 +11,4 @@ __all__ = ["CollectConfig"]
 if TYPE_CHECKING:
     from tipl.collection.config import CollectConfig
 else:
-    __getattr__, __dir__ = lazy_names(__name__, {"tipl.collection.config": "CollectConfig"})
+    __getattr__, __dir__ = lazy_names(__name__)

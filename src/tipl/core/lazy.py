@@ -6,7 +6,7 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -28,19 +28,26 @@ def is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def lazy_names(
-    package: str, homes: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The `__getattr__` and `__dir__` of a package that imports its names on first use.
 
-    A package states them where type checkers do not look, who would believe that any name exists.
-    `homes` are the names that each module gives; those that have moved are found as well.
+    The package says where they are to type checkers, by imports under `if TYPE_CHECKING:`, and
+    these are read when a name is first asked for. Names that have moved are found as well.
     """
-    home_of = {name: module for module, names in homes.items() for name in names.split()}
+
+    @functools.cache
+    def homes() -> dict[str, str | None]:
+        import ast  # late, for `import tipl` alone
+        import inspect
+
+        blocks = ast.parse(inspect.getsource(sys.modules[package])).body
+        told = [node for block in blocks if isinstance(block, ast.If) for node in block.body]
+        imports = [node for node in told if isinstance(node, ast.ImportFrom)]
+        return {alias.name: node.module for node in imports for alias in node.names}
 
     def getattr_(name: str) -> Any:
-        if name in home_of:
-            return resolve(f"{home_of[name]}:{name}")
+        if name in sys.modules[package].__all__:
+            return resolve(f"{homes()[name]}:{name}")
         return find_moved(package, name)
 
     return getattr_, lambda: sorted(sys.modules[package].__all__)

@@ -29,12 +29,4 @@ if TYPE_CHECKING:
     from tipl.envs.mujoco_functions import StepResult
     from tipl.envs.mujoco_tasks import Budget, MujocoTask, View
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.envs.batched_mujoco": "BatchedMujocoEnv",
-            "tipl.envs.factory": "make_task make_vec register_task",
-            "tipl.envs.mujoco_functions": "StepResult",
-            "tipl.envs.mujoco_tasks": "Budget MujocoTask View",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)

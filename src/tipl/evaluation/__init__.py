@@ -11,9 +11,4 @@ __all__ = ["Episodes", "Evaluation", "episode_seed", "evaluate", "evaluate_stack
 if TYPE_CHECKING:
     from tipl.evaluation.returns import Episodes, Evaluation, episode_seed, evaluate, evaluate_stack
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.evaluation.returns": "Episodes Evaluation episode_seed evaluate evaluate_stack",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)

@@ -19,11 +19,4 @@ if TYPE_CHECKING:
     from tipl.forecast.hub import shipped_models
     from tipl.forecast.trained import AnyArchitectureForecaster, TrainedForecaster
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.forecast.base": "Forecaster Target",
-            "tipl.forecast.hub": "shipped_models",
-            "tipl.forecast.trained": "AnyArchitectureForecaster TrainedForecaster",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)

@@ -23,12 +23,4 @@ if TYPE_CHECKING:
     from tipl.jumps.jumper import Jumper, Jumps, JumpTry
     from tipl.jumps.plug_in import ForecastJumps
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.jumps.config": "JumpConfig",
-            "tipl.jumps.forecasters": "check_fits fitting_forecaster jump_forecaster",
-            "tipl.jumps.jumper": "JumpTry Jumper Jumps",
-            "tipl.jumps.plug_in": "ForecastJumps",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)

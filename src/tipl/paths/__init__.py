@@ -30,12 +30,4 @@ if TYPE_CHECKING:
     from tipl.paths.metadata import PathMetadata, read_metadata
     from tipl.paths.parts import PartRange, create_dataset, part_ranges, parts_present, write_part
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.paths.checks": "EvaluationSummary PathSummary ReturnRange summarize verify",
-            "tipl.paths.dataset": "PathDataset PolicyPath Split",
-            "tipl.paths.metadata": "PathMetadata read_metadata",
-            "tipl.paths.parts": "PartRange create_dataset part_ranges parts_present write_part",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)

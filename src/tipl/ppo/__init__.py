@@ -12,6 +12,4 @@ if TYPE_CHECKING:
     from tipl.ppo.config import PPOConfig
     from tipl.ppo.ppo import PPO, PlugIn, StoppedError
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__, {"tipl.ppo.config": "PPOConfig", "tipl.ppo.ppo": "PPO PlugIn StoppedError"}
-    )
+    __getattr__, __dir__ = lazy_names(__name__)

@@ -9,4 +9,4 @@ from tipl.core.lazy import lazy_names
 __all__: list[str] = []
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_names(__name__, {})
+    __getattr__, __dir__ = lazy_names(__name__)

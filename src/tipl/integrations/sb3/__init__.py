@@ -12,10 +12,4 @@ if TYPE_CHECKING:
     from tipl.integrations.sb3.callback import ForecastCallback
     from tipl.integrations.sb3.recorder import PathRecorder
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "tipl.integrations.sb3.callback": "ForecastCallback",
-            "tipl.integrations.sb3.recorder": "PathRecorder",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)

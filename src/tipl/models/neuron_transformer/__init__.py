@@ -100,5 +100,5 @@ class NeuronTrainOptions(TrainOptions, total=False):
 
 if TYPE_CHECKING:
     from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
-else:  # what stands in `net` is found here, too
-    __getattr__, __dir__ = lazy_names(__name__, {})
+else:
+    __getattr__, __dir__ = lazy_names(__name__)

@@ -39,5 +39,5 @@ class NiNoTrainConfig(TrainConfig):
 
 if TYPE_CHECKING:
     from tipl.models.nowcasters.net import WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
-else:  # what stands in `net` is found here, too
-    __getattr__, __dir__ = lazy_names(__name__, {})
+else:
+    __getattr__, __dir__ = lazy_names(__name__)

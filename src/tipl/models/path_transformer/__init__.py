@@ -55,5 +55,5 @@ class PathTrainOptions(TrainOptions, total=False):
 
 if TYPE_CHECKING:
     from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
-else:  # what stands in `net` is found here, too
-    __getattr__, __dir__ = lazy_names(__name__, {})
+else:
+    __getattr__, __dir__ = lazy_names(__name__)

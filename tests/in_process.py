@@ -35,6 +35,7 @@ def do_little(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tipl.evaluation.behaviour.NUM_ROLLOUTS", 8)
     patch.setattr("tipl.evaluation.behaviour.STEPS_OF_ROLLOUT", 50)
     patch.setattr("tipl.models.neuron_transformer.losses.VISITING_STEPS", 10)
+    patch.setattr("tipl.models.loop.HELD_OUT_BATCHES", 1)
 
 
 def run_tipl(words: Sequence[str], quiet: bool, shorter: int = SHORTER) -> Ended:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import tipl
+from in_process import do_little
 from results_files import read_results
 from test_readme import _blocks, _commands
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS
@@ -42,6 +43,7 @@ def performed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performed]:
     modules = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(done.directory)
+        do_little(patch)
         patch.syspath_prepend(done.directory)
         for block in _blocks(TEXT):
             if file := re.match(r"# (\w+\.py)\n", block.code):

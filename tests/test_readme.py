@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from in_process import do_little
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
@@ -151,6 +153,7 @@ def test_every_code_block_of_the_readme_runs(
     assert "python" in languages
     assert languages & SHELLS
     monkeypatch.chdir(tmp_path)
+    do_little(monkeypatch)
     _run_all(text, monkeypatch)
 
 

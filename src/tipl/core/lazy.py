@@ -6,7 +6,7 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -111,11 +111,7 @@ package has are found when the package has no such name."""
 
 
 def find_moved(module: str, name: str) -> Any:
-    """What an old module, or a package that has one's name, had by a name.
-
-    Raises:
-        AttributeError: it had nothing of that name.
-    """
+    """What an old module, or a package that has one's name, had by a name (or AttributeError)."""
     # `from tipl.forecast import hub` asks for an attribute before it imports the module.
     is_module = PathFinder.find_spec(f"{module}.{name}", sys.modules[module].__path__) is not None
     for home in _homes(module) if not (is_module or name.startswith("__")) else []:
@@ -135,9 +131,7 @@ class MovedModules:
     A module that has moved is empty until a name is asked for: then its new homes are imported.
     """
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, *others: object) -> ModuleSpec | None:
         """The module of that name, if there was one; called by `import`."""
         package, _, module = name.partition(".")
         if package != "tipl" or module not in MOVED:

@@ -89,9 +89,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
-        self._task = task
-        self._batch = batch
-        self._fields = fields
+        self._task, self._batch, self._fields = task, batch, fields
         self._scratch = mujoco.MjData(model)
         self._ctrl = batch.bind("ctrl")
         self._default_state = batch.state[0].copy()

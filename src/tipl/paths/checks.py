@@ -132,11 +132,10 @@ class EvaluationSummary:
     """What `tipl paths evaluate` has found so far.
 
     Attributes:
-        episodes: episodes of each checkpoint that was run.
+        episodes: of each checkpoint that was run.
         num_files: files of returns that are there.
         missing_files: names of those that are not; `tipl paths evaluate` makes them.
-        last_return: each trial's mean deterministic return at the last checkpoint, over the trials
-            that have it; None if none has.
+        last_return: mean deterministic returns at the last checkpoint; None if no trial has one.
     """
 
     episodes: int
@@ -150,8 +149,6 @@ class PathSummary:
     """What is in a dataset, complete or not.
 
     Attributes:
-        directory: where it lies.
-        metadata: task, architecture, hyperparameters and versions.
         num_parameters: length of a stored parameter vector, P.
         num_parts: parts that are there.
         missing_parts: file names of those that are not; `tipl collect` makes them.
@@ -159,8 +156,8 @@ class PathSummary:
         total_steps: environment steps of all trials up to the last checkpoints that are there.
         size_on_disk: bytes of the files.
         diverged_trials: numbers of the trials that became NaN.
-        first_return: each trial's first known training return, over trials; None if none is known.
-        last_return: each trial's last known training return, over trials; None if none is known.
+        first_return: each trial's first known training return; None if none is known.
+        last_return: likewise each one's last.
         evaluation: deterministic returns; None if the checkpoints have not been evaluated.
     """
 

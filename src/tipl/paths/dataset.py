@@ -42,9 +42,7 @@ class PathDataset:
 
     Attributes:
         directory: where the dataset lies.
-        metadata: what all paths of the dataset have in common.
-        task: the environment.
-        layout: names and shapes in a stored parameter vector.
+        metadata: what all its paths have in common; `task` and `layout` are of it.
         trials: the trials in this view, by their numbers in the dataset, `[N]`.
         num_trials: their number, N.
         num_checkpoints: length of each path, T.

@@ -90,9 +90,7 @@ class PathMetadata(Described):
     """What all paths of a dataset have in common.
 
     Attributes:
-        task: the environment.
         layout: names and shapes in a stored parameter vector.
-        hidden_sizes: units in each hidden layer.
         networks: what is stored: the actor alone, or the actor followed by the critic.
         initial: whether each trial starts from its own random network or all from the same one.
         normaliser: whether observations are normalised by the task's frozen statistics, or by
@@ -104,13 +102,11 @@ class PathMetadata(Described):
         checkpoint_interval: PPO iterations between checkpoints.
         steps_per_checkpoint: environment steps of one trial between checkpoints.
         seed: the seed that all trials' seeds were derived from.
-        ppo: hyperparameters by name.
         vary: lowest and highest factor, by name, of the physics that differ between trials; each
             trial's own factors are stored with it.
         pptb: settings of policy path trimming and boosting by name; none where PPO was left alone.
         jumps: settings of jumps to forecasts by name; none where trials made none.
         versions: versions of the libraries that made the data, by name.
-        format_version: version of the format on disk.
 
     Raises:
         TiplError: a value is not possible, or the layout is not that of the networks.

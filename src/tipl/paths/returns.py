@@ -31,7 +31,6 @@ class EvaluationMetadata(Described):
         every: checkpoints 0, every, 2 every, ... were run, and always the last.
         seed: of the episodes' starts.
         versions: versions of the libraries that ran them, by name.
-        format_version: version of the format on disk.
 
     Raises:
         TiplError: `episodes` or `every` is below 1, or the seed below 0.

@@ -30,8 +30,6 @@ from tipl.paths import PathDataset
 from tipl.paths.parts import JUMP_COUNTS
 from tipl.report.results import Result, Rows
 
-EXPERIMENT = "accelerate"
-
 SHARES = (0.95, 1.0)
 """Parts of PPO's final mean return."""
 
@@ -88,17 +86,16 @@ def to_share(unit: str, share: float) -> str:
     return f"{unit}_to_{100 * share:g}_percent_of_ppo"
 
 
-def architecture_rows(
-    architecture: Architecture, task: str, cost: ModelCost | None, command: str
-) -> Iterator[Result]:
-    """All numbers of one architecture, also of the model's cost; infinite where none is reached."""
-    gated, ppo = architecture.gated, architecture.ppo
+def _rows_of(comparison: Comparison, architecture: Architecture) -> Iterator[Result]:
+    """All numbers of one architecture; infinite where a goal is not reached."""
+    gated, ppo, cost = architecture.gated, architecture.ppo, comparison.cost
 
     def row(one: Trained, metric: str, value: Interval, **columns: Any) -> Result:
         usual: dict[str, Any] = {"n_episodes": architecture.episodes, "key": one.method.key}
-        return Result(
-            task, EXPERIMENT, one.name, metric, *value, architecture.num_trials,
-            command=one.stage.command or command, architecture=one.architecture, **usual | columns,
+        return comparison.row(
+            one.name, metric, value, n_trials=architecture.num_trials,
+            command=one.stage.command or comparison.command, architecture=one.architecture,
+            **usual | columns,
         )  # fmt: skip
 
     curves = {one.name: one.curves for one in architecture.trained}
@@ -196,16 +193,15 @@ class Comparison:
     @cached_property
     def rows(self) -> Rows:
         """All numbers, infinite where a goal is not reached."""
-        task, cost, command = self.config.env_id, self.cost, self.command
-        rows = [
-            row for one in self.architectures for row in architecture_rows(one, task, cost, command)
-        ]
-        for metric in ("env_steps", "cpu_seconds") if cost is not None else ():
-            value, made = getattr(cost, metric), "data and training of the model"
-            rows.append(
-                Result(task, EXPERIMENT, made, metric, value, command=command, part="in all")
-            )
+        rows = [row for one in self.architectures for row in _rows_of(self, one)]
+        for metric in ("env_steps", "cpu_seconds") if self.cost is not None else ():
+            value, made = Interval(getattr(self.cost, metric)), "data and training of the model"
+            rows.append(self.row(made, metric, value, command=self.command, part="in all"))
         return Rows(rows)
+
+    def row(self, method: str, metric: str, value: Interval, **columns: Any) -> Result:
+        """One number of the comparison."""
+        return Result(self.config.env_id, self.config.COMMAND, method, metric, *value, **columns)
 
     @cached_property
     def results(self) -> Rows:

@@ -18,6 +18,8 @@ from tipl.forecast.hub import model_directory, shipped_models
 from tipl.paths import PathDataset
 from tipl.ppo.config import PPOConfig
 
+BEST_POLICY = "best-policy"  # the one that is copied, in a comparison's directory
+
 
 @dataclass(frozen=True)
 class Method:
@@ -41,7 +43,7 @@ def comparison_methods(config: AccelerationConfig, directory: Path) -> list[Meth
     blind = ("--jumps.no-gate", "--jumps.max-jumps", "1")
     found = [Method("PPO", "ppo")]
     if config.paths is not None:
-        best = str(_best_policy(directory))
+        best = str(directory / BEST_POLICY)
         found.append(jumping("best stored policy, copied", "copy", best, *blind, any_width=False))
     found.append(Method("PPTB", "pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1")))
     relex = ("--jumps.forecaster", "relex", *_early_if_short(config.total_steps))
@@ -81,15 +83,10 @@ def collection_name(width: int, method: Method) -> str:
     return f"{method.name}, {width}-{width}"
 
 
-def _best_policy(directory: Path) -> Path:
-    """Where the policy that is copied lies in a comparison's directory."""
-    return directory / "best-policy"
-
-
 def acceleration_stages(config: AccelerationConfig, directory: Path) -> Iterator[Stage]:
     """The stages of a comparison in its directory, in order."""
     if config.paths is not None:
-        best = _best_policy(directory)
+        best = directory / BEST_POLICY
         words = ("paths", "best", config.paths, "--out", best)
         yield Stage("best stored policy", words, best, (Path(config.paths),))
     for width, methods in trained_methods(config, directory):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -41,28 +41,23 @@ _SHARED = ", shared initial network"
 
 
 def _claim(
-    number: int, title: str, sentence: str, details: Callable[[Benchmark], Table] | None = None
-) -> Callable[[Benchmark], Section]:
-    """Makes the section on a claim: a row a model and experiment, a column a history."""
-
-    def section(benchmark: Benchmark) -> Section:
-        findings = [found for found in benchmark.findings if found.claim == CLAIMS[number - 1]]
-        starts = list(dict.fromkeys(found.result.start for found in findings))
-        rows: dict[str, list[Cell]] = {}
-        for found in findings:
-            name = f"{found.result.method}{_SHARED if found.shared else ''}"
-            row = rows.setdefault(name, [name, *[None] * len(starts)])
-            row[1 + starts.index(found.result.start)] = found
-        unit = findings[0].result.metric.replace("_", " ") if findings else "nothing measured"
-        table = Table(
-            f"{unit[0].upper()}{unit[1:]} [95% interval]: ✓ holds, ✗ fails, ~ undecided",
-            ["model", *(place_label(start=start) for start in starts)],
-            list(rows.values()),
-        )
-        folded = None if details is None else details(benchmark)
-        return Section(f"Claim {number}: {title}", sentence, details=folded, table=table)
-
-    return section
+    benchmark: Benchmark, number: int, title: str, sentence: str, details: Table | None = None
+) -> Section:
+    """The section on a claim: a row a model and experiment, a column a history."""
+    findings = [found for found in benchmark.findings if found.claim == CLAIMS[number - 1]]
+    starts = list(dict.fromkeys(found.result.start for found in findings))
+    rows: dict[str, list[Cell]] = {}
+    for found in findings:
+        name = f"{found.result.method}{_SHARED if found.shared else ''}"
+        row = rows.setdefault(name, [name, *[None] * len(starts)])
+        row[1 + starts.index(found.result.start)] = found
+    unit = findings[0].result.metric.replace("_", " ") if findings else "nothing measured"
+    table = Table(
+        f"{unit[0].upper()}{unit[1:]} [95% interval]: ✓ holds, ✗ fails, ~ undecided",
+        ["model", *(place_label(start=start) for start in starts)],
+        list(rows.values()),
+    )
+    return Section(f"Claim {number}: {title}", sentence, details=details, table=table)
 
 
 def _token_errors(benchmark: Benchmark) -> Table:
@@ -91,19 +86,15 @@ def _starts(run: Run) -> list[int]:
     )
 
 
-def _all_rivals(metric: str, title: str, sentence: str) -> Callable[[Benchmark], Section]:
-    """Makes the section on a metric of every method, near and at the path's end."""
-
-    def section(benchmark: Benchmark) -> Section:
-        run, places = benchmark.run, []
-        for start in _starts(run):
-            ahead = sorted({case.horizon for case in run.forecasts.cases if case.start == start})
-            near = min(ahead, key=lambda h: abs(h - 5))
-            places += [(start, horizon) for horizon in ((near, ahead[-1]) if start else ahead[-1:])]
-        pivot = Pivot(metric, caption=title, order=[TRUE_CHECKPOINT, *run.methods])
-        return Section(title, sentence, table=pivot(_at(run, metric, dict.fromkeys(places))))
-
-    return section
+def _all_rivals(metric: str, title: str, sentence: str, benchmark: Benchmark) -> Section:
+    """The section on a metric of every method, near and at the path's end."""
+    run, places = benchmark.run, []
+    for start in _starts(run):
+        ahead = sorted({case.horizon for case in run.forecasts.cases if case.start == start})
+        near = min(ahead, key=lambda h: abs(h - 5))
+        places += [(start, horizon) for horizon in ((near, ahead[-1]) if start else ahead[-1:])]
+    pivot = Pivot(metric, caption=title, order=[TRUE_CHECKPOINT, *run.methods])
+    return Section(title, sentence, table=pivot(_at(run, metric, dict.fromkeys(places))))
 
 
 def _at(run: Run, metric: str, places: Iterable[tuple[int, int]]) -> Rows:
@@ -274,23 +265,26 @@ ALL_RIVALS = {
 
 SECTIONS: list[Entry[Benchmark]] = [
     lambda benchmark: film_section(benchmark.directory / FILM),
-    _claim(
+    lambda benchmark: _claim(
+        benchmark,
         1,
         "it fits the dynamics",
         "Weight error one checkpoint ahead, in units of standing still's: the claim holds where "
         "the whole interval is below 1. The raw values are those of the tokens that the "
         "PathTransformers predict.",
-        _token_errors,
+        _token_errors(benchmark),
     ),
     run_report.WEIGHT_ERRORS_BY_HORIZON,
-    _claim(
+    lambda benchmark: _claim(
+        benchmark,
         2,
         "forecasts do not deteriorate the policy",
         "The change of return that is worst among the horizons tested. A forecast does no harm "
         f"where no interval reaches further down than {MARGIN:.0%} of PPO's whole improvement.",
     ),
     run_report.RETURNS_BY_HORIZON,
-    _claim(
+    lambda benchmark: _claim(
+        benchmark,
         3,
         "it optimises policies by inference",
         "Return of the forecast of the path's end. It holds where the policy is as good as PPO's "
@@ -299,7 +293,7 @@ SECTIONS: list[Entry[Benchmark]] = [
     ),
     run_report.OPTIMISED_BY_HORIZON,
     lambda benchmark: run_report.optimized_networks(benchmark.run),
-    *(_all_rivals(metric, *said) for metric, said in ALL_RIVALS.items()),
+    *(partial(_all_rivals, metric, *said) for metric, said in ALL_RIVALS.items()),
     _reach,
     _costs,
     PAY_BACK,

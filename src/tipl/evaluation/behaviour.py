@@ -71,15 +71,10 @@ def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Eli
     found = run(params, seed=seed)
     best = int(found.returns.mean(axis=1).argmax())
     again = run(params[[best]], seed=seed + 1)  # the best of many by some episodes had luck in them
-    trial, checkpoint = chosen[best]
-    return Elite(
-        policy=policies[best],
-        trial=int(paths.trials[trial]),
-        checkpoint=checkpoint,
-        mean_return=float(again.returns.mean()),
-        episodes=episodes,
-        env_steps=int(found.lengths.sum() + again.lengths.sum()),
-    )
+    trial, checkpoint = int(paths.trials[chosen[best][0]]), chosen[best][1]
+    env_steps = int(found.lengths.sum() + again.lengths.sum())
+    mean_return = float(again.returns.mean())
+    return Elite(policies[best], trial, checkpoint, mean_return, episodes, env_steps)
 
 
 def _candidates(paths: PathDataset) -> list[tuple[int, int]]:
@@ -160,7 +155,7 @@ def _visit(
     """Fills in the observations `[M, S, O]` that M policies visit."""
     rng = np.random.default_rng(seed)
     actor = stacked_mlp(layout.unflatten(np.ascontiguousarray(params)), "actor")
-    mean, std = np.array(task.observation_mean), np.array(task.observation_std)
+    mean, std = task.observation_statistics
     with threadpool_limits(1, "blas"), closing(make_vec(task.env_id, len(params))) as envs:
         observations, _ = envs.reset(seed=int(rng.integers(2**31)))
         for seen in visited.swapaxes(0, 1):  # [M, O] of each step

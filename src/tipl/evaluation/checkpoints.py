@@ -140,14 +140,11 @@ def _part_returns(
         own = tuple(tensors[name][running] for name in names if name in tensors)  # two [M, O]
         varied = sorted(paths.metadata.vary)
         factors = tensors["physics"][running].T if varied else ()  # [n, t, V] -> [V, M]
+        params = tensors["params"][running]  # [n, t, P] -> [M, P]
         returns[running] = evaluate_stack(
-            tensors["params"][running],  # [n, t, P] -> [M, P]
-            paths.layout,
-            paths.task,
-            evaluation.episodes,
+            params, paths.layout, paths.task, evaluation.episodes,
             statistics=(own[0], own[1]) if own else None,
             physics=dict(zip(varied, factors, strict=True)) if varied else None,
-            seed=evaluation.seed,
-            threads=threads,
-        ).returns
+            seed=evaluation.seed, threads=threads,
+        ).returns  # fmt: skip
     return returns

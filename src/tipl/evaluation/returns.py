@@ -206,9 +206,8 @@ def evaluate_stack(
     _check(params, layout)
     count = len(params)
     if statistics is None:
-        known = (task.observation_mean, task.observation_std)
-        mean, std = (np.broadcast_to(values, (count, len(values))) for values in known)
-        statistics = mean, std
+        mean, std = task.observation_statistics
+        statistics = np.tile(mean, (count, 1)), np.tile(std, (count, 1))
     if physics is None:
         physics = {name: np.full(count, factor) for name, factor in task.physics}
     found = Episodes(np.full((count, episodes), np.nan), np.zeros((count, episodes), np.int64))

@@ -48,13 +48,10 @@ def forecast_held_out(
 ) -> ForecastSet:
     """Forecasts every trial by every forecaster, from several histories, several horizons ahead.
 
-    Args:
-        forecasters: models and rivals; each takes part where the history is long enough.
-        paths: the trials to forecast.
-        starts: where histories end, as fractions of the path; 0 is the untrained network alone,
-            and the last history ends one checkpoint before the path.
-        horizons: checkpoints ahead; those past the path's end are left out, and the jump to the
-            end is always added.
+    A forecaster takes part where the history is long enough. Histories end at the `starts`, which
+    are fractions of the path; 0 is the untrained network alone, and the last one ends one
+    checkpoint before the path. `horizons` are checkpoints ahead; those past the path's end are left
+    out, and the jump to the end is always added.
 
     Raises:
         TiplError: a fraction is outside [0, 1), a horizon below 1, a forecaster was trained on

@@ -28,6 +28,7 @@ from tipl.paths.dimension import (
     WHOLE_ACTOR,
     PathDimension,
 )
+from tipl.paths.svd import information_dimension
 from tipl.report.charts import Handle, Line, handle, line_chart, ratio_strips
 from tipl.report.methods import line_styles
 from tipl.report.page import Section
@@ -46,8 +47,6 @@ SHAPE = ("monotonicity", "half_waves", "harmonic_share")
 
 FEW = 4
 """Trials whose single lines a panel of two methods has room for."""
-
-Parts = dict[str, dict[str, PathDimension]]
 
 
 def dimension_rows(measured: Sequence[PathDimension], *, task: str, command: str) -> list[Result]:
@@ -102,14 +101,14 @@ def information_section(measured: Sequence[PathDimension]) -> Section:
 
     Lines are medians over trials, bands the middle half, and marks the D(0.9) of the median.
     """
-    parts = _parts(measured, least=2)
+    parts = _parts(measured)
     panels: dict[str, list[Line]] = {}
     for name, methods in parts.items():
         lines, needed = [], []
         for method, part in methods.items():
             information = part.spectra["initial"].information
             low, median, high = np.quantile(information, [0.25, 0.5, 0.75], axis=0)
-            rank = int(np.argmax(median >= BETA - 1e-12)) + 1
+            rank = information_dimension(median, BETA)
             needed.append(str(rank))
             look, ranks = _walk_style(method), np.arange(1, len(median) + 1)
             lines.append(Line(ranks, median, look, method, (low, high), shade=0.2))
@@ -205,10 +204,9 @@ def coordinates_section(
 
 def detour_section(measured: Sequence[PathDimension]) -> Section:
     """How much longer paths are than the distance of their ends, by part."""
-    parts = _parts(measured)
-    whole = {name: _median(part.detour_ratio) for name, part in parts[WHOLE_ACTOR].items()}
-    layers = {name: _median(methods[PPO_PATH].detour_ratio) for name, methods in parts.items()}
-    del layers[WHOLE_ACTOR]
+    found = {(one.part, one.method): _median(one.detour_ratio) for one in measured}
+    whole = {method: ratio for (part, method), ratio in found.items() if part == WHOLE_ACTOR}
+    layers = {p: ratio for (p, m), ratio in found.items() if m == PPO_PATH and p != WHOLE_ACTOR}
     straightest, most = min(layers, key=layers.__getitem__), max(layers, key=layers.__getitem__)
     drawn: dict[str, dict[str, Array]] = {}
     for one in measured:
@@ -234,7 +232,7 @@ def detour_section(measured: Sequence[PathDimension]) -> Section:
             [
                 [
                     f"{one.part}, {one.method}", one.num_parameters,
-                    _median(one.detour_ratio), _median(one.parameter_detour),
+                    found[one.part, one.method], _median(one.parameter_detour),
                 ]
                 for one in measured
             ],
@@ -244,7 +242,7 @@ def detour_section(measured: Sequence[PathDimension]) -> Section:
 
 def activity_section(measured: Sequence[PathDimension]) -> Section:
     """How unevenly the parameters move: paths in a colour a part, and one walk for all."""
-    parts = _parts(measured, least=2)
+    parts = _parts(measured)
     lines = [Line([0, 1], [0, 1], {"color": GREY, "linestyle": ":", "lw": 1.2})]
     for index, (name, methods) in enumerate(parts.items()):
         looks: dict[str, dict[str, Any]] = {PPO_PATH: {"color": SERIES[index % len(SERIES)]}}
@@ -298,12 +296,12 @@ def _walk_style(name: str) -> dict[str, Any]:
     return style | {"lw": 2.0 if style["linestyle"] == "-" else 1.4}
 
 
-def _parts(measured: Sequence[PathDimension], *, least: int = 1) -> Parts:
-    """Measurements by part and method; a part of fewer than `least` parameters is left out."""
-    parts: Parts = {}
-    for part in measured:
-        if part.num_parameters >= least:
-            parts.setdefault(part.part, {})[part.method] = part
+def _parts(measured: Sequence[PathDimension]) -> dict[str, dict[str, PathDimension]]:
+    """Measurements by part and method; parts of a single parameter are left out."""
+    parts: dict[str, dict[str, PathDimension]] = {}
+    for one in measured:
+        if one.num_parameters > 1:
+            parts.setdefault(one.part, {})[one.method] = one
     return parts
 
 

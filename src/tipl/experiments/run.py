@@ -242,9 +242,8 @@ class Run:
 def load_run(directory: str | Path) -> Run:
     """Reads what the stages of a run left in its directory.
 
-    Args:
-        directory: holds `paths` (a dataset), `models` (a directory for each) and `forecasts` (with
-            their returns); and `stages.json`, with times and commands, if one command made it all.
+    These are `paths` (a dataset), `models` (a directory for each), `forecasts` (with their returns)
+    and, if one command made it all, `stages.json` with times and commands.
 
     Raises:
         TiplError: a stage's result is missing or damaged.

@@ -105,29 +105,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Pivot:
-    """A table of results: which ones, and what tells its rows and its columns apart.
+    """A table of results: which ones, and which of their columns tell rows and columns apart."""
 
-    Attributes:
-        metric: that is shown; or several by what they are called, each a column of its own.
-        rows: columns of results that tell rows apart: each is a column of text before the numbers.
-        columns: columns of results that tell columns apart; nothing for a column a metric.
-        where: further conditions, see `Rows.where`.
-        caption: of the table.
-        headings: what the columns of text are called, if it is not their name.
-        order: values of the first of `rows`, in the order in which they shall stand; others follow.
-        methods: which of the names of methods have a row, given all of them; by default all.
-        cell: what a result is shown as, if not as it is.
-    """
-
-    metric: str | Mapping[str, str]
-    rows: str | Sequence[str] = "method"
-    columns: str | Sequence[str] = ("start", "horizon")
-    where: Mapping[str, Any] = field(default_factory=dict)
+    metric: str | Mapping[str, str]  # or several by what they are called, each a column of its own
+    rows: str | Sequence[str] = "method"  # each is a column of text before the numbers
+    columns: str | Sequence[str] = ("start", "horizon")  # not for several metrics
+    where: Mapping[str, Any] = field(default_factory=dict)  # see `Rows.where`
     caption: str = "Mean and 95% interval"
-    headings: Mapping[str, str] = field(default_factory=dict)
-    order: Sequence[str] = ()
+    headings: Mapping[str, str] = field(default_factory=dict)  # of columns of text, if not the name
+    order: Sequence[str] = ()  # of values of the first of `rows`; others follow
     methods: Callable[[Sequence[str]], Sequence[str]] | None = None
-    cell: Callable[[Result], Cell] | None = None
+    """which of the names of methods have a row, given all of them; by default all"""
+    cell: Callable[[Result], Cell] | None = None  # what a result is shown as, if not as it is
 
     def __call__(self, results: Rows) -> Table:
         """The table of some results.

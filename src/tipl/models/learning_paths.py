@@ -69,21 +69,16 @@ def return_scale(returns: Float[np.ndarray, "*shape"]) -> ReturnScale:
 
 @dataclasses.dataclass(frozen=True)
 class LearningPaths:
-    """The paths of one dataset as a NeuronTransformer learns from them.
-
-    Attributes:
-        params: weights `[N, T, P]` of the actors.
-        layout: of the weights.
-        returns: scaled return of each checkpoint; NaN is unknown.
-        anchors: checkpoints `[C]` that were run, if any.
-        observations: what they saw, normalised, `[N, C, S, O]`.
-    """
+    """The paths of one dataset as a NeuronTransformer learns from them."""
 
     params: Float[Tensor, "N T P"]
     layout: ParamLayout
     returns: Float[Tensor, "N T"]
+    """scaled return of each checkpoint; NaN is unknown"""
     anchors: Int[Tensor, " C"]
+    """checkpoints that were run, if any"""
     observations: Float[Tensor, "N C S O"]
+    """what they saw, normalised"""
 
     @property
     def env_steps(self) -> int:

@@ -24,17 +24,14 @@ LEAK = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """L checkpoints of B networks of one architecture, or changes of them.
-
-    Attributes:
-        weights: `[B, L, out, in]` of each layer.
-        biases: `[B, L, out]` of each layer.
-        log_std: `[B, L, A]` of Gaussian policies, else None.
-    """
+    """L checkpoints of B networks of one architecture, or changes of them."""
 
     weights: list[Tensor]
+    """`[B, L, out, in]` of each layer"""
     biases: list[Tensor]
+    """`[B, L, out]` of each layer"""
     log_std: Tensor | None
+    """`[B, L, A]` of Gaussian policies, else None"""
 
     @classmethod
     def from_flat(cls, params: Float[Tensor, "B L P"], layout: ParamLayout) -> Network:
@@ -98,10 +95,7 @@ class Network:
         return edges
 
     def mixed_displacements(self, mixtures: Sequence[Float[Tensor, "B _ L L"]]) -> Network:
-        """Sums over m of `mixture[l, m] (theta_l - theta_m)`, for the parameters of each unit.
-
-        There is a mixture for the units of each layer but the inputs.
-        """
+        """Sums over m of `mixture[l, m] (theta_l - theta_m)`, for units of all but the inputs."""
 
         def mix(rows: Tensor, mixture: Tensor) -> Tensor:
             total = mixture.sum(dim=-1).transpose(1, 2)  # [B, U, L] -> [B, L, U]

@@ -26,37 +26,35 @@ from tipl.errors import TiplError
 class TaskSpec:
     """One task: a Gymnasium environment and the normaliser of its observations.
 
-    Attributes:
-        env_id: the Gymnasium id, such as `"InvertedPendulum-v4"`.
-        observation_size: number of observed values, O.
-        action_size: number of action values, A.
-        action_low: lowest action, `[A]`.
-        action_high: highest action, `[A]`.
-        max_episode_steps: environment steps after which an episode is truncated.
-        observation_mean: mean `[O]` of the observations under uniform random actions, or, where
-            these show too little of a task (Hopper), in short PPO trials.
-        observation_std: their standard deviation `[O]`, never below 1e-3.
-        gymnasium_spec: the whole Gymnasium spec, `gymnasium.spec(env_id).to_json()`.
-        first_action: of a task with A discrete actions the number of the first of them, with empty
-            `action_low` and `action_high`; None if actions are continuous.
-        physics: names of `tipl.envs.physics` with factors of the original physics; empty for
-            the task as Gymnasium defines it.
-
     Raises:
         TiplError: the values contradict each other.
     """
 
     env_id: str
+    """the Gymnasium id, such as `"InvertedPendulum-v4"`"""
     observation_size: int
+    """number of observed values, O"""
     action_size: int
+    """number of action values, A"""
     action_low: tuple[float, ...]
+    """lowest action, `[A]`"""
     action_high: tuple[float, ...]
+    """highest action, `[A]`"""
     max_episode_steps: int
+    """environment steps after which an episode is truncated"""
     observation_mean: tuple[float, ...]
+    """mean `[O]` of the observations under uniform random actions, or, where these show too little
+    of a task (Hopper), in short PPO trials"""
     observation_std: tuple[float, ...]
+    """their standard deviation `[O]`, never below 1e-3"""
     gymnasium_spec: str
+    """the whole Gymnasium spec, `gymnasium.spec(env_id).to_json()`"""
     first_action: int | None = None
+    """of a task with A discrete actions the number of the first of them, with empty `action_low`
+    and `action_high`; None if actions are continuous"""
     physics: tuple[tuple[str, float], ...] = ()
+    """names of `tipl.envs.physics` with factors of the original physics; empty for the task as
+    Gymnasium defines it"""
 
     def __post_init__(self) -> None:
         num_bounds = 0 if self.discrete else self.action_size

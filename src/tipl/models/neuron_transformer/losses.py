@@ -1,7 +1,7 @@
-"""The target `elite`: carry any network to the best behaviour that the paths know.
+"""What is minimised: of the target `own` the error of forecasts, of `elite` that of behaviour.
 
-The behaviour need not come from the network that is carried: fresh random networks, of which there
-is no end, learn to act as the best stored policy does, where it acts and where they themselves go.
+The elite's behaviour need not come from the network that is carried: fresh random networks, of
+which there is no end, learn to act as the best stored policy does, where it acts and they go.
 """
 
 from __future__ import annotations
@@ -163,20 +163,18 @@ class EliteLoss:
             self._remind(model, rng)
         self.num_batches += 1
         start = self._draw_networks(rng)
-        change = self.change(model, start)
+        asked = self.asked(start)
+        change: Network = model(start, asked)
         seen = self.draw_seen((len(start.biases[0]), 1, STATES), rng)
         seen = seen + BLUR * torch.randn(seen.shape, generator=rng)
         loss = self.error(start + change, seen)
-        horizon = torch.full(change.biases[0].shape[:2], float(self.num_checkpoints - 1))
-        jump = (change / model.scales(start, horizon)).mean_square()
+        jump = (change / model.scales(start, asked.horizon)).mean_square()
         self.last_carried = (start + change).map(torch.Tensor.detach)
         return loss + self.config.jump_penalty * jump
 
-    def change(self, model: NeuronTransformer, start: Network) -> Network:
-        """The jumps of networks `[B, 1, ...]`."""
-        count = len(start.biases[0])
-        change: Network = model(start, Conditions.whole_path(count, self.num_checkpoints))
-        return change
+    def asked(self, start: Network) -> Conditions:
+        """What is asked of the jumps of networks `[B, 1, ...]`."""
+        return Conditions.whole_path(len(start.biases[0]), self.num_checkpoints)
 
     def error(self, networks: Network, seen: Float[Tensor, "B 1 S O"]) -> Tensor:
         """How far networks `[B, 1, ...]` are from acting as the elite does."""

@@ -60,25 +60,19 @@ class NeuronTransformerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """What is asked of a forecast, for each checkpoint as the last one that is known.
-
-    Attributes:
-        checkpoint: its index in the path, from 0.
-        horizon: checkpoints to jump ahead.
-        later_return: scaled return of the later checkpoint, which is known of a training path and
-            wished for otherwise; NaN is unknown.
-    """
+    """What is asked of a forecast, for each checkpoint as the last one that is known."""
 
     checkpoint: Float[Tensor, "B L"]
+    """its index in the path, from 0"""
     horizon: Float[Tensor, "B L"]
+    """checkpoints to jump ahead"""
     later_return: Float[Tensor, "B L"]
+    """scaled return of the later checkpoint, which is known of a training path and wished for
+    otherwise; NaN is unknown"""
 
     @classmethod
     def whole_path(cls, count: int, num_checkpoints: int) -> Conditions:
-        """One jump from the start of a path to its end, for `count` networks `[B, 1]`.
-
-        All that is asked of the target `elite`, wherever its networks stand.
-        """
+        """One jump from a path's start to its end: all that is asked of the target `elite`."""
         start = torch.zeros(count, 1)
         end = torch.full_like(start, num_checkpoints - 1)
         return cls(start, end, torch.full_like(start, torch.nan))

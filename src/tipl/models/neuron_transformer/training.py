@@ -138,7 +138,7 @@ class _Job:
 
         @torch.inference_mode()
         def unseen(*, still: bool = False) -> float:
-            carried = networks if still else networks + loss.change(model, networks)
+            carried = networks if still else networks + model(networks, loss.asked(networks))
             return float(loss.error(carried, seen))
 
         return model, loss, unseen

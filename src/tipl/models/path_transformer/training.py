@@ -22,17 +22,14 @@ from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
 
 
 class TokenSequences(NamedTuple):
-    """Paths as tokens, padded at the end to one length.
-
-    Attributes:
-        tokens: `[M, L + 1, K]`: position l predicts token l + 1.
-        targets: which of the L predictions count, `[M, L]`.
-        path: which of the N paths each sequence belongs to, `[M]`.
-    """
+    """Paths as tokens, padded at the end to one length."""
 
     tokens: Float[Tensor, "M L1 K"]
+    """L + 1 of each sequence: position l predicts token l + 1"""
     targets: Bool[Tensor, "M L"]
+    """which of the L predictions count"""
     path: Int[Tensor, " M"]
+    """which of the N paths each sequence belongs to"""
 
     def changes(self) -> Float[Tensor, "targets K"]:
         """The one-step changes that lead to the targets."""

@@ -30,8 +30,7 @@ Horizon: TypeAlias = int | np.integer[Any]
 """Checkpoints ahead: whole numbers of NumPy are as good as Python's."""
 
 FARTHEST = 100
-"""Lengths of the training paths that a model forecasts ahead at most: whatever lies further away is
-nothing that it knows, and takes long."""
+"""Lengths of its training paths that a model forecasts ahead at most: it knows nothing beyond."""
 
 Layout: TypeAlias = ParamLayout | None
 """The layout of flat weights, if it is known."""
@@ -99,8 +98,7 @@ class Forecaster(abc.ABC):
             history: the checkpoints `[T, P]` of a path from its first one on, in order, or many
                 histories of equal length `[..., T, P]`.
             horizon: checkpoints to jump ahead, or several such numbers.
-            layout: names and shapes of the P weights, for forecasters that work on any
-                architecture; by default the forecaster's own.
+            layout: of the weights, for forecasters of any architecture; by default their own.
 
         Returns:
             The forecast weights `[..., P]`, or `[..., H, P]` for a sequence of H horizons; float32.

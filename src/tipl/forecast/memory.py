@@ -50,7 +50,7 @@ class TrainingPaths(Forecaster):
 
     layout: ParamLayout
 
-    def __init__(self, params: Float[np.ndarray, "N T P"], layout: ParamLayout) -> None:
+    def __init__(self, params: Histories, layout: ParamLayout) -> None:
         self.params, self.layout = params, layout
 
     def displacements(self, start: int, horizon: int) -> Float[np.ndarray, "N P"]:
@@ -129,9 +129,9 @@ class PartialLeastSquares(TrainingPaths):
 
     def __init__(
         self,
-        params: Float[np.ndarray, "N T P"],
+        params: Histories,
         layout: ParamLayout,
-        returns: Float[np.ndarray, "N T"],
+        returns: Float[np.ndarray, "B T"],
         components: int = 2,
     ) -> None:
         super().__init__(params, layout)

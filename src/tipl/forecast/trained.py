@@ -58,8 +58,7 @@ class TrainedForecaster(Forecaster):
     ) -> None:
         self.task, self.hidden_sizes = task, tuple(hidden_sizes)
         self.num_checkpoints, self.return_scale = num_checkpoints, return_scale
-        self.targets, self.target = tuple(targets), targets[0]
-        self.settings = settings or {}
+        self.targets, self.target, self.settings = tuple(targets), targets[0], settings or {}
 
     @classmethod
     def from_pretrained(cls: type[TrainedT], source: str | Path) -> TrainedT:

@@ -155,13 +155,13 @@ def register(kind: Kind) -> None:
 
 def find_kind(name: str) -> Kind:
     """The kind of a name, as in `tipl.train(model=...)`; raises a TiplError if there is none."""
-    for kind in all_kinds():
-        if kind.name == name:
-            return kind
-    raise TiplError(
-        f"model is {name!r}; expected one of {', '.join(kind.name for kind in all_kinds())}, or "
-        "the name of a kind that was registered (`tipl.models.kinds.register`)"
-    )
+    kinds = {kind.name: kind for kind in all_kinds()}
+    if name not in kinds:
+        raise TiplError(
+            f"model is {name!r}; expected one of {', '.join(kinds)}, or the name of a kind that "
+            "was registered (`tipl.models.kinds.register`)"
+        )
+    return kinds[name]
 
 
 def make_config(model: str = "path", **options: Any) -> TrainConfig:

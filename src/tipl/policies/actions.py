@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
@@ -30,8 +30,7 @@ def executable(
 ) -> Shaped[np.ndarray, " ..."]:
     """Actions as the environment takes them: inside the bounds, or counted from its first one."""
     if task.first_action is not None:
-        numbers: Int[np.ndarray, "*batch"] = actions[..., 0].astype(np.int64) + task.first_action
-        return numbers
+        return np.asarray(actions[..., 0].astype(np.int64) + task.first_action)
     return np.clip(actions.astype(np.float32), *task.action_bounds)
 
 
@@ -46,8 +45,7 @@ def mlp_outputs(
     for weight, bias in hidden:
         inputs = np.tanh(inputs @ arrays[weight].T + arrays[bias])
     weight, bias = last
-    outputs: Array = inputs @ arrays[weight].T + arrays[bias]
-    return outputs
+    return np.asarray(inputs @ arrays[weight].T + arrays[bias])
 
 
 Statistics = tuple[Float[np.ndarray, " O"], Float[np.ndarray, " O"]]

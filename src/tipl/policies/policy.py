@@ -153,11 +153,11 @@ class Policy:
         """
         directory = Path(directory)
         description = storage.read_json(directory / "policy.json")
-        if description.get("format_version") != POLICY_FORMAT_VERSION:
+        version = description.get("format_version")
+        if version != POLICY_FORMAT_VERSION:
             raise TiplError(
-                f"{directory / 'policy.json'} has format version "
-                f"{description.get('format_version')!r}, but this tipl reads version "
-                f"{POLICY_FORMAT_VERSION}; update tipl"
+                f"{directory / 'policy.json'} has format version {version!r}, but this tipl reads "
+                f"version {POLICY_FORMAT_VERSION}; update tipl"
             )
         tensors, _ = storage.read_tensors(directory / "policy.safetensors", "a policy's weights")
         try:

@@ -164,12 +164,8 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _number(value: Any) -> int | None:
-    return value if type(value) is int else None  # True is of another type
-
-
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value > 0 else None
+    return value if type(value) is int and value > 0 else None  # True is of another type
 
 
 def _bounds(value: Any) -> tuple[float, ...] | None:
@@ -178,12 +174,8 @@ def _bounds(value: Any) -> tuple[float, ...] | None:
     return tuple(map(float, value)) if all(map(math.isfinite, value)) else None
 
 
-def _vector(value: Any) -> tuple[float, ...] | None:
-    return _bounds(value) or None
-
-
 def _factors(value: Any) -> tuple[tuple[str, float], ...] | None:
-    factors = _vector(list(value.values())) if isinstance(value, dict) else None
+    factors = _bounds(list(value.values())) if isinstance(value, dict) else None
     return tuple(sorted(zip(value, factors, strict=True))) if factors else None
 
 
@@ -194,7 +186,10 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
         ("observation_size", "action_size", "max_episode_steps"), ("a positive integer", _count)
     ),
     **dict.fromkeys(("action_low", "action_high"), ("a list of finite numbers", _bounds)),
-    **dict.fromkeys(("observation_mean", "observation_std"), ("a list of finite numbers", _vector)),
-    "first_action": ("an integer", _number),
+    **dict.fromkeys(
+        ("observation_mean", "observation_std"),
+        ("a list of finite numbers", lambda value: _bounds(value) or None),
+    ),
+    "first_action": ("an integer", lambda value: value if type(value) is int else None),
     "physics": ("an object of names and positive factors", _factors),
 }

@@ -29,7 +29,6 @@ class NowcasterForecaster(AnyArchitectureForecaster):
     """
 
     model_class: ClassVar[type[Nowcaster]]
-    title: ClassVar[str]
     min_history = 2
     reads_last = CONTEXT
 
@@ -42,11 +41,6 @@ class NowcasterForecaster(AnyArchitectureForecaster):
     ) -> None:
         super().__init__(task, hidden_sizes, model.config.num_checkpoints, settings=settings)
         self.model = model.eval()
-
-    @property
-    def label(self) -> str:
-        """What it is, and what its paper calls it."""
-        return f"{self.title} ({self.kind})"
 
     @torch_threads(1)
     @torch.inference_mode()
@@ -84,7 +78,7 @@ class WNNForecaster(NowcasterForecaster):
 
     kind = "WNN"
     model_class = WNN
-    title = "per-parameter nowcaster"
+    label = "per-parameter nowcaster (WNN)"
 
 
 class NiNoForecaster(NowcasterForecaster):
@@ -92,4 +86,4 @@ class NiNoForecaster(NowcasterForecaster):
 
     kind = "NiNo"
     model_class = NiNo
-    title = "neural-graph nowcaster"
+    label = "neural-graph nowcaster (NiNo)"

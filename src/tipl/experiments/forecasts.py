@@ -12,7 +12,7 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.experiments.config import HORIZONS, STARTS, check_places
 from tipl.experiments.forecast_sets import ForecastCase, ForecastSet
-from tipl.experiments.rivals import Given, rivals_of
+from tipl.experiments.rivals import Given, rivals_of, seen_trials
 from tipl.forecast.base import Forecaster
 from tipl.forecast.memory import squared_distances
 from tipl.forecast.trained import TrainedForecaster
@@ -25,11 +25,7 @@ def held_out_trials(paths: PathDataset, forecasters: Sequence[Forecaster]) -> Pa
     Raises:
         TiplError: there is no such trial.
     """
-    seen = {
-        trial
-        for forecaster in forecasters
-        for trial in forecaster.training_trials.get(paths.metadata.digest, [])
-    }
+    seen = seen_trials(forecasters, paths)
     unseen = [trial for trial in paths.trials[~paths.diverged()].tolist() if trial not in seen]
     if not unseen:
         raise TiplError(

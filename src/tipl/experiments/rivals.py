@@ -117,11 +117,15 @@ def rivals_of(given: Given) -> list[Forecaster]:
     return [forecaster for forecaster in made if forecaster is not None]
 
 
+def seen_trials(models: Sequence[Forecaster], paths: PathDataset) -> set[int]:
+    """The numbers of the trials of a dataset that models learned from."""
+    digest = paths.metadata.digest
+    return {trial for model in models for trial in model.training_trials.get(digest, [])}
+
+
 def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> PathDataset | None:
     """The usable trials of a dataset that models learned from; None if there are none."""
-    digest = paths.metadata.digest
-    trials = {trial for model in models for trial in model.training_trials.get(digest, [])}
-    trials &= set(paths.trials[~paths.diverged()].tolist())
+    trials = seen_trials(models, paths) & set(paths.trials[~paths.diverged()].tolist())
     return paths.select(sorted(trials)) if trials else None
 
 

@@ -12,14 +12,7 @@ __all__ = ["sb3_required"]
 
 @contextmanager
 def sb3_required(by: str) -> Iterator[None]:
-    """Explains an import that fails inside it.
-
-    Args:
-        by: what needs stable-baselines3.
-
-    Raises:
-        TiplError: it is not installed.
-    """
+    """Makes a failing import of stable-baselines3 a TiplError that says what needs it."""
     try:
         yield
     except ImportError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Target
@@ -37,7 +36,7 @@ come. Five times as far it drives units into saturation, where tests find it bet
 learns nothing any more."""
 
 
-def jump_forecaster(source: str | Path, target: str | None = None) -> Forecaster:
+def jump_forecaster(source: str | Path, target: Target | None = None) -> Forecaster:
     """The forecaster that a name or a directory stands for.
 
     Args:
@@ -61,22 +60,19 @@ def jump_forecaster(source: str | Path, target: str | None = None) -> Forecaster
         raise TiplError(
             f"{error}; jumps take a model, the directory of a policy, or one of {known}"
         ) from error
-    return model.with_options(target=cast("Target | None", target))
+    return model.with_options(target=target)
 
 
 def fitting_forecaster(
     config: JumpConfig, policy: Policy | None, env_id: str | None = None
 ) -> tuple[Forecaster, str | None]:
-    """The forecaster for a run, and why it is not the one that was asked for, if it is not.
+    """The forecaster for a run, and why `FALLBACK` takes another one's place; None if it does not.
 
     Args:
         config: names the forecaster; without a name, a model that ships with tipl for the task.
         policy: of the run, under its task's frozen observation normaliser; None if it is none
             that tipl can read.
         env_id: the run's environment, if it is known.
-
-    Returns:
-        The forecaster, and None or a sentence that says why `FALLBACK` takes its place.
 
     Raises:
         TiplError: there is no such forecaster.

@@ -102,8 +102,8 @@ class GaussianHead:
     Args:
         log_std: logarithms of the standard deviations `[N, A]`, read at each call.
         log_std_gradient: `[N, A]`, written by `gradient`.
-        clip_coef: range of the probability ratio.
-        ent_coef: weight of the entropy bonus.
+        clip_coef: as in `PPOConfig`.
+        ent_coef: likewise.
     """
 
     def __init__(
@@ -137,13 +137,7 @@ class GaussianHead:
 
 
 class CategoricalHead:
-    """Outputs are the logits of discrete actions; an action is stored as its number from 0.
-
-    Args:
-        num_actions: A.
-        clip_coef: range of the probability ratio.
-        ent_coef: weight of the entropy bonus.
-    """
+    """Outputs are the logits of A discrete actions; an action is stored as its number from 0."""
 
     size = 1
 

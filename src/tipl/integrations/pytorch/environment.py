@@ -147,13 +147,11 @@ LEFT_OUT = ("Monitor", "RecordEpisodeStatistics", "NormalizeObservation", "Norma
 def another_environment(env: Any, caller: str, wrapped: bool) -> gym.Env[Any, Any]:
     """An environment for tests like a run's, but with raw observations and rewards.
 
-    Args:
-        env: the run's.
-        caller: what takes an `eval_env` where there can be none.
-        wrapped: whether it has the run's other wrappers.
+    It has the run's other wrappers if it is to be `wrapped`.
 
     Raises:
-        TiplError: the run's has no spec, or a wrapper that its spec cannot make again.
+        TiplError: the run's has no spec, or a wrapper that its spec cannot make again; it says that
+            the `caller` takes an `eval_env`.
     """
     where = f"by which another one could be made for tests; give {caller} an eval_env like it"
     spec, arguments = copy.deepcopy(spec_of(env, where)), {}

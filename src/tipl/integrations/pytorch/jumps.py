@@ -217,12 +217,8 @@ class TorchJumps:
 
     # --- resuming ----------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Array]:
-        """What a later run goes on from, beside the agent itself: arrays by name."""
-        return self.jumper.state()
-
     def set_state(self, state: dict[str, Array]) -> None:
-        """Continues from what `state` returned; a jump still to be judged stands."""
+        """Continues from what `Jumper.state` returned; a jump still to be judged stands."""
         self.jumper.set_state(state)
         counts = self.jumper.counters
         self._scale_steps(bool(counts["jumps"][0] > counts["rollbacks"][0]))

@@ -124,7 +124,7 @@ class ForecastCallback(BaseCallback):
             self._see_again()
         self._log(report)
         if self.state_file is not None:
-            storage.write_tensors(self.state_file, self.jumps.state(), {"kind": "jumps"})
+            storage.write_tensors(self.state_file, self.jumps.jumper.state(), {"kind": "jumps"})
         self.last_episodes, self.truncated, self.step = [], [], 0
 
     def _on_step(self) -> bool:

@@ -216,8 +216,7 @@ class TrialGroup:
         if self.config.normaliser == "running":
             mean, std = ppo.observation_statistics()
             checkpoint |= {"observation_mean": mean.copy(), "observation_std": std.copy()}
-        if ppo.plug_in is not None:
-            checkpoint |= ppo.plug_in.checkpoint()
+        checkpoint |= ppo.plug_in.checkpoint()
         if self._physics:
             checkpoint["physics"] = np.stack(list(self._physics.values()), axis=1)  # [n, V]
         return checkpoint

@@ -35,7 +35,7 @@ from tipl.ppo.rollout import (
 class PlugIn:
     """What changes the trials' weights between iterations, beside PPO itself.
 
-    A subclass overrides what it needs.
+    This one changes nothing; a subclass overrides what it needs.
     """
 
     def start(self, ppo: PPO) -> None:
@@ -75,9 +75,9 @@ class PPO:
 
     `rollout()` then `update(rollout)` is one iteration. The actor's parameters come first in
     `params`, then the critic's. Once the event `stop` is set, whatever is under way raises
-    `StoppedError`, after which the trials are good for nothing but `set_state`. A
-    `plug_in`, if it is set, is called by `start()`, which then comes first, and before and after
-    every update; its state is part of the trials'.
+    `StoppedError`, after which the trials are good for nothing but `set_state`. The `plug_in`, once
+    it is set, is called by `start()`, which then comes first, and before and after every update;
+    its state is part of the trials'.
 
     Args:
         envs: N environments with same-step autoreset, as `tipl.envs.make_vec` makes them.
@@ -112,7 +112,7 @@ class PPO:
         self.num_iterations, self.seed, self.dtype = num_iterations, seed, dtype
         self.iteration = 0
         self.stop = threading.Event()
-        self.plug_in: PlugIn | None = None
+        self.plug_in = PlugIn()
         N, observation_size = len(self.trials), task.observation_size
         self.actor_layout = actor_layout(task, hidden_sizes)
         self.layout = self.actor_layout + ParamLayout.critic(observation_size, hidden_sizes)
@@ -144,10 +144,9 @@ class PPO:
         return np.asarray(self.params[:, : self.actor_layout.size])
 
     def start(self) -> None:
-        """Lets the plug-in, if there is one, begin before the first rollout."""
-        if self.plug_in is not None:
-            self.plug_in.start(self)
-            self._hold_diverged()
+        """Lets the plug-in begin before the first rollout."""
+        self.plug_in.start(self)
+        self._hold_diverged()
 
     # --- rollout ---------------------------------------------------------------------------
 
@@ -261,8 +260,7 @@ class PPO:
         marked in `diverged`.
         """
         config = self.config
-        if self.plug_in is not None:
-            self.plug_in.before_update(self, rollout)
+        self.plug_in.before_update(self, rollout)
         advantages, returns = self.advantages_and_returns(rollout)
         learning_rate = config.learning_rate
         if config.anneal_lr:
@@ -274,9 +272,8 @@ class PPO:
             learner.update(rollout, advantages, returns, orders, learning_rate, self._check_stop)
         self.iteration += 1
         self._hold_diverged()
-        if self.plug_in is not None:
-            self.plug_in.after_update(self, rollout)
-            self._hold_diverged()  # against what the plug-in made of the weights
+        self.plug_in.after_update(self, rollout)
+        self._hold_diverged()  # against what the plug-in made of the weights
 
     def _hold_diverged(self) -> None:
         """Labels trials with weights that are not finite and holds them at their last finite."""
@@ -302,8 +299,7 @@ class PPO:
     def state(self) -> dict[str, Array]:
         """Everything needed to go on as if never interrupted: copies, by dotted name."""
         parts = {name: part.state() for name, part in self._parts().items()}
-        if self.plug_in is not None:
-            parts["plug_in"] = self.plug_in.state()
+        parts["plug_in"] = self.plug_in.state()
         parts["ppo"] = {name: getattr(self, name) for name in STATE_ARRAYS}
         parts["ppo"]["iteration"] = np.array(self.iteration)
         return {
@@ -320,8 +316,7 @@ class PPO:
             parts.setdefault(part, {})[name] = array
         for name, resumable in self._parts().items():
             resumable.set_state(parts[name])
-        if self.plug_in is not None:
-            self.plug_in.set_state(self, parts.get("plug_in", {}))
+        self.plug_in.set_state(self, parts.get("plug_in", {}))
         for name in STATE_ARRAYS:
             getattr(self, name)[...] = parts["ppo"][name]
         self.last_finite[:] = self.params

@@ -29,16 +29,12 @@ def evaluate(
 
         policy = Policy.load(target)
         print(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True))
-    elif (target / "forecasts.json").exists():
-        _evaluate_forecasts(target, episodes, seed, threads)
-    else:
+        return
+    if not (target / "forecasts.json").exists():
         raise TiplError(
             f"there is no policy and no set of forecasts in {target}; give a directory that "
             "`tipl optimize` or `tipl forecast` made"
         )
-
-
-def _evaluate_forecasts(directory: Path, episodes: int, seed: int, threads: int | None) -> None:
     from rich.console import Console
 
     from tipl.experiments.forecast_sets import ForecastSet, evaluate_forecasts
@@ -46,14 +42,14 @@ def _evaluate_forecasts(directory: Path, episodes: int, seed: int, threads: int 
     from tipl.experiments.run_report import print_headline
     from tipl.report.results import write_results
 
-    forecasts = ForecastSet.load(directory)
+    forecasts = ForecastSet.load(target)
     returns, command = evaluate_forecasts(
-        directory, forecasts, episodes, seed=seed, threads=threads, progress=True
+        target, forecasts, episodes, seed=seed, threads=threads, progress=True
     )
     results = forecast_rows(forecasts, returns, command)
-    write_results(directory / "results.jsonl", results)
+    write_results(target / "results.jsonl", results)
     print_headline(results, forecasts.paths.num_checkpoints, Console())
-    print(f"All numbers: {directory / 'results.jsonl'}")
+    print(f"All numbers: {target / 'results.jsonl'}")
 
 
 def film(

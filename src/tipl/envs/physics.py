@@ -96,22 +96,21 @@ def find_target(model: Any, name: str) -> Target:
     Raises:
         TiplError: there is no such field or object, or all the values are 0.
     """
-    field, _, object_name = name.partition(":")
-    if field in _OPTIONS and field == name:
-        field, values = f"opt.{field}", np.array(getattr(model.opt, field), dtype=np.float64)
-    elif field in _float_fields(model):
+    field, colon, object_name = name.partition(":")
+    fields = _float_fields(model)
+    if name in _OPTIONS:
+        field, values = f"opt.{name}", np.array(getattr(model.opt, name), dtype=np.float64)
+    elif field in fields:
         values = getattr(model, field).copy()
     else:
-        known = [*_OPTIONS, *_float_fields(model)]
         raise TiplError(
             f"no physics {name!r}: expected one of {', '.join(_OPTIONS)}, a float field of "
             "MjModel that belongs to bodies, joints, geoms or actuators, or such a field and an "
-            f"object, as in 'body_mass:torso'; {spelling_hint(field, known)}"
+            f"object, as in 'body_mass:torso'; {spelling_hint(field, [*_OPTIONS, *fields])}"
         )
     scaled = np.ones(values.shape, dtype=np.bool_)
-    if field != name and not field.startswith("opt."):
-        rows = _rows(model, field, object_name)
-        scaled &= rows.reshape(-1, *[1] * (values.ndim - 1))
+    if colon:
+        scaled &= _rows(model, field, object_name).reshape(-1, *[1] * (values.ndim - 1))
     if not values[scaled].any():
         raise TiplError(
             f"the physics {name!r} are all 0 in this model: expected values that a factor "
@@ -140,8 +139,7 @@ def _rows(model: Any, field: str, object_name: str) -> Bool[np.ndarray, " rows"]
             f"{', '.join(named) or '(none has a name)'}; {spelling_hint(object_name, named)}"
         )
     owners = model.dof_jntid if kind == "dof" else np.arange(len(names))
-    rows: np.ndarray = owners == names.index(object_name)
-    return rows
+    return np.asarray(owners == names.index(object_name))
 
 
 def _checked_ids(ids: np.ndarray, num_envs: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from tipl.evaluation.returns import evaluate_stack
 from tipl.paths import PathDataset
 from tipl.paths.metadata import first_difference, library_versions
 from tipl.paths.parts import PartFiles, PartRange
-from tipl.paths.returns import EvaluationMetadata, ReturnFiles, read_evaluation, settings_path
+from tipl.paths.returns import EvaluationMetadata, ReturnFiles, settings_path
 
 
 def evaluate_paths(
@@ -72,9 +72,8 @@ def _begin(files: ReturnFiles) -> list[PartRange]:
     path, there = settings_path(files.directory), files
     missing = files.missing()
     if path.exists():
-        found = read_evaluation(files.directory, files.metadata)
-        _check_same(files.folder, found, files.evaluation, going_on=bool(missing))
-        there = ReturnFiles(files.directory, files.metadata, found)
+        there = ReturnFiles(files.directory, files.metadata)
+        _check_same(files.folder, there.evaluation, files.evaluation, going_on=bool(missing))
     for part in files.parts:
         if part not in missing:
             there.read_part(part)  # says so if it is damaged or another one

@@ -15,7 +15,7 @@ from tipl.core.atomic import explained, is_unfinished
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import PartFiles, PartRange, parts_present
-from tipl.paths.returns import ReturnFiles, read_evaluation, settings_path
+from tipl.paths.returns import ReturnFiles, settings_path
 
 
 def verify(directory: str | Path) -> list[str]:
@@ -43,7 +43,7 @@ def verify(directory: str | Path) -> list[str]:
         problems = [*_unexpected(directory, files.parts), *_broken_parts(files)]
         if evaluation.exists():
             try:
-                returns = ReturnFiles(directory, metadata, read_evaluation(directory, metadata))
+                returns = ReturnFiles(directory, metadata)
             except TiplError as error:
                 problems += [str(error), *_broken_files(evaluation)]
             else:
@@ -226,8 +226,7 @@ def summarize(directory: str | Path) -> PathSummary:
 def _summarize_evaluation(directory: Path, metadata: PathMetadata) -> EvaluationSummary | None:
     if not settings_path(directory).exists():
         return None
-    evaluation = read_evaluation(directory, metadata)
-    files = ReturnFiles(directory, metadata, evaluation)
+    files = ReturnFiles(directory, metadata)
     missing = files.missing()
     last = [
         files.read_part(part)["deterministic_return"][:, -1].mean(axis=-1, dtype=np.float64)
@@ -235,7 +234,7 @@ def _summarize_evaluation(directory: Path, metadata: PathMetadata) -> Evaluation
         if part not in missing and part.last_checkpoint == metadata.num_checkpoints - 1
     ]  # of each block of trials, [n, E] -> [n]
     return EvaluationSummary(
-        episodes=evaluation.episodes,
+        episodes=files.evaluation.episodes,
         num_files=len(files.parts) - len(missing),
         missing_files=tuple(part.file_name for part in missing),
         last_return=_range(np.concatenate(last)) if last else None,

@@ -14,7 +14,7 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import JUMP_COUNTS, PartFiles, parts_present
-from tipl.paths.returns import ReturnFiles, read_evaluation
+from tipl.paths.returns import ReturnFiles
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
@@ -126,8 +126,7 @@ class PathDataset:
         Raises:
             TiplError: the dataset has not been evaluated, not to the end, or a file is damaged.
         """
-        evaluation = read_evaluation(self.directory, self.metadata)
-        files = ReturnFiles(self.directory, self.metadata, evaluation)
+        files = ReturnFiles(self.directory, self.metadata)
         files.require_all()
         return files.read("deterministic_return", self.trials, slice(None))
 

@@ -102,6 +102,7 @@ class PartFiles:
         parts: of the complete dataset.
     """
 
+    # for paths, headers and messages
     folder_name = "parts"
     kind = "policy learning paths"
     one, several = "a part of the path dataset", "parts"

@@ -99,7 +99,7 @@ class ReturnFiles(PartFiles):
     """The files of deterministic returns in a dataset, one for each part.
 
     Attributes:
-        evaluation: what all the returns have in common.
+        evaluation: what all the returns have in common; by default, what is read of the dataset.
     """
 
     folder_name = "evaluation"
@@ -107,12 +107,14 @@ class ReturnFiles(PartFiles):
     one, several = "a file of deterministic returns", "files of deterministic returns"
 
     def __init__(
-        self, directory: Path, metadata: PathMetadata, evaluation: EvaluationMetadata
+        self, directory: Path, metadata: PathMetadata, evaluation: EvaluationMetadata | None = None
     ) -> None:
         super().__init__(directory, metadata)
-        self.evaluation = evaluation
+        self.evaluation = evaluation or read_evaluation(directory, metadata)
         self.subject = f"the evaluation of {directory}"
-        self.remedy = f"run `tipl paths evaluate` with the same settings ({evaluation.settings})"
+        self.remedy = (
+            f"run `tipl paths evaluate` with the same settings ({self.evaluation.settings})"
+        )
 
     def arrays(self, part: PartRange) -> ArraySpecs:
         """The return of each episode; NaN where the checkpoint was not run, or had diverged."""

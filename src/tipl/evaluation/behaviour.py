@@ -42,12 +42,8 @@ def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Eli
     """The stored policy with the highest return, acting by its mean.
 
     The checkpoints with the highest returns in training, at most one in ten of a trial's, are run
-    for some episodes each; the best of them is the elite, and is run again.
-
-    Args:
-        paths: a dataset with a frozen observation normaliser.
-        episodes: of each candidate, and as many more of the best one.
-        seed: of the episodes' starts.
+    for some episodes each; the best of them is the elite, and is run for as many again. The seed is
+    of the episodes' starts.
 
     Raises:
         TiplError: no episode of any trial ended, the normaliser is a running one, or each trial

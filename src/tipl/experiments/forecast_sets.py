@@ -233,8 +233,7 @@ def evaluate_forecasts(
 ) -> tuple[ForecastReturns, str]:
     """Runs forecasts in the environment, and keeps their returns in their directory.
 
-    Returns:
-        The returns, and the command line that measures them.
+    Gives the returns, and the command line that measures them.
 
     Raises:
         TiplError: as `ForecastSet.evaluate`.

@@ -109,10 +109,8 @@ class Report:
 def render_report(report: Report, figures: Path | None = None) -> str:
     """Returns the report as one HTML page.
 
-    Args:
-        report: what it says.
-        figures: a folder that every figure is written to, too, as SVG and PNG, named by the titles
-            of their sections.
+    If a folder of `figures` is given, every figure is written there, too, as SVG and PNG, named by
+    the titles of their sections.
     """
     drawings = [_draw(section, n, figures) for n, section in enumerate(report.sections, 1)]
     return _ENVIRONMENT.get_template("report.html").render(

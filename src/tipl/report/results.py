@@ -109,7 +109,7 @@ def place_label(**columns: Any) -> str:
     return ", ".join(plain + place)
 
 
-Place = tuple[tuple[Any, ...], tuple[Any, ...]]
+RowAndColumn = tuple[tuple[Any, ...], tuple[Any, ...]]
 """What tells a row of a table apart, and what its column."""
 
 
@@ -126,8 +126,7 @@ class Rows(tuple[Result, ...]):
     def where(self, **columns: Any) -> Rows:
         """The results that have these values in these columns.
 
-        Args:
-            **columns: a value, a collection of those that will do, or a test of one.
+        A column is given a value, a collection of those that will do, or a test of one.
 
         Raises:
             TiplError: there is no such column.
@@ -173,18 +172,14 @@ class Rows(tuple[Result, ...]):
         _check_columns([column])
         return list(dict.fromkeys(getattr(result, column) for result in self))
 
-    def pivot(self, rows: Sequence[str], columns: Sequence[str]) -> dict[Place, Result]:
-        """The results as cells of a table, known by their values in some columns of results.
-
-        Args:
-            rows: the columns that tell the table's rows apart.
-            columns: those that tell its columns apart.
+    def pivot(self, rows: Sequence[str], columns: Sequence[str]) -> dict[RowAndColumn, Result]:
+        """The results as cells of a table, known by what tells its rows and its columns apart.
 
         Raises:
             TiplError: two results want the same cell, or there is no such column.
         """
         _check_columns([*rows, *columns])
-        cells: dict[Place, Result] = {}
+        cells: dict[RowAndColumn, Result] = {}
         for result in self:
             row, column = (tuple(getattr(result, n) for n in names) for names in (rows, columns))
             if (row, column) in cells:

@@ -89,9 +89,7 @@ styled = matplotlib.style.context(
 def figure_svg(figure: Figure, *, prefix: str = "") -> str:
     """Draws a figure as an `<svg>` element for a page, its ink being the page's text colour.
 
-    Args:
-        figure: one made by `tipl.report.charts`.
-        prefix: put before each id, so that several drawings can share a page.
+    The prefix is put before each id, so that several drawings can share a page.
     """
     buffer = io.StringIO()
     # savefig would draw twice, to the same bytes

@@ -84,7 +84,7 @@ def ratio_interval(a: TrialValues, b: TrialValues, *, seed: int = 0) -> Interval
     weights = resampling_weights(len(first), seed=seed)
     above, below = weights @ first, weights @ second  # [R + 1], the trials themselves first
     ratios = above / np.where(below > 0, below, np.nan)
-    return _interval(ratios[0], ratios[1:] if len(first) > 1 else np.array(math.nan))
+    return Interval(float(ratios[0])) if len(first) == 1 else _interval(ratios[0], ratios[1:])
 
 
 def resampling_weights(num_trials: int, *, seed: int = 0) -> Float[np.ndarray, "R N"]:
@@ -140,10 +140,11 @@ def reach_interval(values: Float[np.ndarray, " R"]) -> Interval:
 
 
 def _bootstrap(values: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:
-    resampled = np.array(math.nan)
-    if len(values) > 1:
-        resampled = statistic(values[_resamples(len(values), seed, RESAMPLES)[0]])  # [R, N] -> [R]
-    return _interval(float(statistic(values)), resampled)
+    value = float(statistic(values))
+    if len(values) == 1:
+        return Interval(value)
+    drawn, _ = _resamples(len(values), seed, RESAMPLES)
+    return _interval(value, statistic(values[drawn]))  # [R, N] -> [R]
 
 
 def _interval(value: float, resampled: Array, method: Any = "linear") -> Interval:

@@ -61,18 +61,16 @@ def from_target_to_fingertip(fields: Fields) -> Float64[np.ndarray, "E 3"]:
 
 # Observations
 
-
-def observe_all(fields: Fields, skip: int = 0) -> Float64[np.ndarray, "E O"]:
-    """Observes all positions but the first `skip`, which say where the body is; all velocities."""
-    return np.concatenate([fields["qpos"][:, skip:], fields["qvel"]], axis=1)
+Observations: TypeAlias = Float64[np.ndarray, "E O"]
 
 
-def observe_clipped(fields: Fields) -> Float64[np.ndarray, "E O"]:
-    """Observes all positions but x and all velocities between -10 and 10."""
-    return np.concatenate([fields["qpos"][:, 1:], np.clip(fields["qvel"], -10, 10)], axis=1)
+def observe_all(fields: Fields, skip: int = 0, limit: float | None = None) -> Observations:
+    """Observes all velocities, to a limit, and all positions but `skip`, of where the body is."""
+    velocities = fields["qvel"] if limit is None else np.clip(fields["qvel"], -limit, limit)
+    return np.concatenate([fields["qpos"][:, skip:], velocities], axis=1)
 
 
-def observe_double_pendulum(fields: Fields, num_forces: int) -> Float64[np.ndarray, "E O"]:
+def observe_double_pendulum(fields: Fields, num_forces: int) -> Observations:
     """Observes the cart, the poles' angles, the velocities and the first constraint forces."""
     angles = fields["qpos"][:, 1:].copy()  # contiguous, as Gymnasium takes their sines
     velocities = np.clip(fields["qvel"], -10, 10)
@@ -81,7 +79,7 @@ def observe_double_pendulum(fields: Fields, num_forces: int) -> Float64[np.ndarr
     return np.concatenate(parts, axis=1)
 
 
-def observe_reacher(fields: Fields, num_distances: int) -> Float64[np.ndarray, "E O"]:
+def observe_reacher(fields: Fields, num_distances: int) -> Observations:
     """Observes the arm, the target and the first coordinates of the vector between the two."""
     angles = fields["qpos"][:, :2].copy()  # contiguous, as above
     target, velocities = fields["qpos"][:, 2:], fields["qvel"][:, :2]
@@ -90,7 +88,7 @@ def observe_reacher(fields: Fields, num_distances: int) -> Float64[np.ndarray, "
     return np.concatenate(parts, axis=1)
 
 
-def observe_contacts(fields: Fields) -> Float64[np.ndarray, "E O"]:
+def observe_contacts(fields: Fields) -> Observations:
     """Observes all but x and y, and the contact forces on all bodies but the world."""
     forces = _clipped_contact_forces(fields)[:, 1:].reshape(len(fields["cfrc_ext"]), -1)
     return np.concatenate([observe_all(fields, skip=2), forces], axis=1)
@@ -140,6 +138,8 @@ def ant_fell(step: StepResult) -> Flags:
 
 # Rewards
 
+Reward: TypeAlias = Callable[[StepResult, Flags], Values]
+
 
 def one(step: StepResult, terminated: Flags) -> Values:
     """Pays 1 for each step, the failing one included."""
@@ -151,9 +151,7 @@ def one_unless_terminated(step: StepResult, terminated: Flags) -> Values:
     return np.where(terminated, 0.0, 1.0)
 
 
-def balance(
-    step: StepResult, terminated: Flags, *, alive: Callable[[StepResult, np.ndarray], np.ndarray]
-) -> Values:
+def balance(step: StepResult, terminated: Flags, *, alive: Reward) -> Values:
     """Pays ten times `alive`, less the tip's distance from its highest point and the speed."""
     x, y = step.fields["site_xpos"][:, 0, 0], step.fields["site_xpos"][:, 0, 2]
     v1, v2 = step.fields["qvel"][:, 1], step.fields["qvel"][:, 2]
@@ -169,11 +167,7 @@ def run_forward(step: StepResult, terminated: Flags, *, control_weight: float) -
 
 
 def run_upright(
-    step: StepResult,
-    terminated: Flags,
-    *,
-    alive: Callable[[StepResult, np.ndarray], np.ndarray],
-    control_weight: float,
+    step: StepResult, terminated: Flags, *, alive: Reward, control_weight: float
 ) -> Values:
     """Pays the speed and `alive`, less the weighted cost of the action."""
     gain = _forward_velocity(step) + alive(step, terminated)

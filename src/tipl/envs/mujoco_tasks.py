@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from tipl.envs import mujoco_functions as f
-from tipl.envs.mujoco_functions import Fields, Flags, Rngs, StepResult, Values
+from tipl.envs.mujoco_functions import Fields, Flags, Reward, Rngs, StepResult
 
 
 class View(NamedTuple):
@@ -77,7 +77,7 @@ class MujocoTask:
     frame_skip: int
     observe: Callable[[Fields], Float64[np.ndarray, "E O"]]
     terminate: Callable[[StepResult], Flags]
-    reward: Callable[[StepResult, Flags], Values]
+    reward: Reward
     draw_states: Callable[[Rngs, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
     position: Callable[[Fields], Float64[np.ndarray, "E ..."]] = f.first_joint
     derived: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ _DOUBLE_PENDULUM = MujocoTask(
 _HOPPER = MujocoTask(
     xml_file="hopper.xml",
     frame_skip=4,
-    observe=f.observe_clipped,
+    observe=partial(f.observe_all, skip=1, limit=10.0),
     terminate=partial(f.fell, low=0.7, high=np.inf, lean=0.2, largest=100.0),
     reward=partial(f.run_upright, alive=f.one, control_weight=1e-3),
     draw_states=partial(f.draw_uniform, scale=5e-3),

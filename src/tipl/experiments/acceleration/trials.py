@@ -17,6 +17,7 @@ from tipl.experiments.pipeline import Stage, StageRecord, running_checkpoints
 from tipl.forecast.hub import model_directory, shipped_models
 from tipl.paths import PathDataset
 from tipl.ppo.config import PPOConfig
+from tipl.report.methods import method_with_key
 
 BEST_POLICY = "best-policy"  # the one that is copied, in a comparison's directory
 
@@ -25,37 +26,36 @@ BEST_POLICY = "best-policy"  # the one that is copied, in a comparison's directo
 class Method:
     """One way to train."""
 
-    name: str  # what tables and figures call it
-    key: str  # the name of its directory
+    key: str  # of what tables and figures know of it, and the name of its directory
     options: tuple[str, ...] = ()  # of `tipl collect`, beside those that all methods share
     reads: tuple[Path, ...] = ()  # the directory of what the weights jump to
-    any_width: bool = True  # whether it works for every architecture, not the first alone
+
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
+        return method_with_key(self.key).name
 
 
-def comparison_methods(config: AccelerationConfig, directory: Path) -> list[Method]:
+def comparison_methods(config: AccelerationConfig, directory: Path) -> Iterator[Method]:
     """All ways to train that are compared in a comparison's directory, PPO alone first."""
 
-    def jumping(name: str, key: str, source: str, *options: str, any_width: bool = True) -> Method:
-        shipped = source in shipped_models()
-        reads = (model_directory(source) if shipped else Path(source),)
-        return Method(name, key, ("--jumps.forecaster", source, *options), reads, any_width)
+    def jumping(key: str, source: str, *options: str) -> Method:
+        reads = model_directory(source) if source in shipped_models() else Path(source)
+        return Method(key, ("--jumps.forecaster", source, *options), (reads,))
 
     blind = ("--jumps.no-gate", "--jumps.max-jumps", "1")
-    found = [Method("PPO", "ppo")]
+    yield Method("ppo")
     if config.paths is not None:
-        best = str(directory / BEST_POLICY)
-        found.append(jumping("best stored policy, copied", "copy", best, *blind, any_width=False))
-    found.append(Method("PPTB", "pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1")))
-    relex = ("--jumps.forecaster", "relex", *_early_if_short(config.total_steps))
-    found.append(Method("RELEX, gated", "relex", relex))
+        yield jumping("copy", str(directory / BEST_POLICY), *blind)
+    yield Method("pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1"))
+    yield Method("relex", ("--jumps.forecaster", "relex", *_early_if_short(config.total_steps)))
     if config.nino is not None:
         every = str(max(8, 4 * config.checkpoint_interval))
         often = ("--jumps.no-gate", "--jumps.every", every, "--jumps.horizons", "5")
-        found.append(jumping("NiNo", "nino", config.nino, *often))
+        yield jumping("nino", config.nino, *often)
     if (model := config.forecaster) is not None:
-        found.append(jumping("NeuronTransformer, gated", "ours", model))
-        found.append(jumping("NeuronTransformer, no gate", "ours-blind", model, *blind))
-    return found
+        yield jumping("ours", model)
+        yield jumping("ours-blind", model, *blind)
 
 
 def _early_if_short(total_steps: int) -> tuple[str, ...]:
@@ -68,9 +68,10 @@ def trained_methods(
     config: AccelerationConfig, directory: Path
 ) -> Iterator[tuple[int, list[Method]]]:
     """For each architecture, units of its hidden layers and the methods that train it."""
-    methods = comparison_methods(config, directory)
     for i, width in enumerate(config.widths):
-        yield width, [method for method in methods if method.any_width or i == 0]
+        methods = comparison_methods(config, directory)
+        # the best stored policy has the first architecture only
+        yield width, [method for method in methods if i == 0 or method.key != "copy"]
 
 
 def trials_directory(directory: Path, width: int, method: Method) -> Path:

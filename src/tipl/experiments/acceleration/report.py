@@ -20,12 +20,15 @@ from tipl.report.results import Result, place_label
 from tipl.report.style import ACCENT, GOLD, PURPLE
 from tipl.report.tables import Cell, Pivot, Table, column_text, format_whole, listed, results_table
 
+Metrics = Mapping[str, str]
+"""What a table has columns of, and what it calls them."""
+
 HEADLINE = {
     **{to_share("env_steps", share): f"thousand steps to {share:.0%}" for share in SHARES},
     "final_return": "return",
     "final_return_minus_ppo": "less PPO's",
 }
-"""The metrics that come first, and what they are called."""
+"""What comes first."""
 
 DRAWN_USES = {1.0: GOLD, 10.0: PURPLE, 100.0: ACCENT}
 """Among how many uses a model's cost is shared in the figure, and the colour of each."""
@@ -47,9 +50,7 @@ def _thousands(result: Result) -> Cell:
     return _plain_zero(dataclasses.replace(result, value=value, low=low, high=high))
 
 
-def _numbers(
-    caption: str, metrics: Mapping[str, str], cell: Callable[[Result], Cell] = _plain_zero
-) -> Pivot:
+def _numbers(caption: str, metrics: Metrics, cell: Callable[[Result], Cell] = _plain_zero) -> Pivot:
     """A row a method and architecture that has any of the metrics; a column a metric."""
     return Pivot(
         metrics, ("method", "architecture"), caption=caption, headings={"architecture": "layers"},
@@ -103,28 +104,6 @@ def _over_seconds(architecture: Architecture) -> list[Line]:
     return [dataclasses.replace(line, x=line.x * one.cpu_seconds_per_step) for one, line in pairs]
 
 
-BESIDE_EACH = Pivot(
-    {
-        "final_return_difference": "at equal steps",
-        "return_over_training_difference": "over the training",
-    },
-    ("beside", "architecture"),
-    where={"beside": bool},
-    caption="Difference of mean returns, paired by trial [95% interval]",
-    headings={"beside": "method", "architecture": "layers"},
-)
-
-CPU_SECONDS = _numbers(
-    "CPU seconds of one trial until PPO's final mean return (a dash: not within PPO's steps); of "
-    "all trials together, to the end; of a step, in units of PPO's",
-    {
-        to_share("cpu_seconds", 1.0): "to 100%",
-        "cpu_seconds": "in all",
-        "cpu_seconds_per_env_step_relative_to_ppo": "a step",
-    },
-)
-
-
 def _amortised(comparison: Comparison) -> Iterator[Section]:
     """What a use takes if it has to pay its part of the model's data and training."""
     cost = comparison.cost
@@ -157,19 +136,17 @@ def _amortised(comparison: Comparison) -> Iterator[Section]:
 
 def _amortised_table(comparison: Comparison) -> Table:
     rows: list[list[Cell]] = []
+
+    def add(one: Trained, label: str, metric: str, uses: float | None = None) -> None:
+        metrics = (metric.format(unit) for unit in ("env_steps", "cpu_seconds"))
+        cells = (comparison.find(one, metric, uses=uses) for metric in metrics)
+        rows.append([label, column_text("architecture", one.architecture), *cells])
+
     for a in comparison.architectures:
-        shown = [
-            (a.ppo, a.ppo.name, to_share("{}", 1.0), None),
-            *(
-                (a.gated, f"{a.gated.name}, {place_label(uses=uses)}", "{}_amortised", uses)
-                for uses in USES
-            ),
-            (a.gated, "uses until it has paid for itself", "uses_to_pay_back_{}", None),
-        ]
-        for one, label, metric, shared in shown:
-            metrics = (metric.format(unit) for unit in ("env_steps", "cpu_seconds"))
-            cells = (comparison.find(one, metric, uses=shared) for metric in metrics)
-            rows.append([label, column_text("architecture", a.name), *cells])
+        add(a.ppo, a.ppo.name, to_share("{}", 1.0))
+        for uses in USES:
+            add(a.gated, f"{a.gated.name}, {place_label(uses=uses)}", "{}_amortised", uses)
+        add(a.gated, "uses until it has paid for itself", "uses_to_pay_back_{}")
     return Table(
         "What one use takes until PPO's final mean return [95% interval over trials]; a dash: it "
         "does not get there, or never pays",
@@ -179,10 +156,10 @@ def _amortised_table(comparison: Comparison) -> Table:
 
 
 def _measured(
-    title: str, sentence: str, caption: str, metrics: Mapping[str, str]
-) -> Entry[Comparison]:
-    """A section that is a table of numbers."""
-    return Section(title, sentence, table=_numbers(caption, metrics))
+    title: str, sentence: str, caption: str, metrics: Metrics, figure: Drawing | None = None
+) -> Section:
+    """A section with a table of numbers."""
+    return Section(title, sentence, figure, table=_numbers(caption, metrics))
 
 
 SECTIONS: list[Entry[Comparison]] = [
@@ -226,7 +203,16 @@ SECTIONS: list[Entry[Comparison]] = [
         f"{comparison.architectures[0].gated.name}, beside each other method",
         "By how much it returns more than each other method: above 0, interval included, it wins; "
         "below 0 it loses; else it is a tie.",
-        table=BESIDE_EACH,
+        table=Pivot(
+            {
+                "final_return_difference": "at equal steps",
+                "return_over_training_difference": "over the training",
+            },
+            ("beside", "architecture"),
+            where={"beside": bool},
+            caption="Difference of mean returns, paired by trial [95% interval]",
+            headings={"beside": "method", "architecture": "layers"},
+        ),
     ),
     _measured(
         "Tests, jumps and rollbacks",
@@ -235,13 +221,19 @@ SECTIONS: list[Entry[Comparison]] = [
         "Means over trials",
         dict(zip(COUNTS.values(), ("steps of tests", "jumps", "undone"), strict=True)),
     ),
-    lambda comparison: Section(
+    lambda comparison: _measured(
         "Return over CPU seconds",
         "The same returns over processor time: each method's environment steps, times the seconds "
         "that its trials took for one, learning and forecasts included. Lines end at equal steps: "
         "one that ends further to the right takes longer for a step.",
+        "CPU seconds of one trial until PPO's final mean return (a dash: not within PPO's steps); "
+        "of all trials together, to the end; of a step, in units of PPO's",
+        {
+            to_share("cpu_seconds", 1.0): "to 100%",
+            "cpu_seconds": "in all",
+            "cpu_seconds_per_env_step_relative_to_ppo": "a step",
+        },
         _chart(comparison, _over_seconds, x_label="CPU seconds of one trial"),
-        table=CPU_SECONDS,
     ),
     _amortised,
 ]

@@ -295,6 +295,7 @@ def forecast_run(
     return Run(paths, [], [], made, returns, "command", [])
 
 
+MODEL = "PathTransformer (path basis)"
 TRUE = [0, 10, 20, 40, 60, 80, 100]
 
 
@@ -315,8 +316,10 @@ def test_harm_is_judged_at_the_worst_horizon(
     holds: bool | None,
     paths: PathDataset,
 ) -> None:
-    run = forecast_run(paths, TRUE, {ForecastCase("M", 3, 1): near, ForecastCase("M", 3, 3): far})
-    (found,) = (f for f in findings(run, ["M"]) if f.claim == CLAIMS[1])
+    run = forecast_run(
+        paths, TRUE, {ForecastCase(MODEL, 3, 1): near, ForecastCase(MODEL, 3, 3): far}
+    )
+    (found,) = (f for f in findings(run) if f.claim == CLAIMS[1])
     assert (found.verdict, found.holds) == (verdict, holds)
     changes = [np.mean(near) - 40, np.mean(far) - 40]
     assert found.result.value == pytest.approx(min(changes))
@@ -335,8 +338,8 @@ def test_harm_is_judged_at_the_worst_horizon(
 def test_optimising_is_judged_beside_ppos_end(
     reached: tuple[float, float], verdict: str, holds: bool | None, paths: PathDataset
 ) -> None:
-    run = forecast_run(paths, TRUE, {ForecastCase("M", 0, 6): reached})
-    (found,) = (f for f in findings(run, ["M"]) if f.claim == CLAIMS[2])
+    run = forecast_run(paths, TRUE, {ForecastCase(MODEL, 0, 6): reached})
+    (found,) = (f for f in findings(run) if f.claim == CLAIMS[2])
     assert (found.verdict, found.holds) == (verdict, holds)
     assert found.result.start == 0
     assert found.result.metric == "episodic_return"
@@ -344,14 +347,14 @@ def test_optimising_is_judged_beside_ppos_end(
 
 
 def test_a_perfect_forecast_fits_the_dynamics(paths: PathDataset) -> None:
-    run = forecast_run(paths, TRUE, {ForecastCase("M", 3, 1): (60, 60)})
-    found = findings(run, ["M"])
+    run = forecast_run(paths, TRUE, {ForecastCase(MODEL, 3, 1): (60, 60)})
+    found = findings(run)
     assert [f.claim for f in found] == list(CLAIMS[:2])
     assert (found[0].holds, found[0].result.value) == (True, 0)
     still = ForecastSet(
         paths, run.forecasts.cases, paths.params()[None, :, 3], run.forecasts.settings
     )
-    assert findings(dataclasses.replace(run, forecasts=still), ["M"])[0].holds is False
+    assert findings(dataclasses.replace(run, forecasts=still))[0].holds is False
 
 
 # --- the ledger ------------------------------------------------------------------------------
@@ -387,9 +390,9 @@ def test_steps_to_reach_vary_with_the_trials_that_are_drawn(paths: PathDataset) 
     run = forecast_run(
         paths,
         TRUE,
-        {ForecastCase("M", 0, 6): (100, 0), ForecastCase("M", 3, 3): (100, 100)},
+        {ForecastCase(MODEL, 0, 6): (100, 0), ForecastCase(MODEL, 3, 3): (100, 100)},
     )
-    interval = steps_to_reach(run.forecasts, run.returns)["M"][2]
+    interval = steps_to_reach(run.forecasts, run.returns)[MODEL][2]
     assert (interval.value, interval.low, interval.high) == (3 * 4096, 0, 3 * 4096)
 
 

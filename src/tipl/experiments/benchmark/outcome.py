@@ -105,11 +105,11 @@ which the first that applies does so; or nothing, where the claim is silent."""
 CLAIMS = tuple(_TESTS)
 
 
-def findings(run: Run, models: Sequence[str]) -> list[Finding]:
-    """What each claim comes to in a run, for each of these models from each history."""
+def findings(run: Run) -> list[Finding]:
+    """What each claim comes to in a run, for each model from each history."""
     gain = float(run.returns.checkpoints[:, -1].mean() - run.returns.checkpoints[:, 0].mean())
     forecasts = run.results.where(experiment=["forecast", "optimize"])
-    by_model = [forecasts.where(method=model) for model in models]
+    by_model = [forecasts.where(method=name) for name in run.methods if method_of(name).ours]
     places = [own.where(start=start) for own in by_model for start in sorted(own.values("start"))]
     found = []
     for claim, test in _TESTS.items():
@@ -138,11 +138,10 @@ def steps_to_reach(forecasts: ForecastSet, returns: ForecastReturns) -> dict[str
     first, final = true[:, :1], true[:, -1:]
     goals = first + np.array(SHARES) * (final - first)  # [R, S]
     found = {PPO: first_reached(true, steps, goals)}
-    for method in dict.fromkeys(case.method for case in forecasts.cases):
-        by_start: dict[int, list[int]] = {}
-        for f, case in enumerate(forecasts.cases):
-            if case.method == method:
-                by_start.setdefault(case.start, []).append(f)
+    cases: dict[str, dict[int, list[int]]] = {}  # their numbers, by method and start
+    for f, case in enumerate(forecasts.cases):
+        cases.setdefault(case.method, {}).setdefault(case.start, []).append(f)
+    for method, by_start in cases.items():
         starts = sorted(by_start)
         best = np.stack([reached[:, by_start[start]].max(axis=1) for start in starts], axis=1)
         found[method] = first_reached(best, steps[starts], goals)
@@ -168,12 +167,7 @@ class Benchmark:
     @cached_property
     def findings(self) -> list[Finding]:
         """On each claim."""
-        return [
-            finding
-            for run in (self.run, self.shared)
-            if run is not None
-            for finding in findings(run, [name for name in run.methods if method_of(name).ours])
-        ]
+        return findings(self.run) + (findings(self.shared) if self.shared else [])
 
     @cached_property
     def dimensions(self) -> list[PathDimension]:

@@ -152,14 +152,10 @@ class TrialGroup:
     def _untrained(self) -> PPO:
         """The trials before their first step."""
         config = self.config
-        ppo = PPO(
-            make_vec(self.metadata.task.env_id, len(self.trials), physics=self._physics),
-            self.metadata.task,
-            self.trials,
-            config.num_iterations,
-            config.ppo,
-            *(config.hidden_sizes, config.normaliser, config.initial, config.seed),
-        )
+        task = self.metadata.task
+        envs = make_vec(task.env_id, len(self.trials), physics=self._physics)
+        options = config.hidden_sizes, config.normaliser, config.initial, config.seed
+        ppo = PPO(envs, task, self.trials, config.num_iterations, config.ppo, *options)
         ppo.stop = self.stop
         if config.pptb.rank is not None:
             ppo.plug_in = PathBooster(config.pptb)

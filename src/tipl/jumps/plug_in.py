@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 
 import numpy as np
@@ -124,13 +125,9 @@ class ForecastJumps(PlugIn):
 
     def _prepare(self, ppo: PPO) -> None:
         """Makes what `start` and `set_state` go on from."""
+        evaluate, steps = functools.partial(self._evaluate, ppo), ppo.config.num_steps
         self.jumper = Jumper(
-            self.config,
-            self.forecaster,
-            len(ppo.trials),
-            ppo.actor_layout,
-            lambda params, trials, when: self._evaluate(ppo, params, trials, when),
-            ppo.config.num_steps,
+            self.config, self.forecaster, len(ppo.trials), ppo.actor_layout, evaluate, steps
         )
         self.fresh = np.zeros(len(ppo.trials), bool)  # jumped, and the critic not refitted yet
         # what an undone jump goes back to: rows of trials whose jump is still to be judged

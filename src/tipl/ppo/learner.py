@@ -182,8 +182,7 @@ class Learner:
             minibatch_advantages = advantages[:, indices]
         minibatch = Minibatch(indices, actions, old_log_probs, minibatch_advantages)
         self.actor.backward(self.head.gradient(outputs, minibatch), self.actor_gradients)
-        write_value_gradient(
-            *(self.critic, self.critic_gradients, inputs, indices, returns, old_values),
-            clip=config.clip_coef if config.clip_vloss else np.inf,
-            weight=config.vf_coef,
-        )
+        critic, clip = (self.critic, self.critic_gradients), np.inf
+        if config.clip_vloss:
+            clip = config.clip_coef
+        write_value_gradient(*critic, inputs, indices, returns, old_values, clip, config.vf_coef)

@@ -194,8 +194,9 @@ class PPO:
                 bootstrapped = np.flatnonzero(truncated & ~terminated[t])
                 final_observations += [(t, int(n), info["final_obs"][n]) for n in bootstrapped]
             self.observation = self._receive(received)
+        steps = observations, actions, log_probs, rewards, unknown, unknown, dones, terminated
         rollout = Rollout(
-            *(observations, actions, log_probs, rewards, unknown, unknown, dones, terminated),
+            *steps,
             next_observation=self.observation,
             final_observations=self._final_observations(final_observations),
             episodic_return=np.where(num_episodes, return_sum, np.nan)

@@ -201,22 +201,19 @@ def agent_of_sb3(model: Any) -> TorchAgent:
         layers = [*_layers(policy.mlp_extractor.policy_net), policy.action_net]
         actor, layout = _read(layers, getattr(policy, "log_std", None)) or (actor, None)
 
-    def act(observations: Array) -> Array:
-        actions, _ = model.predict(observations, deterministic=True)
-        return np.asarray(actions)
-
-    def value(observations: Tensor) -> Tensor:
-        values: Tensor = policy.predict_values(observations)
-        return values[:, 0]
-
     def features(observations: Tensor) -> Tensor:
         extracted = policy.extract_features(observations)
         own = extracted if policy.share_features_extractor else extracted[1]
         inputs: Tensor = policy.mlp_extractor.forward_critic(own)
         return inputs
 
-    head = (policy.value_net, features) if layout is not None else None
-    return TorchAgent(actor, valued, policy.optimizer, layout, value, act, head)
+    networks = actor, valued, policy.optimizer, layout
+    return TorchAgent(
+        *networks,
+        value=lambda observations: policy.predict_values(observations)[:, 0],
+        act=lambda observations: model.predict(observations, deterministic=True)[0],
+        value_head=None if layout is None else (policy.value_net, features),
+    )
 
 
 def _is_plain(policy: Any) -> bool:
@@ -264,15 +261,12 @@ def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> Torc
             outputs = mean(torch.as_tensor(observations, device=actor[0].device)).cpu()
         return np.asarray(outputs if log_std is not None else outputs.argmax(dim=-1))
 
-    def value(observations: Tensor) -> Tensor:
-        values: Tensor = critic(observations)
-        return values[:, 0]
-
     head = None
     *before, last = _layers(critic)
     if isinstance(last, nn.Linear) and last.bias is not None and id(last.weight) not in acting:
         head = last, nn.Sequential(*before)
-    return TorchAgent(actor, valued, optimizer, layout, value, act, head)
+    networks = actor, valued, optimizer, layout
+    return TorchAgent(*networks, lambda observations: critic(observations)[:, 0], act, head)
 
 
 def _check_nothing_else(agent: nn.Module, known: Sequence[Any]) -> None:

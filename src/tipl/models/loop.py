@@ -21,8 +21,10 @@ LOG_INTERVAL = 25
 HELD_OUT_BATCHES = 4
 """Batches in which a held-out loss is measured: always the same ones."""
 
+CURVES = ("step", "train_loss", "held_out_loss", "standing_still_loss")
+
 Curve = dict[str, list[int | float | None]]
-"""The training curve: lists of equal length by name; None is a loss that is not known."""
+"""The training curve: a list for each of `CURVES`; None is a loss that is not known."""
 
 
 def fit(
@@ -38,7 +40,7 @@ def fit(
 
     Each step takes the loss of a batch that is drawn with the generator. The loss on what the model
     does not learn from, if there is any, is recorded now and then; with `still=True` it is that of
-    standing still. The curve has `step`, `train_loss`, `held_out_loss` and `standing_still_loss`.
+    standing still.
 
     Raises:
         TiplError: the training diverges.
@@ -51,9 +53,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.peak_learning_rate, total_steps=config.steps + 1, pct_start=0.1
     )
-    curve: dict[str, list[int | float]] = {
-        "step": [], "train_loss": [], "held_out_loss": [], "standing_still_loss": [],
-    }  # fmt: skip
+    rows: list[tuple[int | float, ...]] = []
     with progress_bar(progress) as bar:
         task = bar.add_task(label, total=config.steps, note="")
         for step in range(1, config.steps + 1):
@@ -68,9 +68,7 @@ def fit(
                 held_out = held_out_loss() if held_out_loss else math.nan
                 if not math.isnan(still):
                     _check_finite(label, step, config, held_out)
-                values = (step, loss.item(), held_out, still)
-                for name, value in zip(curve, values, strict=True):
-                    curve[name].append(value)
+                rows.append((step, loss.item(), held_out, still))
                 note = f"loss {loss.item():.3f}"
                 if not math.isnan(held_out):
                     note += f", held-out {held_out:.3f} (standing still {still:.3f})"
@@ -80,7 +78,7 @@ def fit(
     _check_finite(label, config.steps, config, size, "square of its weights")  # no loss saw these
     return {
         name: [None if math.isnan(value) else value for value in values]
-        for name, values in curve.items()
+        for name, values in zip(CURVES, zip(*rows, strict=True), strict=True)
     }
 
 

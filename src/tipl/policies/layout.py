@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -74,7 +75,7 @@ class ParamLayout:
         """Units in each hidden layer of the actor."""
         return tuple(units for units, _ in self.layer_shapes[:-1])
 
-    @property
+    @functools.cached_property
     def slices(self) -> dict[str, slice]:
         """Where each array lies in the flat vector."""
         ends = np.cumsum([0, *map(math.prod, self.shapes)]).tolist()

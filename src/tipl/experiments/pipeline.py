@@ -310,12 +310,10 @@ class Pipeline:
 
 def _digest_of_files(directory: Path) -> str:
     """SHA-256 of what a directory from elsewhere is known by; if it is lost, its reader says so."""
-    digest = hashlib.sha256()
     with explained("read", directory):
-        for file in (directory / name for name in READ):
-            if file.is_file():
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
+        files = (directory / name for name in READ)
+        content = b"".join(file.read_bytes() for file in files if file.is_file())
+    return hashlib.sha256(content).hexdigest()
 
 
 class Ended(NamedTuple):

@@ -31,10 +31,10 @@ from tipl.report.results import Result, Rows, write_results
 from tipl.report.style import ACCENT, BLUE, GREY, SERIES, thin_alpha
 from tipl.report.tables import Pivot, Table, format_whole, results_table
 
-HISTORIES = {"initial": None, "start": lambda start: start is not None and start >= 0.09}
+HISTORIES = {"initial": None, "start": lambda start: start >= 0.09}
 """Results from histories that cover a good part of a path."""
 
-FROM_LITTLE = {"initial": None, "start": lambda start: start is not None and start <= 0.11}
+FROM_LITTLE = {"initial": None, "start": lambda start: start <= 0.11}
 """Results from networks that are untrained or hardly trained."""
 
 

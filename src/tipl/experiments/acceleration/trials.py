@@ -48,7 +48,10 @@ def comparison_methods(config: AccelerationConfig, directory: Path) -> Iterator[
     if config.paths is not None:
         yield jumping("copy", str(directory / BEST_POLICY), *blind)
     yield Method("pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1"))
-    yield Method("relex", ("--jumps.forecaster", "relex", *_early_if_short(config.total_steps)))
+    iterations = config.total_steps // PPOConfig().num_steps
+    # extrapolations begin early in trials that would be half over otherwise
+    early = () if iterations >= 64 else ("--jumps.min-history", str(max(2, iterations // 4)))
+    yield Method("relex", ("--jumps.forecaster", "relex", *early))
     if config.nino is not None:
         every = str(max(8, 4 * config.checkpoint_interval))
         often = ("--jumps.no-gate", "--jumps.every", every, "--jumps.horizons", "5")
@@ -56,12 +59,6 @@ def comparison_methods(config: AccelerationConfig, directory: Path) -> Iterator[
     if (model := config.forecaster) is not None:
         yield jumping("ours", model)
         yield jumping("ours-blind", model, *blind)
-
-
-def _early_if_short(total_steps: int) -> tuple[str, ...]:
-    """Lets extrapolations begin early in trials that would be half over otherwise."""
-    iterations = total_steps // PPOConfig().num_steps
-    return () if iterations >= 64 else ("--jumps.min-history", str(max(2, iterations // 4)))
 
 
 def trained_methods(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,6 @@ WHOLE_STAGES = {
 
 CALLS = 5
 """Calls of which the median is taken."""
-
 
 Work = Literal["collect", "train", "forecast", "stage"]
 WORDS: dict[Work, str] = {"collect": "collect ", "train": "train: ", "forecast": "forecast: "}
@@ -205,8 +205,7 @@ def _flops(work: Callable[[], Any]) -> float:
 
 def _forecast_costs(run: Run) -> Iterator[Cost]:
     """Of one forecast, from the history nearest to a quarter of the path to its end."""
-    paths = run.forecasts.paths
-    end = paths.num_checkpoints - 1
+    paths, end = run.forecasts.paths, run.end
     starts = {case.start for case in run.forecasts.cases}
     start = min(starts, key=lambda s: (abs(s - end / 4), -s))
     history = paths.params(slice(0, start + 1))[0]
@@ -216,12 +215,7 @@ def _forecast_costs(run: Run) -> Iterator[Cost]:
         call = partial(forecaster.forecast, history, end - start, layout=paths.layout)
         with threadpool_limits(1, "blas"):
             call()  # what a first call prepares is not counted
-            seconds = float(np.median([_cpu_seconds(call) for _ in range(CALLS)]))
+            seconds = timeit.repeat(call, timer=time.process_time, repeat=CALLS, number=1)
             flops = _flops(call) or math.nan  # nothing counted: it is not torch that works
-        yield Cost("forecast", forecaster.name, 0.0, seconds, flops, math.nan, "")
-
-
-def _cpu_seconds(work: Callable[[], Any]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+        cpu_seconds = float(np.median(seconds))
+        yield Cost("forecast", forecaster.name, 0.0, cpu_seconds, flops, math.nan, "")

@@ -47,15 +47,8 @@ DOORS = {
     # Forecaster.from_pretrained: reads models of every kind, all of which are forecasters.
     ("tipl.forecast.hub", "tipl.models.kinds"),
 }
-# The only ones that may lead back: the network reads the limits that stand among its options.
-ROUND_DOORS = {
-    ("tipl.forecast.hub", "tipl.models.kinds"),
-    ("tipl.models.neuron_transformer", "tipl.models.neuron_transformer.net.NeuronTransformer"),
-    (
-        "tipl.models.neuron_transformer",
-        "tipl.models.neuron_transformer.net.NeuronTransformerConfig",
-    ),
-}
+# The only one that may lead back.
+ROUND_DOORS = {("tipl.forecast.hub", "tipl.models.kinds")}
 # Forecasting works on machines without a simulator. By the order above, what these may import is
 # free of physics as well.
 PHYSICS = {"gymnasium", "mujoco"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -447,6 +448,8 @@ def test_a_table_with_a_short_row_is_refused() -> None:
         Table("Returns", ["a", "b"], [[1]])
 
 
-def test_written_report_is_the_rendered_one(tmp_path: Path, source: str) -> None:
-    write_report(example_report(), tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == source
+def test_written_report_is_the_rendered_one(tmp_path: Path) -> None:
+    report = example_report()
+    report = dataclasses.replace(report, sections=report.sections[:2])
+    write_report(report, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(report)

@@ -16,6 +16,18 @@ __all__ = ["Model", "TrainConfig", "TrainOptions"]
 Model: TypeAlias = str
 """The name of a kind of model, see `tipl.models.kinds`."""
 
+MAX_HIDDEN_LAYERS = 3
+"""Hidden layers of the networks that a NeuronTransformer reads, at most."""
+
+
+def check_depth(hidden_layers: int) -> None:
+    """Raises a TiplError unless a NeuronTransformer can read networks with such hidden layers."""
+    if not 1 <= hidden_layers <= MAX_HIDDEN_LAYERS:
+        raise TiplError(
+            f"a network with {hidden_layers} hidden layers was given, but a NeuronTransformer "
+            f"reads 1 to {MAX_HIDDEN_LAYERS}; use a network of so many"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:

@@ -9,27 +9,14 @@ from tipl.core.lazy import lazy_names
 from tipl.core.options import at_least, one_of
 from tipl.errors import TiplError
 from tipl.forecast.base import Target
-from tipl.models import TrainConfig, TrainOptions
+from tipl.models import MAX_HIDDEN_LAYERS, TrainConfig, TrainOptions
 
 __all__ = [
-    "MAX_HIDDEN_LAYERS",
     "NeuronTrainConfig",
     "NeuronTrainOptions",
     "NeuronTransformer",
     "NeuronTransformerConfig",
 ]
-
-MAX_HIDDEN_LAYERS = 3
-"""Hidden layers that a network may have."""
-
-
-def check_depth(hidden_layers: int) -> None:
-    """Raises a TiplError unless a NeuronTransformer can read networks with such hidden layers."""
-    if not 1 <= hidden_layers <= MAX_HIDDEN_LAYERS:
-        raise TiplError(
-            f"a network with {hidden_layers} hidden layers was given, but a NeuronTransformer "
-            f"reads 1 to {MAX_HIDDEN_LAYERS}; use a network of so many"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecasts, Histories, Layout, Networks, Target
 from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
+from tipl.models import check_depth
 from tipl.models.loop import torch_threads
 from tipl.models.network import Network
-from tipl.models.neuron_transformer import check_depth
 from tipl.models.neuron_transformer.net import (
     Conditions,
     NeuronTransformer,

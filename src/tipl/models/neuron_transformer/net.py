@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tipl.models import MAX_HIDDEN_LAYERS, check_depth
 from tipl.models.network import REFERENCE_WIDTH, Network, ScaledModel, check_ends, mlp
-from tipl.models.neuron_transformer import MAX_HIDDEN_LAYERS, check_depth
 from tipl.models.readout import LeastSquaresReadout
 from tipl.policies.layout import layer_group
 

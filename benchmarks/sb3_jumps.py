@@ -26,8 +26,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from tipl import Policy, evaluate
-from tipl.evaluation.stats import mean_interval, paired_difference_interval, reach_interval
-from tipl.experiments.acceleration.trials import ReturnCurves, steps_to_shares
+from tipl.evaluation.stats import (
+    ReturnCurves,
+    mean_interval,
+    paired_difference_interval,
+    reach_interval,
+    steps_to_shares,
+)
 from tipl.integrations.pytorch.jumps import TorchJumps
 from tipl.integrations.sb3.callback import ForecastCallback
 

@@ -1,4 +1,4 @@
-"""The comparison of PPO with and without jumps: step functions, numbers, costs and the report."""
+"""The comparison of PPO with and without jumps: numbers, costs and the report."""
 
 from __future__ import annotations
 
@@ -33,13 +33,9 @@ from tipl.experiments.acceleration import (
 from tipl.experiments.acceleration.outcome import ModelCost, load_comparison, model_cost
 from tipl.experiments.acceleration.report import comparison_report, lead
 from tipl.experiments.acceleration.trials import (
-    MOST_PLACES,
-    ReturnCurves,
     acceleration_stages,
     collection_name,
     comparison_methods,
-    mean_curve,
-    steps_to_shares,
     trained_methods,
     trials_directory,
 )
@@ -52,104 +48,6 @@ from tipl.report.results import Result, place_label
 
 PENDULUM = "InvertedPendulum-v4"
 STEPS = 100  # of PPO between two checkpoints of a made-up comparison
-
-# --- step functions --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def curves() -> ReturnCurves:
-    """Two trials: the first is tested for 5 steps before its first rollout, the second is not."""
-    return ReturnCurves(
-        np.array([[5, 15, 40], [0, 20, 30]]),
-        np.array([[10.0, 20.0, 30.0], [1.0, 2.0, 3.0]]),
-        np.array([-1.0, -2.0]),
-    )
-
-
-def test_a_return_holds_until_the_next_checkpoint(curves: ReturnCurves) -> None:
-    places = np.array([0.0, 4.9, 5.0, 15.0, 29.0, 30.0, 99.0])
-    assert curves.at(places).tolist() == [
-        [-1, -1, 10, 20, 20, 20, 30],
-        [1, 1, 1, 1, 2, 3, 3],
-    ]
-
-
-@pytest.mark.parametrize("end", [3, 5, 17, 40, 100])
-def test_the_area_is_the_sum_over_all_steps(curves: ReturnCurves, end: int) -> None:
-    every_step = curves.at(np.arange(float(end)))
-    assert curves.mean_over(end) == pytest.approx(every_step.mean(axis=1))
-
-
-def test_returns_change_at_the_checkpoints_of_any_trial(curves: ReturnCurves) -> None:
-    assert curves.changes(30).tolist() == [0, 5, 15, 20, 30]
-    later = ReturnCurves(curves.steps + 7, curves.returns, curves.untrained)
-    assert later.changes(13).tolist() == [0, 7, 12]
-
-
-def test_trials_are_selected_together(curves: ReturnCurves) -> None:
-    second = curves.select(np.array([False, True]))
-    assert second.at(np.array([25.0])).tolist() == [[2]]
-    assert second.mean_over(20).tolist() == [1]
-
-
-def test_a_mean_curve_is_the_mean_at_every_change(curves: ReturnCurves) -> None:
-    places, intervals = mean_curve(curves, 35)
-    assert places.tolist() == [0, 5, 15, 20, 30, 35]
-    assert intervals[:, 0].tolist() == [0, 5.5, 10.5, 11, 11.5, 11.5]
-    assert intervals[1].tolist() == [5.5, 1, 10]  # only one of the trials, or only the other
-
-
-def test_a_mean_curve_of_many_changes_is_thinned() -> None:
-    steps = np.arange(0, 3000, 7)[None].repeat(2, axis=0)
-    curve = ReturnCurves(steps, steps.astype(float), np.zeros(2))
-    places, intervals = mean_curve(curve, 2999)
-    assert len(places) == MOST_PLACES + 1
-    assert intervals[:, 0].tolist() == (places // 7 * 7).tolist()
-
-
-def curve_of(*returns: float) -> ReturnCurves:
-    """Two equal trials with these returns at 0, 10, 20, ... steps."""
-    steps = np.tile(np.arange(len(returns)) * 10, (2, 1))
-    return ReturnCurves(steps, np.tile(np.array(returns, float), (2, 1)), np.zeros(2))
-
-
-@pytest.mark.parametrize(
-    ("ppo", "other", "shares", "ppo_steps", "other_steps"),
-    [
-        ((0, 50, 96, 100), (0, 97, 99, 100), (0.95, 1.0), (20, 30), (10, 30)),
-        ((0, 50, 120, 100), (0, 10, 20, 99), (0.95, 1.0), (20, 20), (30, math.inf)),
-        # 5% lower than -10 is -10.5
-        ((-99, -10.4, -12, -10), (-99, -11, -10.5, -10.2), (0.95, 1.0), (10, 30), (20, math.inf)),
-    ],
-)
-def test_steps_to_ppos_final_return_by_hand(
-    ppo: tuple[float, ...],
-    other: tuple[float, ...],
-    shares: tuple[float, ...],
-    ppo_steps: tuple[float, ...],
-    other_steps: tuple[float, ...],
-) -> None:
-    curves = {"PPO": curve_of(*ppo), "other": curve_of(*other)}
-    found = steps_to_shares(curves, "PPO", 30, shares)
-    for name, steps in (("PPO", ppo_steps), ("other", other_steps)):
-        assert np.array_equal(np.unique(found[name], axis=0), [steps])  # in every resample
-
-
-def test_what_comes_after_ppos_steps_is_not_counted() -> None:
-    curves = {"PPO": curve_of(0, 5, 100), "other": curve_of(0, 5, 6, 200)}
-    assert np.isinf(steps_to_shares(curves, "PPO", 20, (1.0,))["other"]).all()
-
-
-def test_each_resample_has_its_own_goal() -> None:
-    steps = np.array([[0, 10, 20], [0, 10, 20]])
-    ppo = ReturnCurves(steps, np.array([[0.0, 0, 10], [0.0, 80, 100]]), np.zeros(2))
-    other = ReturnCurves(steps, np.array([[0.0, 10, 10], [0.0, 0, 100]]), np.zeros(2))
-    found = steps_to_shares({"PPO": ppo, "other": other}, "PPO", 20, (1.0,))["other"][:, 0]
-    # of the first trial alone the goal is 10, of the second alone 100, of both 55
-    assert found[0] == 20
-    assert set(found[1:]) == {10, 20}
-    assert np.mean(found[1:] == 10) == pytest.approx(0.25, abs=0.02)
-
 
 # --- a comparison of made-up numbers ---------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Intervals for returns and errors: what a number is worth when the trials are few.
+"""Statistics of trials: what a number is worth when they are few, and curves of their returns.
 
 Every interval is a 95% percentile bootstrap. The unit of resampling is the trial, because the
 episodes of one trial share their policy and are not independent: they are averaged within the
@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Integer
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
@@ -32,6 +33,9 @@ from tipl.errors import TiplError
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 _TAIL = (1 - CONFIDENCE) / 2
+
+MOST_PLACES = 200
+"""Places of a drawn curve, about: more are no finer than a pixel."""
 
 # the underscores leave the comparison of two arguments' trials to the error of `_pair`
 TrialValues = Float[np.ndarray, " _N"] | Float[np.ndarray, "_N _E"]
@@ -137,6 +141,86 @@ def reach_interval(values: Float[np.ndarray, " R"]) -> Interval:
         return Interval(*[float(values[0])] * 3)
     # no means between a number of steps and infinitely many
     return _interval(values[0], values[1:], "inverted_cdf")
+
+
+@dataclass(frozen=True, eq=False)
+class ReturnCurves:
+    """Returns of N trials over their environment steps: each checkpoint's holds until the next."""
+
+    steps: Integer[np.ndarray, "N T"]  # of a trial before a checkpoint, tests of forecasts included
+    returns: Float[np.ndarray, "N T"]  # of the policies at the checkpoints
+    # while forecasts are tested before the first rollout, a trial has its untrained policy
+    untrained: Float[np.ndarray, " N"]
+
+    def select(self, trials: Bool[np.ndarray, " N"]) -> ReturnCurves:
+        """Those of some trials."""
+        return ReturnCurves(self.steps[trials], self.returns[trials], self.untrained[trials])
+
+    def at(self, places: Float[np.ndarray, " C"]) -> Float[np.ndarray, "N C"]:
+        """Each trial's return at C numbers of environment steps."""
+        passed = [np.searchsorted(steps, places, side="right") for steps in self.steps]
+        return np.take_along_axis(self._levels(), np.stack(passed), axis=1)
+
+    def mean_over(self, end: int) -> Float[np.ndarray, " N"]:
+        """Each trial's mean return over its first `end` steps: the area under its curve, a step."""
+        inner = np.clip(self.steps, 0, end)
+        edges = np.pad(inner, ((0, 0), (1, 1)), constant_values=((0, 0), (0, end)))  # [N, T + 2]
+        return np.asarray((self._levels() * np.diff(edges)).sum(axis=1) / end)
+
+    def changes(self, end: int) -> Float[np.ndarray, " C"]:
+        """Numbers of environment steps up to `end` at which any trial's return changes, and 0."""
+        inside = self.steps[self.steps <= end]
+        return np.unique(np.append(inside, 0)).astype(np.float64)
+
+    def _levels(self) -> Float[np.ndarray, "N U"]:
+        """Each trial's returns `[N, T + 1]`, the untrained one first."""
+        return np.concatenate([self.untrained[:, None], self.returns], axis=1)
+
+
+def mean_curve(
+    curves: ReturnCurves, end: int
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C 3"]]:
+    """The mean return over trials, to be drawn as steps.
+
+    Returns:
+        Environment steps `[C]`, from 0 to `end`, and rows `value, low, high`.
+    """
+    places = curves.changes(end)
+    if len(places) > MOST_PLACES:
+        places = np.linspace(0, end, MOST_PLACES + 1)
+    places = np.unique(np.append(places, float(end)))
+    values = curves.at(places)
+    means = resampling_weights(len(values)) @ values  # [R, N] @ [N, C]
+    low, high = np.quantile(means[1:], [_TAIL, 1 - _TAIL], axis=0)
+    return places, np.stack([means[0], low, high], axis=1)
+
+
+def steps_to_shares(
+    curves: Mapping[str, ReturnCurves], reference: str, end: int, shares: Sequence[float]
+) -> dict[str, Float[np.ndarray, "R S"]]:
+    """Environment steps until the mean return over trials is that of one method's end, by method.
+
+    Infinite where it is not within `end` steps. A share of 0.95 is a return that is lower by 5% of
+    its size, which is 95% of it where it is above 0.
+
+    Args:
+        curves: by method, of the same trials; each resample of them has its own goals.
+        reference: the method whose end is the goal.
+        end: environment steps of that method.
+        shares: S parts of its final return.
+
+    Returns:
+        By method, a row of steps for the trials themselves, then one for each resample.
+    """
+    ends = curves[reference].at(np.array([float(end)]))  # [N, 1]
+    weights = resampling_weights(len(ends))  # [R, N]
+    final = weights @ ends  # [R, 1]
+    goals = final - (1 - np.array(shares)) * np.abs(final)  # [R, S]
+    changes = {name: own.changes(end) for name, own in curves.items()}
+    return {
+        name: first_reached(weights @ own.at(changes[name]), changes[name], goals)
+        for name, own in curves.items()
+    }
 
 
 def _bootstrap(values: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:

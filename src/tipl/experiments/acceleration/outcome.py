@@ -19,7 +19,6 @@ from tipl.experiments.acceleration.trials import (
     Architecture,
     Trained,
     load_architecture,
-    steps_to_shares,
     trained_methods,
 )
 from tipl.experiments.benchmark.ledger import COSTS, finite, read_costs, uses_until_paid
@@ -99,7 +98,7 @@ def _rows_of(comparison: Comparison, architecture: Architecture) -> Iterator[Res
         )  # fmt: skip
 
     curves = {one.name: one.curves for one in architecture.trained}
-    reached = steps_to_shares(curves, ppo.name, architecture.end, SHARES)
+    reached = stats.steps_to_shares(curves, ppo.name, architecture.end, SHARES)
     for one in architecture.trained:
         for metric, value in (_returns(one, ppo) | _reach(one, ppo, reached)).items():
             yield row(one, metric, value)

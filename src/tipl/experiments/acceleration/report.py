@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
+from tipl.evaluation.stats import mean_curve
 from tipl.experiments.acceleration.outcome import COUNTS, SHARES, USES, Comparison, to_share
-from tipl.experiments.acceleration.trials import Architecture, Trained, mean_curve
+from tipl.experiments.acceleration.trials import Architecture, Trained
 from tipl.experiments.run_report import shown_versions
 from tipl.report.charts import INTERVAL, STEPS, ZERO, Line, curve, line_chart
 from tipl.report.methods import line_styles, method_with_key

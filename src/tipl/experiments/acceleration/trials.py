@@ -1,17 +1,17 @@
-"""The trials of a comparison: the stages that train, and returns over environment steps."""
+"""The trials of a comparison: the stages that train, and what they left."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float
 
 from tipl.errors import TiplError
-from tipl.evaluation.stats import CONFIDENCE, first_reached, resampling_weights
+from tipl.evaluation.stats import ReturnCurves
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import Stage, StageRecord, running_checkpoints
 from tipl.forecast.hub import model_directory, shipped_models
@@ -93,91 +93,6 @@ def acceleration_stages(config: AccelerationConfig, directory: Path) -> Iterator
             arguments = config.collecting(config.num_trials, "--hidden-sizes", width, width)
             yield Stage(name, (*arguments, *method.options, "--out", paths), paths, method.reads)
             yield running_checkpoints(f"{name}: run its checkpoints", paths, config.episodes)
-
-
-MOST_PLACES = 200
-"""Places of a drawn curve, about: more are no finer than a pixel."""
-
-
-@dataclass(frozen=True, eq=False)
-class ReturnCurves:
-    """Returns of N trials over their environment steps: each checkpoint's holds until the next."""
-
-    steps: Integer[np.ndarray, "N T"]  # of a trial before a checkpoint, tests of forecasts included
-    returns: Float[np.ndarray, "N T"]  # of the policies at the checkpoints
-    # while forecasts are tested before the first rollout, a trial has its untrained policy
-    untrained: Float[np.ndarray, " N"]
-
-    def select(self, trials: Bool[np.ndarray, " N"]) -> ReturnCurves:
-        """Those of some trials."""
-        return ReturnCurves(self.steps[trials], self.returns[trials], self.untrained[trials])
-
-    def at(self, places: Float[np.ndarray, " C"]) -> Float[np.ndarray, "N C"]:
-        """Each trial's return at C numbers of environment steps."""
-        passed = [np.searchsorted(steps, places, side="right") for steps in self.steps]
-        return np.take_along_axis(self._levels(), np.stack(passed), axis=1)
-
-    def mean_over(self, end: int) -> Float[np.ndarray, " N"]:
-        """Each trial's mean return over its first `end` steps: the area under its curve, a step."""
-        inner = np.clip(self.steps, 0, end)
-        edges = np.pad(inner, ((0, 0), (1, 1)), constant_values=((0, 0), (0, end)))  # [N, T + 2]
-        return np.asarray((self._levels() * np.diff(edges)).sum(axis=1) / end)
-
-    def changes(self, end: int) -> Float[np.ndarray, " C"]:
-        """Numbers of environment steps up to `end` at which any trial's return changes, and 0."""
-        inside = self.steps[self.steps <= end]
-        return np.unique(np.append(inside, 0)).astype(np.float64)
-
-    def _levels(self) -> Float[np.ndarray, "N U"]:
-        """Each trial's returns `[N, T + 1]`, the untrained one first."""
-        return np.concatenate([self.untrained[:, None], self.returns], axis=1)
-
-
-def mean_curve(
-    curves: ReturnCurves, end: int
-) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C 3"]]:
-    """The mean return over trials, to be drawn as steps.
-
-    Returns:
-        Environment steps `[C]`, from 0 to `end`, and rows `value, low, high`.
-    """
-    places = curves.changes(end)
-    if len(places) > MOST_PLACES:
-        places = np.linspace(0, end, MOST_PLACES + 1)
-    places = np.unique(np.append(places, float(end)))
-    values = curves.at(places)
-    means = resampling_weights(len(values)) @ values  # [R, N] @ [N, C]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means[1:], [tail, 1 - tail], axis=0)
-    return places, np.stack([means[0], low, high], axis=1)
-
-
-def steps_to_shares(
-    curves: Mapping[str, ReturnCurves], reference: str, end: int, shares: Sequence[float]
-) -> dict[str, Float[np.ndarray, "R S"]]:
-    """Environment steps until the mean return over trials is that of one method's end, by method.
-
-    Infinite where it is not within `end` steps. A share of 0.95 is a return that is lower by 5% of
-    its size, which is 95% of it where it is above 0.
-
-    Args:
-        curves: by method, of the same trials; each resample of them has its own goals.
-        reference: the method whose end is the goal.
-        end: environment steps of that method.
-        shares: S parts of its final return.
-
-    Returns:
-        By method, a row of steps for the trials themselves, then one for each resample.
-    """
-    ends = curves[reference].at(np.array([float(end)]))  # [N, 1]
-    weights = resampling_weights(len(ends))  # [R, N]
-    final = weights @ ends  # [R, 1]
-    goals = final - (1 - np.array(shares)) * np.abs(final)  # [R, S]
-    changes = {name: own.changes(end) for name, own in curves.items()}
-    return {
-        name: first_reached(weights @ own.at(changes[name]), changes[name], goals)
-        for name, own in curves.items()
-    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,9 +50,8 @@ def probe_ppo(
 
 def rollout_bytes(rollout: Rollout, trials: Sequence[int]) -> list[bytes]:
     """All that some of the trials saw."""
-    steps, whose, observations = rollout.final_observations
-    theirs = np.isin(whose, trials)
-    seen = [rollout.next_observation[trials], observations[theirs], steps[theirs]]
+    theirs = [(t, seen) for t, n, seen in rollout.final_observations if n in trials]
+    seen = [rollout.next_observation[trials], *(np.array([t, *o]) for t, o in theirs)]
     for name, array in vars(rollout).items():
         if name not in ("next_observation", "final_observations"):
             seen.append(array[trials] if array.ndim == 1 else array[:, trials])

@@ -258,7 +258,8 @@ def test_what_stable_baselines3_cannot_do_is_refused(
 def test_a_missing_stable_baselines3_is_explained(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, f"tipl.integrations.sb3.{name}", raising=False)
+    for ours in ("tipl.integrations.sb3", f"tipl.integrations.sb3.{name}"):
+        monkeypatch.delitem(sys.modules, ours, raising=False)
     for module in [m for m in sys.modules if m.startswith("stable_baselines3")]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(TiplError, match=r"not installed; `pip install 'tipl\[sb3\]'`"):

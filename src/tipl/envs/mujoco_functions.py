@@ -22,23 +22,14 @@ Flags: TypeAlias = Bool[np.ndarray, " E"]
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step of all simulations, as rewards and terminations are computed from it.
+    """One step of all simulations, as rewards and terminations are computed from it."""
 
-    Attributes:
-        actions: the actions taken, in the precision they came in, `[E, A]`.
-        position_before: what `MujocoTask.position` read before the step.
-        position_after: what it read after the step.
-        observations: the observations after the step, `[E, O]`.
-        fields: the fields after the step.
-        dt: simulated seconds that the step took.
-    """
-
-    actions: Float[np.ndarray, "E A"]
-    position_before: Float64[np.ndarray, "E ..."]
-    position_after: Float64[np.ndarray, "E ..."]
-    observations: Float64[np.ndarray, "E O"]
-    fields: Fields
-    dt: float
+    actions: Float[np.ndarray, "E A"]  # in the precision that they came in
+    position_before: Float64[np.ndarray, "E ..."]  # what `MujocoTask.position` read before the step
+    position_after: Float64[np.ndarray, "E ..."]  # and after it
+    observations: Float64[np.ndarray, "E O"]  # after the step
+    fields: Fields  # after the step
+    dt: float  # simulated seconds that the step took
 
 
 # Positions, by which rewards measure movement

@@ -129,50 +129,30 @@ class ReturnRange:
 
 @dataclass(frozen=True)
 class EvaluationSummary:
-    """What `tipl paths evaluate` has found so far.
+    """What `tipl paths evaluate` has found so far."""
 
-    Attributes:
-        episodes: of each checkpoint that was run.
-        num_files: files of returns that are there.
-        missing_files: names of those that are not; `tipl paths evaluate` makes them.
-        last_return: mean deterministic returns at the last checkpoint; None if no trial has one.
-    """
-
-    episodes: int
-    num_files: int
-    missing_files: tuple[str, ...]
-    last_return: ReturnRange | None
+    episodes: int  # of each checkpoint that was run
+    num_files: int  # files of returns that are there
+    missing_files: tuple[str, ...]  # names of those that are not; `tipl paths evaluate` makes them
+    last_return: ReturnRange | None  # deterministic, at the last checkpoint; None if none is known
 
 
 @dataclass(frozen=True)
 class PathSummary:
-    """What is in a dataset, complete or not.
-
-    Attributes:
-        num_parameters: length of a stored parameter vector, P.
-        num_parts: parts that are there.
-        missing_parts: file names of those that are not; `tipl collect` makes them.
-        steps_per_trial: environment steps of one trial between its first and last checkpoint.
-        total_steps: environment steps of all trials up to the last checkpoints that are there.
-        size_on_disk: bytes of the files.
-        diverged_trials: numbers of the trials that became NaN.
-        first_return: each trial's first known training return; None if none is known.
-        last_return: likewise each one's last.
-        evaluation: deterministic returns; None if the checkpoints have not been evaluated.
-    """
+    """What is in a dataset, complete or not."""
 
     directory: Path
     metadata: PathMetadata
-    num_parameters: int
-    num_parts: int
-    missing_parts: tuple[str, ...]
-    steps_per_trial: int
-    total_steps: int
-    size_on_disk: int
-    diverged_trials: tuple[int, ...]
-    first_return: ReturnRange | None
-    last_return: ReturnRange | None
-    evaluation: EvaluationSummary | None
+    num_parameters: int  # length of a stored parameter vector, P
+    num_parts: int  # parts that are there
+    missing_parts: tuple[str, ...]  # file names of those that are not; `tipl collect` makes them
+    steps_per_trial: int  # environment steps of one trial between its first and last checkpoint
+    total_steps: int  # of all trials up to the last checkpoints that are there
+    size_on_disk: int  # bytes of the files
+    diverged_trials: tuple[int, ...]  # numbers of the trials that became NaN
+    first_return: ReturnRange | None  # each trial's first known training return; None if none is
+    last_return: ReturnRange | None  # likewise each one's last
+    evaluation: EvaluationSummary | None  # None if the checkpoints have not been evaluated
 
     @property
     def complete(self) -> bool:

@@ -48,23 +48,16 @@ class Spectrum:
     """The temporal SVD of one part of each path, every path in its own basis.
 
     NaN stands where a path has fewer than K directions.
-
-    Attributes:
-        information: `a_k` of the first k directions, k = 1, 2, ..., `[N, S]`.
-        coordinates: of the checkpoints in the first K directions, in weight units, `[N, T, K]`;
-            the last one is never negative.
-        monotonicity: absolute rank correlation (Spearman) of each coordinate with time, `[N, K]`.
-        half_waves: frequency of the sine wave, of any phase and about any mean, that matches each
-            coordinate best, in half-waves a path, `[N, K]`. A random walk has k - 1/2 of them in
-            its k-th coordinate (displacements).
-        harmonic_share: share of the coordinate's variance that this wave explains, `[N, K]`.
     """
 
-    information: Float[np.ndarray, "N S"]
+    information: Float[np.ndarray, "N S"]  # `a_k` of the first k directions, k = 1, 2, ...
+    # of the checkpoints in the first K directions, in weight units; the last is never negative
     coordinates: Float[np.ndarray, "N T K"]
-    monotonicity: Float[np.ndarray, "N K"]
+    monotonicity: Float[np.ndarray, "N K"]  # absolute rank correlation (Spearman) with time
+    # frequency of the sine wave, of any phase and about any mean, that matches a coordinate best;
+    # a random walk has k - 1/2 half-waves a path in its k-th coordinate (displacements)
     half_waves: Float[np.ndarray, "N K"]
-    harmonic_share: Float[np.ndarray, "N K"]
+    harmonic_share: Float[np.ndarray, "N K"]  # of the coordinate's variance: what the wave explains
 
     def dimension(self, beta: float) -> Int64[np.ndarray, " N"]:
         """`D(beta)` of each trial: the directions that hold the share `beta` of information."""
@@ -73,27 +66,17 @@ class Spectrum:
 
 @dataclass(frozen=True, eq=False)
 class PathDimension:
-    """What was measured of one part of the actor in N trials.
+    """What was measured of one part of the actor in N trials."""
 
-    Attributes:
-        method: `PPO_PATH` or `RANDOM_WALK`.
-        part: `WHOLE_ACTOR`, or a layer's name (see `actor_parts`).
-        num_parameters: in the part.
-        spectra: for each centre of `CENTERS`.
-        detour_ratio: length of the path over the distance of its ends, `[N]`; infinite if it ends
-            where it started.
-        parameter_detour: the same for each single parameter, the median over those that moved,
-            `[N]`.
-        activity: share of all movement (sum of absolute changes) that the most active parameters
-            make, at `ACTIVITY_SHARES` of the parameters, `[N, F]`.
-    """
-
-    method: str
-    part: str
-    num_parameters: int
-    spectra: Mapping[Center, Spectrum]
+    method: str  # `PPO_PATH` or `RANDOM_WALK`
+    part: str  # `WHOLE_ACTOR`, or a layer's name (see `actor_parts`)
+    num_parameters: int  # in the part
+    spectra: Mapping[Center, Spectrum]  # for each centre of `CENTERS`
+    # length of the path over the distance of its ends; infinite if it ends where it started
     detour_ratio: Float[np.ndarray, " N"]
-    parameter_detour: Float[np.ndarray, " N"]
+    parameter_detour: Float[np.ndarray, " N"]  # of single parameters: the median of those moved
+    # share of all movement (sum of absolute changes) that the most active parameters make, at
+    # `ACTIVITY_SHARES` of the parameters
     activity: Float[np.ndarray, "N F"]
 
     def activity_of(self, share: float) -> Float[np.ndarray, " N"]:

@@ -89,25 +89,6 @@ class Described:
 class PathMetadata(Described):
     """What all paths of a dataset have in common.
 
-    Attributes:
-        layout: names and shapes in a stored parameter vector.
-        networks: what is stored: the actor alone, or the actor followed by the critic.
-        initial: whether each trial starts from its own random network or all from the same one.
-        normaliser: whether observations are normalised by the task's frozen statistics, or by
-            running ones that are stored with every checkpoint.
-        num_trials: number of paths, N.
-        num_checkpoints: length of a path, T; checkpoint 0 is the untrained network.
-        trials_per_part: trials in a part (the last ones may hold fewer).
-        checkpoints_per_part: checkpoints in a part (the last ones may hold fewer).
-        checkpoint_interval: PPO iterations between checkpoints.
-        steps_per_checkpoint: environment steps of one trial between checkpoints.
-        seed: the seed that all trials' seeds were derived from.
-        vary: lowest and highest factor, by name, of the physics that differ between trials; each
-            trial's own factors are stored with it.
-        pptb: settings of policy path trimming and boosting by name; none where PPO was left alone.
-        jumps: settings of jumps to forecasts by name; none where trials made none.
-        versions: versions of the libraries that made the data, by name.
-
     Raises:
         TiplError: a value is not possible, or the layout is not that of the networks.
     """
@@ -115,21 +96,27 @@ class PathMetadata(Described):
     what: ClassVar = "the path dataset"
 
     task: TaskSpec
-    layout: ParamLayout
+    layout: ParamLayout  # of a stored parameter vector
     hidden_sizes: tuple[int, ...]
-    networks: Networks
-    initial: Initial
+    networks: Networks  # what is stored: the actor alone, or the actor followed by the critic
+    initial: Initial  # whether each trial starts from its own random network or all from the same
+    # by what observations are normalised: the task's frozen statistics, or running ones that are
+    # stored with every checkpoint
     normaliser: Normaliser
-    num_trials: int
-    num_checkpoints: int
-    trials_per_part: int
-    checkpoints_per_part: int
-    checkpoint_interval: int
-    steps_per_checkpoint: int
-    seed: int
-    ppo: dict[str, Any]
-    versions: dict[str, str]
+    num_trials: int  # number of paths, N
+    num_checkpoints: int  # length of a path, T; checkpoint 0 is the untrained network
+    trials_per_part: int  # the last parts may hold fewer
+    checkpoints_per_part: int  # likewise
+    checkpoint_interval: int  # PPO iterations between checkpoints
+    steps_per_checkpoint: int  # environment steps of one trial between checkpoints
+    seed: int  # that all trials' seeds were derived from
+    ppo: dict[str, Any]  # hyperparameters by name
+    versions: dict[str, str]  # of the libraries that made the data, by name
+    # lowest and highest factor, by name, of the physics that differ between trials; each trial's
+    # own factors are stored with it
     vary: dict[str, list[float]] = field(default_factory=dict)
+    # settings by name, of policy path trimming and boosting, and of jumps to forecasts; none where
+    # PPO was left alone
     pptb: dict[str, Any] = field(default_factory=dict)
     jumps: dict[str, Any] = field(default_factory=dict)
     format_version: int = 1

@@ -25,24 +25,17 @@ from tipl.paths.parts import ArraySpecs, PartFiles, PartRange
 class EvaluationMetadata(Described):
     """What all returns of an evaluation have in common: the content of `evaluation.json`.
 
-    Attributes:
-        dataset: digest of the metadata of the dataset whose checkpoints were run.
-        episodes: episodes of each checkpoint, E.
-        every: checkpoints 0, every, 2 every, ... were run, and always the last.
-        seed: of the episodes' starts.
-        versions: versions of the libraries that ran them, by name.
-
     Raises:
         TiplError: `episodes` or `every` is below 1, or the seed below 0.
     """
 
     what: ClassVar = "the evaluation"
 
-    dataset: str
-    episodes: int
-    every: int
-    seed: int
-    versions: dict[str, str]
+    dataset: str  # digest of the metadata of the dataset whose checkpoints were run
+    episodes: int  # of each checkpoint, E
+    every: int  # checkpoints 0, every, 2 every, ... were run, and always the last
+    seed: int  # of the episodes' starts
+    versions: dict[str, str]  # of the libraries that ran them, by name
     format_version: int = 1
 
     def __post_init__(self) -> None:

@@ -26,27 +26,18 @@ class EncodedHistory(NamedTuple):
     """The tokens of histories, and the weights that a change of a token stands for.
 
     A forecast moves the last checkpoint by `change of the token @ directions`, so what the tokens
-    cannot express of a history is kept, never lost.
-
-    Attributes:
-        tokens: `[B, T, K]`, float64.
-        directions: `[B, K, P]`, float64 (`[1, K, P]` if they are the same for all histories).
+    cannot express of a history is kept, never lost. All is float64.
     """
 
     tokens: Float[np.ndarray, "B T K"]
-    directions: Float[np.ndarray, "_ K P"]
+    directions: Float[np.ndarray, "_ K P"]  # of each history, or once if they are the same for all
 
 
 class SingularVectors(NamedTuple):
-    """The leading right singular vectors of a matrix, and all of its singular values.
+    """The leading right singular vectors of a matrix, and all of its singular values, float64."""
 
-    Attributes:
-        basis: orthonormal rows `[K, P]`, float64.
-        singular_values: all of them, descending, `[min(R, P)]`, float64.
-    """
-
-    basis: Float[np.ndarray, "K P"]
-    singular_values: Float[np.ndarray, " S"]
+    basis: Float[np.ndarray, "K P"]  # orthonormal rows
+    singular_values: Float[np.ndarray, " S"]  # descending, S = min(R, P)
 
 
 def singular_vectors(rows: Float[np.ndarray, "R P"], rank: int) -> SingularVectors:

@@ -23,13 +23,7 @@ from tipl.policies.layout import ParamLayout, actor_layout, initial_params
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo.config import PPOConfig
 from tipl.ppo.learner import Learner, StackedAdam
-from tipl.ppo.rollout import (
-    FinalObservations,
-    RewardScaler,
-    Rollout,
-    RunningMoments,
-    advantages_and_returns,
-)
+from tipl.ppo.rollout import RewardScaler, Rollout, RunningMoments, advantages_and_returns
 
 
 class PlugIn:
@@ -198,7 +192,7 @@ class PPO:
         rollout = Rollout(
             *steps,
             next_observation=self.observation,
-            final_observations=self._final_observations(final_observations),
+            final_observations=final_observations,
             episodic_return=np.where(num_episodes, return_sum, np.nan)
             / np.maximum(num_episodes, 1),
             num_episodes=num_episodes,
@@ -212,16 +206,6 @@ class PPO:
         noise = [self.head.noise(rng, self.config.num_steps) for rng in rngs]
         return np.stack(noise, axis=1).astype(self.dtype)
 
-    def _final_observations(self, seen: list[tuple[int, int, Array]]) -> FinalObservations:
-        """The step, trial and observation of each truncated episode, normalised."""
-        steps = np.array([t for t, _, _ in seen], np.int64)
-        trials = np.array([n for _, n, _ in seen], np.int64)
-        size = self.task.observation_size
-        raw = np.array([observation for _, _, observation in seen]).reshape(-1, size)  # [K, O]
-        mean, std = self.observation_statistics()
-        normalised = normalise_observations(raw, mean[trials], std[trials], self.dtype)
-        return FinalObservations(steps, trials, normalised)
-
     @np.errstate(all="ignore")  # as in `rollout`
     def values_of(self, rollout: Rollout) -> tuple[Array, Array]:
         """What the present critics make of a rollout's observations, and of those that followed.
@@ -233,12 +217,15 @@ class PPO:
         inputs = np.concatenate([rollout.observations, rollout.next_observation[None]])
         values = self._critic_values(inputs.swapaxes(0, 1)).T
         next_values = np.where(rollout.terminated, self.dtype(0), values[1:])
-        steps, trials, observations = rollout.final_observations
-        if len(steps):
+        if rollout.final_observations:
+            steps, trials, raw = map(np.array, zip(*rollout.final_observations, strict=True))
+            mean, std = self.observation_statistics()
             # column k of the padded [N, K, O] holds each trial's k-th truncated episode
             columns = [np.count_nonzero(trials[:i] == n) for i, n in enumerate(trials)]
             final = np.zeros((len(self.trials), max(columns) + 1, inputs.shape[2]), self.dtype)
-            final[trials, columns] = observations
+            final[trials, columns] = normalise_observations(
+                raw, mean[trials], std[trials], self.dtype
+            )
             next_values[steps, trials] = self._critic_values(final)[trials, columns]
         return values[:-1], next_values
 

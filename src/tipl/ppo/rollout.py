@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from tipl.core.arrays import Array
-
-
-class FinalObservations(NamedTuple):
-    """The last observations of K episodes that were truncated, not terminated."""
-
-    steps: Int[np.ndarray, " K"]  # with which the episodes ended
-    trials: Int[np.ndarray, " K"]  # whose episodes they were
-    observations: Float[np.ndarray, "K O"]  # normalised
 
 
 @dataclasses.dataclass
@@ -33,7 +24,8 @@ class Rollout:
     dones: Bool[np.ndarray, "T N"]  # whether the episode ended with this step
     terminated: Bool[np.ndarray, "T N"]  # whether it ended by termination
     next_observation: Float[np.ndarray, "N O"]  # what followed the last step, normalised
-    final_observations: FinalObservations
+    # of each truncated episode the step, the trial, and its last observation [O], not normalised
+    final_observations: list[tuple[int, int, Array]]
     episodic_return: Float[np.ndarray, " N"]  # mean of the episodes that ended; NaN if none
     num_episodes: Int[np.ndarray, " N"]  # that ended
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Iterator
@@ -111,48 +112,39 @@ def spec_of(env: Any, otherwise: str = "") -> Any:
     return spec
 
 
-def known_task(env: Any) -> TaskSpec | None:
-    """What a run is trained on; None if it is nothing that tipl's models could know."""
-    try:
-        return make_task(spec_of(env).id)
-    except TiplError:
-        return None
+LEFT_OUT = ("Monitor", "RecordEpisodeStatistics", "NormalizeObservation", "NormalizeReward")
+"""Wrappers that an environment for tests goes without: its observations and rewards are raw."""
 
 
 class RunEnvironment(NamedTuple):
     """What a run acts in."""
 
     normaliser: RunNormaliser
-    task: TaskSpec | None  # what the run is trained on, as `known_task` says
+    task: TaskSpec | None  # what the run is trained on; None if tipl's models could not know it
     test_env: gym.Env[Any, Any]  # another one for tests: observations and rewards are raw
 
 
 def run_environment(
     env: Any, caller: str, eval_env: gym.Env[Any, Any] | None = None, wrapped: bool = True
 ) -> RunEnvironment:
-    """Describes the environment of a run; an `eval_env` takes the place of another one like it.
+    """Describes the environment of a run, and makes another one like it, or takes the `eval_env`.
+
+    What is made has the run's wrappers, but those `LEFT_OUT`, if it is to be `wrapped`.
 
     Raises:
-        TiplError: as `another_environment` and `RunNormaliser`.
+        TiplError: as `RunNormaliser`; or the run's has no spec, or a wrapper that its spec cannot
+            make again: it says that the `caller` takes an `eval_env`.
     """
-    test_env = another_environment(env, caller, wrapped) if eval_env is None else eval_env
+    test_env = _another_environment(env, caller, wrapped) if eval_env is None else eval_env
     size = int(np.prod(test_env.observation_space.shape or ()))
-    return RunEnvironment(RunNormaliser(env, size), known_task(env), test_env)
+    task = None
+    with contextlib.suppress(TiplError):
+        task = make_task(spec_of(env).id)
+    return RunEnvironment(RunNormaliser(env, size), task, test_env)
 
 
-LEFT_OUT = ("Monitor", "RecordEpisodeStatistics", "NormalizeObservation", "NormalizeReward")
-"""Wrappers that an environment for tests goes without: its observations and rewards are raw."""
-
-
-def another_environment(env: Any, caller: str, wrapped: bool) -> gym.Env[Any, Any]:
-    """An environment for tests like a run's, but with raw observations and rewards.
-
-    It has the run's other wrappers if it is to be `wrapped`.
-
-    Raises:
-        TiplError: the run's has no spec, or a wrapper that its spec cannot make again; it says that
-            the `caller` takes an `eval_env`.
-    """
+def _another_environment(env: Any, caller: str, wrapped: bool) -> gym.Env[Any, Any]:
+    """An environment for tests like a run's, but with raw observations and rewards."""
     where = f"by which another one could be made for tests; give {caller} an eval_env like it"
     spec, arguments = copy.deepcopy(spec_of(env, where)), {}
     if wrapped:

@@ -33,9 +33,9 @@ class JumpReport:
     """What happened before one rollout."""
 
     tried: bool  # whether forecasts were tried
-    accepted: bool  # whether the run jumped
-    undone: bool  # whether its last jump was undone
+    undone: bool  # whether the run's last jump was undone
     horizon: int  # checkpoints that it jumped ahead; 0 if it stayed
+    accepted: bool  # whether it jumped
     return_before: float  # mean return of the policy before the try; NaN if it was not run
     return_after: float  # of the best forecast
     steps: int  # of the environment, in the tests of this try
@@ -110,16 +110,8 @@ class TorchJumps:
         (try_,) = jumps.tries or [STAYING]
         if try_.accepted:
             self._jump(jumps.params[0])
-        return JumpReport(
-            tried=bool(jumps.tries),
-            accepted=try_.accepted,
-            undone=undone,
-            horizon=try_.horizon,
-            return_before=try_.return_before,
-            return_after=try_.return_after,
-            steps=try_.steps_spent,
-            steps_spent=int(self.jumper.counters["jump_steps"][0]),
-        )
+        steps_spent = int(self.jumper.counters["jump_steps"][0])
+        return JumpReport(bool(jumps.tries), undone, *try_[1:], steps_spent)
 
     def _policy(self) -> Policy | None:
         """The run's policy under the task's frozen normaliser; None if tipl cannot read it."""
@@ -198,15 +190,13 @@ class TorchJumps:
     # --- the critic --------------------------------------------------------------------------
 
     def refit_critic(self, observations: torch.Tensor, targets: Callable[[], torch.Tensor]) -> None:
-        """Fits the critic to the first rollout after a jump; otherwise does nothing.
+        """Fits the critic to the first rollout after a jump: one that is `fresh`.
 
         Args:
             observations: of the rollout, normalised, `[B, O]`.
             targets: gives the returns `[B]` to fit, by the present critic's values: it is called
                 anew every few passes, and once more at the end.
         """
-        if not self.fresh:
-            return
         self.fresh = False
         for first in range(0, self.config.critic_epochs, EPOCHS_OF_TARGETS):
             epochs = min(EPOCHS_OF_TARGETS, self.config.critic_epochs - first)

@@ -9,20 +9,17 @@ from typing import Any, Unpack
 import gymnasium as gym
 import numpy as np
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
 
 from tipl.core import storage
 from tipl.core.options import config_from_options
 from tipl.errors import TiplError
-from tipl.integrations import sb3_required
 from tipl.integrations.pytorch.agent import agent_of_sb3
 from tipl.integrations.pytorch.environment import RunEnvironment, run_environment
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps
 from tipl.jumps.config import JumpConfig, JumpOptions
-
-with sb3_required("tipl.integrations.sb3.callback"):
-    from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-    from stable_baselines3.common.vec_env import VecNormalize
 
 
 def on_policy(callback: BaseCallback) -> OnPolicyAlgorithm:

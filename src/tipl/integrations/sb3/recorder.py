@@ -9,6 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tipl.collection.collect import default_directory
 from tipl.collection.config import CollectConfig
@@ -16,21 +21,12 @@ from tipl.collection.groups import PartWriter
 from tipl.core.arrays import Array
 from tipl.core.progress import CollectionProgress
 from tipl.errors import TiplError
-from tipl.integrations import sb3_required
 from tipl.integrations.pytorch.environment import make_silently
 from tipl.integrations.sb3.callback import on_policy
 from tipl.integrations.sb3.weights import PolicyRun, read_run
 from tipl.paths import PathDataset, PathMetadata
 from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions
 from tipl.paths.parts import create_dataset, part_ranges, parts_present
-
-with sb3_required("tipl.integrations.sb3.recorder"):
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.monitor import Monitor
-    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-    from stable_baselines3.common.vec_env import DummyVecEnv
-
 
 HYPERPARAMETERS = {
     "n_steps": "num_steps",

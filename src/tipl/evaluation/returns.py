@@ -41,10 +41,12 @@ class Evaluation:
     """The returns of episodes of one policy, or of N policies of one task in the order given."""
 
     env_id: str
-    episodic_return: Float64[np.ndarray, " E"] | Float64[np.ndarray, "N E"]  # undiscounted
+    episodic_return: Float64[np.ndarray, " E"] | Float64[np.ndarray, "N E"]
+    """undiscounted return of each episode"""
     mean: Interval
     """their mean with its 95% interval: over episodes of one policy, over policies of several"""
-    episode_length: Int64[np.ndarray, " E"] | Int64[np.ndarray, "N E"]  # in environment steps
+    episode_length: Int64[np.ndarray, " E"] | Int64[np.ndarray, "N E"]
+    """environment steps of each episode"""
 
     def __str__(self) -> str:
         value, low, high = self.mean.value, self.mean.low, self.mean.high

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 
 from tipl.errors import TiplError
 from tipl.evaluation.behaviour import action_unit
-from tipl.policies.layout import ParamLayout, initial_gain, layer_group, layer_names
+from tipl.policies.layout import ParamLayout, initial_gain, layer_group
 from tipl.policies.tasks import TaskSpec
+
+Scale: TypeAlias = Tensor | None
+"""A scale that a model is given, see `ScaledModel`; None, ones, where its state is to be loaded."""
 
 REFERENCE_WIDTH = 64
 """Width of the layers in whose changes the scales are given."""
@@ -35,11 +39,13 @@ class Network:
 
     @classmethod
     def from_flat(cls, params: Float[Tensor, "B L P"], layout: ParamLayout) -> Network:
-        """Views of the flat parameters of actors."""
-        arrays = layout.unflatten(params)
-        names = layer_names(layout.names)
-        weights, biases = ([arrays[pair[n]] for pair in names] for n in (0, 1))
-        return cls(weights, biases, arrays.get("log_std"))
+        """Views of the flat parameters of actors, which lie as `actor_layout` says."""
+        # training calls this in each step: one split takes half as long as `layout.unflatten`
+        parts = params.split([at.stop - at.start for at in layout.slices.values()], dim=-1)
+        end = len(parts) // 2 * 2
+        # [B, L, out * in] -> [B, L, out, in]
+        weights = [parts[n].unflatten(-1, layout.shapes[n]) for n in range(0, end, 2)]
+        return cls(weights, list(parts[1:end:2]), parts[end] if len(parts) > end else None)
 
     def flat(self) -> Float[Tensor, "B L P"]:
         """The inverse of `from_flat`."""
@@ -148,10 +154,8 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
 
 
-def register_scale(
-    module: nn.Module, name: str, scale: Tensor | None, shape: tuple[int, ...]
-) -> None:
-    """Gives a model a scale (ones if None), a copy: loading a state writes into it."""
+def register_scale(module: nn.Module, name: str, scale: Scale, shape: tuple[int, ...]) -> None:
+    """Gives a model a scale, a copy: loading a state writes into it."""
     module.register_buffer(name, torch.ones(shape) if scale is None else scale.clone())
 
 
@@ -173,12 +177,7 @@ class ScaledModel(nn.Module):
     log_std_scale: Float[Tensor, " T"]
     """typical size of a change of `log_std` by horizon"""
 
-    def __init__(
-        self,
-        num_checkpoints: int,
-        change_scale: Float[Tensor, "T 3 2"] | None = None,
-        log_std_scale: Float[Tensor, " T"] | None = None,
-    ) -> None:
+    def __init__(self, num_checkpoints: int, change_scale: Scale, log_std_scale: Scale) -> None:
         super().__init__()
         register_scale(self, "change_scale", change_scale, (num_checkpoints, 3, 2))
         register_scale(self, "log_std_scale", log_std_scale, (num_checkpoints,))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tipl.models import MAX_HIDDEN_LAYERS, check_depth
-from tipl.models.network import REFERENCE_WIDTH, Network, ScaledModel, check_ends, mlp
+from tipl.models.network import REFERENCE_WIDTH, Network, Scale, ScaledModel, check_ends, mlp
 from tipl.models.readout import LeastSquaresReadout
 from tipl.policies.layout import layer_group
 
@@ -168,13 +168,15 @@ def _messages(states: list[Tensor], edges: list[Tensor], layer: int) -> Float[Te
 
 
 class NeuronTransformer(ScaledModel):
-    """Predicts how a network's weights change, at every checkpoint of its history.
+    """Predicts how a network's weights change, at every checkpoint of its history."""
 
-    The scales are those of a `ScaledModel`; those of a model that is read from files are there.
-    """
-
-    def __init__(self, config: NeuronTransformerConfig, *scales: Tensor) -> None:
-        super().__init__(config.num_checkpoints, *scales)
+    def __init__(
+        self,
+        config: NeuronTransformerConfig,
+        change_scale: Scale = None,
+        log_std_scale: Scale = None,
+    ) -> None:
+        super().__init__(config.num_checkpoints, change_scale, log_std_scale)
         self.config, width = config, config.width
         self.input_identity = nn.Parameter(torch.randn(config.observation_size, width))
         self.output_identity = nn.Parameter(torch.randn(config.action_size, width))

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tipl.models.network import Network, ScaledModel, check_ends, mlp
+from tipl.models.network import Network, Scale, ScaledModel, check_ends, mlp
 from tipl.policies.layout import layer_group
 
 CONTEXT = 5
@@ -68,8 +68,10 @@ class Nowcaster(ScaledModel, abc.ABC):
 
     config_class: ClassVar[type[NowcasterConfig]] = NowcasterConfig
 
-    def __init__(self, config: NowcasterConfig, *scales: Tensor) -> None:
-        super().__init__(config.num_checkpoints, *scales)
+    def __init__(
+        self, config: NowcasterConfig, change_scale: Scale = None, log_std_scale: Scale = None
+    ) -> None:
+        super().__init__(config.num_checkpoints, change_scale, log_std_scale)
         self.config = config
         self.horizon = nn.Parameter(_smooth_codes(config.num_checkpoints, config.width))
         self.code_out = nn.Linear(config.width, config.width)
@@ -121,8 +123,10 @@ class WNN(Nowcaster):
     joined with the kind of the parameter.
     """
 
-    def __init__(self, config: NowcasterConfig, *scales: Tensor) -> None:
-        super().__init__(config, *scales)
+    def __init__(
+        self, config: NowcasterConfig, change_scale: Scale = None, log_std_scale: Scale = None
+    ) -> None:
+        super().__init__(config, change_scale, log_std_scale)
         width = config.width
         self.values, self.differences = (
             mlp(size, width, width).append(nn.GELU()) for size in (CONTEXT, CONTEXT - 1)
@@ -193,8 +197,10 @@ class NiNo(Nowcaster):
     config: NiNoConfig
     config_class = NiNoConfig
 
-    def __init__(self, config: NiNoConfig, *scales: Tensor) -> None:
-        super().__init__(config, *scales)
+    def __init__(
+        self, config: NiNoConfig, change_scale: Scale = None, log_std_scale: Scale = None
+    ) -> None:
+        super().__init__(config, change_scale, log_std_scale)
         width, past_size = config.width, 2 * CONTEXT - 1
         self.input_identity = nn.Parameter(torch.randn(config.observation_size, width))
         self.output_identity = nn.Parameter(torch.randn(config.action_size, width))

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tipl.models.network import mlp, register_scale
+from tipl.models.network import Scale, mlp, register_scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +74,8 @@ class PathTransformer(nn.Module):
     def __init__(
         self,
         config: PathTransformerConfig,
-        token_scale: Float[Tensor, " K"] | None = None,
-        change_scale: Float[Tensor, " K"] | None = None,
+        token_scale: Scale = None,
+        change_scale: Scale = None,
     ) -> None:
         super().__init__()
         self.config = config

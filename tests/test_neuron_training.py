@@ -671,7 +671,7 @@ def test_standing_still_costs_one_of_each_error(
 ) -> None:
     datasets = [paths, others]
     learning = [learning_paths(dataset, ReturnScale(0.0, 1.0), 0) for dataset in datasets]
-    loss = OwnLoss(learning, config(behaviour_weight=behaviour_weight), ActionError(TASK))
+    loss = OwnLoss(learning, config(behaviour_weight=behaviour_weight), TASK)
     model, rng = new_model(*change_scales(datasets)), generator()
     with torch.no_grad():
         mean = np.mean([loss(model, rng, still=True).item() for _ in range(150)])
@@ -753,7 +753,7 @@ def test_who_knows_the_paths_has_no_loss(condition_on_return: bool) -> None:
             change = step[trials][:, None] * asked.horizon[..., None]
             return Network.from_flat(change * (1 + self.off), data.layout)
 
-    loss = OwnLoss([data], config(condition_on_return=condition_on_return), ActionError(TASK))
+    loss = OwnLoss([data], config(condition_on_return=condition_on_return), TASK)
     oracle, rng = Oracle(new_model().config), generator()
     assert max(loss(oracle, rng).item() for _ in range(40)) < 1e-6
     assert lengths == {1, 2, 3, 4}

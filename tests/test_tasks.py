@@ -101,7 +101,6 @@ def test_a_missing_field_is_named(name: str) -> None:
         ("max_episode_steps", 0),
         ("action_low", -3.0),
         ("action_high", ["3"]),
-        ("observation_mean", []),
         ("observation_std", [1.0, 1.0, 1.0, float("nan")]),
         ("gymnasium_spec", {}),
     ],
@@ -122,6 +121,7 @@ def test_only_an_object_is_a_spec(data: object) -> None:
     ("change", "message"),
     [
         ({"observation_mean": (0.0,)}, "1 values in 'observation_mean': expected 4"),
+        ({"observation_mean": ()}, "0 values in 'observation_mean': expected 4"),
         ({"observation_std": (1.0, 1.0, 0.0, 1.0)}, "0.0 in 'observation_std': expected finite"),
         ({"observation_std": (1.0, math.nan, 1.0, 1.0)}, "nan in 'observation_std': expected"),
         ({"observation_std": (math.inf, 1.0, 1.0, 1.0)}, "inf in 'observation_std': expected"),

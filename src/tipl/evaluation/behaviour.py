@@ -106,10 +106,8 @@ def observations_around(policy: Policy, seed: int) -> Float32[np.ndarray, "M S O
     These are `NUM_ROLLOUTS` rollouts of `STEPS_OF_ROLLOUT` environment steps each, with the frozen
     normaliser of the policy's task.
     """
-    params, noise = (
-        np.repeat(policy.params[None], NUM_ROLLOUTS, 0),
-        np.linspace(0, MAX_NOISE, NUM_ROLLOUTS),
-    )
+    params = np.repeat(policy.params[None], NUM_ROLLOUTS, 0)
+    noise = np.linspace(0, MAX_NOISE, NUM_ROLLOUTS)
     return visited_observations(
         params, policy.layout, policy.task, STEPS_OF_ROLLOUT, noise=noise, seed=seed
     )
@@ -126,38 +124,25 @@ def visited_observations(
 ) -> Float32[np.ndarray, "M S O"]:
     """Normalised observations of M policies in `num_steps` steps each, episode after episode.
 
-    Args:
-        params: flat weights of the policies.
-        layout: of the weights.
-        task: the environment, whose frozen normaliser is used.
-        num_steps: steps S of each policy.
-        noise: standard deviation of what is added to each policy's mean actions, in units of half
-            the action range (of 1 where actions have no bounds); for a task with discrete actions
-            the share of actions that are drawn at random.
-        seed: of the environments and the noise.
+    The task's frozen normaliser is used. The noise is the standard deviation of what is added to
+    each policy's mean actions, in units of half the action range (of 1 where actions have no
+    bounds); for a task with discrete actions the share of actions that are drawn at random.
     """
+    mean, std = task.observation_statistics
     spread = np.broadcast_to(np.asarray(noise, np.float64), (len(params),))
     visited = np.empty((len(params), num_steps, task.observation_size), np.float32)
     for start in range(0, len(params), NUM_ENVS):
         block = slice(start, start + NUM_ENVS)
-        _visit(params[block], layout, task, spread[block], (seed, start), visited[block])
+        rng = np.random.default_rng((seed, start))
+        actor = stacked_mlp(layout.unflatten(np.ascontiguousarray(params[block])), "actor")
+        envs = make_vec(task.env_id, len(params[block]))
+        with threadpool_limits(1, "blas"), closing(envs):
+            observations, _ = envs.reset(seed=int(rng.integers(2**31)))
+            for seen in visited[block].swapaxes(0, 1):  # [M, O] of each step
+                seen[:] = normalise_observations(observations, mean, std)
+                outputs = actor.forward(seen[:, None])[:, 0]  # [M, 1, O] -> [M, A]
+                observations = envs.step(_noisy_actions(task, outputs, spread[block], rng))[0]
     return visited
-
-
-def _visit(
-    params: Array, layout: ParamLayout, task: TaskSpec, noise: Array, seed: tuple[int, int],
-    visited: Array,
-) -> None:  # fmt: skip
-    """Fills in the observations `[M, S, O]` that M policies visit."""
-    rng = np.random.default_rng(seed)
-    actor = stacked_mlp(layout.unflatten(np.ascontiguousarray(params)), "actor")
-    mean, std = task.observation_statistics
-    with threadpool_limits(1, "blas"), closing(make_vec(task.env_id, len(params))) as envs:
-        observations, _ = envs.reset(seed=int(rng.integers(2**31)))
-        for seen in visited.swapaxes(0, 1):  # [M, O] of each step
-            seen[:] = normalise_observations(observations, mean, std)
-            outputs = actor.forward(seen[:, None])[:, 0]  # [M, 1, O] -> [M, A]
-            observations = envs.step(_noisy_actions(task, outputs, noise, rng))[0]
 
 
 def _noisy_actions(task: TaskSpec, outputs: Array, noise: Array, rng: np.random.Generator) -> Array:

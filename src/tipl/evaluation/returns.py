@@ -95,9 +95,11 @@ def evaluate(
     """
     several = [policies] if isinstance(policies, Policy) else list(policies)
     _check_one_task(several)
-    stacks: dict[tuple[ParamLayout, TaskSpec], list[int]] = {}  # indices of those that may share it
+    stacks: dict[tuple[Any, ...], list[int]] = {}  # indices of those that may share it
     for i, policy in enumerate(several):
-        stacks.setdefault((policy.layout, _without_values(policy.task)), []).append(i)
+        task = policy.task  # its normaliser and factors may be each policy's own
+        bounds = (task.action_low, task.action_high, task.first_action)
+        stacks.setdefault((policy.layout, *bounds, *dict(task.physics)), []).append(i)
     run = [
         _evaluate_group([several[i] for i in stack], episodes, seed, threads, progress)
         for stack in stacks.values()
@@ -123,16 +125,6 @@ def _check_one_task(policies: Sequence[Policy]) -> None:
                 f"policies of different tasks were given: policy 0 is for {first} and policy {i} "
                 f"for {policy.task.env_id}; expected one task: evaluate those of each task apart"
             )
-
-
-def _without_values(task: TaskSpec) -> TaskSpec:
-    """The task without what each policy of a stack has its own of: normaliser and factors."""
-    return dataclasses.replace(
-        task,
-        observation_mean=(0.0,) * task.observation_size,
-        observation_std=(1.0,) * task.observation_size,
-        physics=tuple((name, 1.0) for name, _ in task.physics),
-    )
 
 
 def _evaluate_group(

@@ -41,10 +41,11 @@ class Network:
     def from_flat(cls, params: Float[Tensor, "B L P"], layout: ParamLayout) -> Network:
         """Views of the flat parameters of actors, which lie as `actor_layout` says."""
         # training calls this in each step: one split takes half as long as `layout.unflatten`
-        parts = params.split([at.stop - at.start for at in layout.slices.values()], dim=-1)
-        end = len(parts) // 2 * 2
+        sizes = [at.stop - at.start for at in layout.slices.values()]
+        parts = torch.split(params, sizes, dim=-1)
+        end, lead = len(parts) // 2 * 2, params.shape[:-1]
         # [B, L, out * in] -> [B, L, out, in]
-        weights = [parts[n].unflatten(-1, layout.shapes[n]) for n in range(0, end, 2)]
+        weights = [parts[n].reshape(*lead, *layout.shapes[n]) for n in range(0, end, 2)]
         return cls(weights, list(parts[1:end:2]), parts[end] if len(parts) > end else None)
 
     def flat(self) -> Float[Tensor, "B L P"]:

@@ -12,7 +12,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from importlib import resources
 from typing import Any
 
@@ -121,8 +121,9 @@ class TaskSpec:
                 "write it with TaskSpec.to_json()"
             )
         values: dict[str, Any] = {}
-        for name, (expected, read) in _FIELDS.items():
-            if name not in data and name in ("first_action", "physics"):
+        for field in fields(cls):
+            name, (expected, read) = field.name, _KINDS[str(field.type)]
+            if name not in data and field.default is not MISSING:
                 continue
             values[name] = read(data[name]) if name in data else None
             if values[name] is None:
@@ -168,28 +169,22 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int and value > 0 else None  # True is of another type
 
 
-def _bounds(value: Any) -> tuple[float, ...] | None:
+def _numbers(value: Any) -> tuple[float, ...] | None:
     if not isinstance(value, list) or any(type(x) not in (int, float) for x in value):
         return None
     return tuple(map(float, value)) if all(map(math.isfinite, value)) else None
 
 
 def _factors(value: Any) -> tuple[tuple[str, float], ...] | None:
-    factors = _bounds(list(value.values())) if isinstance(value, dict) else None
+    factors = _numbers(list(value.values())) if isinstance(value, dict) else None
     return tuple(sorted(zip(value, factors, strict=True))) if factors else None
 
 
-# Each field of a TaskSpec: what is expected there, and how it is read (None: not as expected).
-_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    **dict.fromkeys(("env_id", "gymnasium_spec"), ("a string", _text)),
-    **dict.fromkeys(
-        ("observation_size", "action_size", "max_episode_steps"), ("a positive integer", _count)
-    ),
-    **dict.fromkeys(("action_low", "action_high"), ("a list of finite numbers", _bounds)),
-    **dict.fromkeys(
-        ("observation_mean", "observation_std"),
-        ("a list of finite numbers", lambda value: _bounds(value) or None),
-    ),
-    "first_action": ("an integer", lambda value: value if type(value) is int else None),
-    "physics": ("an object of names and positive factors", _factors),
+# For each type of a TaskSpec's fields what is expected, and how it is read (None: not as expected).
+_KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "str": ("a string", _text),
+    "int": ("a positive integer", _count),
+    "int | None": ("an integer", lambda value: value if type(value) is int else None),
+    "tuple[float, ...]": ("a list of finite numbers", _numbers),
+    "tuple[tuple[str, float], ...]": ("an object of names and positive factors", _factors),
 }

@@ -149,10 +149,8 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
                 f"a policy for {policy.task.env_id} with varied physics was given, but this model "
                 "was trained without; use a policy of the original physics"
             )
-        mean, std = np.array(self.task.observation_mean), np.array(self.task.observation_std)
-        if not (
-            np.allclose(policy.observation_mean, mean) and np.allclose(policy.observation_std, std)
-        ):
+        own = policy.observation_mean, policy.observation_std
+        if not np.allclose(own, self.task.observation_statistics):
             raise TiplError(
                 "a policy with an observation normaliser of its own was given, but this model was "
                 f"trained on policies with the frozen one of {self.task.env_id}; fold the "

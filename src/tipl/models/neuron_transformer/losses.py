@@ -6,15 +6,14 @@ which there is no end, learn to act as the best stored policy does, where it act
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tipl.core.seeds import HELD_OUT_SEED
 from tipl.evaluation.behaviour import Elite, observations_around, visited_observations
 from tipl.models.learning_paths import LearningPaths, batch_count, draw_dataset, draw_horizons
 from tipl.models.network import ActionError, Network
@@ -22,6 +21,7 @@ from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import context_checkpoints
 from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
 from tipl.policies.layout import ParamLayout, actor_layout, initial_gain
+from tipl.policies.tasks import TaskSpec
 
 STATES = 96
 """Observations on which each network is compared with the elite."""
@@ -31,6 +31,9 @@ BLUR = 0.05
 
 VISIT_EVERY = 50
 """Batches after which carried networks are run, to learn where they go."""
+
+UNSEEN = 16
+"""Random networks that are held out."""
 
 VISITING_NETWORKS = 32
 VISITING_STEPS = 150
@@ -46,17 +49,18 @@ CARRIED = 0.15
 """Share of the batches that start from networks that were just carried."""
 
 
-@dataclasses.dataclass(frozen=True)
 class OwnLoss:
     """The error of forecast weights and, if it weighs anything, of the forecast policies' actions.
 
     Both are in units that make standing still about 1 each.
     """
 
-    datasets: Sequence[LearningPaths]
-    config: NeuronTrainConfig
-    action_error: ActionError
-    env_steps: ClassVar[int] = 0  # it takes none
+    env_steps = 0  # it takes none
+
+    def __init__(
+        self, datasets: Sequence[LearningPaths], config: NeuronTrainConfig, task: TaskSpec
+    ) -> None:
+        self.datasets, self.config, self.action_error = datasets, config, ActionError(task)
 
     def __call__(
         self, model: NeuronTransformer, rng: torch.Generator, *, still: bool = False
@@ -155,6 +159,9 @@ class EliteLoss:
         self.observations = self._counted(observations_around(elite.policy, self._rollout_seed()))
         self.visited = self.observations[:0]
         self.last_carried: Network | None = None
+        held_out = torch.Generator().manual_seed(HELD_OUT_SEED)
+        self.unseen = fresh_networks(UNSEEN, elite.policy.layout, held_out)
+        self.seen_by_unseen = self.draw_seen((UNSEEN, 1, STATES), held_out)
 
     def __call__(self, model: NeuronTransformer, rng: torch.Generator) -> Tensor:
         """The loss of a model on a batch of networks; now and then it runs some of them."""
@@ -171,6 +178,14 @@ class EliteLoss:
         jump = (change / model.scales(start, asked.horizon)).mean_square()
         self.last_carried = (start + change).map(torch.Tensor.detach)
         return loss + self.config.jump_penalty * jump
+
+    @torch.inference_mode()
+    def of_unseen(self, model: NeuronTransformer, *, still: bool = False) -> float:
+        """The error of random networks that are never trained on, carried or standing still."""
+        networks = self.unseen
+        if not still:
+            networks = networks + model(networks, self.asked(networks))
+        return float(self.error(networks, self.seen_by_unseen))
 
     def asked(self, start: Network) -> Conditions:
         """What is asked of the jumps of networks `[B, 1, ...]`."""

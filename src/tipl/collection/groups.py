@@ -19,7 +19,7 @@ from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
 from tipl.paths import PathMetadata
-from tipl.paths.parts import PartRange, part_ranges, write_part
+from tipl.paths.parts import PartFiles, PartRange, part_ranges
 from tipl.ppo.ppo import PPO, StoppedError
 
 PER_CHECKPOINT = ("global_step", "iteration")
@@ -36,17 +36,12 @@ def unfinished_groups(
 
 
 class PartWriter:
-    """Gathers the checkpoints of some trials, and writes a part when its last one is there.
-
-    Attributes:
-        finished: checkpoints so far.
-        growing: those of them whose part is not written yet.
-    """
+    """Gathers the checkpoints of some trials, and writes a part when its last one is there."""
 
     def __init__(self, directory: Path, metadata: PathMetadata, parts: Sequence[PartRange]) -> None:
-        self.directory, self.metadata, self.parts = directory, metadata, parts
-        self.finished = 0
-        self.growing: list[dict[str, Array]] = []
+        self.files, self.parts = PartFiles(directory, metadata), parts
+        self.finished = 0  # checkpoints so far
+        self.growing: list[dict[str, Array]] = []  # those of them whose part is not written yet
 
     def add(self, checkpoint: dict[str, Array]) -> None:
         """Takes the next checkpoint: the trials' arrays `[n, ...]` by name."""
@@ -59,8 +54,7 @@ class PartWriter:
                     name: np.stack([column[name] for column in self.growing], axis)
                     for name, axis in axes.items()
                 }
-                start = part.first_trial, part.first_checkpoint
-                write_part(self.directory, self.metadata, *start, tensors)
+                self.files.write(part, tensors)
                 self.growing.clear()
 
 
@@ -69,12 +63,6 @@ class TrialGroup:
 
     After every iteration its state is saved, together with the checkpoints of the part that is
     still growing, so that a kill loses no finished checkpoint. A lock keeps other processes away.
-
-    Attributes:
-        trials: their numbers.
-        holder: the process that is collecting them instead of this one, if there is any.
-        stop: once it is set, by another thread, `run` returns soon.
-        report: is told of environment steps as `CollectionProgress.advance` is.
     """
 
     def __init__(
@@ -83,13 +71,14 @@ class TrialGroup:
         self.directory, self.config = directory, config
         self.metadata, self.parts = metadata, parts
         self.trials = list(range(parts[0].first_trial, parts[0].last_trial + 1))
-        self.holder: str | None = None
+        self.holder: str | None = None  # the process that collects them instead, if there is any
+        # is told of environment steps as `CollectionProgress.advance` is
         self.report: Callable[..., None] = lambda *args, **kwargs: None
         self._name = f"trials-{self.trials[0]:05d}"
         self._resume = directory / "resume"
         self._state_file = self._resume / f"{self._name}.safetensors"
         self._lock = FileLock(self._resume / f"{self._name}.lock")
-        self.stop = threading.Event()
+        self.stop = threading.Event()  # once another thread sets it, `run` returns soon
         draws = [draw_physics(metadata.vary, metadata.seed, trial) for trial in self.trials]
         self._physics = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
 

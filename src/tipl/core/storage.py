@@ -27,12 +27,9 @@ from tipl.errors import TiplError
 _METADATA_KEY = "tipl"  # a single key, because safetensors keeps metadata keys in no stable order
 _DTYPES = {"BOOL": "bool"} | {
     f"{kind[0].upper()}{bits}": f"{kind}{bits}"
-    for kind, sizes in {
-        "float": (16, 32, 64),
-        "int": (8, 16, 32, 64),
-        "uint": (8, 16, 32, 64),
-    }.items()
-    for bits in sizes
+    for kind in ("float", "int", "uint")
+    for bits in (8, 16, 32, 64)
+    if (kind, bits) != ("float", 8)
 }
 
 

@@ -82,14 +82,7 @@ class GymnasiumVec(SyncVectorEnv):
 
 
 class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Flattens observations, and remembers how the present episode came about.
-
-    Attributes:
-        seed: that the episode was reset with; -1 if none.
-        rng: the environment's generator before the reset, as JSON; empty if it shows none.
-        actions: taken since.
-        observation: the present one.
-    """
+    """Flattens observations, and remembers how the present episode came about."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -97,9 +90,10 @@ class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         size = int(np.prod(space.shape or ()))
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
         self._raw_space = space
-        self.seed, self.rng = _NO_SEED, ""
-        self.actions: list[Array] = []
-        self.observation = np.zeros(size)
+        self.seed = _NO_SEED  # that the episode was reset with
+        self.rng = ""  # the generator before the reset, as JSON; empty if there is none to see
+        self.actions: list[Array] = []  # taken since
+        self.observation = np.zeros(size)  # the present one
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

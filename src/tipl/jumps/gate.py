@@ -55,12 +55,8 @@ def run_tests(
     until it gains no more than a standard error after so many. After three times as many it is
     over.
 
-    Args:
-        tests: of different runs; their returns and steps are written.
-        evaluate: runs policies.
-        episodes: as in `JumpConfig`.
-        margin: likewise.
-        when: what the episodes' seeds are fixed by.
+    The tests, whose returns and steps are written, are of different runs; `episodes` and `margin`
+    are those of `JumpConfig`, and `when` fixes the episodes' seeds.
     """
     _run(tests, evaluate, when)
     for done in range(1, MOST * episodes):

@@ -53,10 +53,7 @@ class Jumper:
 
     Args:
         config: when to try, and what a forecast has to show.
-        forecaster: of the runs' weights.
-        num_runs: N.
         layout: of the weights; None where the forecaster does not ask for it.
-        evaluate: runs policies for an episode each.
         rollout_steps: environment steps of a run in one rollout; None if they are not known, and
             every rollout is a checkpoint unless `config.spacing` says otherwise.
     """
@@ -219,8 +216,7 @@ class Jumper:
     def judge(self, last_return: Float[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
         """Runs whose jump has to be undone: their first rollout after it returned less.
 
-        Args:
-            last_return: mean return of each run's last rollout; of a NaN the next one decides.
+        The returns are the means of the last rollout; where one is NaN, the next rollout decides.
         """
         arrays = self.arrays
         known = arrays["pending"] & (np.isfinite(last_return) | np.isnan(arrays["reference"]))

@@ -33,9 +33,6 @@ class PathBooster(PlugIn):
 
     Source: Tang et al., NeurIPS 2024, arXiv 2303.01391, who did this within TD3 and RAD.
 
-    Args:
-        config: what to do, with a rank.
-
     Raises:
         TiplError: the configuration has no rank, or a setting is not possible.
     """
@@ -94,7 +91,6 @@ class ForecastJumps(PlugIn):
     what was learned since is lost.
 
     Args:
-        config: when trials jump.
         physics: each trial's factors of the original physics `[N]` by name, for the tests.
         forecaster: of the weights; by default the one that the configuration names.
 

@@ -126,10 +126,7 @@ def path_dimensions(
 ) -> list[PathDimension]:
     """Measures paths and random walks: for each part of the actor, first one, then the other.
 
-    Args:
-        params: flat weights of the checkpoints.
-        layout: of them.
-        seed: of the random walks.
+    The `seed` is that of the random walks.
 
     Raises:
         TiplError: the layout has another size or no actor, there is no trial, a path has fewer

@@ -94,12 +94,6 @@ class PartFiles:
     A file's hash is checked the first time that something of it is read; after that, slices are
     read by memory map. A TiplError names a file that is missing, damaged or another one, or that
     holds NaN weights which are not labelled as diverged.
-
-    Attributes:
-        directory: where the dataset lies.
-        metadata: what all its paths have in common.
-        folder: where the files lie.
-        parts: of the complete dataset.
     """
 
     # for paths, headers and messages
@@ -110,8 +104,8 @@ class PartFiles:
 
     def __init__(self, directory: Path, metadata: PathMetadata) -> None:
         self.directory, self.metadata = directory, metadata
-        self.folder = directory / self.folder_name
-        self.parts = part_ranges(metadata)
+        self.folder = directory / self.folder_name  # where the files lie
+        self.parts = part_ranges(metadata)  # of the complete dataset
         self.subject = str(directory)
         self._intact: set[PartRange] = set()
 

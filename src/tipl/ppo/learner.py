@@ -101,12 +101,7 @@ def write_value_gradient(
 class Learner:
     """Actors and critics of n trials: how they act, and how they learn from what they saw.
 
-    Args:
-        rows: which of the N trials.
-        task: of the trials.
-        layout: of their parameters.
-        adam: the optimiser of all N trials; of its arrays the rows are used and changed.
-        config: hyperparameters.
+    Of the arrays of `adam`, the optimiser of all N trials, the `rows` are used and changed.
     """
 
     def __init__(
@@ -139,39 +134,23 @@ class Learner:
         The `returns` are the values' targets; each of the `orders` is that of one epoch's steps.
         `check_stop` is called before each minibatch and may raise.
         """
-        steps = [
-            # [T, n, ...] -> [n, T, ...]
-            np.ascontiguousarray(array[:, self.rows].swapaxes(0, 1))
-            for array in (
-                rollout.observations,
-                rollout.actions,
-                rollout.log_probs,
-                advantages,
-                returns,
-                rollout.values,
-            )
-        ]
+        acted = rollout.observations, rollout.actions, rollout.log_probs
+        of_all_trials = *acted, advantages, returns, rollout.values
+        # [T, n, ...] -> [n, T, ...]
+        steps = [np.ascontiguousarray(a[:, self.rows].swapaxes(0, 1)) for a in of_all_trials]
         for order in orders:
             for indices in np.array_split(order, self.config.num_minibatches):
                 check_stop()
-                self._write_gradients(indices, *steps)
+                self._write_gradients(indices, steps)
                 self.adam.step(learning_rate)
 
     @np.errstate(all="ignore")  # a diverging trial overflows; `update` labels it
-    def _write_gradients(
-        self,
-        indices: Array,
-        observations: Array,
-        actions: Array,
-        old_log_probs: Array,
-        advantages: Array,
-        returns: Array,
-        old_values: Array,
-    ) -> None:
+    def _write_gradients(self, indices: Array, steps: Sequence[Array]) -> None:
         """Writes the gradient of the PPO loss on the minibatch at `indices [B]`, by hand.
 
-        The other arrays hold all steps of the rollout, `[n, T, ...]`.
+        The arrays hold all steps of the rollout, `[n, T, ...]`, as `update` puts them together.
         """
+        observations, actions, old_log_probs, advantages, returns, old_values = steps
         config = self.config
         inputs = observations[:, indices]  # [n, B, O]
         outputs = self.actor.forward(inputs)
@@ -182,7 +161,6 @@ class Learner:
             minibatch_advantages = advantages[:, indices]
         minibatch = Minibatch(indices, actions, old_log_probs, minibatch_advantages)
         self.actor.backward(self.head.gradient(outputs, minibatch), self.actor_gradients)
-        critic, clip = (self.critic, self.critic_gradients), np.inf
-        if config.clip_vloss:
-            clip = config.clip_coef
+        critic = self.critic, self.critic_gradients
+        clip = config.clip_coef if config.clip_vloss else np.inf
         write_value_gradient(*critic, inputs, indices, returns, old_values, clip, config.vf_coef)

@@ -51,9 +51,7 @@ class StackedMLP:
     def backward(self, d_outputs: Float[np.ndarray, "N B out"], gradients: StackedMLP) -> None:
         """Writes the gradients of a loss in the place of another network's weights and biases.
 
-        Args:
-            d_outputs: gradient of the loss with respect to the last `forward`'s outputs.
-            gradients: of the same shape; overwritten.
+        `d_outputs` is its gradient with respect to the last `forward`'s outputs.
         """
         d_hidden = self._buffers(self._scratch, d_outputs.shape[1])
         d_out = d_outputs
@@ -102,8 +100,7 @@ class GaussianHead:
     Args:
         log_std: logarithms of the standard deviations `[N, A]`, read at each call.
         log_std_gradient: `[N, A]`, written by `gradient`.
-        clip_coef: as in `PPOConfig`.
-        ent_coef: likewise.
+        clip_coef, ent_coef: as in `PPOConfig`.
     """
 
     def __init__(

@@ -78,7 +78,6 @@ class PPO:
         task: the task of `envs`; its observation statistics are the frozen normaliser.
         trials: number of each trial, N of them: with `seed`, they fix all random numbers.
         num_iterations: iterations over which the learning rate falls to 0.
-        config: hyperparameters.
         hidden_sizes: units in each hidden layer of actor and critic.
         normaliser: `"frozen"` (the task's statistics) or `"running"` (each trial's own, as
             CleanRL).
@@ -208,11 +207,7 @@ class PPO:
 
     @np.errstate(all="ignore")  # as in `rollout`
     def values_of(self, rollout: Rollout) -> tuple[Array, Array]:
-        """What the present critics make of a rollout's observations, and of those that followed.
-
-        Returns:
-            `Rollout.values` and `Rollout.next_values`, `[T, N]` each.
-        """
+        """`values` and `next_values` of a rollout, `[T, N]` each, by the present critics."""
         # [T + 1, N, O] -> [N, T + 1, O]
         inputs = np.concatenate([rollout.observations, rollout.next_observation[None]])
         values = self._critic_values(inputs.swapaxes(0, 1)).T

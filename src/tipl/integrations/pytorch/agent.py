@@ -91,10 +91,8 @@ class TorchAgent:
         """Lets the optimiser move the first layers as if observations were divided by `std`.
 
         Adam moves all weights alike, whatever the observations' units. Weights that were learned
-        for normalised observations stand a step of that size in those units alone.
-
-        Args:
-            std: of each observed value; None ends it.
+        for normalised observations stand a step of that size in those units alone. A `std` of
+        None ends it.
         """
         for hook in self._hooks:
             hook.remove()
@@ -230,9 +228,7 @@ def _is_plain(policy: Any) -> bool:
 def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> TorchAgent:
     """The agent of a script of CleanRL's style.
 
-    Args:
-        agent: with `critic`, and either `actor_mean` and `actor_logstd` or `actor`.
-        optimizer: of its parameters.
+    It has a `critic`, and either `actor_mean` and `actor_logstd` or `actor`.
 
     Raises:
         TiplError: the agent has no such parts, or others beside them.

@@ -29,11 +29,7 @@ class RunNormaliser:
     """The running mean and variance by which a run normalises observations, if it does so.
 
     Found through all wrappers in stable-baselines3's `VecNormalize` (unless `norm_obs` is off) and
-    in Gymnasium's `NormalizeObservation`, of one environment or of a vector.
-
-    Args:
-        env: the run's environment, with its wrappers.
-        size: observed values, O.
+    in Gymnasium's `NormalizeObservation`, of one environment or of a vector, of O = `size` values.
 
     Raises:
         TiplError: several things normalise, or something does in another process.

@@ -45,17 +45,13 @@ class JumpReport:
 class TorchJumps:
     """Lets a run jump to forecasts of its weights, and go on as correct PPO.
 
+    Without a forecaster in its configuration it jumps to those of the model that ships for the
+    task. The `rollout_steps`, of the environment, are None if they are not known.
+
     Forecasters that know the task read weights as they would be under the task's frozen observation
     normaliser. Where the run has a normaliser of its own, a jump sets it to that one; where it has
     none, the difference is folded into the first layer. Where another forecaster takes the place of
     the one that was asked for, a warning says why.
-
-    Args:
-        config: when to jump; without a forecaster, to the model that ships for the task.
-        agent: the run's networks and optimiser.
-        environment: of the run.
-        rollout_steps: environment steps of a rollout; None if they are not known.
-        seed: of the tests' episodes.
 
     Raises:
         TiplError: there is no such forecaster, or an option is impossible.

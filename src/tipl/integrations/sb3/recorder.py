@@ -53,7 +53,6 @@ class PathRecorder(BaseCallback):
     otherwise weights are stored as they would be under the task's frozen normaliser.
 
     Args:
-        directory: of the dataset.
         every: rollouts between two checkpoints.
         trial: number of this run.
         num_trials: runs that the dataset shall hold.

@@ -52,18 +52,16 @@ def read_run(model: Any, task: TaskSpec | None = None) -> PolicyRun:
 def weights_from_sb3(
     model: Any, task: TaskSpec | None = None
 ) -> tuple[Float[np.ndarray, " P"], ParamLayout, TaskSpec]:
-    """The policy of a stable-baselines3 model, under its task's frozen observation normaliser.
+    """Weights, layout and task of a stable-baselines3 model's policy.
 
-    What the model's environment normalises by (`VecNormalize`) is folded into the first layer, so
-    the policy takes raw observations and acts as `model.predict(..., deterministic=True)` does.
+    What the model's environment normalises by (`VecNormalize`) is folded into the first layer:
+    under its task's frozen observation normaliser, the policy takes raw observations and acts as
+    `model.predict(..., deterministic=True)` does.
 
     Args:
         model: that learns from rollouts, such as PPO or A2C, with an `MlpPolicy` of tanh units.
         task: what it is for; by default that of its environment. A model without an environment
             is taken to have seen observations as they are.
-
-    Returns:
-        The policy's weights, their layout and its task.
 
     Raises:
         TiplError: the model's networks are of another kind or of another task's sizes, its actions
@@ -82,14 +80,8 @@ def weights_to_sb3(
 ) -> None:
     """Gives a stable-baselines3 model the weights of a policy; critic and optimiser stay.
 
-    They are folded for what the model's environment normalises observations by at present.
-
-    Args:
-        model: of the same architecture.
-        params: the policy's weights.
-        layout: of the weights.
-        task: of the policy.
-        statistics: mean and std by which the policy normalises observations.
+    They are folded for what the model's environment normalises observations by at present; the
+    policy normalises them by the mean and std of its `statistics`.
 
     Raises:
         TiplError: the model's networks are of another kind or another architecture, or its

@@ -34,10 +34,7 @@ from tipl.experiments.acceleration.outcome import ModelCost, load_comparison, mo
 from tipl.experiments.acceleration.report import comparison_report, lead
 from tipl.experiments.acceleration.trials import (
     acceleration_stages,
-    collection_name,
     comparison_methods,
-    trained_methods,
-    trials_directory,
 )
 from tipl.experiments.benchmark.ledger import Cost
 from tipl.paths import create_dataset
@@ -98,16 +95,16 @@ def write_comparison(
     """The directory of a comparison of these returns and costs, as its stages leave it."""
     returns = {**RETURNS, **changed.get("returns", {})}
     stages = []
-    for method in comparison_methods(MADE_UP, directory):
+    for method in comparison_methods(MADE_UP, directory, 64):
         write_trials(
-            trials_directory(directory, 64, method),
+            method.paths,
             np.array(returns[method.key], float),
             changed.get("counts", COUNTS).get(method.key, {}),
             changed.get("seeds", {}).get(method.key, 1),
         )
         stages.append(
             {
-                "name": collection_name(64, method),
+                "name": method.stage,
                 "command": f"tipl collect {method.key}",
                 "seconds": 1.0,
                 "cpu_seconds": CPU_SECONDS[method.key],
@@ -527,7 +524,7 @@ def test_a_second_run_reuses_all_stages_and_prints_the_headline(
         raise AssertionError("a stage was done again")
 
     monkeypatch.setattr(pipeline, "_run_tipl", never)
-    monkeypatch.setattr(acceleration, "write_report_with_figures", lambda report, directory: None)
+    monkeypatch.setattr(acceleration, "write_report", lambda report, directory: None)
     arguments = [
         *("accelerate", PENDULUM, "--out", str(made.directory), "--num-trials", "2"),
         *("--total-steps", "1024", "--widths", "8", "6", "--episodes", "1"),
@@ -549,7 +546,7 @@ def test_its_report_is_made_again_as_a_comparisons(
     titles: list[str] = []
     monkeypatch.setattr(
         acceleration,
-        "write_report_with_figures",
+        "write_report",
         lambda report, directory: titles.append(report.title),
     )
     main(["report", str(made.directory)])
@@ -597,14 +594,17 @@ def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 def test_rivals_need_what_they_jump_to(tmp_path: Path) -> None:
     bare = AccelerationConfig("Hopper-v4")
-    assert [method.key for method in comparison_methods(bare, tmp_path)] == ["ppo", "pptb", "relex"]
+    methods = comparison_methods(bare, tmp_path, 64)
+    assert [method.key for method in methods] == ["ppo", "pptb", "relex"]
     full = AccelerationConfig("Hopper-v4", model="m", nino="n", paths="p")
-    keys = [method.key for method in comparison_methods(full, tmp_path)]
-    assert keys == ["ppo", "copy", "pptb", "relex", "nino", "ours", "ours-blind"]
-    assert all(method_with_key(key).sentence for key in keys)
-    (_, first), (_, second) = trained_methods(full, tmp_path)
-    assert list(comparison_methods(full, tmp_path)) == first
-    assert {method.key for method in first} - {method.key for method in second} == {"copy"}
+    first, second = (
+        [method.key for method in comparison_methods(full, tmp_path, width)] for width in (64, 48)
+    )
+    assert first == ["ppo", "copy", "pptb", "relex", "nino", "ours", "ours-blind"]
+    assert all(method_with_key(key).sentence for key in first)
+    assert [key for key in first if key != "copy"] == second
+    trained = {method.paths for method in comparison_methods(full, tmp_path, 48)}
+    assert trained == {tmp_path / "48-48" / key for key in second}
 
 
 def test_a_model_may_be_called_as_the_copied_policy(tmp_path: Path) -> None:
@@ -634,7 +634,7 @@ def test_extrapolations_begin_early_in_short_trials(
     tmp_path: Path, total_steps: int, early: tuple[str, ...]
 ) -> None:
     config = AccelerationConfig("Hopper-v4", total_steps=total_steps)
-    methods = comparison_methods(config, tmp_path)
+    methods = comparison_methods(config, tmp_path, 64)
     (relex,) = (method for method in methods if method.key == "relex")
     assert relex.options == ("--jumps.forecaster", "relex", *early)
 

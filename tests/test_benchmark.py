@@ -128,9 +128,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, quick_commands: None) -> Made
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports are not drawn again."""
-    monkeypatch.setattr(
-        "tipl.experiments.benchmark.write_report_with_figures", lambda report, directory: None
-    )
+    monkeypatch.setattr("tipl.experiments.benchmark.write_report", lambda report, directory: None)
 
 
 # --- the whole -------------------------------------------------------------------------------
@@ -216,7 +214,7 @@ def test_its_report_is_made_again_as_a_benchmarks(
 ) -> None:
     reports: list[Report] = []
     monkeypatch.setattr(
-        "tipl.experiments.benchmark.write_report_with_figures",
+        "tipl.experiments.benchmark.write_report",
         lambda report, directory: reports.append(report),
     )
     main(["report", str(made.directory)])
@@ -292,7 +290,7 @@ def forecast_run(
     made = ForecastSet(paths, list(forecasts), params, {})
     values = np.array(list(forecasts.values()), float).reshape(-1, 2, 1)  # [F, N, E]
     returns = ForecastReturns(values, checkpoints)
-    return Run(paths, [], [], made, returns, "command", [])
+    return Run(paths, {}, made, returns, "command", [])
 
 
 MODEL = "PathTransformer (path basis)"
@@ -410,7 +408,7 @@ def test_uses_until_a_model_has_paid(paths: PathDataset) -> None:
     model.tokenizer, model.targets, model.target = PathSVD(1), ("own",), "own"
     model.settings = {"datasets": {"digest": [0]}, "train": {}}
     model.model = PathTransformer(PathTransformerConfig(1, 2, 4, 1, 1))
-    run = dataclasses.replace(forecast_run(paths, TRUE, {}), models=[model])
+    run = dataclasses.replace(forecast_run(paths, TRUE, {}), models={"own": model})
     name = model.name
     costs = [
         Cost("collect", "2 trials", 20_000.0, 40.0, 1.0, 1.0, ""),

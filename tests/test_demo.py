@@ -29,8 +29,8 @@ from tipl.paths import verify
 from tipl.paths.svd import singular_vectors
 from tipl.policies.policy import Policy
 from tipl.report.charts import Lines
-from tipl.report.page import Section, render_report
-from tipl.report.results import Result, Rows
+from tipl.report.page import Report, Section, render_report
+from tipl.report.results import Result, Rows, write_results
 from tipl.report.tables import Pivot
 
 CONFIG = DemoConfig(num_trials=6, total_steps=8192, train_steps=5, neuron_steps=1, episodes=1)
@@ -91,7 +91,11 @@ def first(tmp_path_factory: pytest.TempPathFactory, commands: list[list[str]]) -
 @pytest.fixture
 def made(first: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A copy of the demo, in which reports are not drawn again."""
-    monkeypatch.setattr("tipl.experiments.run_report.write_report", lambda report, path: None)
+
+    def numbers_alone(report: Report, directory: Path, *, figures: bool) -> None:
+        write_results(directory / "results.jsonl", report.results)
+
+    monkeypatch.setattr("tipl.experiments.run_report.write_report", numbers_alone)
     return Made(shutil.copytree(first.directory, tmp_path / "demo"), first.results)
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from tipl import Policy, TiplError, evaluate
 from tipl.envs import make_task
-from tipl.experiments.rivals import fitted_output_layer
 from tipl.models.readout import FittedOutputLayer
 from tipl.policies.layout import actor_layout
 from tipl.ppo.networks import stacked_mlp
@@ -56,7 +55,7 @@ def test_it_balances_a_pendulum_as_the_elite_does() -> None:
     arrays["actor.1.weight"][:] = 20 * np.array([[0.3, 3.0, 0.6, 1.5]], np.float32)
     policy = elite.with_params(params)
     assert evaluate(policy, 2).episodic_return.min() == 1000
-    rival = fitted_output_layer(policy)
+    rival = FittedOutputLayer.of(policy)
     start = [Policy.initial(PENDULUM, seed=s, hidden=(64, 64)) for s in range(4)]
     ahead = rival.forecast(np.stack([p.params for p in start])[:, None], 1, layout=start[0].layout)
     better = [p.with_params(row) for p, row in zip(start, ahead, strict=True)]

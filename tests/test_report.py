@@ -451,5 +451,6 @@ def test_a_table_with_a_short_row_is_refused() -> None:
 def test_written_report_is_the_rendered_one(tmp_path: Path) -> None:
     report = example_report()
     report = dataclasses.replace(report, sections=report.sections[:2])
-    write_report(report, tmp_path / "report.html")
+    write_report(report, tmp_path, figures=False)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(report)
+    assert not (tmp_path / "figures").exists()

@@ -22,22 +22,11 @@ HELD_OUT = 0.25
 def demo(
     out: str | Path = "runs/demo", config: DemoConfig | None = None, **how: Unpack[How]
 ) -> Rows:
-    """Runs the whole main job and writes `report.html` and `results.jsonl`.
+    """Runs the whole main job, writes `report.html` and `results.jsonl`, and returns its results.
 
     Each stage leaves its result on disk and is reused while its command and what it reads are the
-    same, so a demo that was interrupted goes on where it was.
-
-    Args:
-        out: the run's directory.
-        config: what to do.
-        **how: see `How`; with progress a table closes it.
-
-    Returns:
-        All rows of `results.jsonl`.
-
-    Raises:
-        TiplError: the directory holds something else, or an option is impossible (nothing has been
-            written, or removed, then); or a stage failed.
+    same, so a demo that was interrupted goes on where it was. With progress a table closes it. For
+    arguments and errors see `run_pipeline`.
     """
     config = config or DemoConfig()
     directory = run_pipeline(config, demo_stages, out, **how)

@@ -84,7 +84,7 @@ def _best_model(run: Run) -> TrainedForecaster:
         for case, returns in zip(run.forecasts.cases, run.returns.forecasts, strict=True)
         if case.start == 0 and case.horizon == run.end
     }
-    ways = [asked for model in run.models for asked in model.all_ways() if asked.name in means]
+    ways = [asked for asked in run.ways if asked.name in means]
     if not ways:
         raise TiplError(
             "no model of the run has forecast untrained networks to the end of their paths, so "

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from tipl.core.lazy import is_installed
-from tipl.evaluation.behaviour import best_checkpoint, observations_around
+from tipl.evaluation.behaviour import best_checkpoint
 from tipl.forecast.base import Forecaster
 from tipl.forecast.extrapolation import (
     RELEX,
@@ -35,13 +35,8 @@ from tipl.forecast.memory import (
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
-from tipl.ppo.networks import stacked_mlp
 from tipl.report.methods import Method, method_of, register_method
 from tipl.report.style import GOLD, GREEN, GREY, PURPLE
-
-STRIDE = 9
-"""Steps between two to whose actions output layers are fitted: about 2,000 observations, as many as
-a model remembers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,21 +124,6 @@ def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> P
     return paths.select(sorted(trials)) if trials else None
 
 
-def fitted_output_layer(policy: Policy, seed: int = 0) -> Forecaster:
-    """The rival that fits output layers to a policy's actions where it goes, in seeded rollouts."""
-    import torch
-
-    from tipl.models.network import ActionError
-    from tipl.models.readout import FittedOutputLayer
-
-    task = policy.task
-    seen = observations_around(policy, seed)[:, ::STRIDE]
-    seen = seen.reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]
-    actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
-    outputs = ActionError(task).fitting(torch.as_tensor(actor.forward(seen[None])[0]))
-    return FittedOutputLayer(task, seen, outputs.numpy())
-
-
 def _remembering(kind: Callable[..., Forecaster], given: Given) -> Forecaster | None:
     """A rival that remembers the training trials, if there are any."""
     training = given.training
@@ -165,8 +145,9 @@ def _best_stored(given: Given) -> Forecaster | None:
 
 
 def _fitted(given: Given) -> Forecaster | None:
-    best = given.best_policy
-    return None if best is None else fitted_output_layer(best)
+    from tipl.models.readout import FittedOutputLayer
+
+    return None if given.best_policy is None else FittedOutputLayer.of(given.best_policy)
 
 
 _in_tables = partial(Method, drawn=False)  # curves over the horizon have no room for them

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,75 +93,10 @@ def _return_intervals(method: str, reached: Array, still: Array) -> dict[str, In
     return found
 
 
-def path_rows(
-    forecasts: ForecastSet,
-    returns: ForecastReturns,
-    dimensions: Mapping[float, Sequence[int]],
-    command: str,
-) -> list[Result]:
-    """PPO's own return before and after training, and the dimension of its held-out paths.
-
-    The returns are of mean actions (no exploration noise) in whole episodes. The dimensions are, by
-    share of the information, the directions that each path's displacements need.
-    """
-    task, end = forecasts.paths.task.env_id, int(forecasts.paths.global_step[-1])
-    n_trials, _, n_episodes = returns.checkpoints.shape
-    ends = [
-        Result(
-            task, "collect", method, "episodic_return",
-            *mean_interval(returns.checkpoints[:, checkpoint]), n_trials, n_episodes, command,
-            env_steps=steps,
-        )
-        for method, checkpoint, steps in (("untrained", 0, 0), ("PPO", -1, end))
-    ]  # fmt: skip
-    return ends + [
-        Result(
-            task, "collect", "PPO", f"D({beta})", *mean_interval(np.array(values, float)),
-            n_trials, 0, command, part="one path", center="from its start",
-        )
-        for beta, values in dimensions.items()
-    ]  # fmt: skip
-
-
-def model_rows(model: TrainedForecaster, command: str) -> list[Result]:
-    """A model's loss at the end of its training, and the dimension of a joint basis.
-
-    Losses are in the units of `tipl.models.train`; standing still has the loss beside them.
-    """
-    trials = sum(map(len, model.training_trials.values()))
-    basis, rows = joint_basis(model), []
-    for target, curve in model.settings["curves"].items():
-        names = ("train_loss", "held_out_loss", "standing_still_loss")
-        values = {name: curve[name][-1] for name in names if curve[name][-1] is not None}
-        if basis is not None:
-            values |= {f"D({beta})": basis.dimension(beta) for beta in (0.9, 0.99)}
-        rows += [
-            Result(
-                model.task.env_id, "train", model.with_options(target=target).name, metric,
-                float(value), n_trials=trials, command=command, training_trials=trials,
-            )
-            for metric, value in values.items()
-        ]  # fmt: skip
-    return rows
-
-
 def joint_basis(model: TrainedForecaster) -> TemporalSVD | None:
     """The basis of all training paths together that a model reads weights in, if it does."""
     tokenizer = getattr(model, "tokenizer", None)
     return tokenizer if isinstance(tokenizer, TemporalSVD) else None
-
-
-def stage_rows(stages: Iterable[StageRecord], task: str, num_trials: int) -> list[Result]:
-    """Wall time, processor time and peak memory of the stages of a run."""
-    return [
-        Result(
-            task, "stages", stage.name, metric, value, n_trials=num_trials, command=stage.command,
-            part="whole stage",
-        )
-        for stage in stages
-        for metric in ("seconds", "cpu_seconds", "peak_rss_mb")
-        if not np.isnan(value := float(getattr(stage, metric)))
-    ]  # fmt: skip
 
 
 NUM_COORDINATES = 6
@@ -181,8 +116,7 @@ class Run:
     """What the stages of a run left: everything that its report is made from."""
 
     paths: PathDataset  # all collected trials
-    models: Sequence[TrainedForecaster]
-    model_names: Sequence[str]  # of their directories
+    models: Mapping[str, TrainedForecaster]  # by the names of their directories
     forecasts: ForecastSet  # of the held-out trials
     returns: ForecastReturns  # of the forecasts and the true checkpoints
     command: str  # the command line that ran these
@@ -191,16 +125,58 @@ class Run:
     @cached_property
     def results(self) -> Rows:
         """All rows of `results.jsonl`."""
+        forecasts = forecast_rows(self.forecasts, self.returns, self.command)
+        return Rows([*self._path_rows(), *self._model_rows(), *forecasts, *self._stage_rows()])
+
+    def _path_rows(self) -> Iterator[Result]:
+        """PPO's own return before and after training, and the dimension of its held-out paths.
+
+        The returns are of mean actions (no exploration noise) in whole episodes.
+        """
+        task, returns = self.paths.task.env_id, self.returns.checkpoints
+        n_trials, _, n_episodes = returns.shape
+        end = int(self.forecasts.paths.global_step[-1])
+        for method, checkpoint, steps in (("untrained", 0, 0), ("PPO", -1, end)):
+            yield Result(
+                task, "collect", method, "episodic_return", *mean_interval(returns[:, checkpoint]),
+                n_trials, n_episodes, self.command, env_steps=steps,
+            )  # fmt: skip
+        for beta in (0.9, 0.99):
+            needed = [information_dimension(own.information, beta) for own in self.held_out]
+            yield Result(
+                task, "collect", "PPO", f"D({beta})", *mean_interval(np.array(needed, float)),
+                n_trials, 0, self.command, part="one path", center="from its start",
+            )  # fmt: skip
+
+    def _model_rows(self) -> Iterator[Result]:
+        """Each model's loss at the end of its training, and the dimension of a joint basis.
+
+        Losses are in the units of `tipl.models.train`; standing still has the loss beside them.
+        """
         commands = {stage.name: stage.command for stage in self.stages}
-        dimensions = {
-            beta: [information_dimension(own.information, beta) for own in self.held_out]
-            for beta in (0.9, 0.99)
-        }
-        rows = path_rows(self.forecasts, self.returns, dimensions, self.command)
-        for name, model in zip(self.model_names, self.models, strict=True):
-            rows += model_rows(model, commands.get(f"train ({name})", "tipl train"))
-        rows += forecast_rows(self.forecasts, self.returns, self.command)
-        return Rows(rows + stage_rows(self.stages, self.paths.task.env_id, self.paths.num_trials))
+        for directory, model in self.models.items():
+            trials = sum(map(len, model.training_trials.values()))
+            for target, curve in model.settings["curves"].items():
+                names = ("train_loss", "held_out_loss", "standing_still_loss")
+                values = {name: curve[name][-1] for name in names if curve[name][-1] is not None}
+                if (basis := joint_basis(model)) is not None:
+                    values |= {f"D({beta})": basis.dimension(beta) for beta in (0.9, 0.99)}
+                for metric, value in values.items():
+                    yield Result(
+                        model.task.env_id, "train", model.with_options(target=target).name, metric,
+                        float(value), n_trials=trials, training_trials=trials,
+                        command=commands.get(f"train ({directory})", "tipl train"),
+                    )  # fmt: skip
+
+    def _stage_rows(self) -> Iterator[Result]:
+        """Wall time, processor time and peak memory of the stages."""
+        for stage in self.stages:
+            for metric in ("seconds", "cpu_seconds", "peak_rss_mb"):
+                if not np.isnan(value := float(getattr(stage, metric))):
+                    yield Result(
+                        self.paths.task.env_id, "stages", stage.name, metric, value,
+                        n_trials=self.paths.num_trials, command=stage.command, part="whole stage",
+                    )  # fmt: skip
 
     @cached_property
     def held_out(self) -> list[OwnBasis]:
@@ -232,11 +208,16 @@ class Run:
         """Whether all trials started from the same network, so that held-out ones did, too."""
         return self.paths.metadata.initial == "shared"
 
+    @property
+    def ways(self) -> list[TrainedForecaster]:
+        """The models, each in all ways that it can be asked."""
+        return [asked for model in self.models.values() for asked in model.all_ways()]
+
     def forecasters(self) -> list[Forecaster]:
         """All methods that forecast the held-out trials: the rivals, and the models in all ways."""
-        ways = [asked for model in self.models for asked in model.all_ways()]
         best = self.forecasts.settings.get("best_checkpoint")
-        return [*rivals(self.models, self.paths, None if best is None else tuple(best)), *ways]
+        models = list(self.models.values())
+        return [*rivals(models, self.paths, None if best is None else tuple(best)), *self.ways]
 
 
 def load_run(directory: str | Path) -> Run:
@@ -252,10 +233,6 @@ def load_run(directory: str | Path) -> Run:
     forecasts = ForecastSet.load(directory / "forecasts")
     returns, settings = ForecastReturns.load(directory / "forecasts")
     configs = sorted((directory / "models").glob("*/config.json"), reverse=True)
-    saved = [config.parent for config in configs]
-    return Run(
-        PathDataset.open(directory / "paths"),
-        [Forecaster.from_pretrained(model) for model in saved],
-        [model.name for model in saved],
-        forecasts, returns, settings["command"], list(read_records(directory).values()),
-    )  # fmt: skip
+    models = {one.parent.name: Forecaster.from_pretrained(one.parent) for one in configs}
+    paths, stages = PathDataset.open(directory / "paths"), list(read_records(directory).values())
+    return Run(paths, models, forecasts, returns, settings["command"], stages)

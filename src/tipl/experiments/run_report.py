@@ -6,9 +6,7 @@ makes one (or several) of a run. Who appends an entry has it in every report fro
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import platform
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +25,7 @@ from tipl.report import charts
 from tipl.report.charts import STEPS, Line, Lines, episodes_note, line_chart, return_strips
 from tipl.report.methods import drawn_methods, method_of
 from tipl.report.page import Drawing, Entry, Report, Section, sections_of, write_report
-from tipl.report.results import Result, Rows, write_results
+from tipl.report.results import Result, Rows
 from tipl.report.style import ACCENT, BLUE, GREY, SERIES, thin_alpha
 from tipl.report.tables import Pivot, Table, format_whole, results_table
 
@@ -60,7 +58,7 @@ def svd_spectrum(run: Run) -> Section:
     """Information in the first directions of the temporal SVD; dots are D(0.9) and D(0.99)."""
     held_out = np.median([own.information for own in run.held_out], axis=0)
     spectra = {"one held-out path (median)": held_out}
-    for basis in filter(None, map(joint_basis, run.models)):
+    for basis in filter(None, map(joint_basis, run.models.values())):
         spectra["all training paths together"] = information(basis.singular_values)
     lines, needed = [], []
     for colour, (name, known) in zip(SERIES, spectra.items(), strict=False):
@@ -116,7 +114,7 @@ def path_coordinates(run: Run) -> Section:
 
 def training_curves(run: Run) -> Iterator[Section]:
     """Every model's loss over its training, for each target."""
-    for model in run.models:
+    for model in run.models.values():
         note = f"{sum(map(len, model.training_trials.values()))} training trials"
         for target in model.targets:
             curves = {  # None, where nothing was measured, becomes NaN
@@ -148,7 +146,7 @@ def forecast_coordinates(run: Run) -> Iterator[Section]:
     """A held-out path beside its autoregressive forecasts, for models that read single paths."""
     path, own = run.forecasts.paths[0], run.held_out[0]
     steps = run.paths.global_step
-    for model in run.models:
+    for model in run.models.values():
         if not isinstance(model, PathTransformerForecaster) or model.basis != "path":
             continue
         look = {"color": BLUE, "alpha": 0.75}
@@ -262,9 +260,8 @@ def report_run(directory: str | Path) -> Rows:
     Raises:
         TiplError: a stage's result is missing or damaged, or the report cannot be written.
     """
-    directory, run = Path(directory), load_run(directory)
-    write_results(directory / "results.jsonl", run.results)
-    write_report(run_report(run), directory / "report.html")
+    run = load_run(directory)
+    write_report(run_report(run), Path(directory), figures=False)
     return run.results
 
 
@@ -317,16 +314,8 @@ def run_report(run: Run) -> Report:
         sections=sections_of(SECTIONS, run, run.results),
         results=run.results,
         commands=run.commands,
-        versions=shown_versions(),
         stages=run.stages,
     )
-
-
-def shown_versions() -> dict[str, str]:
-    """Versions of what a report's numbers depend on, by name."""
-    libraries = ("tipl", "torch", "numpy", "mujoco", "gymnasium")
-    versions = {name: importlib.metadata.version(name) for name in libraries}
-    return {"Python": platform.python_version(), **versions}
 
 
 def _lead(run: Run) -> Iterator[str]:
@@ -345,11 +334,10 @@ def _lead(run: Run) -> Iterator[str]:
             f"{format_whole(end.value)} on the held-out trials{_interval(end)}."
         )
     optimised = returns.where(start=0, horizon=run.end)
-    names = [asked.name for model in run.models for asked in model.all_ways()]
     made = [
-        f"{name} {format_whole(found.value)}{_interval(found)}"
-        for name in names
-        if (found := optimised.find(method=name))
+        f"{asked.name} {format_whole(found.value)}{_interval(found)}"
+        for asked in run.ways
+        if (found := optimised.find(method=asked.name))
     ]
     if made:
         yield (

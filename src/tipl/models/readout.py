@@ -17,14 +17,20 @@ from torch import Tensor, nn
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout
 from tipl.models.loop import torch_threads
-from tipl.models.network import Network
+from tipl.models.network import ActionError, Network
+from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
+from tipl.ppo.networks import stacked_mlp
 
 INITIAL_RIDGE = 0.003
 """Penalty on the change of the output layer, beside the mean squares of the features (up to 1)."""
 
 LEAST_RIDGE = 1e-5
 """The least penalty, with which the system can still be solved in float32."""
+
+STRIDE = 9
+"""Steps between two to whose actions output layers are fitted: about 2,000 observations, as many as
+a model remembers."""
 
 
 class LeastSquaresReadout(nn.Module):
@@ -88,6 +94,18 @@ class FittedOutputLayer(Forecaster):
         memory, observation_size = observations.shape
         self.readout = LeastSquaresReadout(memory, observation_size, outputs.shape[1])
         self.readout.remember(torch.as_tensor(observations), torch.as_tensor(outputs))
+
+    @classmethod
+    def of(cls, policy: Policy, seed: int = 0) -> FittedOutputLayer:
+        """Fits output layers to a policy's actions where it goes, in seeded rollouts."""
+        from tipl.evaluation.behaviour import observations_around
+
+        task = policy.task
+        seen = observations_around(policy, seed)[:, ::STRIDE]
+        seen = seen.reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]
+        actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
+        outputs = ActionError(task).fitting(torch.as_tensor(actor.forward(seen[None])[0]))
+        return cls(task, seen, outputs.numpy())
 
     @torch_threads(1)
     @torch.inference_mode()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import importlib.metadata
 import math
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,6 +91,13 @@ def sections_of(
     return found
 
 
+def installed_versions() -> dict[str, str]:
+    """Versions of what a report's numbers depend on, by name."""
+    libraries = ("tipl", "torch", "numpy", "mujoco", "gymnasium")
+    versions = {name: importlib.metadata.version(name) for name in libraries}
+    return {"Python": platform.python_version(), **versions}
+
+
 @dataclass(frozen=True)
 class Report:
     """All that a report shows, in order.
@@ -102,7 +111,7 @@ class Report:
     sections: Sequence[Section]
     results: Rows = field(default_factory=Rows)
     commands: Sequence[str] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
     stages: Sequence[Any] = ()
 
 
@@ -123,25 +132,17 @@ def render_report(report: Report, figures: Path | None = None) -> str:
     )
 
 
-def write_report(report: Report, path: str | Path) -> None:
-    """Writes the report to an HTML file, whole or not at all.
-
-    Raises:
-        TiplError: it cannot be written.
-    """
-    write_bytes_atomically(path, render_report(report).encode())
-
-
-def write_report_with_figures(report: Report, directory: Path) -> None:
+def write_report(report: Report, directory: Path, *, figures: bool = True) -> None:
     """Writes `report.html`, its numbers as `results.jsonl`, and its figures into `figures`.
 
     Raises:
         TiplError: a file cannot be written.
     """
-    figures = directory / "figures"
-    figures.mkdir(exist_ok=True)
+    folder = directory / "figures" if figures else None
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
     write_results(directory / "results.jsonl", report.results)
-    write_bytes_atomically(directory / "report.html", render_report(report, figures).encode())
+    write_bytes_atomically(directory / "report.html", render_report(report, folder).encode())
 
 
 def _draw(section: Section, number: int, folder: Path | None) -> list[Markup]:

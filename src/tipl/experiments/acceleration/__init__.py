@@ -11,7 +11,7 @@ from tipl.experiments.acceleration.report import comparison_report, print_headli
 from tipl.experiments.acceleration.trials import acceleration_stages
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import How, run_pipeline
-from tipl.report.page import write_report_with_figures
+from tipl.report.page import write_report
 
 __all__ = ["AccelerationConfig", "Comparison", "accelerate", "print_headline", "report_comparison"]
 
@@ -21,22 +21,15 @@ def accelerate(
 ) -> Comparison:
     """Runs a comparison, or what is left to do of it, and writes its report.
 
-    Its directory then holds `report.html`, `results.jsonl`, the figures as SVG and PNG in
-    `figures`, and the datasets of all methods.
-
-    Args:
-        config: what to compare; see `AccelerationConfig.for_task`.
-        out: directory; by default `runs/accelerate/` and the task.
-        **how: see `How`.
+    Its directory (see `run_pipeline`) then holds `report.html`, `results.jsonl`, the figures as
+    SVG and PNG in `figures`, and the datasets of all methods.
 
     Raises:
-        TiplError: the directory holds something else, an option is impossible, a stage failed, or
-            fewer than two trials diverged under no method.
+        TiplError: as `run_pipeline`; or fewer than two trials diverged under no method.
     """
     directory = run_pipeline(config, acceleration_stages, out, **how)
     cost = model_cost(config)
-    known = None if cost is None else dataclasses.asdict(cost)
-    config.write_record(directory, how.get("command"), cost=known)
+    config.write_record(directory, how.get("command"), cost=cost and dataclasses.asdict(cost))
     return report_comparison(directory)
 
 
@@ -47,5 +40,5 @@ def report_comparison(directory: str | Path) -> Comparison:
         TiplError: a stage's result is missing or damaged, or a file cannot be written.
     """
     found = load_comparison(directory)
-    write_report_with_figures(comparison_report(found), found.directory)
+    write_report(comparison_report(found), found.directory)
     return found

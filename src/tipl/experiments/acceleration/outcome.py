@@ -18,8 +18,8 @@ from tipl.evaluation.stats import Interval
 from tipl.experiments.acceleration.trials import (
     Architecture,
     Trained,
+    comparison_methods,
     load_architecture,
-    trained_methods,
 )
 from tipl.experiments.benchmark.ledger import COSTS, finite, read_costs, uses_until_paid
 from tipl.experiments.config import AccelerationConfig
@@ -93,7 +93,7 @@ def _rows_of(comparison: Comparison, architecture: Architecture) -> Iterator[Res
         usual: dict[str, Any] = {"n_episodes": architecture.episodes, "key": one.method.key}
         return comparison.row(
             one.name, metric, value, n_trials=architecture.num_trials,
-            command=one.stage.command or comparison.command, architecture=one.architecture,
+            command=one.stage.command or comparison.command, architecture=architecture.name,
             **usual | columns,
         )  # fmt: skip
 
@@ -213,7 +213,7 @@ class Comparison:
         Raises:
             TiplError: there is no such number.
         """
-        where = {"key": one.method.key, "architecture": one.architecture, "metric": metric}
+        where = {"key": one.method.key, "architecture": one.method.architecture, "metric": metric}
         return self.rows.one(**{"beside": None, "uses": None} | where | place)
 
 
@@ -228,8 +228,8 @@ def load_comparison(directory: str | Path) -> Comparison:
     config, record = AccelerationConfig.read_record(directory)
     stages = read_records(directory)
     architectures = [
-        load_architecture(directory, width, methods, stages)
-        for width, methods in trained_methods(config, directory)
+        load_architecture(directory, list(comparison_methods(config, directory, width)), stages)
+        for width in config.widths
     ]
     cost = None if record["cost"] is None else ModelCost(**record["cost"])
     done = list(stages.values())

@@ -13,7 +13,6 @@ from rich.console import Console
 from tipl.evaluation.stats import mean_curve
 from tipl.experiments.acceleration.outcome import COUNTS, SHARES, USES, Comparison, to_share
 from tipl.experiments.acceleration.trials import Architecture, Trained
-from tipl.experiments.run_report import shown_versions
 from tipl.report.charts import INTERVAL, STEPS, ZERO, Line, curve, line_chart
 from tipl.report.methods import line_styles, method_with_key
 from tipl.report.page import Drawing, Entry, Report, Section, sections_of
@@ -141,7 +140,7 @@ def _amortised_table(comparison: Comparison) -> Table:
     def add(one: Trained, label: str, metric: str, uses: float | None = None) -> None:
         metrics = (metric.format(unit) for unit in ("env_steps", "cpu_seconds"))
         cells = (comparison.find(one, metric, uses=uses) for metric in metrics)
-        rows.append([label, column_text("architecture", one.architecture), *cells])
+        rows.append([label, column_text("architecture", one.method.architecture), *cells])
 
     for a in comparison.architectures:
         add(a.ppo, a.ppo.name, to_share("{}", 1.0))
@@ -261,7 +260,6 @@ def comparison_report(comparison: Comparison) -> Report:
         sections=sections_of(SECTIONS, comparison, comparison.rows),
         results=comparison.results,
         commands=[stage.command for stage in comparison.stages],
-        versions=shown_versions(),
         stages=comparison.stages,
     )
 

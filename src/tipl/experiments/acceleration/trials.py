@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,61 +24,53 @@ BEST_POLICY = "best-policy"  # the one that is copied, in a comparison's directo
 
 @dataclass(frozen=True)
 class Method:
-    """One way to train."""
+    """One way to train networks of one architecture."""
 
-    key: str  # of what tables and figures know of it, and the name of its directory
-    options: tuple[str, ...] = ()  # of `tipl collect`, beside those that all methods share
-    reads: tuple[Path, ...] = ()  # the directory of what the weights jump to
+    key: str  # of what tables and figures know of it
+    architecture: str  # units of the hidden layers: "64-64"
+    paths: Path  # the dataset of its trials
+    options: tuple[str, ...]  # of `tipl collect`, beside those that all methods share
+    reads: tuple[Path, ...]  # the directory of what the weights jump to
 
     @property
     def name(self) -> str:
         """What tables and figures call it."""
         return method_with_key(self.key).name
 
+    @property
+    def stage(self) -> str:
+        """The name of the stage that collects its trials."""
+        return f"{self.name}, {self.architecture}"
 
-def comparison_methods(config: AccelerationConfig, directory: Path) -> Iterator[Method]:
-    """All ways to train that are compared in a comparison's directory, PPO alone first."""
 
-    def jumping(key: str, source: str, *options: str) -> Method:
-        reads = model_directory(source) if source in shipped_models() else Path(source)
-        return Method(key, ("--jumps.forecaster", source, *options), (reads,))
+def comparison_methods(config: AccelerationConfig, directory: Path, width: int) -> Iterator[Method]:
+    """All ways to train networks of a width in a comparison's directory, PPO alone first."""
+    architecture = f"{width}-{width}"
+
+    def method(key: str, *options: str, jumps_to: str | None = None) -> Method:
+        reads: tuple[Path, ...] = ()
+        if jumps_to is not None:
+            options = ("--jumps.forecaster", jumps_to, *options)
+            reads = (model_directory(jumps_to) if jumps_to in shipped_models() else Path(jumps_to),)
+        return Method(key, architecture, directory / architecture / key, options, reads)
 
     blind = ("--jumps.no-gate", "--jumps.max-jumps", "1")
-    yield Method("ppo")
-    if config.paths is not None:
-        yield jumping("copy", str(directory / BEST_POLICY), *blind)
-    yield Method("pptb", ("--pptb.rank", "16", "--pptb.boost", "0.1"))
+    yield method("ppo")
+    # the best stored policy has the first architecture only
+    if config.paths is not None and width == config.widths[0]:
+        yield method("copy", *blind, jumps_to=str(directory / BEST_POLICY))
+    yield method("pptb", "--pptb.rank", "16", "--pptb.boost", "0.1")
     iterations = config.total_steps // PPOConfig().num_steps
     # extrapolations begin early in trials that would be half over otherwise
     early = () if iterations >= 64 else ("--jumps.min-history", str(max(2, iterations // 4)))
-    yield Method("relex", ("--jumps.forecaster", "relex", *early))
+    yield method("relex", "--jumps.forecaster", "relex", *early)
     if config.nino is not None:
         every = str(max(8, 4 * config.checkpoint_interval))
         often = ("--jumps.no-gate", "--jumps.every", every, "--jumps.horizons", "5")
-        yield jumping("nino", config.nino, *often)
-    if (model := config.forecaster) is not None:
-        yield jumping("ours", model)
-        yield jumping("ours-blind", model, *blind)
-
-
-def trained_methods(
-    config: AccelerationConfig, directory: Path
-) -> Iterator[tuple[int, list[Method]]]:
-    """For each architecture, units of its hidden layers and the methods that train it."""
-    for i, width in enumerate(config.widths):
-        methods = comparison_methods(config, directory)
-        # the best stored policy has the first architecture only
-        yield width, [method for method in methods if i == 0 or method.key != "copy"]
-
-
-def trials_directory(directory: Path, width: int, method: Method) -> Path:
-    """Where the trials of a method lie in a comparison's directory."""
-    return directory / f"{width}-{width}" / method.key
-
-
-def collection_name(width: int, method: Method) -> str:
-    """What the stage is called that collects a method's trials."""
-    return f"{method.name}, {width}-{width}"
+        yield method("nino", *often, jumps_to=config.nino)
+    if config.forecaster is not None:
+        yield method("ours", jumps_to=config.forecaster)
+        yield method("ours-blind", *blind, jumps_to=config.forecaster)
 
 
 def acceleration_stages(config: AccelerationConfig, directory: Path) -> Iterator[Stage]:
@@ -87,11 +79,11 @@ def acceleration_stages(config: AccelerationConfig, directory: Path) -> Iterator
         best = directory / BEST_POLICY
         words = ("paths", "best", config.paths, "--out", best)
         yield Stage("best stored policy", words, best, (Path(config.paths),))
-    for width, methods in trained_methods(config, directory):
-        for method in methods:
-            paths, name = trials_directory(directory, width, method), collection_name(width, method)
-            arguments = config.collecting(config.num_trials, "--hidden-sizes", width, width)
-            yield Stage(name, (*arguments, *method.options, "--out", paths), paths, method.reads)
+    for width in config.widths:
+        shared = config.collecting(config.num_trials, "--hidden-sizes", width, width)
+        for method in comparison_methods(config, directory, width):
+            name, paths = method.stage, method.paths
+            yield Stage(name, (*shared, *method.options, "--out", paths), paths, method.reads)
             yield running_checkpoints(f"{name}: run its checkpoints", paths, config.episodes)
 
 
@@ -100,7 +92,6 @@ class Trained:
     """The trials of one method and architecture."""
 
     method: Method  # how they were trained
-    architecture: str  # the hidden layers: `"64-64"`
     end: int  # environment steps of PPO in each trial, at which methods are compared
     curves: ReturnCurves  # their returns over their environment steps
     # of each trial at its end `[N]`, by name; empty for a method without jumps
@@ -133,7 +124,7 @@ class Trained:
 class Architecture:
     """All methods' trials of one architecture."""
 
-    name: str  # as that of `Trained`
+    name: str  # as `Method.architecture`
     end: int
     trained: list[Trained]  # by each method, PPO first; row n of all is the same trial
     num_trials: int  # that are compared
@@ -153,26 +144,24 @@ class Architecture:
 
 
 def load_architecture(
-    directory: Path, width: int, methods: list[Method], stages: Mapping[str, StageRecord]
+    directory: Path, methods: Sequence[Method], stages: Mapping[str, StageRecord]
 ) -> Architecture:
-    """Reads all trials of the networks of a width in a comparison's directory, by these methods.
+    """Reads all trials by the methods of an architecture in a comparison's directory.
 
     Raises:
         TiplError: see `tipl.experiments.acceleration.outcome.load_comparison`.
     """
-    datasets = [PathDataset.open(trials_directory(directory, width, method)) for method in methods]
+    datasets = [PathDataset.open(method.paths) for method in methods]
     # [N, T] each, NaN where a trial has diverged
     returns = [d.deterministic_return().mean(axis=2, dtype=np.float64) for d in datasets]
     usable = _usable(datasets, returns)
-    name, end = f"{width}-{width}", int(datasets[0].global_step[-1])
-    trained = []
+    end, trained = int(datasets[0].global_step[-1]), []
     for method, paths, own in zip(methods, datasets, returns, strict=True):
-        stage = stages.get(collection_name(width, method))
+        stage = stages.get(method.stage)
         if stage is None:
             raise TiplError(
-                f"{directory / 'stages.json'} says nothing of the stage "
-                f"{collection_name(width, method)!r}, whose time is wanted; run `tipl accelerate` "
-                "again"
+                f"{directory / 'stages.json'} says nothing of the stage {method.stage!r}, whose "
+                "time is wanted; run `tipl accelerate` again"
             )
         steps = paths.env_steps()
         counts = {
@@ -180,9 +169,10 @@ def load_architecture(
             for count, values in paths.jump_counts().items()
         }
         curves, in_all = ReturnCurves(steps, own, returns[0][:, 0]), int(steps[:, -1].sum())
-        trained.append(Trained(method, name, end, curves.select(usable), counts, in_all, stage))
+        trained.append(Trained(method, end, curves.select(usable), counts, in_all, stage))
     kept, episodes = int(usable.sum()), datasets[0].deterministic_return().shape[2]
-    return Architecture(name, end, trained, kept, len(usable) - kept, episodes)
+    name, left_out = methods[0].architecture, len(usable) - kept
+    return Architecture(name, end, trained, kept, left_out, episodes)
 
 
 def _usable(

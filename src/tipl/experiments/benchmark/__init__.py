@@ -10,7 +10,7 @@ from tipl.experiments.benchmark.report import benchmark_report
 from tipl.experiments.benchmark.stages import benchmark_stages
 from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.pipeline import How, run_pipeline
-from tipl.report.page import write_report_with_figures
+from tipl.report.page import write_report
 
 __all__ = ["Benchmark", "BenchmarkConfig", "benchmark", "report_benchmark"]
 
@@ -21,15 +21,7 @@ def benchmark(
     """Runs a benchmark, or what is left to do of it, and writes its report.
 
     Its directory then holds `report.html`, `results.jsonl`, the figures as SVG and PNG in
-    `figures`, and all that its stages left.
-
-    Args:
-        config: what to do; see `BenchmarkConfig.for_task`.
-        out: directory; by default `runs/benchmark/` and the task.
-        **how: see `How`.
-
-    Raises:
-        TiplError: the directory holds something else, an option is impossible, or a stage failed.
+    `figures`, and all that its stages left. For arguments and errors see `run_pipeline`.
     """
     directory = run_pipeline(config, benchmark_stages, out, **how)
     config.write_record(directory, how.get("command"))
@@ -43,5 +35,5 @@ def report_benchmark(directory: str | Path) -> Benchmark:
         TiplError: a stage's result is missing or damaged, or a file cannot be written.
     """
     found = load_benchmark(directory)
-    write_report_with_figures(benchmark_report(found), found.directory)
+    write_report(benchmark_report(found), found.directory)
     return found

@@ -136,7 +136,7 @@ def uses_until_paid(cost: float, saved: float) -> float:
 
 
 def _stage_costs(run: Run) -> Iterator[Cost]:
-    paths, models = run.paths, dict(zip(run.model_names, run.models, strict=True))
+    paths = run.paths
     layout = paths.metadata.actor_layout + ParamLayout.critic(
         paths.task.observation_size, paths.metadata.hidden_sizes
     )
@@ -147,8 +147,8 @@ def _stage_costs(run: Run) -> Iterator[Cost]:
             kind, name = "collect", f"{paths.num_trials} trials"
             env_steps = float(paths.global_step[-1] * paths.num_trials)
             flops = env_steps * ppo_flops_per_step(layout, paths.metadata.ppo["update_epochs"])
-        elif stage.name.startswith("train (") and trained in models:
-            model = models[trained]
+        elif stage.name.startswith("train (") and trained in run.models:
+            model = run.models[trained]
             kind, name = "train", model.label
             env_steps = float(model.settings.get("env_steps", 0))
             flops = _training_flops(paths, model)

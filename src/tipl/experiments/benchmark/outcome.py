@@ -225,7 +225,7 @@ def pay_back_uses(
     # what needs longer histories than there are has no steps
     reached = {name: shares[SHARES.index(PAY_BACK_SHARE)].value for name, shares in steps.items()}
     uses = {}
-    for model in run.models:
+    for model in run.models.values():
         data = sum(map(len, model.training_trials.values())) / run.paths.num_trials
         trained = by_work["train", model.label]
         env_steps = data * collected.env_steps + trained.env_steps

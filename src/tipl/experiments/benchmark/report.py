@@ -319,7 +319,6 @@ def benchmark_report(benchmark: Benchmark) -> Report:
         sections=sections_of(SECTIONS, benchmark, benchmark.results),
         results=benchmark.results,
         commands=[benchmark.command, *run.commands],
-        versions=run_report.shown_versions(),
         stages=run.stages,
     )
 

@@ -461,7 +461,7 @@ def test_a_models_cost_moves_its_curve_to_the_right(made_up: Comparison) -> None
 
 # --- the whole -------------------------------------------------------------------------------
 
-CONFIG = AccelerationConfig(PENDULUM, num_trials=2, total_steps=1024, widths=(8, 6), episodes=1)
+CONFIG = AccelerationConfig(PENDULUM, num_trials=2, total_steps=512, widths=(8, 6), episodes=1)
 
 
 @dataclasses.dataclass
@@ -483,11 +483,11 @@ def test_every_method_is_trained_in_every_architecture(made: Made) -> None:
     for architecture, width in zip(made.found.architectures, (8, 6), strict=True):
         assert architecture.name == f"{width}-{width}"
         assert [one.name for one in architecture.trained] == [PPO, PPTB, RELEX, GATED, BLIND]
-        assert (architecture.num_trials, architecture.end, architecture.episodes) == (2, 1024, 1)
+        assert (architecture.num_trials, architecture.end, architecture.episodes) == (2, 512, 1)
         gated = architecture.gated
         spent = gated.counts["jump_steps"]
         assert (spent > 0).all()  # the untrained networks are tested at once
-        assert gated.env_steps == 2 * 1024 + spent.sum()
+        assert gated.env_steps == 2 * 512 + spent.sum()
 
 
 def test_untrained_networks_act_while_forecasts_are_tested(made: Made) -> None:
@@ -527,7 +527,7 @@ def test_a_second_run_reuses_all_stages_and_prints_the_headline(
     monkeypatch.setattr(acceleration, "write_report", lambda report, directory: None)
     arguments = [
         *("accelerate", PENDULUM, "--out", str(made.directory), "--num-trials", "2"),
-        *("--total-steps", "1024", "--widths", "8", "6", "--episodes", "1"),
+        *("--total-steps", "512", "--widths", "8", "6", "--episodes", "1"),
     ]
     main(arguments)
     printed = capsys.readouterr()

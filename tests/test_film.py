@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -400,17 +401,21 @@ def test_after_the_episode_the_last_frame_is_held() -> None:
 
 
 @pytest.mark.usefixtures("renderer")
-def test_the_command_films_policies(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_films_policies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = functools.partial(film, width=240, height=140)
+    monkeypatch.setattr(films, "film", small)
     for seed in (1, 2):
         Policy.initial(PENDULUM, seed).save(f"policy-{seed}")
     main(["film", "policy-1", "policy-2", "--out", "strip.gif", "--seed", "3"])
     assert capsys.readouterr().out == "strip.gif: the animation; strip.png: stills of it\n"
-    films = [film(Policy.load(f"policy-{seed}"), 3) for seed in (1, 2)]
-    expected = animation(films, ["policy-1", "policy-2"])
+    both = [small(Policy.load(f"policy-{seed}"), 3) for seed in (1, 2)]
+    expected = animation(both, ["policy-1", "policy-2"])
     assert Path("strip.gif").read_bytes() == expected
     assert len(expected) < 400_000
     main(["film", "policy-1", "--out", "strip.gif", "--seed", "3", "--labels", "before"])
-    assert Path("strip.png").read_bytes() == still_strip(films[:1], ["before"])
+    assert Path("strip.png").read_bytes() == still_strip(both[:1], ["before"])
 
 
 # --- environments that draw themselves -------------------------------------------------------

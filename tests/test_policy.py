@@ -184,10 +184,10 @@ def test_an_unknown_task_is_refused() -> None:
 def test_a_normaliser_that_would_make_actions_nan_is_refused(bad: float) -> None:
     policy = random_policy()
     std = np.array([1.0, bad, 1.0, 1.0])
-    with pytest.raises(TiplError, match=f"std .*{bad}.* standard deviations above 0"):
+    with pytest.raises(TiplError, match=f"{bad} in .*_std.* standard deviations above 0"):
         Policy(policy.params, policy.layout, policy.task, np.zeros(4), std)
     if not np.isfinite(bad):
-        with pytest.raises(TiplError, match=f"mean .*{bad}.* expected finite numbers"):
+        with pytest.raises(TiplError, match=f"{bad} in .*_mean.* expected finite values"):
             Policy(policy.params, policy.layout, policy.task, std, np.ones(4))
 
 

@@ -42,11 +42,9 @@ def evaluate_paths(
 
     Args:
         directory: a complete dataset.
-        episodes: episodes of each checkpoint, E.
         every: the distance of the checkpoints that are run; 1 runs all of them.
         seed: fixes the episodes' starts: episode e starts alike for every trial and checkpoint.
         threads: by default one for each processor.
-        progress: show a progress bar.
 
     Raises:
         TiplError: an option is impossible, the dataset is incomplete or damaged, or it holds an
@@ -73,31 +71,26 @@ def _begin(files: ReturnFiles) -> list[PartRange]:
     missing = files.missing()
     if path.exists():
         there = ReturnFiles(files.directory, files.metadata)
-        _check_same(files.folder, there.evaluation, files.evaluation, going_on=bool(missing))
+        if there.evaluation.settings != files.evaluation.settings:
+            raise TiplError(
+                f"{files.folder} already holds an evaluation with {there.evaluation.settings}, but "
+                f"{files.evaluation.settings} was given; give the same settings, or remove "
+                f"{files.folder} first"
+            )
+        difference = first_difference(there.evaluation.versions, files.evaluation.versions)
+        if missing and difference:  # returns of several versions would not be one evaluation
+            name, found, installed = difference
+            raise TiplError(
+                f"{files.folder} holds an unfinished evaluation that was made with {name} {found}, "
+                f"but {installed} is installed; install the former to go on, or remove "
+                f"{files.folder} first"
+            )
     for part in files.parts:
         if part not in missing:
             there.read_part(part)  # says so if it is damaged or another one
     if not path.exists():
         storage.write_json(path, files.evaluation.to_json())
     return missing
-
-
-def _check_same(
-    folder: Path, there: EvaluationMetadata, asked: EvaluationMetadata, going_on: bool
-) -> None:
-    """Refuses to make one evaluation of returns of several settings, or library versions."""
-    if there.settings != asked.settings:
-        raise TiplError(
-            f"{folder} already holds an evaluation with {there.settings}, but {asked.settings} was "
-            f"given; give the same settings, or remove {folder} first"
-        )
-    difference = first_difference(there.versions, asked.versions)
-    if going_on and difference:
-        name, found, installed = difference
-        raise TiplError(
-            f"{folder} holds an unfinished evaluation that was made with {name} {found}, but "
-            f"{installed} is installed; install the former to go on, or remove {folder} first"
-        )
 
 
 def _evaluate_parts(

@@ -75,13 +75,8 @@ def film(
 ) -> Film:
     """Films the first episode that `evaluate` runs with the same seed: of the mean actions.
 
-    Args:
-        policy: the policy to run, in its task with its physics.
-        seed: fixes the episode's start.
-        num_frames: number of frames, F.
-        every: environment steps between frames; by default as many as take about 0.04 s.
-        width: of a frame, in pixels.
-        height: of a frame, in pixels.
+    The policy runs in its task with its physics. Between two of the F frames are `every`
+    environment steps, by default as many as take about 0.04 s; width and height are in pixels.
 
     Raises:
         TiplError: no renderer works here (see `tipl.evaluation.pictures.missing_renderer`), the
@@ -160,16 +155,12 @@ def animation(
     """Shows films at the same time, each under its label and return, as an animated GIF.
 
     It repeats for ever, after a rest. A film whose episode is over fades. All frames share one
-    palette.
-
-    Args:
-        films: of one size, number of frames and seconds between them.
-        labels: one for each film.
-        columns: films in a row; by default all of them.
-        width: of each film, in pixels.
+    palette. So many films as `columns` says are in a row, by default all; the width of each is in
+    pixels.
 
     Raises:
-        TiplError: the films are not alike, not one for each label, or none; or a number is below 1.
+        TiplError: the films are not of one size, number of frames and seconds between them, not
+            one for each label, or none; or a number is below 1.
     """
     _check(films, labels)
     at_least(1, columns=columns, width=width)

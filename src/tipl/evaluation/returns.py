@@ -176,19 +176,15 @@ def evaluate_stack(
 
     Each (policy, episode) pair runs in the first environment that falls free, so short episodes
     do not wait for long ones. Episode e starts from the same state for every policy: returns are
-    paired by episode.
+    paired by episode. Of the weights, anything but the actor is ignored.
 
     Args:
-        params: flat weights of the policies.
-        layout: of the weights; anything but the actor is ignored.
-        task: the environment.
         episodes: episodes E for each policy.
         statistics: mean and std of each policy's observation normaliser; by default the task's.
-        physics: factors `[M]` of each policy's physics by name (see `tipl.envs.physics`); by
-            default the task's.
+        physics: factors of each policy's physics by name (see `tipl.envs.physics`); by default the
+            task's.
         seed: fixes the episodes' starts.
         threads: by default one for each processor.
-        progress: show a progress bar.
 
     Raises:
         TiplError: `episodes` or `threads` is below 1, the seed below 0, the weights are not

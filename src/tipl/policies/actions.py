@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from tipl.core.arrays import Array
-from tipl.errors import TiplError
 from tipl.policies.layout import ParamLayout, layer_names
 from tipl.policies.tasks import TaskSpec
 
@@ -67,21 +66,6 @@ def refolded(
     bias += weight @ ((new_mean - old_mean) / old_std)
     weight *= new_std / old_std
     return np.asarray(folded, np.float32)
-
-
-def check_normaliser(mean: Array, std: Array, observation_size: int) -> None:
-    """Raises a TiplError unless observations can be normalised by mean and std `[O]`."""
-    for name, values in (("mean", mean), ("std", std)):
-        if values.shape != (observation_size,):
-            raise TiplError(
-                f"observation statistics of shape {values.shape} were given as the {name}, but "
-                f"there are {observation_size} observed values; give one for each"
-            )
-        if not np.isfinite(values).all() or (name == "std" and not (values > 0).all()):
-            raise TiplError(
-                f"the observations' {name} {values.tolist()} was given; expected finite numbers, "
-                "and standard deviations above 0: leave out what never changes, or measure again"
-            )
 
 
 OBSERVATION_CLIP = 10.0

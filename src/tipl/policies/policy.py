@@ -13,14 +13,9 @@ from jaxtyping import Float, Shaped
 from tipl.core import atomic, storage
 from tipl.core.options import at_least
 from tipl.errors import TiplError
-from tipl.policies.actions import (
-    best_actions,
-    check_normaliser,
-    mlp_outputs,
-    normalise_observations,
-)
+from tipl.policies.actions import best_actions, mlp_outputs, normalise_observations
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes, initial_params
-from tipl.policies.tasks import TaskSpec, get_task
+from tipl.policies.tasks import TaskSpec, check_normaliser, get_task
 
 POLICY_FORMAT_VERSION = 1
 
@@ -71,7 +66,8 @@ class Policy:
         std = task.observation_std if observation_std is None else observation_std
         self.observation_mean = np.array(mean, np.float64)
         self.observation_std = np.array(std, np.float64)
-        check_normaliser(self.observation_mean, self.observation_std, task.observation_size)
+        normaliser = self.observation_mean, self.observation_std
+        check_normaliser(f"a policy for {task.env_id}", *normaliser, task.observation_size)
         self._arrays = layout.unflatten(self.params)
 
     @classmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from importlib import resources
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from tipl.core.arrays import Array
 from tipl.errors import TiplError
 
 
@@ -57,28 +58,16 @@ class TaskSpec:
     Gymnasium defines it"""
 
     def __post_init__(self) -> None:
-        num_bounds = 0 if self.discrete else self.action_size
-        sizes = {"action_low": num_bounds, "action_high": num_bounds}
-        sizes |= dict.fromkeys(("observation_mean", "observation_std"), self.observation_size)
-        for name, size in sizes.items():
-            length = len(getattr(self, name))
-            if length != size:
-                raise TiplError(
-                    f"the task spec of {self.env_id!r} has {length} values in {name!r}: "
-                    f"expected {size}, one per dimension; correct the field or its size"
-                )
+        whose = f"the task spec of {self.env_id!r}"
+        for name in ("action_low", "action_high"):
+            _check_count(whose, name, getattr(self, name), 0 if self.discrete else self.action_size)
         if not all(low < high for low, high in zip(self.action_low, self.action_high, strict=True)):
             raise TiplError(
-                f"the task spec of {self.env_id!r} has the action bounds {self.action_low} to "
+                f"{whose} has the action bounds {self.action_low} to "
                 f"{self.action_high}: expected each low below its high; correct the fields"
             )
-        for name, lowest in (("observation_mean", -math.inf), ("observation_std", 0.0)):
-            for value in getattr(self, name):
-                if not lowest < value < math.inf:  # NaN neither
-                    raise TiplError(
-                        f"the task spec of {self.env_id!r} has {value} in {name!r}: expected "
-                        "finite values, and standard deviations above 0; measure the task again"
-                    )
+        normaliser = self.observation_mean, self.observation_std
+        check_normaliser(whose, *normaliser, self.observation_size)
 
     @property
     def discrete(self) -> bool:
@@ -133,6 +122,28 @@ class TaskSpec:
                     "write it with TaskSpec.to_json()"
                 )
         return cls(**values)
+
+
+def check_normaliser(
+    whose: str, mean: Sequence[float] | Array, std: Sequence[float] | Array, observation_size: int
+) -> None:
+    """Raises a TiplError unless observations can be normalised by mean and std `[O]`."""
+    for name, values, lowest in (("mean", mean, -math.inf), ("std", std, 0.0)):
+        _check_count(whose, f"observation_{name}", values, observation_size)
+        for value in values:
+            if not lowest < value < math.inf:  # NaN neither
+                raise TiplError(
+                    f"{whose} has {value} in 'observation_{name}': expected finite values, and "
+                    "standard deviations above 0; leave out what never changes, or measure again"
+                )
+
+
+def _check_count(whose: str, name: str, values: Sequence[float] | Array, count: int) -> None:
+    if np.shape(values) != (count,):
+        raise TiplError(
+            f"{whose} has {'x'.join(map(str, np.shape(values)))} values in {name!r}: expected "
+            f"{count}, one per dimension; correct the field or its size"
+        )
 
 
 def known_tasks() -> tuple[str, ...]:

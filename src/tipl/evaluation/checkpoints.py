@@ -35,16 +35,13 @@ def evaluate_paths(
 ) -> PathDataset:
     """Runs the checkpoints of a dataset by their mean actions, and stores their returns in it.
 
-    Checkpoints 0, `every`, 2 `every`, ... and the last are run, where the trial has not diverged;
-    `PathDataset.deterministic_return` reads what they returned. What is already there is kept: a
-    complete evaluation with the same settings is not repeated, an interrupted one goes on where it
-    was and ends in the same bytes as an undisturbed one.
+    Checkpoints 0, `every`, 2 `every`, ... and the last are run for E episodes, where the trial has
+    not diverged; `PathDataset.deterministic_return` reads what they returned. What is already there
+    is kept: a complete evaluation with the same settings is not repeated, an interrupted one goes
+    on where it was and ends in the same bytes as an undisturbed one.
 
-    Args:
-        directory: a complete dataset.
-        every: the distance of the checkpoints that are run; 1 runs all of them.
-        seed: fixes the episodes' starts: episode e starts alike for every trial and checkpoint.
-        threads: by default one for each processor.
+    The seed fixes the episodes' starts: episode e starts alike for every trial and checkpoint.
+    Threads are by default one for each processor.
 
     Raises:
         TiplError: an option is impossible, the dataset is incomplete or damaged, or it holds an

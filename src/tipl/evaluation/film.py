@@ -220,11 +220,7 @@ def save_filmstrip(
 
 
 def check_gif_name(path: str | Path) -> Path:
-    """Returns the path of a GIF.
-
-    Raises:
-        TiplError: its name does not end in `.gif`.
-    """
+    """The path of a GIF; raises a TiplError if its name does not end in `.gif`."""
     path = Path(path)
     if path.suffix.lower() != ".gif":
         raise TiplError(f"{path} was given for a film; expected a name that ends in .gif")

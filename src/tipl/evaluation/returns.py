@@ -178,13 +178,9 @@ def evaluate_stack(
     do not wait for long ones. Episode e starts from the same state for every policy: returns are
     paired by episode. Of the weights, anything but the actor is ignored.
 
-    Args:
-        episodes: episodes E for each policy.
-        statistics: mean and std of each policy's observation normaliser; by default the task's.
-        physics: factors of each policy's physics by name (see `tipl.envs.physics`); by default the
-            task's.
-        seed: fixes the episodes' starts.
-        threads: by default one for each processor.
+    Each policy may have its own `statistics`, mean and std of its observation normaliser, and its
+    own `physics`, factors by name (see `tipl.envs.physics`); by default both are the task's. The
+    seed fixes the episodes' starts; threads are by default one for each processor.
 
     Raises:
         TiplError: `episodes` or `threads` is below 1, the seed below 0, the weights are not

@@ -101,14 +101,16 @@ class RELEX(Forecaster):
         B, T, P = histories.shape
         start = histories[:, :1].astype(np.float64)
         displacements = histories - start
-        lines = _line_weights(T, horizons)  # [H, T]
-        ahead = np.empty((B, len(horizons), P))
+        ahead = (T - 1) / 2 + np.array(horizons)  # from the middle, where the mean is
+        # what a least-squares line over T times makes of their values
+        lines = 1 / T + ahead[:, None] * slope_weights(T)  # [H, T]
+        moved = np.empty((B, len(horizons), P))
         for columns in [slice(None)] if layout is None else layout.slices.values():
             rows = displacements[:, :, columns]
             first = left_singular_vectors(rows)[:, :, : self.rank]  # [B, T, R]
             # coordinates are s u and directions u^T D / s: the singular values cancel
-            ahead[:, :, columns] = (lines @ first) @ first.swapaxes(1, 2) @ rows
-        return start + ahead
+            moved[:, :, columns] = (lines @ first) @ first.swapaxes(1, 2) @ rows
+        return start + moved
 
 
 class PathTrimmingAndBoosting(Forecaster):
@@ -163,12 +165,6 @@ def trimmed_and_boosted(
     last, way = u[:, -1:].copy(), u[:, -1:] - u[:, :1]
     last[..., :BOOSTED] += boost * way[..., :BOOSTED]
     return np.asarray((last @ u.swapaxes(1, 2) @ rows)[:, 0])  # [B, 1, R] @ [B, R, T] @ [B, T, P]
-
-
-def _line_weights(length: int, horizons: list[int]) -> Float[np.ndarray, "H T"]:
-    """What a least-squares line over T times makes of their values, at each horizon."""
-    ahead = (length - 1) / 2 + np.array(horizons)  # from the middle, where the mean is
-    return np.asarray(1 / length + ahead[:, None] * slope_weights(length))
 
 
 TOLERANCE = 1e-6

@@ -29,11 +29,7 @@ def shipped_models() -> list[str]:
 
 
 def model_directory(source: str | Path) -> Path:
-    """The directory of a model that is given as a directory or by name: rather as a directory.
-
-    Raises:
-        TiplError: the source is neither.
-    """
+    """The directory of a model that is given so or by name; raises a TiplError if it is neither."""
     directory = Path(source)
     with explained("read", directory):
         if directory.is_dir():

@@ -160,9 +160,6 @@ def rising_direction(
     The regression is of the returns of M networks on their displacements from where they started,
     with no more components than there are networks and weights. The direction is in float64; zeros
     where none is better than another.
-
-    Raises:
-        TiplError: scikit-learn is not installed, or the components are fewer than 1.
     """
     try:
         from sklearn.cross_decomposition import PLSRegression

@@ -165,11 +165,7 @@ def find_kind(name: str) -> Kind:
 
 
 def make_config(model: str = "path", **options: Any) -> TrainConfig:
-    """The configuration of a kind of model, by the kind's name.
-
-    Raises:
-        TiplError: there is no such kind, or an option is impossible or not the kind's.
-    """
+    """The configuration of a kind of model; raises a TiplError if it has no such option."""
     kind = find_kind(model)
     for name in options:
         check_option(kind, name)
@@ -203,11 +199,7 @@ def recorded_config(record: Mapping[str, Any]) -> TrainConfig:
 
 
 def completed(config: TrainConfig) -> TrainConfig:
-    """The configuration of its kind of model; of a plain `TrainConfig` what is stated counts.
-
-    Raises:
-        TiplError: the configuration is of another kind of model than it names.
-    """
+    """The configuration of the kind it names; of a plain `TrainConfig` what is stated counts."""
     kind = find_kind(config.model)
     if type(config) is kind.config_class:
         return config

@@ -29,11 +29,7 @@ STATES_OF_ANCHOR = 64
 
 
 def usable(paths: PathDataset) -> PathDataset:
-    """The trials that did not diverge.
-
-    Raises:
-        TiplError: all trials diverged, or the paths have fewer than 3 checkpoints.
-    """
+    """The trials that did not diverge; raises a TiplError if nothing can be learned from them."""
     trials = paths.trials[~paths.diverged()]
     if len(trials) == 0:
         raise TiplError(

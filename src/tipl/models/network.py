@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tipl.errors import TiplError
 from tipl.evaluation.behaviour import action_unit
@@ -153,6 +154,16 @@ def typical_changes(
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """An MLP of one hidden layer, as all models here have them."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+
+
+def causal_attention(
+    qkv: Float[Tensor, "*batch L D3"], heads: int
+) -> Float[Tensor, "*batch L heads _"]:
+    """What positions take from those up to their own, by queries, keys and values side by side."""
+    # [*batch, L, 3 D] -> [*batch, L, 3, H, D / H] -> [3, *batch, H, L, D / H]
+    q, k, v = qkv.view(*qkv.shape[:-1], 3, heads, -1).movedim(-3, 0).transpose(-3, -2)
+    mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return mixed.transpose(-3, -2)
 
 
 def register_scale(module: nn.Module, name: str, scale: Scale, shape: tuple[int, ...]) -> None:

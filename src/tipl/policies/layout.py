@@ -95,11 +95,7 @@ class ParamLayout:
 
     @classmethod
     def from_json(cls, data: Sequence[Sequence[Any]]) -> ParamLayout:
-        """The inverse of `to_json`.
-
-        Raises:
-            TiplError: the data is not a list of `[name, shape]` pairs.
-        """
+        """The inverse of `to_json`; raises a TiplError if the data is nothing of the kind."""
         try:
             return cls(
                 tuple(str(name) for name, _ in data),

@@ -147,16 +147,12 @@ def _check_count(whose: str, name: str, values: Sequence[float] | Array, count: 
 
 
 def known_tasks() -> tuple[str, ...]:
-    """Returns the ids of the tasks that ship with the package."""
+    """The ids of the tasks that ship with the package."""
     return tuple(_shipped_specs())
 
 
 def get_task(env_id: str) -> TaskSpec:
-    """Returns the spec of one of `known_tasks`.
-
-    Raises:
-        TiplError: the task does not ship with the package.
-    """
+    """The spec of one of `known_tasks`; raises a TiplError if the task is none of them."""
     specs = _shipped_specs()
     if env_id not in specs:
         raise TiplError(

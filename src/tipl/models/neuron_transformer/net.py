@@ -19,10 +19,17 @@ from typing import TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tipl.models import MAX_HIDDEN_LAYERS, check_depth
-from tipl.models.network import REFERENCE_WIDTH, Network, Scale, ScaledModel, check_ends, mlp
+from tipl.models.network import (
+    REFERENCE_WIDTH,
+    Network,
+    Scale,
+    ScaledModel,
+    causal_attention,
+    check_ends,
+    mlp,
+)
 from tipl.models.readout import LeastSquaresReadout
 from tipl.policies.layout import layer_group
 
@@ -119,14 +126,9 @@ class TimeAttention(nn.Module):
 
     def forward(self, state: States) -> States:
         """The new states; that of checkpoint l has seen checkpoints up to l."""
-        batch, length, units, width = state.shape
-        # [B, L, U, 3 D] -> [B, L, U, 3, H, D / H] -> [3, B, U, H, L, D / H]
-        qkv = self.query_key_value(self.norm(state))
-        q, k, v = qkv.view(batch, length, units, 3, self.heads, -1).permute(3, 0, 2, 4, 1, 5)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        # [B, U, H, L, D / H] -> [B, L, U, D]
-        mixed = mixed.permute(0, 3, 1, 2, 4).reshape(batch, length, units, width)
-        out: Tensor = state + self.out(mixed)
+        qkv = self.query_key_value(self.norm(state)).transpose(1, 2)  # [B, U, L, 3 D]
+        mixed = causal_attention(qkv, self.heads).transpose(1, 2)  # [B, L, U, H, D / H]
+        out: Tensor = state + self.out(mixed.flatten(-2))
         return out
 
 

@@ -42,9 +42,6 @@ def train_neuron_transformer(
     The loss of `own` is the error of weights and, if it weighs anything, that of actions, each in
     units of standing still's; that of `elite` is the mean squared difference of the actions from
     the elite policy's.
-
-    Raises:
-        TiplError: no trial can be learned from, or the datasets do not go together.
     """
     _check([*datasets, *held_out])
     first = datasets[0]

@@ -42,10 +42,6 @@ def train_nowcaster(
     The loss is the mean squared error of the forecast weights at horizons drawn at random from
     histories drawn at random, in units of standing still's and with equal weight for each array.
     It learns from one dataset, is tested on one or none, and uses one thread.
-
-    Raises:
-        TiplError: no trial can be learned from, the paths are not of actors alone, or the training
-            diverges.
     """
     (paths,) = datasets
     loss = NowcastLoss(_learning_paths(paths), config.batch_size)

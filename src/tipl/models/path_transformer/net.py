@@ -11,9 +11,8 @@ import dataclasses
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
-from tipl.models.network import Scale, mlp, register_scale
+from tipl.models.network import Scale, causal_attention, mlp, register_scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +47,8 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """The residual stream after the block; position l has seen positions up to l."""
-        batch, length, width = x.shape
-        # [B, L, 3 D] -> [B, L, 3, H, D / H] -> [3, B, H, L, D / H]
-        qkv = self.query_key_value(self.attention_norm(x))
-        q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        # [B, H, L, D / H] -> [B, L, D]
-        x = x + self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        mixed = causal_attention(self.query_key_value(self.attention_norm(x)), self.heads)
+        x = x + self.attention_out(mixed.flatten(-2))  # [B, L, H, D / H] -> [B, L, D]
         out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out
 

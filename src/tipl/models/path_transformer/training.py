@@ -87,9 +87,6 @@ def train_path_transformer(
 
     Losses are in units of a mean squared one-step change. It learns from one dataset, is tested on
     one or none, and uses one thread.
-
-    Raises:
-        TiplError: no trial can be learned from, or the training diverges.
     """
     paths = usable(datasets[0])
     params = paths.params()

@@ -25,10 +25,9 @@ import tyro
 import tipl
 from measuring import command_line, fresh_networks, return_summary, versions
 from tipl.core import storage
-from tipl.experiments.forecasts import nearest_distances
 from tipl.experiments.rivals import rivals, training_paths
 from tipl.forecast.base import Forecaster
-from tipl.forecast.memory import BestStoredPolicy
+from tipl.forecast.memory import BestStoredPolicy, nearest_distances
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy

@@ -21,6 +21,7 @@ from tipl.cli import main
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.errors import TiplError
+from tipl.evaluation.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
 from tipl.evaluation.pictures import missing_renderer
 from tipl.evaluation.stats import Interval
 from tipl.experiments import pipeline
@@ -45,7 +46,6 @@ from tipl.experiments.benchmark.outcome import (
 from tipl.experiments.benchmark.report import tally
 from tipl.experiments.benchmark.stages import FILM, benchmark_stages
 from tipl.experiments.films import film_files, film_section
-from tipl.experiments.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
 from tipl.experiments.run import Run
 from tipl.models import kinds
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster

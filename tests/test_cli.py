@@ -29,9 +29,9 @@ from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.evaluation.behaviour import best_checkpoint
+from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.evaluation.returns import evaluate
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
-from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.forecasts import forecast_held_out
 from tipl.forecast import hub as shipped
 from tipl.forecast.base import Forecaster

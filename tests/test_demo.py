@@ -17,10 +17,10 @@ from in_process import do_little, run_tipl
 from results_files import read_results
 from tipl.core import storage
 from tipl.errors import TiplError
+from tipl.evaluation.forecast_sets import ForecastSet
 from tipl.experiments import pipeline, run_report
 from tipl.experiments.config import DemoConfig
 from tipl.experiments.demo import demo
-from tipl.experiments.forecast_sets import ForecastSet
 from tipl.experiments.run import TRUE_CHECKPOINT, load_run
 from tipl.forecast.base import Forecaster
 from tipl.forecast.memory import BestStoredPolicy

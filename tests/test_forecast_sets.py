@@ -13,18 +13,18 @@ import pytest
 from path_data import DIVERGED, N, T, make_dataset
 from tipl.core import storage
 from tipl.errors import TiplError
+from tipl.evaluation import forecast_sets
 from tipl.evaluation.behaviour import Elite, best_checkpoint
-from tipl.evaluation.returns import Episodes, evaluate_stack
-from tipl.evaluation.stats import mean_interval, paired_difference_interval
-from tipl.experiments import forecast_sets
-from tipl.experiments import rivals as rivals_module
-from tipl.experiments.forecast_sets import (
+from tipl.evaluation.forecast_sets import (
     ForecastCase,
     ForecastReturns,
     ForecastSet,
     equal_rows,
     evaluate_forecasts,
 )
+from tipl.evaluation.returns import Episodes, evaluate_stack
+from tipl.evaluation.stats import mean_interval, paired_difference_interval
+from tipl.experiments import rivals as rivals_module
 from tipl.experiments.forecasts import forecast_held_out, held_out_trials, make_forecasts
 from tipl.experiments.rivals import Given, Rival, register, rivals
 from tipl.experiments.run import TRUE_CHECKPOINT, forecast_rows

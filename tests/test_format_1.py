@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 from results_files import read_results
 from tipl import Forecaster, PathDataset, Policy
 from tipl.cli import main
+from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.config import AccelerationConfig
-from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.pipeline import read_records
 
 FILES = Path(__file__).parent / "data" / "format_1"

@@ -37,7 +37,7 @@ def evaluate(
         )
     from rich.console import Console
 
-    from tipl.experiments.forecast_sets import ForecastSet, evaluate_forecasts
+    from tipl.evaluation.forecast_sets import ForecastSet, evaluate_forecasts
     from tipl.experiments.run import forecast_rows
     from tipl.experiments.run_report import print_headline
     from tipl.report.results import write_results

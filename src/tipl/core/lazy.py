@@ -55,8 +55,8 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
 
 _KEPT = {
     "core": "atomic options progress storage",
-    "evaluation": "behaviour film stats",
-    "experiments": "acceleration benchmark demo forecast_sets rivals",
+    "evaluation": "behaviour film forecast_sets stats",
+    "experiments": "acceleration benchmark demo rivals",
     "forecast": "extrapolation",
     "policies": "tasks",
     "ppo": "rollout",
@@ -80,7 +80,7 @@ MOVED = {
     "forecast.nowcasters": "models.nowcasters.forecaster",
     "forecast.path_transformer": "models.path_transformer.forecaster",
     "forecast.shipped": "forecast.hub",
-    "held_out_forecasts": "experiments.forecasts",
+    "held_out_forecasts": "experiments.forecasts forecast.memory",
     "integrations.run_normaliser": "integrations.pytorch.environment",
     "integrations.sb3_collection": "integrations.sb3.recorder",
     "integrations.sb3_policies": "integrations.sb3.weights",

@@ -6,15 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, Float64
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.evaluation.forecast_sets import ForecastCase, ForecastSet
 from tipl.experiments.config import HORIZONS, STARTS, check_places
-from tipl.experiments.forecast_sets import ForecastCase, ForecastSet
 from tipl.experiments.rivals import Given, rivals_of, seen_trials
 from tipl.forecast.base import Forecaster
-from tipl.forecast.memory import squared_distances
+from tipl.forecast.memory import nearest_distances
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 
@@ -114,12 +113,3 @@ def make_forecasts(
     return dataclasses.replace(
         forecasts, settings=settings, end_distances=np.array(distances, np.float32)
     )
-
-
-def nearest_distances(
-    params: Float32[np.ndarray, "N P"], others: Float32[np.ndarray, "M P"]
-) -> Float64[np.ndarray, " N"]:
-    """The Euclidean distance of each network from the nearest of others."""
-    nearest = squared_distances(params, others).argmin(axis=1)
-    # from the weights themselves: a copy is at no distance at all
-    return np.asarray(np.linalg.norm(params.astype(np.float64) - others[nearest], axis=1))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.evaluation.stats import (
     Interval,
     iqm_interval,
@@ -19,7 +20,6 @@ from tipl.evaluation.stats import (
     paired_difference_interval,
     probability_of_improvement,
 )
-from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.pipeline import StageRecord, read_records
 from tipl.experiments.rivals import rivals
 from tipl.forecast.base import Forecaster

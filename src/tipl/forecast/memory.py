@@ -11,7 +11,7 @@ import warnings
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Float64, Int
 
 from tipl.core.options import at_least
 from tipl.errors import TiplError
@@ -22,13 +22,22 @@ Moves: TypeAlias = Float[np.ndarray, "_ P"]
 """The changes of B networks, or one for all."""
 
 
-def squared_distances(
-    params: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]
-) -> Float[np.ndarray, "N M"]:
-    """Squared Euclidean distance of each network from each of others."""
+def _nearest(params: Networks, others: Networks) -> Int[np.ndarray, " _"]:
+    """Which of others each network is nearest to, by the Euclidean distance."""
     one, many = params.astype(np.float64), others.astype(np.float64)
     squares = (one**2).sum(axis=1)[:, None] - 2 * one @ many.T + (many**2).sum(axis=1)
-    return np.asarray(np.maximum(squares, 0))  # rounding may leave less than none
+    # rounding may leave less than none
+    return np.asarray(np.maximum(squares, 0).argmin(axis=1))
+
+
+def nearest_distances(
+    params: Float32[np.ndarray, "N P"], others: Float32[np.ndarray, "M P"]
+) -> Float64[np.ndarray, " N"]:
+    """The Euclidean distance of each network from the nearest of others."""
+    # from the weights themselves: a copy is at no distance at all
+    return np.asarray(
+        np.linalg.norm(params.astype(np.float64) - others[_nearest(params, others)], axis=1)
+    )
 
 
 class BestStoredPolicy(Forecaster):
@@ -86,7 +95,7 @@ class NearestPath(TrainingPaths):
     def nearest(self, checkpoint: int, params: Float[np.ndarray, "B P"]) -> Int[np.ndarray, " B"]:
         """For each network, the training path that is nearest to it at a checkpoint."""
         theirs = self.params[:, min(checkpoint, self.params.shape[1] - 1)]
-        return np.asarray(squared_distances(params, theirs).argmin(axis=1))
+        return _nearest(params, theirs)
 
     def _move(self, params: Networks, start: int, horizon: int) -> Moves:
         return np.asarray(self.displacements(start, horizon)[self.nearest(start, params)])

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.evaluation.stats import Interval, first_reached, reach_interval, resampling_weights
 from tipl.experiments.benchmark.ledger import COSTS, Cost, finite, read_costs, uses_until_paid
 from tipl.experiments.benchmark.stages import pptb_directory, pptb_name
 from tipl.experiments.config import BenchmarkConfig
-from tipl.experiments.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.path_dimension import dimension_rows
 from tipl.experiments.run import Run, load_run
 from tipl.paths import PathDataset

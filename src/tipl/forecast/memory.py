@@ -22,7 +22,9 @@ Moves: TypeAlias = Float[np.ndarray, "_ P"]
 """The changes of B networks, or one for all."""
 
 
-def _nearest(params: Networks, others: Networks) -> Int[np.ndarray, " _"]:
+def _nearest(
+    params: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]
+) -> Int[np.ndarray, " N"]:
     """Which of others each network is nearest to, by the Euclidean distance."""
     one, many = params.astype(np.float64), others.astype(np.float64)
     squares = (one**2).sum(axis=1)[:, None] - 2 * one @ many.T + (many**2).sum(axis=1)
@@ -35,9 +37,8 @@ def nearest_distances(
 ) -> Float64[np.ndarray, " N"]:
     """The Euclidean distance of each network from the nearest of others."""
     # from the weights themselves: a copy is at no distance at all
-    return np.asarray(
-        np.linalg.norm(params.astype(np.float64) - others[_nearest(params, others)], axis=1)
-    )
+    apart = params.astype(np.float64) - others[_nearest(params, others)]
+    return np.asarray(np.linalg.norm(apart, axis=1))
 
 
 class BestStoredPolicy(Forecaster):

@@ -163,7 +163,7 @@ class PathDataset:
         if self.metadata.normaliser == "running":
             return self._read("observation_mean"), self._read("observation_std")
         shape = (self.num_trials, self.num_checkpoints, self.task.observation_size)
-        mean, std = np.array(self.task.observation_mean), np.array(self.task.observation_std)
+        mean, std = self.task.observation_statistics
         return np.broadcast_to(mean, shape), np.broadcast_to(std, shape)
 
     def policy(self, i: int, checkpoint: int) -> Policy:

@@ -148,7 +148,7 @@ class PPO:
         if self.observation_moments is not None:
             return self.observation_moments.mean, self.observation_moments.std
         shape = (len(self.trials), self.task.observation_size)
-        mean, std = self.task.observation_mean, self.task.observation_std
+        mean, std = self.task.observation_statistics
         return np.broadcast_to(mean, shape), np.broadcast_to(std, shape)
 
     def _receive(self, observations: Array) -> Array:
@@ -163,7 +163,7 @@ class PPO:
         T, N = self.config.num_steps, len(self.trials)
         observations = np.empty((T, N, self.task.observation_size), self.dtype)
         actions = np.empty((T, N, self.head.size), self.dtype)
-        log_probs, rewards, unknown = (np.empty((T, N), self.dtype) for _ in range(3))
+        log_probs, rewards = (np.empty((T, N), self.dtype) for _ in range(2))
         dones, terminated = np.empty((T, N), bool), np.empty((T, N), bool)
         final_observations: list[tuple[int, int, Array]] = []  # of truncated episodes
         return_sum, num_episodes = np.zeros(N), np.zeros(N, np.int32)
@@ -187,15 +187,9 @@ class PPO:
                 bootstrapped = np.flatnonzero(truncated & ~terminated[t])
                 final_observations += [(t, int(n), info["final_obs"][n]) for n in bootstrapped]
             self.observation = self._receive(received)
-        steps = observations, actions, log_probs, rewards, unknown, unknown, dones, terminated
-        rollout = Rollout(
-            *steps,
-            next_observation=self.observation,
-            final_observations=final_observations,
-            episodic_return=np.where(num_episodes, return_sum, np.nan)
-            / np.maximum(num_episodes, 1),
-            num_episodes=num_episodes,
-        )
+        steps = observations, actions, log_probs, rewards, dones, terminated
+        mean_return = np.where(num_episodes, return_sum, np.nan) / np.maximum(num_episodes, 1)
+        rollout = Rollout(*steps, self.observation, final_observations, mean_return, num_episodes)
         rollout.values, rollout.next_values = self.values_of(rollout)
         return rollout
 

@@ -18,9 +18,6 @@ class Rollout:
     actions: Float[np.ndarray, "T N A"]  # before clipping to the action bounds
     log_probs: Float[np.ndarray, "T N"]  # of the actions
     rewards: Float[np.ndarray, "T N"]  # scaled
-    values: Float[np.ndarray, "T N"]  # of the observations
-    # of the observations that followed: 0 after a termination, after a truncation the final one's
-    next_values: Float[np.ndarray, "T N"]
     dones: Bool[np.ndarray, "T N"]  # whether the episode ended with this step
     terminated: Bool[np.ndarray, "T N"]  # whether it ended by termination
     next_observation: Float[np.ndarray, "N O"]  # what followed the last step, normalised
@@ -28,6 +25,10 @@ class Rollout:
     final_observations: list[tuple[int, int, Array]]
     episodic_return: Float[np.ndarray, " N"]  # mean of the episodes that ended; NaN if none
     num_episodes: Int[np.ndarray, " N"]  # that ended
+    # what the critics say, once they are asked: of the observations, and of those that followed;
+    # that is 0 after a termination, and after a truncation it is of the final observation
+    values: Float[np.ndarray, "T N"] = dataclasses.field(init=False)
+    next_values: Float[np.ndarray, "T N"] = dataclasses.field(init=False)
 
 
 def advantages_and_returns(

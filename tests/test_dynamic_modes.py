@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tipl.core import lazy
 from tipl.errors import TiplError
-from tipl.forecast import extrapolation
 from tipl.forecast.extrapolation import DynamicModeDecomposition
 
 RNG = np.random.default_rng(3)
@@ -62,8 +62,8 @@ def test_what_stands_still_stands_still() -> None:
 
 
 def test_without_pydmd_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extrapolation, "is_installed", lambda module: module != "pydmd")
-    with pytest.raises(TiplError, match=r"pip install tipl\[dmd\]"):
+    monkeypatch.setattr(lazy, "is_installed", lambda module: module != "pydmd")
+    with pytest.raises(TiplError, match=r"pip install 'tipl\[dmd\]"):
         DynamicModeDecomposition()
 
 

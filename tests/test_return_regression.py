@@ -125,7 +125,7 @@ def names_of_rivals(dataset: PathDataset) -> list[str]:
 
 @pytest.mark.usefixtures("no_scikit_learn")
 def test_without_scikit_learn_it_says_what_to_install() -> None:
-    with pytest.raises(TiplError, match=r"needs scikit-learn.*pip install tipl\[pls\]"):
+    with pytest.raises(TiplError, match=r"needs scikit-learn.*pip install 'tipl\[pls\]"):
         PartialLeastSquares(PATHS, LAYOUT, RETURNS)
 
 

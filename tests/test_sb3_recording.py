@@ -262,7 +262,7 @@ def test_a_missing_stable_baselines3_is_explained(
         monkeypatch.delitem(sys.modules, ours, raising=False)
     for module in [m for m in sys.modules if m.startswith("stable_baselines3")]:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(TiplError, match=r"not installed; `pip install 'tipl\[sb3\]'`"):
+    with pytest.raises(TiplError, match=r"not installed; run `pip install 'tipl\[sb3\]'`"):
         importlib.import_module(f"tipl.integrations.sb3.{name}")
 
 

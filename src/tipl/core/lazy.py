@@ -11,6 +11,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from tipl.errors import TiplError
+
 
 def resolve(entry: Any) -> Any:
     """What an entry of a table, `"tipl.models.train:train"`, names; its module is imported.
@@ -26,6 +28,15 @@ def resolve(entry: Any) -> Any:
 def is_installed(module: str) -> bool:
     """Whether a module that is part of an extra can be imported."""
     return importlib.util.find_spec(module) is not None
+
+
+def check_installed(module: str, package: str, extra: str, needed_by: str) -> None:
+    """Raises a TiplError unless a package that is part of an extra of tipl can be imported."""
+    if not is_installed(module):
+        raise TiplError(
+            f"{needed_by} needs {package}, which is not installed; run `pip install "
+            f"'tipl[{extra}]'`, or `pip install {package}`"
+        )
 
 
 def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

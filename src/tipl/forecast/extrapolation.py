@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 from jaxtyping import Complex, Float
 
-from tipl.core.lazy import is_installed
+from tipl.core.lazy import check_installed
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout
@@ -190,11 +190,7 @@ class DynamicModeDecomposition(Forecaster):
 
     def __init__(self, rank: int = 5) -> None:
         at_least(1, rank=rank)
-        if not is_installed("pydmd"):
-            raise TiplError(
-                "dynamic mode decomposition needs PyDMD, which is not installed; install it: pip "
-                "install tipl[dmd]"
-            )
+        check_installed("pydmd", "PyDMD", "dmd", self.name)
         self.rank = rank
 
     def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int
 
+from tipl.core.lazy import check_installed
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout, Networks
@@ -171,13 +172,9 @@ def rising_direction(
     with no more components than there are networks and weights. The direction is in float64; zeros
     where none is better than another.
     """
-    try:
-        from sklearn.cross_decomposition import PLSRegression
-    except ImportError as error:
-        raise TiplError(
-            "partial least squares needs scikit-learn, which is not installed; run "
-            "`pip install tipl[pls]`, or `pip install scikit-learn`"
-        ) from error
+    check_installed("sklearn", "scikit-learn", "pls", "partial least squares")
+    from sklearn.cross_decomposition import PLSRegression
+
     at_least(1, components=components)
     if np.ptp(returns) == 0 or not np.ptp(displacements, axis=0).any():
         return np.zeros(displacements.shape[1])

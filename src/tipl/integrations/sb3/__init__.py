@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tipl.core.lazy import is_installed, lazy_names
-from tipl.errors import TiplError
+from tipl.core.lazy import check_installed, lazy_names
 
 __all__ = ["ForecastCallback", "PathRecorder"]
 
-if not is_installed("stable_baselines3"):
-    raise TiplError(
-        "tipl.integrations.sb3 needs stable-baselines3, which is not installed; "
-        "`pip install 'tipl[sb3]'` brings it"
-    )
+check_installed("stable_baselines3", "stable-baselines3", "sb3", "tipl.integrations.sb3")
 
 if TYPE_CHECKING:
     from tipl.integrations.sb3.callback import ForecastCallback

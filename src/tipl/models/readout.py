@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tipl.errors import TiplError
+from tipl.evaluation.behaviour import observations_around
 from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout
 from tipl.models.loop import torch_threads
 from tipl.models.network import ActionError, Network
@@ -98,8 +99,6 @@ class FittedOutputLayer(Forecaster):
     @classmethod
     def of(cls, policy: Policy, seed: int = 0) -> FittedOutputLayer:
         """Fits output layers to a policy's actions where it goes, in seeded rollouts."""
-        from tipl.evaluation.behaviour import observations_around
-
         task = policy.task
         seen = observations_around(policy, seed)[:, ::STRIDE]
         seen = seen.reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]

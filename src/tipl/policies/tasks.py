@@ -168,14 +168,6 @@ def _shipped_specs() -> dict[str, TaskSpec]:
     return {spec["env_id"]: TaskSpec.from_json(spec) for spec in json.loads(text)["tasks"]}
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value > 0 else None  # True is of another type
-
-
 def _numbers(value: Any) -> tuple[float, ...] | None:
     if not isinstance(value, list) or any(type(x) not in (int, float) for x in value):
         return None
@@ -189,8 +181,12 @@ def _factors(value: Any) -> tuple[tuple[str, float], ...] | None:
 
 # For each type of a TaskSpec's fields what is expected, and how it is read (None: not as expected).
 _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "str": ("a string", _text),
-    "int": ("a positive integer", _count),
+    "str": ("a string", lambda value: value if isinstance(value, str) and value else None),
+    # True is of another type
+    "int": (
+        "a positive integer",
+        lambda value: value if type(value) is int and value > 0 else None,
+    ),
     "int | None": ("an integer", lambda value: value if type(value) is int else None),
     "tuple[float, ...]": ("a list of finite numbers", _numbers),
     "tuple[tuple[str, float], ...]": ("an object of names and positive factors", _factors),

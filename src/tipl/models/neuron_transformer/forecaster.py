@@ -130,13 +130,11 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
         at_once = max(1, MAX_PARAMS_AT_ONCE // (len(chosen) * layout.size))
         blocks = []
         for block in torch.split(torch.from_numpy(read), at_once):
-            conditions = Conditions(
-                known.expand(len(block), -1),
-                torch.full(block.shape[:2], float(horizon)),
-                torch.full(block.shape[:2], self.scaled_wish),
-            )
             if self.target == "elite":
                 conditions = Conditions.whole_path(len(block), self.num_checkpoints)
+            else:
+                asked = (torch.full(block.shape[:2], x) for x in (float(horizon), self.scaled_wish))
+                conditions = Conditions(known.expand(len(block), -1), *asked)
             change = model(Network.from_flat(block, layout), conditions).flat()[:, -1]
             blocks.append((block[:, -1] + change).numpy())
         return np.concatenate(blocks)

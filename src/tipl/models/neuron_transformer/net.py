@@ -280,12 +280,10 @@ def _unit_statistics(network: Network, edges: list[Tensor], layer: int) -> Float
     """What a hidden unit or an output is known by, besides its identity and its messages."""
     bias = network.biases[layer - 1]
     incoming = edges[layer - 1].square().mean(dim=-1).sqrt()
-    outgoing, log_std = torch.zeros_like(bias), torch.zeros_like(bias)
+    outgoing, log_std, width = (torch.zeros_like(bias) for _ in range(3))
     if layer < len(edges):
         outgoing = edges[layer].square().mean(dim=-2).sqrt()
+        width += math.log2(bias.shape[-1] / REFERENCE_WIDTH)
     elif network.log_std is not None:
         log_std = network.log_std
-    width = torch.full_like(bias, math.log2(bias.shape[-1] / REFERENCE_WIDTH))
-    if layer == len(edges):
-        width = torch.zeros_like(bias)
     return torch.stack([4 * bias, incoming, outgoing, log_std, width], dim=-1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from path_data import DIVERGED, N, T, make_dataset
+from tipl.cli import main
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.evaluation import forecast_sets
@@ -20,7 +21,6 @@ from tipl.evaluation.forecast_sets import (
     ForecastReturns,
     ForecastSet,
     equal_rows,
-    evaluate_forecasts,
 )
 from tipl.evaluation.returns import Episodes, evaluate_stack
 from tipl.evaluation.stats import mean_interval, paired_difference_interval
@@ -400,14 +400,16 @@ def test_equal_weights_are_run_once(
     np.testing.assert_array_equal(again.checkpoints, returns.checkpoints)
 
 
-def test_running_statistics_are_refused(tmp_path: Path) -> None:
+def test_running_statistics_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_dataset(tmp_path / "paths", normaliser="running")
     made = make_forecasts([], PathDataset.open(tmp_path / "paths"), (0.5,), (1,))
     with pytest.raises(TiplError, match=r"normaliser='running'.*collect with normaliser='frozen'"):
         made.evaluate(1)
-    with pytest.raises(TiplError, match="running"):
-        evaluate_forecasts(tmp_path, made, 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["paths"]
+    made.save(tmp_path / "forecasts")
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(tmp_path / "forecasts")])
+    assert "running" in capsys.readouterr().err
+    assert not (tmp_path / "forecasts" / "returns.safetensors").exists()
 
 
 def test_no_episodes_are_refused(forecasts: ForecastSet) -> None:
@@ -436,13 +438,14 @@ def test_returns_come_back_from_disk(
     forecasts.save(out)
     with pytest.raises(TiplError, match=r"no .*returns.* `tipl evaluate`"):
         ForecastReturns.load(out)
-    measured, command = evaluate_forecasts(out, forecasts, 2, seed=5, threads=1)
+    main(["evaluate", str(out), "--episodes", "2", "--seed", "5", "--threads", "1"])
+    measured = forecasts.evaluate(2, seed=5, threads=1)
     loaded, settings = ForecastReturns.load(out)
     for found in (measured, loaded):
         np.testing.assert_array_equal(found.forecasts, returns.forecasts)
         np.testing.assert_array_equal(found.checkpoints, returns.checkpoints)
     assert (forecasts.evaluate(2, seed=6).checkpoints != returns.checkpoints).any()
-    assert settings["command"] == command == f"tipl evaluate {out} --episodes 2 --seed 5"
+    assert settings["command"] == f"tipl evaluate {out} --episodes 2 --seed 5"
     forecasts.save(out)  # other forecasts would have other returns
     with pytest.raises(TiplError, match=r"no .*returns"):
         ForecastReturns.load(out)

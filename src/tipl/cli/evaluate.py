@@ -37,15 +37,15 @@ def evaluate(
         )
     from rich.console import Console
 
-    from tipl.evaluation.forecast_sets import ForecastSet, evaluate_forecasts
+    from tipl.evaluation.forecast_sets import ForecastSet
     from tipl.experiments.run import forecast_rows
     from tipl.experiments.run_report import print_headline
     from tipl.report.results import write_results
 
     forecasts = ForecastSet.load(target)
-    returns, command = evaluate_forecasts(
-        target, forecasts, episodes, seed=seed, threads=threads, progress=True
-    )
+    returns = forecasts.evaluate(episodes, seed=seed, threads=threads, progress=True)
+    command = f"tipl evaluate {target} --episodes {episodes} --seed {seed}"
+    returns.save(target, command)
     results = forecast_rows(forecasts, returns, command)
     write_results(target / "results.jsonl", results)
     print_headline(results, forecasts.paths.num_checkpoints, Console())

@@ -54,9 +54,15 @@ class ForecastReturns:
     action_errors: Float64[np.ndarray, "F N"] | None = None
     """see `ForecastSet.action_errors`; None where physics vary"""
 
+    def save(self, directory: str | Path, command: str) -> None:
+        """Keeps them in the forecasts' directory, with the command line that measured them."""
+        tensors = {name: array for name, array in vars(self).items() if array is not None}
+        path = Path(directory) / "returns.safetensors"
+        storage.write_tensors(path, tensors, {"kind": "returns", "command": command})
+
     @classmethod
     def load(cls, directory: str | Path) -> tuple[ForecastReturns, dict[str, Any]]:
-        """The returns in a directory of forecasts, and with which `command` they were measured.
+        """Reads what `save` wrote: the returns, and the `command` among their settings.
 
         Raises:
             TiplError: the forecasts have not been evaluated, or the file is damaged.
@@ -220,27 +226,3 @@ def _action_distance(task: TaskSpec, actions: Array, others: Array) -> Float64[n
         return np.asarray((actions != others).mean(axis=1, dtype=np.float64))
     apart = (actions.astype(np.float64) - others) / action_unit(task)  # [N, S, A]
     return np.asarray(np.sqrt(np.square(apart).mean(axis=(1, 2))))
-
-
-def evaluate_forecasts(
-    directory: str | Path,
-    forecasts: ForecastSet,
-    episodes: int,
-    *,
-    seed: int = 0,
-    threads: int | None = None,
-    progress: bool = False,
-) -> tuple[ForecastReturns, str]:
-    """Runs forecasts in the environment, and keeps their returns in their directory.
-
-    Gives the returns, and the command line that measures them.
-
-    Raises:
-        TiplError: as `ForecastSet.evaluate`.
-    """
-    returns = forecasts.evaluate(episodes, seed=seed, threads=threads, progress=progress)
-    command = f"tipl evaluate {directory} --episodes {episodes} --seed {seed}"
-    tensors = {name: array for name, array in vars(returns).items() if array is not None}
-    path = Path(directory) / "returns.safetensors"
-    storage.write_tensors(path, tensors, {"kind": "returns", "command": command})
-    return returns, command

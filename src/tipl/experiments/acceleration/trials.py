@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +91,9 @@ class Trained:
     """The trials of one method and architecture."""
 
     method: Method  # how they were trained
-    end: int  # environment steps of PPO in each trial, at which methods are compared
     curves: ReturnCurves  # their returns over their environment steps
+    final: Float[np.ndarray, " N"]  # of the last checkpoint of each within PPO's steps
+    over_training: Float[np.ndarray, " N"]  # each trial's mean return over PPO's steps
     # of each trial at its end `[N]`, by name; empty for a method without jumps
     counts: Mapping[str, Float[np.ndarray, " N"]]
     env_steps: int  # of all trials together, tests of forecasts included
@@ -109,23 +109,13 @@ class Trained:
         """Processor seconds of an environment step, learning included."""
         return self.stage.cpu_seconds / self.env_steps
 
-    @cached_property
-    def final(self) -> Float[np.ndarray, " N"]:
-        """Return of the last checkpoint that each trial has within PPO's steps."""
-        return self.curves.at(np.array([float(self.end)]))[:, 0]
-
-    @cached_property
-    def over_training(self) -> Float[np.ndarray, " N"]:
-        """Each trial's mean return over PPO's steps."""
-        return self.curves.mean_over(self.end)
-
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
     """All methods' trials of one architecture."""
 
     name: str  # as `Method.architecture`
-    end: int
+    end: int  # environment steps of PPO in each trial, at which methods are compared
     trained: list[Trained]  # by each method, PPO first; row n of all is the same trial
     num_trials: int  # that are compared
     left_out: int  # trials that are not compared, since they diverged under some method
@@ -168,8 +158,10 @@ def load_architecture(
             count: values[usable, -1].astype(np.float64)
             for count, values in paths.jump_counts().items()
         }
-        curves, in_all = ReturnCurves(steps, own, returns[0][:, 0]), int(steps[:, -1].sum())
-        trained.append(Trained(method, end, curves.select(usable), counts, in_all, stage))
+        curves = ReturnCurves(steps, own, returns[0][:, 0]).select(usable)
+        final, over_training = curves.at(np.array([float(end)]))[:, 0], curves.mean_over(end)
+        in_all = int(steps[:, -1].sum())
+        trained.append(Trained(method, curves, final, over_training, counts, in_all, stage))
     kept, episodes = int(usable.sum()), datasets[0].deterministic_return().shape[2]
     name, left_out = methods[0].architecture, len(usable) - kept
     return Architecture(name, end, trained, kept, left_out, episodes)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from rounding import assert_equal_but_for_rounding
 from tipl.models.network import Network
+from tipl.models.neuron_transformer import NeuronTransformer, NeuronTransformerConfig
+from tipl.models.nowcasters.net import WNN, NiNo, NiNoConfig, NowcasterConfig
 from tipl.policies.actions import normalise_observations
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
@@ -168,3 +170,19 @@ def test_mixed_displacements_are_those_of_a_loop(
     mixed = network.mixed_displacements(mixtures)
     assert (mixed.log_std is None) == (not has_log_std)
     torch.testing.assert_close(mixed.flat(), expected.flat())
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (NeuronTransformer, NeuronTransformerConfig(O, A, num_checkpoints=4, width=8)),
+        (WNN, NowcasterConfig(num_checkpoints=4, width=8)),
+        (NiNo, NiNoConfig(num_checkpoints=4, width=8, observation_size=O, action_size=A)),
+    ],
+)
+def test_models_take_scales_by_name(kind: Any, config: Any) -> None:
+    scales = {"change_scale": torch.rand(4, 3, 2), "log_std_scale": torch.rand(4)}
+    model = kind(config, **scales)
+    for name, scale in scales.items():
+        assert torch.equal(getattr(model, name), scale)
+        assert torch.equal(getattr(kind(config), name), torch.ones_like(scale))

@@ -32,7 +32,7 @@ from tipl.experiments.benchmark import (
     ledger,
     outcome,
 )
-from tipl.experiments.benchmark.ledger import Cost, ppo_flops_per_step, read_costs, write_costs
+from tipl.experiments.benchmark.ledger import Cost, read_costs, write_costs
 from tipl.experiments.benchmark.outcome import (
     CLAIMS,
     PPO,
@@ -54,6 +54,7 @@ from tipl.paths import PathDataset
 from tipl.paths.svd import PathSVD
 from tipl.policies.layout import ParamLayout
 from tipl.ppo.config import PPOConfig
+from tipl.ppo.networks import ppo_flops_per_step
 from tipl.report.page import Report
 from tipl.report.results import Result
 from tipl.report.style import figure_svg

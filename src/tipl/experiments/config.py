@@ -48,14 +48,15 @@ def check_places(starts: Sequence[float], horizons: Sequence[int]) -> None:
         )
 
 
-def _collection(config: DemoConfig | ExperimentConfig, checkpoint_interval: int) -> CollectConfig:
+def _collection(config: DemoConfig | ExperimentConfig) -> CollectConfig:
     """The collection of an experiment, whose paths have three checkpoints or more."""
-    shared = {name: getattr(config, name) for name in ("num_trials", "total_steps", "seed")}
-    found = CollectConfig(checkpoint_interval=checkpoint_interval, **shared)
-    if found.num_iterations < 2 * checkpoint_interval:
+    shared = ("num_trials", "total_steps", "checkpoint_interval", "seed")
+    found = CollectConfig(**{name: getattr(config, name) for name in shared})
+    least = 2 * found.checkpoint_interval
+    if found.num_iterations < least:
         raise TiplError(
             f"total_steps is {config.total_steps}; expected at least "
-            f"{2 * found.ppo.num_steps * checkpoint_interval}, for paths of three checkpoints"
+            f"{least * found.ppo.num_steps}, for paths of three checkpoints"
         )
     return found
 
@@ -80,18 +81,19 @@ class DemoConfig:
     """seed of the collection and of the training"""
 
     COMMAND: ClassVar = "demo"
+    checkpoint_interval: ClassVar = 1
 
     @property
     def collection(self) -> CollectConfig:
         """What the demo collects."""
-        return _collection(self, 1)
+        return _collection(self)
 
     def __post_init__(self) -> None:
         # everything is checked before the first stage, not after minutes of work
         at_least(2, num_trials=self.num_trials)
         at_least(1, episodes=self.episodes)
         at_least(1, train_steps=self.train_steps, neuron_steps=self.neuron_steps)
-        _collection(self, 1)
+        _collection(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,8 +240,7 @@ class BenchmarkConfig(ExperimentConfig):
     @property
     def num_checkpoints(self) -> int:
         """Checkpoints of a path after its start."""
-        iterations = _collection(self, self.checkpoint_interval).num_iterations
-        return iterations // self.checkpoint_interval
+        return _collection(self).num_iterations // self.checkpoint_interval
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -256,7 +257,7 @@ class BenchmarkConfig(ExperimentConfig):
                 f"pptb_trials is {self.pptb_trials}, but there are {self.num_trials} trials to "
                 "pair them with; give at most as many"
             )
-        _collection(self, self.checkpoint_interval)
+        _collection(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ def forecast_held_out(
     """
     check_places(starts, horizons)
     for forecaster in forecasters:
-        _check_architecture(forecaster, paths)
+        forecaster.check_layout(paths.layout)
     params, end = paths.params(), paths.num_checkpoints - 1
     cases: list[ForecastCase] = []
     forecasts: list[Array] = []
@@ -74,17 +74,6 @@ def forecast_held_out(
         )
     settings = {"starts": list(starts), "horizons": list(horizons)}
     return ForecastSet(paths, cases, np.stack(forecasts), settings)
-
-
-def _check_architecture(forecaster: Forecaster, paths: PathDataset) -> None:
-    layout = forecaster.layout
-    if layout is not None and layout != paths.layout:
-        raise TiplError(
-            f"the paths in {paths.directory} are of {paths.layout.size} parameters with hidden "
-            f"layers of {paths.layout.hidden_sizes} units, but the {forecaster.name} was trained "
-            f"on {layout.size} and {layout.hidden_sizes}; use paths of the same architecture, or "
-            "train a model on these"
-        )
 
 
 def make_forecasts(

@@ -229,14 +229,24 @@ class Forecaster(abc.ABC):
         """The layout of weights that come without one; None if it has to be told."""
         return self.layout
 
+    def check_layout(self, layout: ParamLayout) -> None:
+        """Raises a TiplError unless it can read weights of a layout."""
+        if self.layout is not None and layout != self.layout:
+            raise TiplError(
+                f"weights of {layout.size} parameters with hidden layers of {layout.hidden_sizes} "
+                f"units were given, but {self.name} was trained on {self.layout.size} and "
+                f"{self.layout.hidden_sizes}; use some of the same architecture, or train a "
+                "model on paths of this one"
+            )
+
     def check_policy(self, policy: Policy) -> None:
         """Raises a TiplError unless the policy is one that it can read."""
-        self._check_layout(policy.layout)
+        self.check_layout(policy.layout)
 
     def _checked_layout(self, history: Array, layout: Layout) -> Layout:
         """The layout of a history, if it is known; both are checked."""
         if layout is not None:
-            self._check_layout(layout)
+            self.check_layout(layout)
         if history.ndim < 2 or history.shape[-2] < self.min_history:
             raise TiplError(
                 f"a history of shape {history.shape} was given, but {self.name} needs "
@@ -257,12 +267,3 @@ class Forecaster(abc.ABC):
                 "the trial diverged"
             )
         return layout
-
-    def _check_layout(self, layout: ParamLayout) -> None:
-        if self.layout is not None and layout != self.layout:
-            raise TiplError(
-                f"weights of {layout.size} parameters with hidden layers of {layout.hidden_sizes} "
-                f"units were given, but {self.name} was trained on {self.layout.size} and "
-                f"{self.layout.hidden_sizes}; use a policy of the same architecture, or train a "
-                "model on paths of this one"
-            )

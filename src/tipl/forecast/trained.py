@@ -180,7 +180,8 @@ class TrainedForecaster(Forecaster):
 class AnyArchitectureForecaster(TrainedForecaster):
     """Reads networks of any hidden sizes; without a layout, those that it was trained on."""
 
-    def _check_layout(self, layout: ParamLayout) -> None:
+    def check_layout(self, layout: ParamLayout) -> None:
+        """Raises a TiplError unless the weights are of an actor of its task."""
         expected = actor_layout(self.task, layout.hidden_sizes)
         if layout != expected:
             raise TiplError(

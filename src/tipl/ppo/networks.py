@@ -8,6 +8,7 @@ and they release the interpreter lock, so groups of trials can learn in parallel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tipl.core.arrays import Array
-from tipl.policies.layout import layer_names
+from tipl.policies.layout import ParamLayout, layer_names
 from tipl.ppo import kernels
 from tipl.ppo.kernels import add_bias_tanh, backward_tanh
 
@@ -80,6 +81,22 @@ def stacked_mlp(arrays: Mapping[str, Array], prefix: str) -> StackedMLP:
     """The N networks `{prefix}.*` among the arrays of `ParamLayout.unflatten(params [N, P])`."""
     names = layer_names(arrays, prefix)
     return StackedMLP([arrays[weight] for weight, _ in names], [arrays[bias] for _, bias in names])
+
+
+def ppo_flops_per_step(layout: ParamLayout, update_epochs: int) -> float:
+    """Floating-point operations of PPO's networks for one environment step.
+
+    The actor acts and the critic judges once; in each epoch both are run forwards, and their
+    gradients are computed for the weights and for all inputs but the first layer's.
+    """
+    matrices = {
+        name: math.prod(shape)
+        for name, shape in zip(layout.names, layout.shapes, strict=True)
+        if len(shape) == 2
+    }
+    first = sum(size for name, size in matrices.items() if name.endswith(".0.weight"))
+    products = sum(matrices.values())
+    return 2.0 * (products + update_epochs * (3 * products - first))
 
 
 class Minibatch(NamedTuple):

@@ -1,8 +1,8 @@
 """The ledger: environment steps, processor seconds, floating-point operations and memory.
 
 Processor seconds and memory of a stage are those of its process. Floating-point operations are
-counted for matrix products, by torch where torch does them and by hand for PPO; the physics are
-not counted among them.
+counted for matrix products, by torch where torch does them and for PPO by what its networks do;
+the physics are not counted among them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tipl.models.kinds import recorded_config
 from tipl.models.train import train
 from tipl.paths import PathDataset
 from tipl.policies.layout import ParamLayout
+from tipl.ppo.networks import ppo_flops_per_step
 from tipl.report.results import Result
 
 COSTS = "costs.json"
@@ -88,22 +89,6 @@ def finite(row: Result) -> Result:
     """A row for a file: NaN where a goal is not reached."""
     value, low, high = (math.nan if math.isinf(x) else x for x in (row.value, row.low, row.high))
     return dataclasses.replace(row, value=value, low=low, high=high)
-
-
-def ppo_flops_per_step(layout: ParamLayout, update_epochs: int) -> float:
-    """Floating-point operations of PPO's networks for one environment step.
-
-    The actor acts and the critic judges once; in each epoch both are run forwards, and their
-    gradients are computed for the weights and for all inputs but the first layer's.
-    """
-    matrices = {
-        name: math.prod(shape)
-        for name, shape in zip(layout.names, layout.shapes, strict=True)
-        if len(shape) == 2
-    }
-    first = sum(size for name, size in matrices.items() if name.endswith(".0.weight"))
-    products = sum(matrices.values())
-    return 2.0 * (products + update_epochs * (3 * products - first))
 
 
 def measure_costs(run: Run) -> list[Cost]:

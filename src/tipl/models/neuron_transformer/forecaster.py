@@ -156,8 +156,9 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
                 "normaliser='frozen'"
             )
 
-    def _check_layout(self, layout: ParamLayout) -> None:
-        super()._check_layout(layout)
+    def check_layout(self, layout: ParamLayout) -> None:
+        """Raises a TiplError unless they are of an actor of its task, not too deep for it."""
+        super().check_layout(layout)
         check_depth(len(layout.hidden_sizes))
 
     def _config(self) -> dict[str, Any]:

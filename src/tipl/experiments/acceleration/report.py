@@ -6,14 +6,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 from rich.console import Console
 
 from tipl.evaluation.stats import mean_curve
 from tipl.experiments.acceleration.outcome import COUNTS, SHARES, USES, Comparison, to_share
 from tipl.experiments.acceleration.trials import Architecture, Trained
-from tipl.report.charts import INTERVAL, STEPS, ZERO, Line, curve, line_chart
+from tipl.report.charts import INTERVAL, STEPS, ZERO, Axis, Line, curve, line_chart
 from tipl.report.methods import line_styles, method_with_key
 from tipl.report.page import Drawing, Entry, Report, Section, sections_of
 from tipl.report.results import Result, place_label
@@ -82,8 +81,9 @@ def _curves(architecture: Architecture) -> list[Line]:
 
 
 def _chart(
-    comparison: Comparison, lines: Callable[[Architecture], list[Line]], **axis: Any
-) -> Drawing:
+    comparison: Comparison, lines: Callable[[Architecture], list[Line]], *,
+    x_label: str = STEPS, x_axis: Axis = "steps",
+) -> Drawing:  # fmt: skip
     """Returns over what they cost, a panel an architecture."""
     panels = {f"layers of {a.name}": [*lines(a), ZERO] for a in comparison.architectures}
     trials = [str(a.num_trials) for a in comparison.architectures]
@@ -91,10 +91,9 @@ def _chart(
         trials = trials[:1]
     episodes = comparison.architectures[0].episodes
     note = f"{' and '.join(trials)} paired trials, {episodes} episode{'s' * (episodes > 1)} of "
-    options = {"x_label": STEPS, "x_axis": "steps"} | axis
     return partial(
         line_chart, panels, y_label="episodic return", share_y=len(panels) > 1, also=INTERVAL,
-        note=f"{note}each checkpoint by mean actions", **options,
+        note=f"{note}each checkpoint by mean actions", x_label=x_label, x_axis=x_axis,
     )  # fmt: skip
 
 

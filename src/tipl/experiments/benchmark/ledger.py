@@ -125,15 +125,14 @@ def _stage_costs(run: Run) -> Iterator[Cost]:
     layout = paths.metadata.actor_layout + ParamLayout.critic(
         paths.task.observation_size, paths.metadata.hidden_sizes
     )
+    trained = {f"train ({name})": model for name, model in run.models.items()}
     for stage in run.stages:
-        trained = stage.name.removeprefix("train (").removesuffix(")")
         kind: Work = "stage"
         if stage.name == "collect":
             kind, name = "collect", f"{paths.num_trials} trials"
             env_steps = float(paths.global_step[-1] * paths.num_trials)
             flops = env_steps * ppo_flops_per_step(layout, paths.metadata.ppo["update_epochs"])
-        elif stage.name.startswith("train (") and trained in run.models:
-            model = run.models[trained]
+        elif (model := trained.get(stage.name)) is not None:
             kind, name = "train", model.label
             env_steps = float(model.settings.get("env_steps", 0))
             flops = _training_flops(paths, model)

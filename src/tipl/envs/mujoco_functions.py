@@ -24,12 +24,18 @@ Flags: TypeAlias = Bool[np.ndarray, " E"]
 class StepResult:
     """One step of all simulations, as rewards and terminations are computed from it."""
 
-    actions: Float[np.ndarray, "E A"]  # in the precision that they came in
-    position_before: Float64[np.ndarray, "E ..."]  # what `MujocoTask.position` read before the step
-    position_after: Float64[np.ndarray, "E ..."]  # and after it
-    observations: Float64[np.ndarray, "E O"]  # after the step
-    fields: Fields  # after the step
-    dt: float  # simulated seconds that the step took
+    actions: Float[np.ndarray, "E A"]
+    """in the precision that they came in"""
+    position_before: Float64[np.ndarray, "E ..."]
+    """what `MujocoTask.position` read before the step"""
+    position_after: Float64[np.ndarray, "E ..."]
+    """and after it"""
+    observations: Float64[np.ndarray, "E O"]
+    """after the step"""
+    fields: Fields
+    """after the step"""
+    dt: float
+    """simulated seconds that the step took"""
 
 
 # Positions, by which rewards measure movement

@@ -26,19 +26,25 @@ from tipl.envs.mujoco_functions import Fields, Flags, Reward, Rngs, StepResult
 class View(NamedTuple):
     """Where the camera of a task stands: to the side, and it turns with nothing."""
 
-    height: float  # of the point that it looks at, in metres
-    distance: float  # from that point, in metres
-    elevation: float = -8.0  # in degrees; -90 looks straight down
-    # the body beside whose centre of mass, with all that hangs on it, the camera moves
+    height: float
+    """of the point that it looks at, in metres"""
+    distance: float
+    """from that point, in metres"""
+    elevation: float = -8.0
+    """in degrees; -90 looks straight down"""
     follows: str | None = None
+    """the body beside whose centre of mass, with all that hangs on it, the camera moves"""
 
 
 class Budget(NamedTuple):
     """What comparisons spend on a task: PPO trials that end well, and as few as show it."""
 
-    num_trials: int = 64  # PPO trials with independent initial networks
-    total_steps: int = 200_704  # environment steps of each
-    checkpoint_interval: int = 1  # PPO iterations between checkpoints
+    num_trials: int = 64
+    """PPO trials with independent initial networks"""
+    total_steps: int = 200_704
+    """environment steps of each"""
+    checkpoint_interval: int = 1
+    """PPO iterations between checkpoints"""
 
 
 _USUAL_BUDGET = Budget()
@@ -48,22 +54,31 @@ _USUAL_BUDGET = Budget()
 class MujocoTask:
     """One MuJoCo task: its model, five functions over all simulations, its camera and budget."""
 
-    xml_file: str | Path  # the model: in Gymnasium's `envs/mujoco/assets`, or any other file
-    frame_skip: int  # simulation steps in one environment step
-    observe: Callable[[Fields], Float64[np.ndarray, "E O"]]  # in new memory
-    terminate: Callable[[StepResult], Flags]  # which episodes a step has ended, `[E]`
-    reward: Reward  # from a step and its terminations to the rewards `[E]`
-    # from n simulations' generators and the model's initial (qpos, qvel) to the (qpos, qvel) that
-    # their next episodes start in, `[n, nq]` and `[n, nv]`; each draws in Gymnasium's order
+    xml_file: str | Path
+    """the model: in Gymnasium's `envs/mujoco/assets`, or any other file"""
+    frame_skip: int
+    """simulation steps in one environment step"""
+    observe: Callable[[Fields], Float64[np.ndarray, "E O"]]
+    """in new memory"""
+    terminate: Callable[[StepResult], Flags]
+    """which episodes a step has ended, `[E]`"""
+    reward: Reward
+    """from a step and its terminations to the rewards `[E]`"""
     draw_states: Callable[[Rngs, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    # what the reward measures movement by, read before and after each step
+    """from n simulations' generators and the model's initial (qpos, qvel) to the (qpos, qvel) that
+    their next episodes start in, `[n, nq]` and `[n, nv]`; each draws in Gymnasium's order"""
     position: Callable[[Fields], Float64[np.ndarray, "E ..."]] = f.first_joint
-    # the MjData fields that the functions read beside qpos and qvel. As in Gymnasium, they are what
-    # the last simulation step left: `xpos`, say, is of before its end; `cfrc_ext` is 0 at first
+    """what the reward measures movement by, read before and after each step"""
     derived: tuple[str, ...] = ()
-    max_episode_steps: int | None = None  # until an episode is truncated; None: as registered
-    view: View | None = None  # None looks at the first body from as far as the model is large
-    budget: Budget = _USUAL_BUDGET  # of comparisons
+    """the MjData fields that the functions read beside qpos and qvel. As in Gymnasium, they are
+    what the last simulation step left: `xpos`, say, is of before its end; `cfrc_ext` is 0 at
+    first"""
+    max_episode_steps: int | None = None
+    """until an episode is truncated; None: as registered"""
+    view: View | None = None
+    """None looks at the first body from as far as the model is large"""
+    budget: Budget = _USUAL_BUDGET
+    """of comparisons"""
 
     @property
     def xml_path(self) -> Path:

@@ -49,9 +49,12 @@ _NOT_SCALED = {
 class Target(NamedTuple):
     """What a name scales."""
 
-    field: str  # as `mujoco.batch` names it
-    values: Float64[np.ndarray, "*shape"]  # the model's own values of the field
-    scaled: Bool[np.ndarray, "*shape"]  # which of them the name scales
+    field: str
+    """as `mujoco.batch` names it"""
+    values: Float64[np.ndarray, "*shape"]
+    """the model's own values of the field"""
+    scaled: Bool[np.ndarray, "*shape"]
+    """which of them the name scales"""
 
 
 class PhysicsVariants:

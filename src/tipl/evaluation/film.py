@@ -48,11 +48,16 @@ class Film:
         TiplError: there is no frame, or another number of returns, or `playing` is out of range.
     """
 
-    frames: UInt8[np.ndarray, "F H W 3"]  # RGB, the first of the episode's start
-    returns: Float64[np.ndarray, " R"]  # rewards summed up to each frame
-    playing: int  # how many frames are of the running episode, 1 to F
-    seconds: float  # between frames, in the time of the simulation
-    episodic_return: float  # of the whole episode, which may go on after the film
+    frames: UInt8[np.ndarray, "F H W 3"]
+    """RGB, the first of the episode's start"""
+    returns: Float64[np.ndarray, " R"]
+    """rewards summed up to each frame"""
+    playing: int
+    """how many frames are of the running episode, 1 to F"""
+    seconds: float
+    """between frames, in the time of the simulation"""
+    episodic_return: float
+    """of the whole episode, which may go on after the film"""
 
     def __post_init__(self) -> None:
         count = len(self.frames)

@@ -32,8 +32,10 @@ NUM_SLOTS = 64
 class Episodes(NamedTuple):
     """The E episodes of each of M policies."""
 
-    returns: Float64[np.ndarray, "M E"]  # undiscounted
-    lengths: Int64[np.ndarray, "M E"]  # in environment steps
+    returns: Float64[np.ndarray, "M E"]
+    """undiscounted"""
+    lengths: Int64[np.ndarray, "M E"]
+    """in environment steps"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -147,10 +147,12 @@ def reach_interval(values: Float[np.ndarray, " R"]) -> Interval:
 class ReturnCurves:
     """Returns of N trials over their environment steps: each checkpoint's holds until the next."""
 
-    steps: Integer[np.ndarray, "N T"]  # of a trial before a checkpoint, tests of forecasts included
-    returns: Float[np.ndarray, "N T"]  # of the policies at the checkpoints
-    # while forecasts are tested before the first rollout, a trial has its untrained policy
+    steps: Integer[np.ndarray, "N T"]
+    """of a trial before a checkpoint, tests of forecasts included"""
+    returns: Float[np.ndarray, "N T"]
+    """of the policies at the checkpoints"""
     untrained: Float[np.ndarray, " N"]
+    """while forecasts are tested before the first rollout, a trial has its untrained policy"""
 
     def select(self, trials: Bool[np.ndarray, " N"]) -> ReturnCurves:
         """Those of some trials."""

@@ -30,19 +30,25 @@ class JumpTry(NamedTuple):
     """One try of one run."""
 
     run: int
-    horizon: int  # checkpoints that it jumps ahead; 0 if it stays
+    horizon: int
+    """checkpoints that it jumps ahead; 0 if it stays"""
     accepted: bool
-    return_before: float  # mean return of the present policy in the test; NaN without one
-    return_after: float  # likewise of the best forecast
-    steps_spent: int  # of the environment, in the test
+    return_before: float
+    """mean return of the present policy in the test; NaN without one"""
+    return_after: float
+    """likewise of the best forecast"""
+    steps_spent: int
+    """of the environment, in the test"""
 
 
 class Jumps(NamedTuple):
     """What N runs do before a rollout."""
 
-    params: Float32[np.ndarray, "N P"]  # from now on: forecasts of those that jump
+    params: Float32[np.ndarray, "N P"]
+    """from now on: forecasts of those that jump"""
     jumped: Bool[np.ndarray, " N"]
-    tries: list[JumpTry]  # of those that tried, in order
+    tries: list[JumpTry]
+    """of those that tried, in order"""
 
 
 class Jumper:

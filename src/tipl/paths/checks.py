@@ -131,10 +131,14 @@ class ReturnRange:
 class EvaluationSummary:
     """What `tipl paths evaluate` has found so far."""
 
-    episodes: int  # of each checkpoint that was run
-    num_files: int  # files of returns that are there
-    missing_files: tuple[str, ...]  # names of those that are not; `tipl paths evaluate` makes them
-    last_return: ReturnRange | None  # deterministic, at the last checkpoint; None if none is known
+    episodes: int
+    """of each checkpoint that was run"""
+    num_files: int
+    """files of returns that are there"""
+    missing_files: tuple[str, ...]
+    """names of those that are not; `tipl paths evaluate` makes them"""
+    last_return: ReturnRange | None
+    """deterministic, at the last checkpoint; None if none is known"""
 
 
 @dataclass(frozen=True)
@@ -143,16 +147,26 @@ class PathSummary:
 
     directory: Path
     metadata: PathMetadata
-    num_parameters: int  # length of a stored parameter vector, P
-    num_parts: int  # parts that are there
-    missing_parts: tuple[str, ...]  # file names of those that are not; `tipl collect` makes them
-    steps_per_trial: int  # environment steps of one trial between its first and last checkpoint
-    total_steps: int  # of all trials up to the last checkpoints that are there
-    size_on_disk: int  # bytes of the files
-    diverged_trials: tuple[int, ...]  # numbers of the trials that became NaN
-    first_return: ReturnRange | None  # each trial's first known training return; None if none is
-    last_return: ReturnRange | None  # likewise each one's last
-    evaluation: EvaluationSummary | None  # None if the checkpoints have not been evaluated
+    num_parameters: int
+    """length of a stored parameter vector, P"""
+    num_parts: int
+    """parts that are there"""
+    missing_parts: tuple[str, ...]
+    """file names of those that are not; `tipl collect` makes them"""
+    steps_per_trial: int
+    """environment steps of one trial between its first and last checkpoint"""
+    total_steps: int
+    """of all trials up to the last checkpoints that are there"""
+    size_on_disk: int
+    """bytes of the files"""
+    diverged_trials: tuple[int, ...]
+    """numbers of the trials that became NaN"""
+    first_return: ReturnRange | None
+    """each trial's first known training return; None if none is"""
+    last_return: ReturnRange | None
+    """likewise each one's last"""
+    evaluation: EvaluationSummary | None
+    """None if the checkpoints have not been evaluated"""
 
     @property
     def complete(self) -> bool:

@@ -50,14 +50,17 @@ class Spectrum:
     NaN stands where a path has fewer than K directions.
     """
 
-    information: Float[np.ndarray, "N S"]  # `a_k` of the first k directions, k = 1, 2, ...
-    # of the checkpoints in the first K directions, in weight units; the last is never negative
+    information: Float[np.ndarray, "N S"]
+    """`a_k` of the first k directions, k = 1, 2, ..."""
     coordinates: Float[np.ndarray, "N T K"]
-    monotonicity: Float[np.ndarray, "N K"]  # absolute rank correlation (Spearman) with time
-    # frequency of the sine wave, of any phase and about any mean, that matches a coordinate best;
-    # a random walk has k - 1/2 half-waves a path in its k-th coordinate (displacements)
+    """of the checkpoints in the first K directions, in weight units; the last is never negative"""
+    monotonicity: Float[np.ndarray, "N K"]
+    """absolute rank correlation (Spearman) with time"""
     half_waves: Float[np.ndarray, "N K"]
-    harmonic_share: Float[np.ndarray, "N K"]  # of the coordinate's variance: what the wave explains
+    """frequency of the sine wave, of any phase and about any mean, that matches a coordinate best;
+    a random walk has k - 1/2 half-waves a path in its k-th coordinate (displacements)"""
+    harmonic_share: Float[np.ndarray, "N K"]
+    """of the coordinate's variance: what the wave explains"""
 
     def dimension(self, beta: float) -> Int64[np.ndarray, " N"]:
         """`D(beta)` of each trial: the directions that hold the share `beta` of information."""
@@ -68,16 +71,21 @@ class Spectrum:
 class PathDimension:
     """What was measured of one part of the actor in N trials."""
 
-    method: str  # `PPO_PATH` or `RANDOM_WALK`
-    part: str  # `WHOLE_ACTOR`, or a layer's name (see `actor_parts`)
-    num_parameters: int  # in the part
-    spectra: Mapping[Center, Spectrum]  # for each centre of `CENTERS`
-    # length of the path over the distance of its ends; infinite if it ends where it started
+    method: str
+    """`PPO_PATH` or `RANDOM_WALK`"""
+    part: str
+    """`WHOLE_ACTOR`, or a layer's name (see `actor_parts`)"""
+    num_parameters: int
+    """in the part"""
+    spectra: Mapping[Center, Spectrum]
+    """for each centre of `CENTERS`"""
     detour_ratio: Float[np.ndarray, " N"]
-    parameter_detour: Float[np.ndarray, " N"]  # of single parameters: the median of those moved
-    # share of all movement (sum of absolute changes) that the most active parameters make, at
-    # `ACTIVITY_SHARES` of the parameters
+    """length of the path over the distance of its ends; infinite if it ends where it started"""
+    parameter_detour: Float[np.ndarray, " N"]
+    """of single parameters: the median of those moved"""
     activity: Float[np.ndarray, "N F"]
+    """share of all movement (sum of absolute changes) that the most active parameters make, at
+    `ACTIVITY_SHARES` of the parameters"""
 
     def activity_of(self, share: float) -> Float[np.ndarray, " N"]:
         """Share of all movement that the most active `share` of the parameters make, `[N]`."""

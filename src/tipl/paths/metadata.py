@@ -96,28 +96,40 @@ class PathMetadata(Described):
     what: ClassVar = "the path dataset"
 
     task: TaskSpec
-    layout: ParamLayout  # of a stored parameter vector
+    layout: ParamLayout
+    """of a stored parameter vector"""
     hidden_sizes: tuple[int, ...]
-    networks: Networks  # what is stored: the actor alone, or the actor followed by the critic
-    initial: Initial  # whether each trial starts from its own random network or all from the same
-    # by what observations are normalised: the task's frozen statistics, or running ones that are
-    # stored with every checkpoint
+    networks: Networks
+    """what is stored: the actor alone, or the actor followed by the critic"""
+    initial: Initial
+    """whether each trial starts from its own random network or all from the same"""
     normaliser: Normaliser
-    num_trials: int  # number of paths, N
-    num_checkpoints: int  # length of a path, T; checkpoint 0 is the untrained network
-    trials_per_part: int  # the last parts may hold fewer
-    checkpoints_per_part: int  # likewise
-    checkpoint_interval: int  # PPO iterations between checkpoints
-    steps_per_checkpoint: int  # environment steps of one trial between checkpoints
-    seed: int  # that all trials' seeds were derived from
-    ppo: dict[str, Any]  # hyperparameters by name
-    versions: dict[str, str]  # of the libraries that made the data, by name
-    # lowest and highest factor, by name, of the physics that differ between trials; each trial's
-    # own factors are stored with it
+    """by what observations are normalised: the task's frozen statistics, or running ones that are
+    stored with every checkpoint"""
+    num_trials: int
+    """number of paths, N"""
+    num_checkpoints: int
+    """length of a path, T; checkpoint 0 is the untrained network"""
+    trials_per_part: int
+    """the last parts may hold fewer"""
+    checkpoints_per_part: int
+    """likewise"""
+    checkpoint_interval: int
+    """PPO iterations between checkpoints"""
+    steps_per_checkpoint: int
+    """environment steps of one trial between checkpoints"""
+    seed: int
+    """that all trials' seeds were derived from"""
+    ppo: dict[str, Any]
+    """hyperparameters by name"""
+    versions: dict[str, str]
+    """of the libraries that made the data, by name"""
     vary: dict[str, list[float]] = field(default_factory=dict)
-    # settings by name, of policy path trimming and boosting, and of jumps to forecasts; none where
-    # PPO was left alone
+    """lowest and highest factor, by name, of the physics that differ between trials; each trial's
+    own factors are stored with it"""
     pptb: dict[str, Any] = field(default_factory=dict)
+    """settings by name, of policy path trimming and boosting, and of jumps to forecasts; none where
+    PPO was left alone"""
     jumps: dict[str, Any] = field(default_factory=dict)
     format_version: int = 1
 

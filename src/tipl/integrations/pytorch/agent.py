@@ -28,15 +28,21 @@ MINIBATCH = 64
 class TorchAgent:
     """The weights of an agent, its optimiser, and how it acts and values."""
 
-    actor: list[nn.Parameter]  # all that actions depend on; where tipl reads it, as its layout says
-    critic: list[nn.Parameter]  # those that values alone depend on
-    optimizer: torch.optim.Optimizer  # of all of them
-    # of a multi-layer perceptron of tanh units that shares nothing with the critic; otherwise None
+    actor: list[nn.Parameter]
+    """all that actions depend on; where tipl reads it, as its layout says"""
+    critic: list[nn.Parameter]
+    """those that values alone depend on"""
+    optimizer: torch.optim.Optimizer
+    """of all of them"""
     layout: ParamLayout | None
-    value: Callable[[Tensor], Tensor]  # values [B] of normalised observations [B, O]
-    act: Callable[[Array], Array]  # most likely actions of such, as the environment takes them
-    # the critic's last layer, and what gives its inputs [B, D]; None if it is not of that kind
+    """of a multi-layer perceptron of tanh units that shares nothing with the critic; otherwise
+    None"""
+    value: Callable[[Tensor], Tensor]
+    """values [B] of normalised observations [B, O]"""
+    act: Callable[[Array], Array]
+    """most likely actions of such, as the environment takes them"""
     value_head: tuple[nn.Linear, Callable[[Tensor], Tensor]] | None
+    """the critic's last layer, and what gives its inputs [B, D]; None if it is not of that kind"""
     _hooks: list[Any] = dataclasses.field(default_factory=list)
 
     @property

@@ -32,14 +32,22 @@ STAYING = JumpTry(0, 0, False, np.nan, np.nan, 0)
 class JumpReport:
     """What happened before one rollout."""
 
-    tried: bool  # whether forecasts were tried
-    undone: bool  # whether the run's last jump was undone
-    horizon: int  # checkpoints that it jumped ahead; 0 if it stayed
-    accepted: bool  # whether it jumped
-    return_before: float  # mean return of the policy before the try; NaN if it was not run
-    return_after: float  # of the best forecast
-    steps: int  # of the environment, in the tests of this try
-    steps_spent: int  # in all tests so far
+    tried: bool
+    """whether forecasts were tried"""
+    undone: bool
+    """whether the run's last jump was undone"""
+    horizon: int
+    """checkpoints that it jumped ahead; 0 if it stayed"""
+    accepted: bool
+    """whether it jumped"""
+    return_before: float
+    """mean return of the policy before the try; NaN if it was not run"""
+    return_after: float
+    """of the best forecast"""
+    steps: int
+    """of the environment, in the tests of this try"""
+    steps_spent: int
+    """in all tests so far"""
 
 
 class TorchJumps:

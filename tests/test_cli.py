@@ -453,7 +453,7 @@ BAD_INPUT = {
     "forecast damaged-config.json --paths paths --out new": "config.json is damaged",
     "forecast models/joint --paths missing --out new": "there is no missing/metadata.json",
     "forecast models/joint --paths truncated --out new": "truncated/parts/trials-00000-00002",
-    "forecast models/joint --paths other-architecture --out new": "train a model on these",
+    "forecast models/joint --paths other-architecture --out new": "train a model on paths of",
     "forecast models/joint --paths paths --out new --horizons 0": "expected 1 or more",
     "forecast models/joint --paths paths --out new --horizons": "expected 1 or more",
     "forecast models/joint --paths paths --out new --starts 1": "below 1",

@@ -244,7 +244,7 @@ def test_the_svd_of_each_held_out_path_is_made_once(
         decomposed.append(rows.shape)
         return singular_vectors(rows, rank)
 
-    monkeypatch.setattr("tipl.experiments.run.singular_vectors", counting)
+    monkeypatch.setattr("tipl.paths.dimension.singular_vectors", counting)
     monkeypatch.setattr("tipl.paths.svd.singular_vectors", counting)
     run = load_run(first.directory)
     assert decomposed == []  # it is only read

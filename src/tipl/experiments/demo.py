@@ -15,8 +15,7 @@ from tipl.experiments.pipeline import How, Options, Stage, forecasting, run_pipe
 from tipl.experiments.run_report import print_headline, report_run
 from tipl.report.results import Rows
 
-HELD_OUT = 0.25
-"""Share of the trials that no model sees."""
+HELD_OUT = 0.25  # share of the trials that no model sees
 
 
 def demo(

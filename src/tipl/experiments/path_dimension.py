@@ -45,8 +45,7 @@ BETA = 0.9
 SHAPE = ("monotonicity", "half_waves", "harmonic_share")
 """What a `Spectrum` says of the shape of coordinates over time."""
 
-FEW = 4
-"""Trials whose single lines a panel of two methods has room for."""
+FEW = 4  # trials whose single lines a panel of two methods has room for
 
 
 def dimension_rows(measured: Sequence[PathDimension], *, task: str, command: str) -> list[Result]:

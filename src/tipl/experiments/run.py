@@ -6,27 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.evaluation import stats
 from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
-from tipl.evaluation.stats import (
-    Interval,
-    iqm_interval,
-    mean_interval,
-    paired_difference_interval,
-    probability_of_improvement,
-)
 from tipl.experiments.pipeline import StageRecord, read_records
 from tipl.experiments.rivals import rivals
 from tipl.forecast.base import Forecaster
 from tipl.forecast.extrapolation import StandingStill
 from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
-from tipl.paths.svd import TemporalSVD, information, information_dimension, singular_vectors
+from tipl.paths.dimension import OwnBasis, own_basis
+from tipl.paths.svd import information_dimension
 from tipl.report.results import Result, Rows
 
 TRUE_CHECKPOINT = "true later checkpoint"
@@ -65,9 +58,9 @@ def forecast_rows(forecasts: ForecastSet, returns: ForecastReturns, command: str
         for f in members:
             method, reached = forecasts.cases[f].method, returns.forecasts[f]
             found = _return_intervals(method, reached, still)
-            found["return_minus_true"] = paired_difference_interval(reached, true)
+            found["return_minus_true"] = stats.paired_difference_interval(reached, true)
             known = {name: of_all[f] for name, of_all in distances.items() if of_all is not None}
-            apart = {name: mean_interval(d.astype(np.float64)) for name, d in known.items()}
+            apart = {name: stats.mean_interval(d.astype(np.float64)) for name, d in known.items()}
             measured += [(method, n_episodes, found), (method, 0, apart)]
         rows += [
             Result(
@@ -81,34 +74,16 @@ def forecast_rows(forecasts: ForecastSet, returns: ForecastReturns, command: str
     return Rows(rows)
 
 
-def _return_intervals(method: str, reached: Array, still: Array) -> dict[str, Interval]:
+def _return_intervals(method: str, reached: Array, still: Array) -> dict[str, stats.Interval]:
     """What a method's returns say alone, and beside those of standing still."""
     found = {
-        "episodic_return": mean_interval(reached),
-        "episodic_return_iqm": iqm_interval(reached),
+        "episodic_return": stats.mean_interval(reached),
+        "episodic_return_iqm": stats.iqm_interval(reached),
     }
     if method != StandingStill.name:
-        found["return_minus_standing_still"] = paired_difference_interval(reached, still)
-        found["probability_of_improvement"] = probability_of_improvement(reached, still)
+        found["return_minus_standing_still"] = stats.paired_difference_interval(reached, still)
+        found["probability_of_improvement"] = stats.probability_of_improvement(reached, still)
     return found
-
-
-def joint_basis(model: TrainedForecaster) -> TemporalSVD | None:
-    """The basis of all training paths together that a model reads weights in, if it does."""
-    tokenizer = getattr(model, "tokenizer", None)
-    return tokenizer if isinstance(tokenizer, TemporalSVD) else None
-
-
-NUM_COORDINATES = 6
-"""Coordinates that figures show."""
-
-
-class OwnBasis(NamedTuple):
-    """A path in the basis of its own displacements from its start."""
-
-    information: Float[np.ndarray, " S"]  # a_k of the first k directions
-    basis: Float[np.ndarray, "K P"]  # the first directions
-    coordinates: Float[np.ndarray, "T K"]  # of the checkpoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +113,14 @@ class Run:
         end = int(self.forecasts.paths.global_step[-1])
         for method, checkpoint, steps in (("untrained", 0, 0), ("PPO", -1, end)):
             yield Result(
-                task, "collect", method, "episodic_return", *mean_interval(returns[:, checkpoint]),
-                n_trials, n_episodes, self.command, env_steps=steps,
+                task, "collect", method, "episodic_return",
+                *stats.mean_interval(returns[:, checkpoint]), n_trials, n_episodes, self.command,
+                env_steps=steps,
             )  # fmt: skip
         for beta in (0.9, 0.99):
             needed = [information_dimension(own.information, beta) for own in self.held_out]
             yield Result(
-                task, "collect", "PPO", f"D({beta})", *mean_interval(np.array(needed, float)),
+                task, "collect", "PPO", f"D({beta})", *stats.mean_interval(np.array(needed, float)),
                 n_trials, 0, self.command, part="one path", center="from its start",
             )  # fmt: skip
 
@@ -159,7 +135,7 @@ class Run:
             for target, curve in model.settings["curves"].items():
                 names = ("train_loss", "held_out_loss", "standing_still_loss")
                 values = {name: curve[name][-1] for name in names if curve[name][-1] is not None}
-                if (basis := joint_basis(model)) is not None:
+                if (basis := model.joint_basis) is not None:
                     values |= {f"D({beta})": basis.dimension(beta) for beta in (0.9, 0.99)}
                 for metric, value in values.items():
                     yield Result(
@@ -181,12 +157,7 @@ class Run:
     @cached_property
     def held_out(self) -> list[OwnBasis]:
         """The held-out paths in their own bases; one singular value decomposition each."""
-        found = []
-        for path in self.forecasts.paths:
-            displacements = path.params - path.params[:1].astype(np.float64)
-            basis, values = singular_vectors(displacements, NUM_COORDINATES)
-            found.append(OwnBasis(information(values), basis, displacements @ basis.T))
-        return found
+        return [own_basis(path.params) for path in self.forecasts.paths]
 
     @property
     def end(self) -> int:

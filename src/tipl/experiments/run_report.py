@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from tipl.errors import TiplError
-from tipl.experiments.run import Run, joint_basis, load_run
+from tipl.experiments.run import Run, load_run
 from tipl.forecast.extrapolation import StandingStill
 from tipl.models.kinds import loss_sentence
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
@@ -58,7 +58,7 @@ def svd_spectrum(run: Run) -> Section:
     """Information in the first directions of the temporal SVD; dots are D(0.9) and D(0.99)."""
     held_out = np.median([own.information for own in run.held_out], axis=0)
     spectra = {"one held-out path (median)": held_out}
-    for basis in filter(None, map(joint_basis, run.models.values())):
+    for basis in filter(None, (model.joint_basis for model in run.models.values())):
         spectra["all training paths together"] = information(basis.singular_values)
     lines, needed = [], []
     for colour, (name, known) in zip(SERIES, spectra.items(), strict=False):

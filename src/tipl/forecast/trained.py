@@ -14,6 +14,7 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Target
 from tipl.forecast.hub import MODEL_FORMAT_VERSION
+from tipl.paths.svd import TemporalSVD
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
@@ -46,6 +47,8 @@ class TrainedForecaster(Forecaster):
     num_checkpoints: int
     wished_return: float | None = None
     """the return that its forecasts are asked for, if any"""
+    joint_basis: TemporalSVD | None = None
+    """the basis of all training paths together that it reads weights in, if it does"""
 
     def __init__(
         self,

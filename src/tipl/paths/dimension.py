@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -90,6 +90,21 @@ class PathDimension:
     def activity_of(self, share: float) -> Float[np.ndarray, " N"]:
         """Share of all movement that the most active `share` of the parameters make, `[N]`."""
         return np.array([np.interp(share, ACTIVITY_SHARES, curve) for curve in self.activity])
+
+
+class OwnBasis(NamedTuple):
+    """A path in the basis of its own displacements from its start."""
+
+    information: Float[np.ndarray, " S"]  # a_k of the first k directions
+    basis: Float[np.ndarray, "K P"]  # the first directions
+    coordinates: Float[np.ndarray, "T K"]  # of the checkpoints
+
+
+def own_basis(path: Float[np.ndarray, "T P"]) -> OwnBasis:
+    """A path in its own first K = `NUM_COORDINATES` directions."""
+    displacements = path - path[:1].astype(np.float64)
+    basis, values = singular_vectors(displacements, NUM_COORDINATES)
+    return OwnBasis(information(values), basis, displacements @ basis.T)
 
 
 def actor_parts(layout: ParamLayout) -> dict[str, slice]:

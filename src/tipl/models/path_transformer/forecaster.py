@@ -45,6 +45,7 @@ class PathTransformerForecaster(TrainedForecaster):
         )
         self.tokenizer, self.model, self.layout = tokenizer, model.eval(), layout
         self.min_history = tokenizer.min_history
+        self.joint_basis = tokenizer if isinstance(tokenizer, TemporalSVD) else None
 
     @property
     def label(self) -> str:

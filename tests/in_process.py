@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from tipl.cli import main
+from tipl.evaluation.film import film
 from tipl.experiments.pipeline import Ended
 
 SHORTER = 8
@@ -34,7 +36,9 @@ STARTING = 0.3
 
 
 def do_little(patch: pytest.MonkeyPatch) -> None:
-    """Intervals are of few samples, and policies are run briefly to see where they go."""
+    """Intervals are of few samples, policies are run briefly to see where they go, films small."""
+    small = functools.partial(film, num_frames=24, width=240, height=140)
+    patch.setattr("tipl.experiments.films.film", small)
     patch.setattr("tipl.evaluation.stats.RESAMPLES", 100)
     patch.setattr("tipl.evaluation.behaviour.NUM_ROLLOUTS", 8)
     patch.setattr("tipl.evaluation.behaviour.STEPS_OF_ROLLOUT", 50)

@@ -27,8 +27,8 @@ from jaxtyping._array_types import _FixedDim, _MetaAbstractArray, _NamedDim, _Na
 from jaxtyping._storage import _shape_storage, pop_shape_memo, push_shape_memo
 from typing_extensions import is_protocol
 
-ALWAYS = 64
-SOMETIMES = 16
+ALWAYS = 24
+SOMETIMES = 32
 
 original = jaxtyping.jaxtyped
 slow_check = _MetaAbstractArray.__instancecheck__

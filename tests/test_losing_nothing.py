@@ -31,7 +31,7 @@ from tipl.paths import PathDataset, PathMetadata, part_ranges, read_metadata, ve
 from tipl.ppo.config import PPOConfig
 from tipl.ppo.ppo import PPO, Rollout
 
-STEPS = 8
+STEPS = 4
 # Episodes of 1,000 steps: every kill is in the middle of one. Trials 0 and 1 learn in one group, 2
 # in another; parts hold 8 checkpoints, 8 and 5.
 TASK = "HalfCheetah-v4"
@@ -156,7 +156,7 @@ def test_kill_9_at_any_moment(undisturbed: dict[str, bytes | None], tmp_path: Pa
 
         process = forked(child)
         if not inside_a_write:
-            time.sleep(0.03 + 0.2 * where)
+            time.sleep(0.02 + 0.12 * where)
             os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         if os.WIFSIGNALED(status):

@@ -164,6 +164,7 @@ def test_everything_is_read_back(tmp_path: Path, normaliser: str) -> None:
         expected = np.arange(N) if name == "trials" else arrays[name]
         np.testing.assert_array_equal(getattr(paths, name), expected, strict=True)
     assert paths.diverged().tolist() == [False, False, False, True, False]
+    assert paths.usable_trials().tolist() == paths.trials[[0, 1, 2, 4]].tolist()
     mean, std = paths.observation_statistics()
     if normaliser == "running":
         np.testing.assert_array_equal(mean, arrays["observation_mean"], strict=True)

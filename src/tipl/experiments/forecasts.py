@@ -25,7 +25,7 @@ def held_out_trials(paths: PathDataset, forecasters: Sequence[Forecaster]) -> Pa
         TiplError: there is no such trial.
     """
     seen = seen_trials(forecasters, paths)
-    unseen = [trial for trial in paths.trials[~paths.diverged()].tolist() if trial not in seen]
+    unseen = [trial for trial in paths.usable_trials().tolist() if trial not in seen]
     if not unseen:
         raise TiplError(
             f"the models were trained on all {paths.num_trials} usable trials of "

@@ -120,7 +120,7 @@ def seen_trials(models: Sequence[Forecaster], paths: PathDataset) -> set[int]:
 
 def training_paths(models: Sequence[TrainedForecaster], paths: PathDataset) -> PathDataset | None:
     """The usable trials of a dataset that models learned from; None if there are none."""
-    trials = seen_trials(models, paths) & set(paths.trials[~paths.diverged()].tolist())
+    trials = seen_trials(models, paths) & set(paths.usable_trials().tolist())
     return paths.select(sorted(trials)) if trials else None
 
 

@@ -30,7 +30,7 @@ STATES_OF_ANCHOR = 64
 
 def usable(paths: PathDataset) -> PathDataset:
     """The trials that did not diverge; raises a TiplError if nothing can be learned from them."""
-    trials = paths.trials[~paths.diverged()]
+    trials = paths.usable_trials()
     if len(trials) == 0:
         raise TiplError(
             f"all {paths.num_trials} trials of {paths.directory} diverged; collect paths with a "

@@ -79,7 +79,7 @@ def train(
     forecaster: TrainedForecaster = resolve(kind.train)(
         datasets, others, config, threads=threads, progress=progress
     )
-    learned = [dataset.select(dataset.trials[~dataset.diverged()]) for dataset in datasets]
+    learned = [dataset.select(dataset.usable_trials()) for dataset in datasets]
     returns = np.concatenate([dataset.episodic_return().ravel() for dataset in learned])
     if np.isfinite(returns).any():
         forecaster.settings["high_return"] = float(np.nanpercentile(returns, HIGH))

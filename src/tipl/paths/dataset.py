@@ -156,6 +156,10 @@ class PathDataset:
         """Whether each trial became NaN at any checkpoint, `[N]`."""
         return np.asarray(self._read("diverged").any(axis=1))
 
+    def usable_trials(self) -> Int64[np.ndarray, " M"]:
+        """The numbers of the trials that never diverged, in the dataset's order."""
+        return np.asarray(self.trials[~self.diverged()])
+
     def observation_statistics(
         self,
     ) -> tuple[Float64[np.ndarray, "N T O"], Float64[np.ndarray, "N T O"]]:
@@ -215,7 +219,7 @@ class PathDataset:
                 f"{held_out} was given as the share of held-out trials; expected a number between "
                 "0 and 1, such as 0.25"
             )
-        usable = np.sort(self.trials[~self.diverged()])
+        usable = np.sort(self.usable_trials())
         if len(usable) < 2:
             raise TiplError(
                 f"{len(usable)} of {self.num_trials} trials of {self.directory} can be used (the "

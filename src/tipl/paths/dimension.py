@@ -175,7 +175,7 @@ def measure_dataset(paths: PathDataset, *, seed: int = 0) -> list[PathDimension]
     Raises:
         TiplError: all trials diverged, or what `path_dimensions` raises.
     """
-    usable = paths.trials[~paths.diverged()]
+    usable = paths.usable_trials()
     return path_dimensions(paths.select(usable).params(), paths.layout, seed=seed)
 
 

@@ -147,7 +147,7 @@ def _stage_costs(run: Run) -> Iterator[Cost]:
 def _training_flops(paths: PathDataset, model: TrainedForecaster) -> float:
     """Of a whole training, from a few steps of it on a few of the trials."""
     config = recorded_config(model.settings["train"])
-    few = paths.select(paths.trials[~paths.diverged()][:4])
+    few = paths.select(paths.usable_trials()[:4])
     counts = []
     for steps in (SHORT, LONG):
         short = dataclasses.replace(config, num_steps=steps)

@@ -9,40 +9,64 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from tipl.core.arrays import Array
+from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, layer_names
 from tipl.policies.tasks import TaskSpec
 
 
 def best_actions(
-    task: TaskSpec, outputs: Float[np.ndarray, "*batch A"]
+    task: TaskSpec, outputs: Float[np.ndarray, "*batch A"], squashed: bool = False
 ) -> Shaped[np.ndarray, " ..."]:
     """The most likely action for each output of an actor, as the environment takes it.
 
-    That is the mean action inside the action bounds, `[*batch, A]` float32, or of a task with
-    discrete actions the number of one, `[*batch]` int64.
+    That is the mean action inside the action bounds, `[*batch, A]` of the task's `action_dtype`, or
+    of a task with discrete actions the number of one, `[*batch]` int64. Outputs that are `squashed`
+    become actions by tanh, scaled to the bounds.
     """
-    return executable(task, outputs.argmax(axis=-1)[..., None] if task.discrete else outputs)
+    if task.discrete:
+        return executable(task, outputs.argmax(axis=-1)[..., None])
+    return executable(task, unsquashed(task, outputs) if squashed else outputs)
+
+
+def unsquashed(
+    task: TaskSpec, outputs: Float[np.ndarray, "*batch A"]
+) -> Float[np.ndarray, "*batch A"]:
+    """The actions that squashed outputs stand for: tanh, scaled to the action bounds."""
+    low, high = (bound.astype(outputs.dtype) for bound in task.action_bounds)
+    return np.asarray(low + 0.5 * (np.tanh(outputs) + 1) * (high - low))
 
 
 def executable(
     task: TaskSpec, actions: Shaped[np.ndarray, "*batch A"]
 ) -> Shaped[np.ndarray, " ..."]:
-    """Actions as the environment takes them: inside the bounds, or counted from its first one."""
+    """Actions as elements of the environment's action space.
+
+    They are inside its bounds and of its dtype, rounded to whole numbers where that is of integers;
+    discrete ones are counted from the first one.
+    """
     if task.first_action is not None:
         return np.asarray(actions[..., 0].astype(np.int64) + task.first_action)
-    return np.clip(actions.astype(np.float32), *task.action_bounds)
+    low, high = task.action_bounds
+    if low.dtype.kind != "f":
+        # clipped before they are cast: what is out of an integer's range would wrap around
+        inside = np.clip(np.rint(actions), low.astype(float), high.astype(float))
+        return np.asarray(inside, low.dtype)
+    return np.asarray(np.clip(actions.astype(low.dtype), low, high))
 
 
 def mlp_outputs(
-    arrays: Mapping[str, Array], prefix: str, inputs: Float[np.ndarray, "B in"]
+    arrays: Mapping[str, Array],
+    prefix: str,
+    inputs: Float[np.ndarray, "B in"],
+    activation: str = "tanh",
 ) -> Float[np.ndarray, "B out"]:
-    """What a tanh MLP with a linear output, named by its prefix, makes of a batch.
+    """What an MLP with a linear output, named by its prefix, makes of a batch.
 
     `tipl.ppo.networks` runs many networks at once, and backwards, by compiled kernels.
     """
     *hidden, last = layer_names(arrays, prefix)
     for weight, bias in hidden:
-        inputs = np.tanh(inputs @ arrays[weight].T + arrays[bias])
+        inputs = ACTIVATIONS[activation](inputs @ arrays[weight].T + arrays[bias])
     weight, bias = last
     return np.asarray(inputs @ arrays[weight].T + arrays[bias])
 
@@ -69,7 +93,8 @@ def refolded(
 
 
 OBSERVATION_CLIP = 10.0
-"""Normalised observations are clipped to +- this many standard deviations (CleanRL)."""
+"""Normalised observations are clipped to +- this many standard deviations (CleanRL), unless a
+policy comes from a run with another clip, or none."""
 
 
 def normalise_observations(
@@ -77,8 +102,9 @@ def normalise_observations(
     mean: Float[np.ndarray, "*#batch O"],
     std: Float[np.ndarray, "*#batch O"],
     dtype: type[np.floating[Any]] = np.float32,
+    clip: float | Float[np.ndarray, "*#batch 1"] = OBSERVATION_CLIP,
 ) -> Float[np.ndarray, "*batch O"]:
-    """`(observation - mean) / std`, clipped to +- `OBSERVATION_CLIP`: what networks are fed."""
+    """`(observation - mean) / std`, clipped to +- `clip`: what networks are fed."""
     scaled = (observations - mean) / std
-    np.clip(scaled, -OBSERVATION_CLIP, OBSERVATION_CLIP, out=scaled)
+    np.clip(scaled, -clip, clip, out=scaled)
     return np.asarray(scaled, dtype)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.policies.activations import check_activation
 from tipl.policies.tasks import TaskSpec
 
 ArrayT = TypeVar("ArrayT", bound=Any)
@@ -22,13 +23,27 @@ ArrayT = TypeVar("ArrayT", bound=Any)
 
 @dataclasses.dataclass(frozen=True)
 class ParamLayout:
-    """Names, shapes and order of the arrays in a flat parameter vector of length P."""
+    """Names, shapes and order of the arrays in a flat parameter vector of length P.
+
+    Raises:
+        TiplError: the activation is none of `tipl.policies.activations.ACTIVATIONS`.
+    """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    activation: str = "tanh"
+    """what hidden units make of their inputs"""
+    squashed: bool = False
+    """whether outputs become actions by tanh, scaled to the action bounds, as in SAC and TD3;
+    otherwise they are actions as they are, clipped to the bounds"""
+
+    def __post_init__(self) -> None:
+        check_activation(self.activation)
 
     @classmethod
-    def mlp(cls, prefix: str, sizes: Sequence[int]) -> ParamLayout:
+    def mlp(
+        cls, prefix: str, sizes: Sequence[int], activation: str = "tanh", squashed: bool = False
+    ) -> ParamLayout:
         """Layout of an MLP with the layer sizes `[inputs, hidden..., outputs]`.
 
         Weights are `[out, in]`, as in `torch.nn.Linear`, and named `{prefix}.{layer}.weight`.
@@ -37,15 +52,19 @@ class ParamLayout:
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             arrays[f"{prefix}.{layer}.weight"] = (fan_out, fan_in)
             arrays[f"{prefix}.{layer}.bias"] = (fan_out,)
-        return cls(tuple(arrays), tuple(arrays.values()))
+        return cls(tuple(arrays), tuple(arrays.values()), activation, squashed)
 
     @classmethod
     def actor(
-        cls, observation_size: int, action_size: int, hidden_sizes: Sequence[int]
+        cls,
+        observation_size: int,
+        action_size: int,
+        hidden_sizes: Sequence[int],
+        activation: str = "tanh",
     ) -> ParamLayout:
         """Layout of a Gaussian policy: the MLP of its mean action, then `log_std [A]`."""
-        mean = cls.mlp("actor", [observation_size, *hidden_sizes, action_size])
-        return mean + cls(("log_std",), ((action_size,),))
+        mean = cls.mlp("actor", [observation_size, *hidden_sizes, action_size], activation)
+        return mean + cls(("log_std",), ((action_size,),), activation)
 
     @classmethod
     def critic(cls, observation_size: int, hidden_sizes: Sequence[int]) -> ParamLayout:
@@ -54,10 +73,14 @@ class ParamLayout:
 
     def __str__(self) -> str:
         arrays = zip(self.names, self.shapes, strict=True)
-        return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in arrays)
+        listed = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in arrays)
+        units = "" if self.activation == "tanh" else f" ({self.activation})"
+        return f"{listed}{units}{' (squashed)' if self.squashed else ''}"
 
     def __add__(self, other: ParamLayout) -> ParamLayout:
-        return ParamLayout(self.names + other.names, self.shapes + other.shapes)
+        """The arrays of both, with the units of the first."""
+        names, shapes = self.names + other.names, self.shapes + other.shapes
+        return dataclasses.replace(self, names=names, shapes=shapes)
 
     @property
     def size(self) -> int:
@@ -89,19 +112,26 @@ class ParamLayout:
             for (name, at), shape in zip(self.slices.items(), self.shapes, strict=True)
         }
 
-    def to_json(self) -> list[list[Any]]:
-        """A list of `[name, shape]` pairs."""
-        return [[name, list(shape)] for name, shape in zip(self.names, self.shapes, strict=True)]
+    def to_json(self) -> list[list[Any]] | dict[str, Any]:
+        """A list of `[name, shape]` pairs; of other than plain tanh units as "arrays" of a dict."""
+        pairs = [[name, list(shape)] for name, shape in zip(self.names, self.shapes, strict=True)]
+        if self.activation == "tanh" and not self.squashed:
+            return pairs  # as in the files of before there were others
+        return {"arrays": pairs, "activation": self.activation, "squashed": self.squashed}
 
     @classmethod
-    def from_json(cls, data: Sequence[Sequence[Any]]) -> ParamLayout:
+    def from_json(cls, data: Any) -> ParamLayout:
         """The inverse of `to_json`; raises a TiplError if the data is nothing of the kind."""
+        described = data if isinstance(data, dict) else {"arrays": data}
         try:
+            pairs = described["arrays"]
             return cls(
-                tuple(str(name) for name, _ in data),
-                tuple(tuple(int(size) for size in shape) for _, shape in data),
+                tuple(str(name) for name, _ in pairs),
+                tuple(tuple(int(size) for size in shape) for _, shape in pairs),
+                str(described.get("activation", "tanh")),
+                bool(described.get("squashed", False)),
             )
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise TiplError(
                 f"a parameter layout must be a list of [name, shape] pairs, but {data!r} was "
                 "given; the file was not written by tipl or has been edited"
@@ -126,11 +156,25 @@ def initial_gain(layer: int, count: int, network: str = "actor") -> float:
     return 0.01 if network == "actor" else 1.0
 
 
-def actor_layout(task: TaskSpec, hidden_sizes: Sequence[int]) -> ParamLayout:
-    """The layout of a policy for a task: of its means and `log_std`, or of its logits."""
-    if task.discrete:
-        return ParamLayout.mlp("actor", [task.observation_size, *hidden_sizes, task.action_size])
-    return ParamLayout.actor(task.observation_size, task.action_size, hidden_sizes)
+def actor_layout(
+    task: TaskSpec, hidden_sizes: Sequence[int], activation: str = "tanh", squashed: bool = False
+) -> ParamLayout:
+    """The layout of a policy for a task: of its means and `log_std`, or of its logits.
+
+    The means of a `squashed` policy, of continuous actions, come without `log_std`.
+
+    Raises:
+        TiplError: a squashed policy of discrete actions, or no such activation.
+    """
+    if squashed and task.discrete:
+        raise TiplError(
+            f"a squashed policy was asked for, and {task.env_id} has discrete actions; leave "
+            "squashed out"
+        )
+    sizes = [task.observation_size, *hidden_sizes, task.action_size]
+    if task.discrete or squashed:
+        return ParamLayout.mlp("actor", sizes, activation, squashed)
+    return ParamLayout.actor(sizes[0], sizes[-1], hidden_sizes, activation)
 
 
 def initial_params(layout: ParamLayout, seed: int | Sequence[int]) -> Float[np.ndarray, " P"]:

@@ -13,7 +13,12 @@ from jaxtyping import Float, Shaped
 from tipl.core import atomic, storage
 from tipl.core.options import at_least
 from tipl.errors import TiplError
-from tipl.policies.actions import best_actions, mlp_outputs, normalise_observations
+from tipl.policies.actions import (
+    OBSERVATION_CLIP,
+    best_actions,
+    mlp_outputs,
+    normalise_observations,
+)
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes, initial_params
 from tipl.policies.tasks import TaskSpec, check_normaliser, get_task
 
@@ -31,6 +36,7 @@ class Policy:
         task: the environment that it acts in.
         observation_mean: mean `[O]` of the observation normaliser, float64.
         observation_std: standard deviation `[O]` of the observation normaliser, float64.
+        observation_clip: normalised observations are clipped to +- this; infinity for no clip.
 
     Raises:
         TiplError: `params` has another length than the layout or is not finite, or layout or
@@ -44,13 +50,14 @@ class Policy:
         task: TaskSpec,
         observation_mean: Float[np.ndarray, " O"] | None = None,
         observation_std: Float[np.ndarray, " O"] | None = None,
+        observation_clip: float = OBSERVATION_CLIP,
     ) -> None:
         if params.shape != (layout.size,):
             raise TiplError(
                 f"the layout holds {layout.size} parameters, but an array of shape "
                 f"{params.shape} was given; pass the flat parameters of this architecture"
             )
-        task_layout = actor_layout(task, layout.hidden_sizes)
+        task_layout = actor_layout(task, layout.hidden_sizes, layout.activation, layout.squashed)
         if layout != task_layout:
             raise TiplError(
                 f"the layout {layout.to_json()} was given, but a policy for {task.env_id} with "
@@ -66,26 +73,33 @@ class Policy:
         std = task.observation_std if observation_std is None else observation_std
         self.observation_mean = np.array(mean, np.float64)
         self.observation_std = np.array(std, np.float64)
+        self.observation_clip = _checked_clip(observation_clip)
         normaliser = self.observation_mean, self.observation_std
         check_normaliser(f"a policy for {task.env_id}", *normaliser, task.observation_size)
         self._arrays = layout.unflatten(self.params)
 
     @classmethod
     def initial(
-        cls, task: str | TaskSpec, seed: int = 0, hidden: Sequence[int] = (64, 64)
+        cls,
+        task: str | TaskSpec,
+        seed: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "tanh",
     ) -> Policy:
         """An untrained policy with freshly drawn weights; equal seeds give equal ones.
 
         The task is the id of one that ships with tipl, or a `TaskSpec` (for any other Gymnasium
-        id, `tipl.envs.make_task(env_id)` makes one); `hidden` are the units in each hidden layer.
+        id, `tipl.envs.make_task(env_id)` makes one); `hidden` are the units in each hidden layer,
+        of one of `tipl.policies.activations.ACTIVATIONS`.
 
         Raises:
-            TiplError: the task is not known, a hidden size is not positive, or the seed negative.
+            TiplError: the task or the activation is not known, a hidden size is not positive, or
+                the seed negative.
         """
         at_least(0, seed=seed)
         spec = get_task(task) if isinstance(task, str) else task
         check_hidden_sizes(hidden)
-        layout = actor_layout(spec, hidden)
+        layout = actor_layout(spec, hidden, activation)
         return cls(initial_params(layout, seed), layout, spec)
 
     @classmethod
@@ -100,7 +114,8 @@ class Policy:
 
     def with_params(self, params: Float[np.ndarray, " P"]) -> Policy:
         """The same policy with other weights."""
-        return Policy(params, self.layout, self.task, self.observation_mean, self.observation_std)
+        normaliser = self.observation_mean, self.observation_std, self.observation_clip
+        return Policy(params, self.layout, self.task, *normaliser)
 
     def act(
         self, observation: Float[np.ndarray, "*batch O"], rng: np.random.Generator | None = None
@@ -112,21 +127,37 @@ class Policy:
             rng: draws a stochastic action; without it the most likely action is returned.
 
         Returns:
-            Actions `[..., A]`, float32, inside the task's action bounds; of a task with discrete
-            actions their numbers `[...]`, int64.
+            Actions `[..., A]` of the task's `action_dtype`, inside its action bounds; of a task
+            with discrete actions their numbers `[...]`, int64.
+
+        Raises:
+            TiplError: a stochastic action of a squashed policy, which has no noise.
         """
         batch = observation.shape[:-1]
+        normaliser = self.observation_mean, self.observation_std
+        # [*batch, O] -> [B, O]
         inputs = normalise_observations(
-            observation, self.observation_mean, self.observation_std
-        ).reshape(-1, self.task.observation_size)  # [*batch, O] -> [B, O]
-        outputs = mlp_outputs(self._arrays, "actor", inputs)
-        if rng is not None and self.task.discrete:
-            outputs += rng.gumbel(size=outputs.shape)  # their largest is a draw from the softmax
-        elif rng is not None:
-            std = np.exp(self._arrays["log_std"])
-            outputs += std * rng.standard_normal(outputs.shape, dtype=np.float32)
-        actions = best_actions(self.task, outputs)
+            observation, *normaliser, clip=self.observation_clip
+        ).reshape(-1, self.task.observation_size)
+        outputs = mlp_outputs(self._arrays, "actor", inputs, self.layout.activation)
+        if rng is not None:
+            outputs += self._noise(outputs, rng)
+        actions = best_actions(self.task, outputs, self.layout.squashed)
         return actions.reshape((*batch, *actions.shape[1:]))  # [B, ...] -> [*batch, ...]
+
+    def _noise(
+        self, outputs: Float[np.ndarray, "B A"], rng: np.random.Generator
+    ) -> Float[np.ndarray, "B A"]:
+        """What makes outputs those of stochastic actions."""
+        if self.layout.squashed:
+            raise TiplError(
+                "a stochastic action was asked for of a squashed policy, of which the mean alone "
+                "is known; leave rng out"
+            )
+        if self.task.discrete:
+            return rng.gumbel(size=outputs.shape)  # their largest is a draw from the softmax
+        std = np.exp(self._arrays["log_std"])
+        return np.asarray(std * rng.standard_normal(outputs.shape, dtype=np.float32))
 
     def save(self, directory: str | Path) -> None:
         """Writes `policy.safetensors` and `policy.json`: all that is needed to act.
@@ -138,6 +169,9 @@ class Policy:
             storage.write_tensors(new / "policy.safetensors", arrays, {"kind": "policy"})
             description = {"kind": "policy", "format_version": POLICY_FORMAT_VERSION}
             description |= {"task": self.task.to_json(), "layout": self.layout.to_json()}
+            if self.observation_clip != OBSERVATION_CLIP:  # null: none
+                clip = self.observation_clip
+                description["observation_clip"] = clip if np.isfinite(clip) else None
             storage.write_json(new / "policy.json", description)
 
     @classmethod
@@ -157,9 +191,11 @@ class Policy:
             )
         tensors, _ = storage.read_tensors(directory / "policy.safetensors", "a policy's weights")
         try:
-            params, *normaliser = (tensors[name] for name in _SAVED_ARRAYS)
+            params, mean, std = (tensors[name] for name in _SAVED_ARRAYS)
             layout = ParamLayout.from_json(description["layout"])
-            return cls(params, layout, TaskSpec.from_json(description["task"]), *normaliser)
+            clip = description.get("observation_clip", OBSERVATION_CLIP)
+            task, clip = TaskSpec.from_json(description["task"]), np.inf if clip is None else clip
+            return cls(params, layout, task, mean, std, clip)
         except (KeyError, TiplError) as error:
             raise TiplError(
                 f"{directory} holds no usable policy ({error}); restore it from a copy, or make "
@@ -168,6 +204,16 @@ class Policy:
 
     def __repr__(self) -> str:
         return f"Policy({self.task.env_id}, {self.layout.size} parameters)"
+
+
+def _checked_clip(clip: Any) -> float:
+    """A clip as a number; raises a TiplError unless it is one above 0, which infinity is."""
+    if isinstance(clip, bool) or not isinstance(clip, (int, float)) or not clip > 0:
+        raise TiplError(
+            f"the observation clip {clip!r} was given; expected a number above 0: of how many "
+            "standard deviations normalised observations may be, or math.inf for no clip"
+        )
+    return float(clip)
 
 
 def _sb3_weights() -> Any:

@@ -17,7 +17,7 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64, Shaped
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
@@ -53,6 +53,8 @@ class TaskSpec:
     first_action: int | None = None
     """of a task with A discrete actions the number of the first of them, with empty `action_low`
     and `action_high`; None if actions are continuous"""
+    action_dtype: str = "float32"
+    """NumPy dtype of the action space where actions are continuous: float32, float64 or integers"""
     physics: tuple[tuple[str, float], ...] = ()
     """names of `tipl.envs.physics` with factors of the original physics; empty for the task as
     Gymnasium defines it"""
@@ -84,9 +86,10 @@ class TaskSpec:
         return replace(self, physics=tuple(sorted(physics.items())))
 
     @property
-    def action_bounds(self) -> tuple[Float32[np.ndarray, " A"], Float32[np.ndarray, " A"]]:
-        """Lowest and highest action, `[A]` each, as environments take them."""
-        return np.array(self.action_low, np.float32), np.array(self.action_high, np.float32)
+    def action_bounds(self) -> tuple[Shaped[np.ndarray, " A"], Shaped[np.ndarray, " A"]]:
+        """Lowest and highest action, `[A]` each, of the `action_dtype`."""
+        low, high = self.action_low, self.action_high
+        return np.array(low, self.action_dtype), np.array(high, self.action_dtype)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as a dictionary of plain JSON values, for `from_json`."""
@@ -94,7 +97,8 @@ class TaskSpec:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if value not in (None, {})  # left out, as in the files of before there were any
+            # left out, as in the files of before there were any
+            if value not in (None, {}) and (name, value) != ("action_dtype", "float32")
         }
 
     @classmethod

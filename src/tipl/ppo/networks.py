@@ -1,6 +1,6 @@
 """The networks of many policies at once, and how actions are drawn from their outputs.
 
-Many small tanh MLPs of one shape run forward and backward together. The backward pass is written
+Many small MLPs of one shape run forward and backward together. The backward pass is written
 out by hand: at these sizes (64 wide, minibatches of 64) NumPy's batched matrix products and
 compiled inner loops run several times faster on a CPU than an autograd graph of small operations,
 and they release the interpreter lock, so groups of trials can learn in parallel threads.
@@ -16,22 +16,26 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tipl.core.arrays import Array
+from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, layer_names
 from tipl.ppo import kernels
 from tipl.ppo.kernels import add_bias_tanh, backward_tanh
 
 
 class StackedMLP:
-    """N independent MLPs with tanh hidden layers and a linear output.
+    """N independent MLPs with hidden layers of one activation and a linear output.
 
     Args:
         weights: one `[N, out, in]` array for each layer. Views are welcome: they are read at
             each call, so that an optimiser may change them in place.
         biases: one `[N, out]` array for each layer.
+        activation: of the hidden units; those of tanh alone go backwards.
     """
 
-    def __init__(self, weights: Sequence[Array], biases: Sequence[Array]) -> None:
-        self.weights, self.biases = list(weights), list(biases)
+    def __init__(
+        self, weights: Sequence[Array], biases: Sequence[Array], activation: str = "tanh"
+    ) -> None:
+        self.weights, self.biases, self.activation = list(weights), list(biases), activation
         # Scratch arrays, one set for each batch size B, so that no call allocates large arrays.
         self._activations: dict[int, list[Array]] = {}
         self._scratch: dict[int, list[Array]] = {}
@@ -43,7 +47,10 @@ class StackedMLP:
         self._inputs = [inputs]
         for weight, bias, out in zip(self.weights, self.biases, hidden, strict=False):
             np.matmul(self._inputs[-1], weight.swapaxes(1, 2), out=out)
-            add_bias_tanh(out, bias)
+            if self.activation == "tanh":
+                add_bias_tanh(out, bias)
+            else:
+                out[:] = ACTIVATIONS[self.activation](out + bias[:, None])
             self._inputs.append(out)
         outputs: Array = np.matmul(self._inputs[-1], self.weights[-1].swapaxes(1, 2))
         outputs += self.biases[-1][:, None]
@@ -77,10 +84,16 @@ class StackedMLP:
         return cache[batch]
 
 
-def stacked_mlp(arrays: Mapping[str, Array], prefix: str) -> StackedMLP:
+def stacked_mlp(arrays: Mapping[str, Array], prefix: str, activation: str = "tanh") -> StackedMLP:
     """The N networks `{prefix}.*` among the arrays of `ParamLayout.unflatten(params [N, P])`."""
     names = layer_names(arrays, prefix)
-    return StackedMLP([arrays[weight] for weight, _ in names], [arrays[bias] for _, bias in names])
+    weights, biases = ([arrays[pair[i]] for pair in names] for i in range(2))
+    return StackedMLP(weights, biases, activation)
+
+
+def stacked_actors(params: Float[np.ndarray, "N P"], layout: ParamLayout) -> StackedMLP:
+    """The actors of N policies of one layout; the weights, a contiguous array, are not copied."""
+    return stacked_mlp(layout.unflatten(params), "actor", layout.activation)
 
 
 def ppo_flops_per_step(layout: ParamLayout, update_epochs: int) -> float:

@@ -1,7 +1,8 @@
-"""Network: flat parameters as tensors and back, sums, displacements and mean actions."""
+"""Network: flat parameters as tensors and back, sums, displacements, outputs and actions."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import operator
 from collections.abc import Callable
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor
 
 from rounding import assert_equal_but_for_rounding
-from tipl.models.network import Network
+from tipl.models.network import ActionError, Network
 from tipl.models.neuron_transformer import NeuronTransformer, NeuronTransformerConfig
 from tipl.models.nowcasters.net import WNN, NiNo, NiNoConfig, NowcasterConfig
 from tipl.policies.actions import normalise_observations
-from tipl.policies.layout import ParamLayout
+from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
+from tipl.policies.tasks import get_task
 from tipl.ppo.networks import stacked_mlp
 
 B, L, O, A = 2, 3, 4, 3  # networks, checkpoints, inputs, outputs  # noqa: E741
@@ -93,7 +95,7 @@ def test_map_meets_each_array_of_each_network_once(
 
 @architectures
 @kinds
-def test_mean_actions_are_those_of_the_stacked_policies(
+def test_outputs_are_those_of_the_stacked_policies(
     hidden_sizes: tuple[int, ...], has_log_std: bool
 ) -> None:
     params = random_params(hidden_sizes, has_log_std)
@@ -101,7 +103,7 @@ def test_mean_actions_are_those_of_the_stacked_policies(
     arrays = layout_of(hidden_sizes, has_log_std).unflatten(params.flatten(0, 1).numpy())
     # [B, L, S, O] -> [B L, S, O]
     expected = stacked_mlp(arrays, "actor").forward(inputs.flatten(0, 1).numpy())
-    outputs = network_of(params, hidden_sizes, has_log_std).mean_actions(inputs)
+    outputs = network_of(params, hidden_sizes, has_log_std).outputs(inputs)
     assert outputs.shape == (B, L, 7, A)
     np.testing.assert_allclose(outputs.flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
 
@@ -116,7 +118,7 @@ def test_activations_are_what_the_units_of_each_layer_give(
     inputs = torch.randn(B, L, 7, O, generator=torch.Generator().manual_seed(3))
     given = network.activations(inputs)
     assert [layer.shape for layer in given] == [(B, L, 7, size) for size in (*hidden_sizes, A)]
-    assert torch.equal(given[-1], network.mean_actions(inputs))
+    assert torch.equal(given[-1], network.outputs(inputs))
     for b, n, s in itertools.product(range(B), range(L), range(7)):
         before = inputs[b, n, s].numpy()
         for layer, units in enumerate(given):
@@ -129,7 +131,7 @@ def test_activations_are_what_the_units_of_each_layer_give(
 
 
 @architectures
-def test_mean_actions_on_normalised_observations_are_what_the_policy_does(
+def test_outputs_on_normalised_observations_are_what_the_policy_does(
     hidden_sizes: tuple[int, ...],
 ) -> None:
     rng = np.random.default_rng(4)
@@ -139,9 +141,28 @@ def test_mean_actions_on_normalised_observations_are_what_the_policy_does(
     network = Network.from_flat(torch.from_numpy(policy.params)[None, None], policy.layout)
     observations = rng.normal(size=(7, task.observation_size))
     inputs = normalise_observations(observations, policy.observation_mean, policy.observation_std)
-    outputs = network.mean_actions(torch.from_numpy(inputs)[None, None])[0, 0]
+    outputs = network.outputs(torch.from_numpy(inputs)[None, None])[0, 0]
     assert outputs.abs().max() < 1  # inside the action bounds
     assert_equal_but_for_rounding(outputs, policy.act(observations), sums=3, terms=64)
+
+
+def test_actions_of_squashed_networks_are_what_their_policies_do() -> None:
+    rng = np.random.default_rng(6)
+    task = dataclasses.replace(  # whose range is not the same on both sides of 0
+        get_task("Hopper-v4"), action_low=(-1.0, 0.0, -4.0), action_high=(3.0, 0.5, -2.0)
+    )
+    layout = actor_layout(task, (6, 5), "relu", squashed=True)
+    policy = Policy(rng.normal(size=layout.size).astype(np.float32), layout, task)
+    network = Network.from_flat(torch.from_numpy(policy.params)[None, None], layout)
+    observations = rng.normal(size=(7, task.observation_size))
+    inputs = normalise_observations(observations, policy.observation_mean, policy.observation_std)
+    error, seen = ActionError(task), torch.from_numpy(inputs)[None, None]
+    expected = torch.from_numpy(policy.act(observations))
+    torch.testing.assert_close(error.actions(network, seen)[0, 0], expected)
+    # twice a network less the same one is as it was, and acts as it does
+    torch.testing.assert_close(error.actions(network + network - network, seen)[0, 0], expected)
+    plain = Network(network.weights, network.biases, None, "relu")
+    assert torch.equal(error.actions(plain, seen), network.outputs(seen))
 
 
 @pytest.mark.parametrize("hidden_sizes", [(2,), (2, 5, 3)])

@@ -259,7 +259,7 @@ def test_the_model_of_the_elite_remembers_what_it_does(
     readout = trained.model.models["elite"].readout
     assert readout is not None
     network = Network.from_flat(torch.from_numpy(policy.params)[None, None], policy.layout)
-    wanted = network.mean_actions(readout.observations[None, None])[0, 0]
+    wanted = network.outputs(readout.observations[None, None])[0, 0]
     expected = ActionError(TASK).fitting(wanted)
     torch.testing.assert_close(readout.outputs, expected, rtol=1e-5, atol=1e-5)
     assert len(set(rows_of(readout.observations))) > 50
@@ -855,7 +855,7 @@ def test_the_memory_is_renewed_as_often_as_networks_are_run(paths: PathDataset) 
     for _ in range(51):
         loss(model, rng)
         remembered.append(readout.observations.clone())
-        given = loss.elite.mean_actions(remembered[-1][None, None])[0, 0]
+        given = loss.elite.outputs(remembered[-1][None, None])[0, 0]
         assert given.abs().max() > 2 * TASK.action_high[0]
         expected = loss.action_error.fitting(given)
         torch.testing.assert_close(readout.outputs, expected, rtol=1e-4, atol=1e-4)

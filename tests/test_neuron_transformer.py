@@ -402,7 +402,7 @@ def test_a_model_with_a_memory_fits_the_output_layers_of_what_it_predicts(
     assert_close(fitted.flat(), readout(predicted).flat(), 1e-12)
     assert (fitted - predicted).flat().abs().max() > 0.01
     missed = [
-        (net.mean_actions(readout.observations.expand(B, L, -1, -1)) - readout.outputs)
+        (net.outputs(readout.observations.expand(B, L, -1, -1)) - readout.outputs)
         .square()
         .mean(dim=(-2, -1))
         for net in (fitted, predicted)

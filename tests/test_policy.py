@@ -18,6 +18,7 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.models.network import Network
 from tipl.policies.actions import OBSERVATION_CLIP, mlp_outputs, normalise_observations
+from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import (
     ParamLayout,
     actor_layout,
@@ -28,7 +29,7 @@ from tipl.policies.layout import (
 )
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import get_task
-from tipl.ppo.networks import stacked_mlp
+from tipl.ppo.networks import stacked_actors
 
 PENDULUM, CHEETAH = "InvertedPendulum-v4", "HalfCheetah-v4"
 LAYOUT = ParamLayout.actor(3, 2, (5, 4)) + ParamLayout.critic(3, (6,))
@@ -221,12 +222,14 @@ def test_the_deterministic_action_is_the_bounded_mean(env_id: str) -> None:
     np.testing.assert_array_equal(policy.act(observations), actions)
 
 
-def error_bounds(arrays: dict[str, np.ndarray], inputs: np.ndarray) -> tuple[Array, Array]:
+def error_bounds(
+    arrays: dict[str, np.ndarray], inputs: np.ndarray, activation: str
+) -> tuple[Array, Array]:
     """Exact outputs `[B, A]`, and how far float32 may be from them, however sums are ordered.
 
     A sum of n products of float32 numbers is off by at most about n units of rounding of the sum
-    of their magnitudes; a tanh, whose slope is at most 1, hands on what it was given and adds a few
-    units of its own.
+    of their magnitudes; an activation, whose slope is at most GELU's 1.13, hands on what it was
+    given and adds a few units of its own.
     """
     unit = np.finfo(np.float32).eps
     exact, off = inputs.astype(np.float64), np.zeros(inputs.shape)
@@ -236,23 +239,26 @@ def error_bounds(arrays: dict[str, np.ndarray], inputs: np.ndarray) -> tuple[Arr
         off = off @ np.abs(w).T + (w.shape[1] + 1) * unit * size
         exact = exact @ w.T + b
         if layer < len(arrays) // 2 - 1:
-            exact, off = np.tanh(exact), off + 4 * unit
+            exact, off = ACTIVATIONS[activation](exact), 1.13 * off + 4 * unit * (1 + np.abs(exact))
     return exact, off
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden_sizes", [(64, 64), (5,), (16, 8, 4)])
-def test_numpy_compiled_and_torch_networks_agree(hidden_sizes: tuple[int, ...]) -> None:
-    layout = ParamLayout.mlp("actor", [17, *hidden_sizes, 6])
+def test_numpy_compiled_and_torch_networks_agree(
+    hidden_sizes: tuple[int, ...], activation: str
+) -> None:
+    layout = ParamLayout.mlp("actor", [17, *hidden_sizes, 6], activation)
     rng = np.random.default_rng(len(hidden_sizes))
     params = (0.3 * rng.normal(size=layout.size)).astype(np.float32)
     inputs = rng.normal(size=(40, 17)).astype(np.float32)
     arrays = layout.unflatten(params)
-    exact, bounds = error_bounds(arrays, inputs)
+    exact, bounds = error_bounds(arrays, inputs, activation)
     network = Network.from_flat(torch.from_numpy(params)[None, None], layout)
     outputs = {
-        "NumPy": mlp_outputs(arrays, "actor", inputs),
-        "compiled": stacked_mlp(layout.unflatten(params[None]), "actor").forward(inputs[None])[0],
-        "torch": network.mean_actions(torch.from_numpy(inputs)[None, None])[0, 0].numpy(),
+        "NumPy": mlp_outputs(arrays, "actor", inputs, activation),
+        "compiled": stacked_actors(params[None], layout).forward(inputs[None])[0],
+        "torch": network.outputs(torch.from_numpy(inputs)[None, None])[0, 0].numpy(),
     }
     assert bounds.max() < 0.01 * exact.std()  # so another network would not pass
     for form, found in outputs.items():

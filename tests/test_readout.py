@@ -110,7 +110,7 @@ def test_an_output_layer_that_gives_all_that_is_wanted_is_found(
         network.log_std,
     )
     observations = normal(S, O, seed=1)
-    outputs = wanted.mean_actions(observations[None, None])[0, 0]
+    outputs = wanted.outputs(observations[None, None])[0, 0]
     fitted = readout_of(observations, outputs, ridge=1e-12)(network)
     torch.testing.assert_close(fitted.flat(), wanted.flat(), rtol=0, atol=1e-5)
     assert (fitted - network).flat().abs().max() > 0.1
@@ -128,7 +128,7 @@ def test_without_a_penalty_wide_networks_can_still_be_fitted() -> None:
 def test_nothing_changes_if_what_is_wanted_is_given_already(hidden_sizes: tuple[int, ...]) -> None:
     network = network_of(random_params(hidden_sizes, 1, 1), hidden_sizes)
     observations = normal(S, O, seed=1)
-    given = network.mean_actions(observations[None, None])[0, 0]
+    given = network.outputs(observations[None, None])[0, 0]
     fitted = readout_of(observations, given)(network)
     torch.testing.assert_close(fitted.flat(), network.flat(), rtol=0, atol=1e-12)
     other = readout_of(observations, given + 1)(network)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
@@ -26,6 +27,16 @@ REFERENCE_WIDTH = 64
 LEAK = 0.05
 """Slope outside the action bounds, where an action has no effect but a gradient has to show."""
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": functional.relu,
+    "elu": functional.elu,
+    "silu": functional.silu,
+    "leaky_relu": functional.leaky_relu,
+    "gelu": functional.gelu,
+}
+"""Those of `tipl.policies.activations`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -37,6 +48,10 @@ class Network:
     """`[B, L, out]` of each layer"""
     log_std: Tensor | None
     """`[B, L, A]` of Gaussian policies, else None"""
+    activation: str = "tanh"
+    """of the hidden units, as in `ParamLayout`"""
+    squashed: bool = False
+    """whether outputs become actions by tanh, as in `ParamLayout`"""
 
     @classmethod
     def from_flat(cls, params: Float[Tensor, "B L P"], layout: ParamLayout) -> Network:
@@ -47,7 +62,8 @@ class Network:
         end, lead = len(parts) // 2 * 2, params.shape[:-1]
         # [B, L, out * in] -> [B, L, out, in]
         weights = [parts[n].reshape(*lead, *layout.shapes[n]) for n in range(0, end, 2)]
-        return cls(weights, list(parts[1:end:2]), parts[end] if len(parts) > end else None)
+        log_std = parts[end] if len(parts) > end else None
+        return cls(weights, list(parts[1:end:2]), log_std, layout.activation, layout.squashed)
 
     def flat(self) -> Float[Tensor, "B L P"]:
         """The inverse of `from_flat`."""
@@ -59,12 +75,16 @@ class Network:
         return torch.cat(parts, dim=-1)
 
     def map(self, function: Callable[..., Tensor], *others: Network) -> Network:
-        """A function of each array, and of the same array of other networks."""
+        """A function of each array, and of the same array of other networks.
+
+        Activation and squashing are those of this one.
+        """
         log_stds = [network.log_std for network in (self, *others)]
-        return Network(
-            [function(*a) for a in zip(*(n.weights for n in (self, *others)), strict=True)],
-            [function(*a) for a in zip(*(n.biases for n in (self, *others)), strict=True)],
-            None if any(log_std is None for log_std in log_stds) else function(*log_stds),
+        return dataclasses.replace(
+            self,
+            weights=[function(*a) for a in zip(*(n.weights for n in (self, *others)), strict=True)],
+            biases=[function(*a) for a in zip(*(n.biases for n in (self, *others)), strict=True)],
+            log_std=None if any(one is None for one in log_stds) else function(*log_stds),
         )
 
     def arrays(self) -> list[Tensor]:
@@ -111,10 +131,11 @@ class Network:
                 return total[..., None] * rows - torch.einsum("bulm,bmui->blui", mixture, rows)
             return total * rows - torch.einsum("bulm,bmu->blu", mixture, rows)
 
-        return Network(
-            [mix(weight, m) for weight, m in zip(self.weights, mixtures, strict=True)],
-            [mix(bias, m) for bias, m in zip(self.biases, mixtures, strict=True)],
-            None if self.log_std is None else mix(self.log_std, mixtures[-1]),
+        return dataclasses.replace(
+            self,
+            weights=[mix(weight, m) for weight, m in zip(self.weights, mixtures, strict=True)],
+            biases=[mix(bias, m) for bias, m in zip(self.biases, mixtures, strict=True)],
+            log_std=None if self.log_std is None else mix(self.log_std, mixtures[-1]),
         )
 
     def activations(self, inputs: Float[Tensor, "B L S O"]) -> list[Float[Tensor, "B L S _"]]:
@@ -123,12 +144,12 @@ class Network:
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = hidden @ weight.mT + bias[..., None, :]
             if layer < len(self.weights) - 1:
-                hidden = torch.tanh(hidden)
+                hidden = ACTIVATIONS[self.activation](hidden)
             given.append(hidden)
         return given
 
-    def mean_actions(self, inputs: Float[Tensor, "B L S O"]) -> Float[Tensor, "B L S A"]:
-        """The outputs of each network for S normalised observations of its own."""
+    def outputs(self, inputs: Float[Tensor, "B L S O"]) -> Float[Tensor, "B L S A"]:
+        """What each network gives for S normalised observations of its own."""
         return self.activations(inputs)[-1]
 
 
@@ -148,7 +169,7 @@ def typical_changes(
         weights.append(group[:, :, 0, :, None] * shrink)  # [B, L, 1, 1]
         biases.append(group[:, :, 1])  # [B, L, 1]
     log_std = None if network.log_std is None else log_std_scale[horizon][..., None]
-    return Network(weights, biases, log_std)
+    return dataclasses.replace(network, weights=weights, biases=biases, log_std=log_std)
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -216,30 +237,44 @@ class ActionError:
         if not self.discrete:
             self.unit = torch.as_tensor(action_unit(task))
             self.low, self.high = (
-                torch.as_tensor(bound) / self.unit for bound in task.action_bounds
+                torch.as_tensor(bound.astype(np.float32)) / self.unit
+                for bound in task.action_bounds
             )
 
+    def actions(
+        self, network: Network, inputs: Float[Tensor, "B L S O"]
+    ) -> Float[Tensor, "B L S A"]:
+        """The mean actions of networks, those of discrete actions as logits.
+
+        Outputs of squashed networks become actions by tanh, scaled to the action bounds.
+        """
+        outputs = network.outputs(inputs)
+        if not network.squashed:
+            return outputs
+        inside: Tensor = self.low + (torch.tanh(outputs) + 1) / 2 * (self.high - self.low)
+        return inside * self.unit
+
     def __call__(
-        self, outputs: Float[Tensor, "B L S A"], wanted: Float[Tensor, "B L S A"]
+        self, actions: Float[Tensor, "B L S A"], wanted: Float[Tensor, "B L S A"]
     ) -> Float[Tensor, "B L"]:
-        """The error of policies whose networks give `outputs` where others give `wanted`."""
+        """The error of policies of some `actions` where others have those that are `wanted`."""
         if self.discrete:
-            difference = torch.softmax(outputs, dim=-1) - torch.softmax(wanted, dim=-1)
+            difference = torch.softmax(actions, dim=-1) - torch.softmax(wanted, dim=-1)
         else:
-            difference = self._leaky(outputs) - self._leaky(wanted)
+            difference = self._leaky(actions) - self._leaky(wanted)
         return difference.square().mean(dim=(-2, -1))
 
-    def fitting(self, outputs: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
-        """Outputs of equal effect that are easier to fit: none far outside the action bounds.
+    def fitting(self, actions: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch A"]:
+        """Actions of equal effect that are easier to fit: none far outside the action bounds.
 
         Of discrete actions, whose logits count up to a constant, those with a mean of 0.
         """
         if self.discrete:
-            return outputs - outputs.mean(dim=-1, keepdim=True)
-        return self._leaky(outputs) * self.unit
+            return actions - actions.mean(dim=-1, keepdim=True)
+        return self._leaky(actions) * self.unit
 
-    def _leaky(self, outputs: Tensor) -> Tensor:
+    def _leaky(self, actions: Tensor) -> Tensor:
         """Actions in units of half their range, that hardly grow outside their bounds."""
-        actions = outputs / self.unit
-        inside = actions.clamp(self.low, self.high)
-        return inside + LEAK * (actions - inside)
+        scaled = actions / self.unit
+        inside = scaled.clamp(self.low, self.high)
+        return inside + LEAK * (scaled - inside)

@@ -98,9 +98,10 @@ class OwnLoss:
         start, forecast, wanted = start.last(), forecast.last(), wanted.last()
         observations = seen[:, None]  # [B, S, O] -> [B, 1, S, O]
         with torch.no_grad():
-            truth = wanted.mean_actions(observations)
-            still = self.action_error(start.mean_actions(observations), truth).mean()
-        error = self.action_error(forecast.mean_actions(observations), truth).mean()
+            truth = self.action_error.actions(wanted, observations)
+            still = self.action_error(self.action_error.actions(start, observations), truth).mean()
+        done = self.action_error.actions(forecast, observations)
+        error = self.action_error(done, truth).mean()
         return error / (still + 1e-4)
 
 
@@ -194,8 +195,8 @@ class EliteLoss:
     def error(self, networks: Network, seen: Float[Tensor, "B 1 S O"]) -> Tensor:
         """How far networks `[B, 1, ...]` are from acting as the elite does."""
         with torch.no_grad():
-            wanted = self._outputs(seen)
-        error = self.action_error(networks.mean_actions(seen), wanted).mean()
+            wanted = self._wanted(seen)
+        error = self.action_error(self.action_error.actions(networks, seen), wanted).mean()
         if networks.log_std is not None and self.elite.log_std is not None:
             off = (networks.log_std - self.elite.log_std).square().mean()
             error = error + LOG_STD_WEIGHT * off
@@ -209,11 +210,11 @@ class EliteLoss:
             seen[..., :half, :] = _drawn(self.visited, (*shape[:-1], half), rng)
         return seen
 
-    def _outputs(self, seen: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch A"]:
-        """What the elite's network gives for observations."""
+    def _wanted(self, seen: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch A"]:
+        """The elite's actions for observations."""
         # [*batch, O] -> [1, 1, S, O]
         flat = seen.reshape(1, 1, -1, seen.shape[-1])
-        return self.elite.mean_actions(flat).reshape(*seen.shape[:-1], -1)
+        return self.action_error.actions(self.elite, flat).reshape(*seen.shape[:-1], -1)
 
     def _draw_networks(self, rng: torch.Generator) -> Network:
         """Mostly fresh networks; else stored checkpoints, or networks that were just carried."""
@@ -237,7 +238,7 @@ class EliteLoss:
         """Gives the model other observations to remember: those that a batch is drawn from."""
         if model.readout is not None:
             seen = self.draw_seen((len(model.readout.observations),), rng)
-            model.readout.remember(seen, self.action_error.fitting(self._outputs(seen)))
+            model.readout.remember(seen, self.action_error.fitting(self._wanted(seen)))
 
     def _visit(self) -> None:
         """Runs carried networks and keeps what they saw."""

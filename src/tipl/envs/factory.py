@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import VectorEnv
 
-from tipl.core.options import at_least, spelling_hint
+from tipl.core.options import at_least
 from tipl.envs.batched_mujoco import BatchedMujocoEnv
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, MujocoTask, find_mujoco_task
+from tipl.envs.variants import Variant, described, make_one, registered_spec, variant_of
 from tipl.errors import TiplError
 from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
@@ -29,7 +32,7 @@ _NEW_TO_GYMNASIUM: set[str] = set()
 
 
 def make_vec(
-    env_id: str,
+    env: str | TaskSpec,
     num_envs: int,
     *,
     num_threads: int = 1,
@@ -43,24 +46,44 @@ def make_vec(
     vector environment, one copy after another (`tipl.envs.gymnasium_vec.GymnasiumVec`). Both have
     `state()` and `set_state()`, and `metadata["autoreset_mode"]` SAME_STEP.
 
+    Args:
+        env: a Gymnasium id, for the environment as it is registered; or a task, for the environment
+            as it was made, which runs in Gymnasium's own vector environment if its arguments, its
+            limit of steps or its wrappers are not as registered. The physics of a task are not
+            applied: give them.
+        num_envs: number of copies, E.
+        num_threads: see `BatchedMujocoEnv`.
+        physics: see `BatchedMujocoEnv`.
+
     Raises:
         TiplError: the id is unknown, the environment cannot be made or has other spaces, a
             number is below 1, or physics are not as expected or not for a batched task.
     """
-    if find_mujoco_task(env_id) is not None:
+    if isinstance(env, str):
+        return _make_vec(env, None, num_envs, num_threads, physics)
+    return _make_vec(env.env_id, variant_of(env), num_envs, num_threads, physics)
+
+
+def _make_vec(
+    env_id: str,
+    variant: Variant | None,
+    num_envs: int,
+    num_threads: int = 1,
+    physics: Mapping[str, np.ndarray] | None = None,
+) -> VectorEnv[np.ndarray, np.ndarray, np.ndarray]:
+    if variant is None and find_mujoco_task(env_id) is not None:
         return BatchedMujocoEnv(env_id, num_envs, num_threads=num_threads, physics=physics)
     if physics:
+        whose = env_id if variant is None else f"{env_id} ({variant.words})"
         raise TiplError(
-            f"physics were given for {env_id!r}, which does not run on mujoco.batch: expected one "
-            f"of {', '.join(MUJOCO_TASKS)}; leave the physics out"
+            f"physics were given for {whose!r}, which does not run on mujoco.batch: expected one "
+            f"of {', '.join(MUJOCO_TASKS)}, as registered; leave the physics out"
         )
     at_least(1, num_envs=num_envs)
-    with warnings.catch_warnings():
-        # Old versions of an environment are a choice here: returns of v4 and v5 are not comparable.
-        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
-        first = _make_gymnasium(env_id)
-        _check_spaces(env_id, first)
-        return GymnasiumVec([lambda: first, *[lambda: gymnasium.make(env_id)] * (num_envs - 1)])
+    first = make_one(env_id, variant)
+    _check_spaces(env_id, first)
+    others = [partial(make_one, env_id, variant)] * (num_envs - 1)
+    return GymnasiumVec([lambda: first, *others])
 
 
 def register_task(env_id: str, task: MujocoTask) -> None:
@@ -96,38 +119,57 @@ def register_task(env_id: str, task: MujocoTask) -> None:
     MUJOCO_TASKS[env_id] = task
 
 
-def make_task(env_id: str) -> TaskSpec:
-    """Returns the spec of a task by its Gymnasium id: the shipped one, or `measure_task`'s."""
-    if env_id in known_tasks():
-        return get_task(env_id)
-    return measure_task(env_id, num_steps=MEASURED_STEPS)
+def make_task(env: str | EnvSpec) -> TaskSpec:
+    """Returns the spec of a task: the shipped one, or `measure_task`'s.
+
+    Args:
+        env: a Gymnasium id, for the environment as it is registered; or the Gymnasium spec of an
+            environment as it was made (`env.spec`), whose arguments, limit of steps and wrappers
+            of `gymnasium.wrappers` the task then has. `tipl.envs.make_vec` makes it again.
+
+    Raises:
+        TiplError: as `measure_task`.
+    """
+    if isinstance(env, EnvSpec) and described(env)[1] is None:
+        env = env.id
+    if isinstance(env, str) and env in known_tasks():
+        return get_task(env)
+    return measure_task(env, num_steps=MEASURED_STEPS)
 
 
 def measure_task(
-    env_id: str, *, num_envs: int = 8, num_steps: int = MEASURED_STEPS, seed: int = 0
+    env: str | EnvSpec, *, num_envs: int = 8, num_steps: int = MEASURED_STEPS, seed: int = 0
 ) -> TaskSpec:
     """Measures the observations under actions drawn uniformly.
 
     Mean and standard deviation are taken in float64 over all observations that a policy would
     act on (first observations of episodes included, last ones not), and the standard deviation
     is at least `OBSERVATION_STD_FLOOR`. The seed is that of the actions and of the copies, each of
-    which makes `num_steps` steps.
+    which makes `num_steps` steps. Of a shipped task with other arguments or another limit, but as
+    many observed values, the statistics are the shipped ones, so that one normaliser does for all.
 
     Raises:
         TiplError: as `make_vec`; or an action is unbounded, an episode may last forever,
-            an observation is not finite, or the registered entry point is not text.
+            an observation is not finite, or the environment cannot be written down as text.
     """
-    envs = make_vec(env_id, num_envs)
-    limit, gymnasium_spec = _registered(env_id)
-    actions: Any = envs.single_action_space
-    if isinstance(actions, Box) and not actions.is_bounded():
-        raise TiplError(
-            f"{env_id!r} has the actions {actions}: expected finite bounds; give the environment "
-            "a bounded action space and register it under an id of its own"
+    env_id = env if isinstance(env, str) else env.id
+    text, variant = described(env)
+    with closing(_make_vec(env_id, variant, num_envs)) as envs:
+        limit = (variant or registered_spec(env_id)).max_episode_steps
+        if limit is None:
+            raise TiplError(
+                f"{env_id!r} has no limit of episode steps: expected one; register the environment "
+                "under an id of its own with max_episode_steps"
+            )
+        actions: Any = envs.single_action_space
+        if isinstance(actions, Box) and not actions.is_bounded():
+            raise TiplError(
+                f"{env_id!r} has the actions {actions}: expected finite bounds; give the "
+                "environment a bounded action space and register it under an id of its own"
+            )
+        mean, std = _shipped_statistics(env_id, variant, envs) or _measured_statistics(
+            env_id, envs, num_steps, seed
         )
-    observations = _observe_random_actions(env_id, envs, num_steps, seed)
-    envs.close()
-    mean, std = observations.mean(axis=(0, 1)), observations.std(axis=(0, 1))
     discrete = isinstance(actions, Discrete)
     return TaskSpec(
         env_id=env_id,
@@ -137,27 +179,30 @@ def measure_task(
         action_high=() if discrete else tuple(actions.high.astype(np.float64).tolist()),
         max_episode_steps=limit,
         observation_mean=tuple(mean.tolist()),
-        observation_std=tuple(np.maximum(std, OBSERVATION_STD_FLOOR).tolist()),
-        gymnasium_spec=gymnasium_spec,
+        observation_std=tuple(std.tolist()),
+        gymnasium_spec=text,
         first_action=int(actions.start) if discrete else None,
+        action_dtype="float32" if discrete else str(actions.dtype),
+        variant="" if variant is None else variant.words,
     )
 
 
-def _registered(env_id: str) -> tuple[int, str]:
-    """Returns the limit of episode steps and the whole Gymnasium spec as text."""
-    spec = gymnasium.spec(env_id.rpartition(":")[2])  # registered without its module
-    if spec.max_episode_steps is None:
-        raise TiplError(
-            f"{env_id!r} has no limit of episode steps: expected one; register the environment "
-            "under an id of its own with max_episode_steps"
-        )
-    try:
-        return spec.max_episode_steps, spec.to_json()
-    except ValueError as error:
-        raise TiplError(
-            f"the Gymnasium spec of {env_id!r} cannot be written down: {error} "
-            "(expected plain values; register the environment as 'module:Class')"
-        ) from error
+def _shipped_statistics(
+    env_id: str, variant: Variant | None, envs: VectorEnv[Any, Any, Any]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Those of a shipped task that is made with other arguments or another limit alone."""
+    if variant is None or variant.wrappers or env_id not in known_tasks():
+        return None
+    mean, std = get_task(env_id).observation_statistics
+    return (mean, std) if mean.shape == envs.single_observation_space.shape else None
+
+
+def _measured_statistics(
+    env_id: str, envs: VectorEnv[Any, Any, Any], num_steps: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    observations = _observe_random_actions(env_id, envs, num_steps, seed)
+    std = np.maximum(observations.std(axis=(0, 1)), OBSERVATION_STD_FLOOR)
+    return observations.mean(axis=(0, 1)), std
 
 
 def _observe_random_actions(
@@ -182,26 +227,6 @@ def _observe_random_actions(
             "finite ones; mend the environment"
         )
     return observations
-
-
-def _make_gymnasium(env_id: str) -> gymnasium.Env[Any, Any]:
-    try:
-        # "module:Name-v0" registers itself when Gymnasium imports the module.
-        if ":" not in env_id and env_id not in gymnasium.registry:
-            raise gymnasium.error.UnregisteredEnv
-        return gymnasium.make(env_id)
-    except gymnasium.error.UnregisteredEnv:
-        hint = spelling_hint(env_id, [*known_tasks(), *gymnasium.registry])
-        raise TiplError(
-            f"unknown environment id {env_id!r}: expected one of {', '.join(known_tasks())} or "
-            "another id that Gymnasium has registered ('module:id' imports a file of yours); "
-            f"{hint}"
-        ) from None
-    except (gymnasium.error.Error, ImportError) as error:
-        raise TiplError(
-            f"the environment {env_id!r} could not be made: {error} "
-            "(expected an environment that gymnasium.make can make here; install what it needs)"
-        ) from error
 
 
 def _check_spaces(env_id: str, env: gymnasium.Env[Any, Any]) -> None:

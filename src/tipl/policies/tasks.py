@@ -22,6 +22,9 @@ from jaxtyping import Float64, Shaped
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 
+MADE_WITH = ("kwargs", "max_episode_steps", "additional_wrappers")
+"""What of a Gymnasium spec makes one environment of an id another than the next."""
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -49,7 +52,8 @@ class TaskSpec:
     observation_std: tuple[float, ...]
     """their standard deviation `[O]`, never below 1e-3"""
     gymnasium_spec: str
-    """the whole Gymnasium spec, `gymnasium.spec(env_id).to_json()`"""
+    """the Gymnasium spec of the environment as it was made, as JSON text: its arguments, limit of
+    steps and wrappers may be others than registered"""
     first_action: int | None = None
     """of a task with A discrete actions the number of the first of them, with empty `action_low`
     and `action_high`; None if actions are continuous"""
@@ -58,6 +62,8 @@ class TaskSpec:
     physics: tuple[tuple[str, float], ...] = ()
     """names of `tipl.envs.physics` with factors of the original physics; empty for the task as
     Gymnasium defines it"""
+    variant: str = ""
+    """what was not as registered when the environment was made, in words; empty if nothing was"""
 
     def __post_init__(self) -> None:
         whose = f"the task spec of {self.env_id!r}"
@@ -81,6 +87,42 @@ class TaskSpec:
         """Mean and standard deviation of the frozen normaliser of observations, `[O]` each."""
         return np.array(self.observation_mean), np.array(self.observation_std)
 
+    @property
+    def label(self) -> str:
+        """The id for readers, with what was not as registered when the environment was made."""
+        return f"{self.env_id} ({self.variant})" if self.variant else self.env_id
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """How the environment was made: of its Gymnasium spec the `MADE_WITH` that it has.
+
+        Raises:
+            TiplError: the spec is no JSON object.
+        """
+        try:
+            spec = json.loads(self.gymnasium_spec)
+            return {name: spec[name] for name in MADE_WITH if name in spec}
+        except (ValueError, TypeError) as error:
+            raise TiplError(
+                f"the Gymnasium spec of the task {self.env_id!r} is damaged: {error}; make the "
+                "task again by tipl.envs.make_task"
+            ) from error
+
+    @property
+    def wrappers(self) -> list[tuple[str, Any]]:
+        """Name and arguments of each wrapper of the environment, from the inside out."""
+        made = self.made_with.get("additional_wrappers", [])
+        return [(wrapper["name"], wrapper["kwargs"]) for wrapper in made]
+
+    def same_environment(self, other: TaskSpec) -> bool:
+        """Whether two tasks are of one environment: id, arguments, limit and wrappers.
+
+        What goes before the colon of an id only says where it is registered. Normalisers and
+        physics are not compared.
+        """
+        mine, its = (task.env_id.rpartition(":")[2] for task in (self, other))
+        return mine == its and self.made_with == other.made_with
+
     def with_physics(self, physics: Mapping[str, float]) -> TaskSpec:
         """Returns the same task with its physics scaled by factors, instead of any it had."""
         return replace(self, physics=tuple(sorted(physics.items())))
@@ -98,7 +140,7 @@ class TaskSpec:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
             # left out, as in the files of before there were any
-            if value not in (None, {}) and (name, value) != ("action_dtype", "float32")
+            if value not in (None, {}, "") and (name, value) != ("action_dtype", "float32")
         }
 
     @classmethod

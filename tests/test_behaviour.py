@@ -17,6 +17,7 @@ from tipl.evaluation import behaviour
 from tipl.evaluation.behaviour import action_unit, best_checkpoint, visited_observations
 from tipl.evaluation.returns import Episodes, evaluate_stack
 from tipl.paths import PathDataset, create_dataset
+from tipl.policies.actions import OBSERVATION_CLIP
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec, get_task
@@ -100,9 +101,10 @@ def spy_on_candidates(monkeypatch: pytest.MonkeyPatch) -> list[Array]:
     seen: list[Array] = []
 
     def episodes_of(
-        params: Array, layout: ParamLayout, task: TaskSpec, episodes: int, *, seed: int
+        params: Array, layout: ParamLayout, task: TaskSpec, episodes: int, *, clip: float, seed: int
     ) -> Episodes:
         assert (params.shape[1], task, episodes) == (layout.size, PENDULUM, 6)
+        assert clip == OBSERVATION_CLIP
         assert seed == 5 + len(seen)  # no two evaluations have the same episodes
         seen.append(params)
         means = np.zeros(len(params))
@@ -309,8 +311,11 @@ def test_policies_in_blocks_are_all_run(
         assert as_it_would.all() == (own == 0)
 
 
-def test_noise_on_continuous_actions_is_in_units_of_half_their_range(spies: list[Spy]) -> None:
-    layout = actor_layout(PENDULUM, (3,))
+@pytest.mark.parametrize("squashed", [False, True])
+def test_noise_on_continuous_actions_is_in_units_of_half_their_range(
+    spies: list[Spy], squashed: bool
+) -> None:
+    layout = actor_layout(PENDULUM, (3,), squashed=squashed)
     noise = np.array([0.0, 0.1, 0.2, 5.0])
     visited_observations(np.zeros((4, layout.size), np.float32), layout, PENDULUM, 400, noise=noise)
     actions = np.stack(spies[0].actions)[..., 0]  # [S, M]

@@ -415,7 +415,7 @@ def truncate_description(directory: Path) -> Path:
 
 def make_newer(directory: Path) -> Path:
     path = directory / "policy.json"
-    storage.write_json(path, storage.read_json(path) | {"format_version": 2})
+    storage.write_json(path, storage.read_json(path) | {"format_version": 3})
     return path
 
 

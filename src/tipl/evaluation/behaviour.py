@@ -16,11 +16,18 @@ from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.evaluation.returns import evaluate_stack
 from tipl.paths import PathDataset
-from tipl.policies.actions import best_actions, executable, normalise_observations
+from tipl.policies.actions import (
+    OBSERVATION_CLIP,
+    Statistics,
+    best_actions,
+    executable,
+    normalise_observations,
+    unsquashed,
+)
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
-from tipl.ppo.networks import stacked_mlp
+from tipl.ppo.networks import stacked_actors
 
 NUM_CANDIDATES = 24
 """Stored checkpoints, by their training return, among which the best one is looked for."""
@@ -63,7 +70,10 @@ def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Eli
     chosen = _candidates(paths)
     policies = [paths.policy(trial, checkpoint) for trial, checkpoint in chosen]
     params = np.stack([policy.params for policy in policies])
-    run = partial(evaluate_stack, layout=policies[0].layout, task=paths.task, episodes=episodes)
+    run = partial(
+        evaluate_stack, layout=policies[0].layout, task=paths.task, episodes=episodes,
+        clip=policies[0].observation_clip,
+    )  # fmt: skip
     found = run(params, seed=seed)
     best = int(found.returns.mean(axis=1).argmax())
     again = run(params[[best]], seed=seed + 1)  # the best of many by some episodes had luck in them
@@ -103,14 +113,15 @@ NUM_ENVS = 256
 def observations_around(policy: Policy, seed: int) -> Float32[np.ndarray, "M S O"]:
     """Normalised observations where a policy goes, by itself and pushed off by action noise.
 
-    These are `NUM_ROLLOUTS` rollouts of `STEPS_OF_ROLLOUT` environment steps each, with the frozen
-    normaliser of the policy's task.
+    These are `NUM_ROLLOUTS` rollouts of `STEPS_OF_ROLLOUT` environment steps each, with the
+    policy's own normaliser and clip.
     """
     params = np.repeat(policy.params[None], NUM_ROLLOUTS, 0)
     noise = np.linspace(0, MAX_NOISE, NUM_ROLLOUTS)
     return visited_observations(
-        params, policy.layout, policy.task, STEPS_OF_ROLLOUT, noise=noise, seed=seed
-    )
+        params, policy.layout, policy.task, STEPS_OF_ROLLOUT, noise=noise, seed=seed,
+        statistics=(policy.observation_mean, policy.observation_std), clip=policy.observation_clip,
+    )  # fmt: skip
 
 
 def visited_observations(
@@ -121,26 +132,31 @@ def visited_observations(
     *,
     noise: Float[np.ndarray, " M"] | float = 0.0,
     seed: int = 0,
+    statistics: Statistics | None = None,
+    clip: float = OBSERVATION_CLIP,
 ) -> Float32[np.ndarray, "M S O"]:
     """Normalised observations of M policies in `num_steps` steps each, episode after episode.
 
-    The task's frozen normaliser is used. The noise is the standard deviation of what is added to
-    each policy's mean actions, in units of half the action range (of 1 where actions have no
-    bounds); for a task with discrete actions the share of actions that are drawn at random.
+    All are normalised by the same `statistics`, by default the task's, and clipped to +- `clip`.
+    The noise is the standard deviation of what is added to each policy's mean actions, in units of
+    half the action range (of 1 where actions have no bounds); for a task with discrete actions the
+    share of actions that are drawn at random.
     """
-    mean, std = task.observation_statistics
+    mean, std = statistics or task.observation_statistics
     spread = np.broadcast_to(np.asarray(noise, np.float64), (len(params),))
     visited = np.empty((len(params), num_steps, task.observation_size), np.float32)
     for start in range(0, len(params), NUM_ENVS):
         block = slice(start, start + NUM_ENVS)
         rng = np.random.default_rng((seed, start))
-        actor = stacked_mlp(layout.unflatten(np.ascontiguousarray(params[block])), "actor")
+        actor = stacked_actors(np.ascontiguousarray(params[block]), layout)
         envs = make_vec(task.env_id, len(params[block]))
         with threadpool_limits(1, "blas"), closing(envs):
             observations, _ = envs.reset(seed=int(rng.integers(2**31)))
             for seen in visited[block].swapaxes(0, 1):  # [M, O] of each step
-                seen[:] = normalise_observations(observations, mean, std)
+                seen[:] = normalise_observations(observations, mean, std, clip=clip)
                 outputs = actor.forward(seen[:, None])[:, 0]  # [M, 1, O] -> [M, A]
+                if layout.squashed:
+                    outputs = unsquashed(task, outputs)
                 observations = envs.step(_noisy_actions(task, outputs, spread[block], rng))[0]
     return visited
 

@@ -26,7 +26,7 @@ from tipl.errors import TiplError
 from tipl.evaluation.pictures import SKY, MujocoPictures
 from tipl.evaluation.returns import episode_seed, mean_actions
 from tipl.policies.policy import Policy
-from tipl.ppo.networks import stacked_mlp
+from tipl.ppo.networks import stacked_actors
 
 _FRAME_SECONDS = 0.04
 """Frames are about this far apart, in the time of the simulation, which is that of the film."""
@@ -89,15 +89,16 @@ def film(
     """
     at_least(1, num_frames=num_frames, every=every, width=width, height=height)
     at_least(0, seed=seed)
-    actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
+    actor = stacked_actors(policy.params[None], policy.layout)
     normaliser = policy.observation_mean[None], policy.observation_std[None]
+    acting = *normaliser, policy.observation_clip, policy.layout.squashed
     with _stage(policy, width, height) as (envs, step_seconds, draw):
         every = every or max(1, round(_FRAME_SECONDS / step_seconds))
         observations, _ = envs.reset(seed=[episode_seed(seed, 0)])
         frames, returns = [draw()], [0.0]
         total, steps, done = 0.0, 0, False
         while not done:
-            actions = mean_actions(policy.task, actor, observations, *normaliser)
+            actions = mean_actions(policy.task, actor, observations, *acting)
             observations, rewards, terminated, truncated, _ = envs.step(actions)
             total += float(rewards[0])
             steps += 1

@@ -24,7 +24,7 @@ from tipl.evaluation.returns import evaluate_stack
 from tipl.paths import PathDataset
 from tipl.policies.actions import best_actions
 from tipl.policies.tasks import TaskSpec
-from tipl.ppo.networks import stacked_mlp
+from tipl.ppo.networks import stacked_actors
 
 NUM_ANCHORS, STEPS_OF_ANCHOR, NUM_STATES = 4, 200, 512
 """Checkpoints of each true path that are run, for so many steps each, to see the states on which
@@ -178,13 +178,14 @@ class ForecastSet:
         units of standing still's. Of discrete actions, the share of states with another action. The
         seed is of the environments in which the states are visited.
         """
-        true, task = self.paths.params(), self.paths.task
+        true, task, layout = self.paths.params(), self.paths.task, self.paths.layout
         states = self._visited_states(seed)
         errors = np.empty(self.params.shape[:2])
 
         def acted(params: Array) -> Array:
-            actor = stacked_mlp(self.paths.layout.unflatten(np.ascontiguousarray(params)), "actor")
-            return best_actions(task, actor.forward(np.repeat(states[None], len(params), axis=0)))
+            actor = stacked_actors(np.ascontiguousarray(params), layout)
+            outputs = actor.forward(np.repeat(states[None], len(params), axis=0))
+            return best_actions(task, outputs, layout.squashed)
 
         actions = functools.cache(lambda checkpoint: acted(true[:, checkpoint]))
         for f, case in enumerate(self.cases):

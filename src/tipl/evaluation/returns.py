@@ -19,11 +19,11 @@ from tipl.core.seeds import Stream
 from tipl.envs import BatchedMujocoEnv, make_vec
 from tipl.errors import TiplError
 from tipl.evaluation.stats import Interval, mean_interval
-from tipl.policies.actions import best_actions, normalise_observations
+from tipl.policies.actions import OBSERVATION_CLIP, best_actions, normalise_observations
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
-from tipl.ppo.networks import StackedMLP, stacked_mlp
+from tipl.ppo.networks import StackedMLP, stacked_actors
 
 NUM_SLOTS = 64
 """Environments that one thread steps together."""
@@ -80,8 +80,8 @@ def evaluate(
 ) -> Evaluation:
     """Runs the mean actions of one or several policies for whole episodes of their task.
 
-    Several policies may differ in architecture, observation normaliser and physics. Each one's
-    returns are those that it has alone.
+    Several policies may differ in architecture, in normaliser and clip of observations, and in
+    physics. Each one's returns are those that it has alone.
 
     Args:
         policies: the policy to run, or a sequence of N policies of one task.
@@ -89,7 +89,7 @@ def evaluate(
         seed: fixes the episodes' starts: episode e starts alike for every policy.
         threads: by default one for each processor.
         progress: show a progress bar for each group of policies that run together: those of one
-            architecture whose physics have the same names.
+            architecture and clip whose physics have the same names.
 
     Raises:
         TiplError: the sequence is empty or its policies are of different tasks, `episodes` or
@@ -99,9 +99,11 @@ def evaluate(
     _check_one_task(several)
     stacks: dict[tuple[Any, ...], list[int]] = {}  # indices of those that may share it
     for i, policy in enumerate(several):
-        task = policy.task  # its normaliser and factors may be each policy's own
-        bounds = (task.action_low, task.action_high, task.first_action)
-        stacks.setdefault((policy.layout, *bounds, *dict(task.physics)), []).append(i)
+        # of the task, the factors and what is measured may be each policy's own
+        names = ("action_low", "action_high", "action_dtype", "first_action", "gymnasium_spec")
+        shared = (getattr(policy.task, name) for name in names)
+        key = (policy.layout, policy.observation_clip, *shared, *dict(policy.task.physics))
+        stacks.setdefault(key, []).append(i)
     run = [
         _evaluate_group([several[i] for i in stack], episodes, seed, threads, progress)
         for stack in stacks.values()
@@ -137,10 +139,10 @@ def _evaluate_group(
     std = np.stack([policy.observation_std for policy in policies])
     factors = [dict(policy.task.physics) for policy in policies]
     physics = {name: np.array([own[name] for own in factors], np.float64) for name in factors[0]}
-    params = np.stack([policy.params for policy in policies])
+    params, first = np.stack([policy.params for policy in policies]), policies[0]
     return evaluate_stack(
-        params, policies[0].layout, policies[0].task, episodes, statistics=(mean, std),
-        physics=physics, seed=seed, threads=threads, progress=progress,
+        params, first.layout, first.task, episodes, statistics=(mean, std),
+        clip=first.observation_clip, physics=physics, seed=seed, threads=threads, progress=progress,
     )  # fmt: skip
 
 
@@ -155,11 +157,16 @@ def mean_actions(
     observations: Float[np.ndarray, "M O"],
     mean: Float[np.ndarray, "M O"],
     std: Float[np.ndarray, "M O"],
+    clip: float = OBSERVATION_CLIP,
+    squashed: bool = False,
 ) -> Shaped[np.ndarray, "M ..."]:
-    """What each policy does by its mean for an observation of its own, with its own normaliser."""
-    inputs = normalise_observations(observations, mean, std)[:, None]
+    """What each policy does by its mean for an observation of its own, with its own normaliser.
+
+    They share the clip of normalised observations, and whether their outputs are squashed.
+    """
+    inputs = normalise_observations(observations, mean, std, clip=clip)[:, None]
     # [M, 1, O] -> [M, 1, A] -> [M, A]
-    return best_actions(task, actor.forward(inputs)[:, 0])
+    return best_actions(task, actor.forward(inputs)[:, 0], squashed)
 
 
 def evaluate_stack(
@@ -169,6 +176,7 @@ def evaluate_stack(
     episodes: int,
     *,
     statistics: tuple[Float[np.ndarray, "M O"], Float[np.ndarray, "M O"]] | None = None,
+    clip: float = OBSERVATION_CLIP,
     physics: Mapping[str, Float[np.ndarray, " M"]] | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -181,8 +189,9 @@ def evaluate_stack(
     paired by episode. Of the weights, anything but the actor is ignored.
 
     Each policy may have its own `statistics`, mean and std of its observation normaliser, and its
-    own `physics`, factors by name (see `tipl.envs.physics`); by default both are the task's. The
-    seed fixes the episodes' starts; threads are by default one for each processor.
+    own `physics`, factors by name (see `tipl.envs.physics`); by default both are the task's.
+    Normalised observations of all are clipped to +- `clip`. The seed fixes the episodes' starts;
+    threads are by default one for each processor.
 
     Raises:
         TiplError: `episodes` or `threads` is below 1, the seed below 0, the weights are not
@@ -199,7 +208,7 @@ def evaluate_stack(
     if physics is None:
         physics = {name: np.full(count, factor) for name, factor in task.physics}
     found = Episodes(np.full((count, episodes), np.nan), np.zeros((count, episodes), np.int64))
-    stack = _Stack(params, layout, task, *statistics, physics, seed, found)
+    stack = _Stack(params, layout, task, *statistics, clip, physics, seed, found)
     pairs = [(m, e) for m in range(count) for e in range(episodes)]
     workers = min(available, -(-len(pairs) // NUM_SLOTS))
     with (
@@ -242,6 +251,7 @@ class _Stack:
     task: TaskSpec
     mean: Array  # [M, O]
     std: Array  # [M, O]
+    clip: float
     physics: Mapping[str, Array]  # [M] each
     seed: int
     found: Episodes
@@ -262,7 +272,7 @@ class _Worker:
 
     def _open(self) -> None:
         """Makes the environments of the slots, and the networks that act in them."""
-        self.actor = stacked_mlp(self.stack.layout.unflatten(self.params), "actor")
+        self.actor = stacked_actors(self.params, self.stack.layout)
         ones = {name: np.ones(len(self.running)) for name in self.stack.physics}
         self.envs: Any = make_vec(self.stack.task.env_id, len(self.running), physics=ones)
 
@@ -271,8 +281,9 @@ class _Worker:
         running = np.ones(len(self.running), bool)
         totals, steps = np.zeros(len(running)), np.zeros(len(running), np.int64)
         observations = self._start_episodes(running)
+        task, acting = self.stack.task, (self.stack.clip, self.stack.layout.squashed)
         while running.any() and not self.stack.stop.is_set():
-            actions = mean_actions(self.stack.task, self.actor, observations, self.mean, self.std)
+            actions = mean_actions(task, self.actor, observations, self.mean, self.std, *acting)
             observations, rewards, terminated, truncated, _ = self.envs.step(actions)
             totals += rewards
             steps += 1

@@ -125,17 +125,15 @@ class ParamLayout:
         described = data if isinstance(data, dict) else {"arrays": data}
         try:
             pairs = described["arrays"]
-            return cls(
-                tuple(str(name) for name, _ in pairs),
-                tuple(tuple(int(size) for size in shape) for _, shape in pairs),
-                str(described.get("activation", "tanh")),
-                bool(described.get("squashed", False)),
-            )
+            names = tuple(str(name) for name, _ in pairs)
+            shapes = tuple(tuple(int(size) for size in shape) for _, shape in pairs)
         except (KeyError, TypeError, ValueError) as error:
             raise TiplError(
                 f"a parameter layout must be a list of [name, shape] pairs, but {data!r} was "
                 "given; the file was not written by tipl or has been edited"
             ) from error
+        activation = str(described.get("activation", "tanh"))
+        return cls(names, shapes, activation, bool(described.get("squashed", False)))
 
 
 def layer_names(names: Iterable[str], network: str = "actor") -> list[tuple[str, str]]:
@@ -164,12 +162,13 @@ def actor_layout(
     The means of a `squashed` policy, of continuous actions, come without `log_std`.
 
     Raises:
-        TiplError: a squashed policy of discrete actions, or no such activation.
+        TiplError: a squashed policy of actions that are discrete or have no bounds, or no such
+            activation.
     """
-    if squashed and task.discrete:
+    if squashed and (task.discrete or not np.isfinite(task.action_bounds).all()):
+        kind = "discrete actions" if task.discrete else "actions without bounds"
         raise TiplError(
-            f"a squashed policy was asked for, and {task.env_id} has discrete actions; leave "
-            "squashed out"
+            f"a squashed policy was asked for, and {task.env_id} has {kind}; leave squashed out"
         )
     sizes = [task.observation_size, *hidden_sizes, task.action_size]
     if task.discrete or squashed:

@@ -22,7 +22,8 @@ from tipl.policies.actions import (
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes, initial_params
 from tipl.policies.tasks import TaskSpec, check_normaliser, get_task
 
-POLICY_FORMAT_VERSION = 1
+POLICY_FORMAT_VERSION = 2
+"""Version 1, which every tipl reads, is written of tanh units, clip and float32 actions as ever."""
 
 _SAVED_ARRAYS = ("params", "observation_mean", "observation_std")
 
@@ -167,12 +168,19 @@ class Policy:
         with atomic.new_directory(Path(directory), replaces="policy.json") as new:
             arrays = {name: getattr(self, name) for name in _SAVED_ARRAYS}
             storage.write_tensors(new / "policy.safetensors", arrays, {"kind": "policy"})
-            description = {"kind": "policy", "format_version": POLICY_FORMAT_VERSION}
+            version = 1 if self._plain() else POLICY_FORMAT_VERSION
+            description = {"kind": "policy", "format_version": version}
             description |= {"task": self.task.to_json(), "layout": self.layout.to_json()}
             if self.observation_clip != OBSERVATION_CLIP:  # null: none
                 clip = self.observation_clip
                 description["observation_clip"] = clip if np.isfinite(clip) else None
             storage.write_json(new / "policy.json", description)
+
+    def _plain(self) -> bool:
+        """Whether a tipl of before there were activations, clips and dtypes would act alike."""
+        layout = self.layout.activation, self.layout.squashed
+        other = self.observation_clip, self.task.action_dtype
+        return (*layout, *other) == ("tanh", False, OBSERVATION_CLIP, "float32")
 
     @classmethod
     def load(cls, directory: str | Path) -> Policy:
@@ -184,10 +192,10 @@ class Policy:
         directory = Path(directory)
         description = storage.read_json(directory / "policy.json")
         version = description.get("format_version")
-        if version != POLICY_FORMAT_VERSION:
+        if version not in (1, POLICY_FORMAT_VERSION):
             raise TiplError(
                 f"{directory / 'policy.json'} has format version {version!r}, but this tipl reads "
-                f"version {POLICY_FORMAT_VERSION}; update tipl"
+                f"versions 1 and {POLICY_FORMAT_VERSION}; update tipl"
             )
         tensors, _ = storage.read_tensors(directory / "policy.safetensors", "a policy's weights")
         try:

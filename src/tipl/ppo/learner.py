@@ -110,7 +110,9 @@ class Learner:
         self.rows, self.adam, self.config = rows, adam.view(rows), config
         arrays = layout.unflatten(self.adam.params)
         gradients = layout.unflatten(self.adam.gradients)
-        self.actor, self.critic = stacked_mlp(arrays, "actor"), stacked_mlp(arrays, "critic")
+        self.actor, self.critic = (
+            stacked_mlp(arrays, name, layout.activation) for name in ("actor", "critic")
+        )
         self.actor_gradients = stacked_mlp(gradients, "actor")
         self.critic_gradients = stacked_mlp(gradients, "critic")
         coefficients = config.clip_coef, config.ent_coef

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tipl.core.arrays import Array
+from tipl.errors import TiplError
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, layer_names
 from tipl.ppo import kernels
@@ -60,7 +61,15 @@ class StackedMLP:
         """Writes the gradients of a loss in the place of another network's weights and biases.
 
         `d_outputs` is its gradient with respect to the last `forward`'s outputs.
+
+        Raises:
+            TiplError: the hidden units are not of tanh.
         """
+        if self.activation != "tanh":
+            raise TiplError(
+                f"networks of {self.activation} units were given to tipl's own PPO, which trains "
+                "those of tanh; train them with stable-baselines3 or PyTorch"
+            )
         d_hidden = self._buffers(self._scratch, d_outputs.shape[1])
         d_out = d_outputs
         np.sum(d_out, axis=1, out=gradients.biases[-1])

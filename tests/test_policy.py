@@ -442,7 +442,7 @@ def remove_all(directory: Path) -> Path:
         (change_a_weight, "is damaged"),
         (remove_description, "there is no"),
         (truncate_description, "is damaged"),
-        (make_newer, r"has format version 2, but this tipl reads version 1"),
+        (make_newer, r"has format version 3, but this tipl reads versions 1 and 2"),
         (make_the_normaliser_constant, "holds no usable policy .*standard deviations above 0"),
         (remove_all, "there is no"),
     ],

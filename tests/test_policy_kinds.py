@@ -86,7 +86,7 @@ def _strict_environments() -> Iterator[None]:
 
 def policy_of(activation: str, squashed: bool, clip: float, dtype: str) -> Policy:
     """A policy with large weights, under whose normaliser observations are often clipped."""
-    task = dataclasses.replace(make_task(f"Strict-{dtype}-v0"), action_dtype=dtype)
+    task = make_task(f"Strict-{dtype}-v0")
     layout = actor_layout(task, (6, 5), activation, squashed)
     params = np.random.default_rng(3).normal(size=layout.size).astype(np.float32)
     return Policy(params, layout, task, np.array([0.1, -1.0, 5.0]), np.array([0.1, 1, 4]), clip)
@@ -190,7 +190,7 @@ def test_observations_are_seen_as_the_policy_sees_them(
 
 @pytest.mark.parametrize("dtype", BOUNDS)
 def test_ppo_acts_inside_the_action_space(dtype: str) -> None:
-    task = dataclasses.replace(make_task(f"Strict-{dtype}-v0"), action_dtype=dtype)
+    task = make_task(f"Strict-{dtype}-v0")
     config = PPOConfig(num_steps=16, num_minibatches=2, update_epochs=1)
     for arithmetic in (np.float32, np.float64):
         ppo = PPO(make_vec(task.env_id, 2), task, range(2), 1, config, (4,), dtype=arithmetic)
@@ -222,6 +222,13 @@ def test_files_say_what_an_older_tipl_would_get_wrong(
 ) -> None:
     policy_of(activation, squashed, clip, dtype).save(tmp_path)
     assert storage.read_json(tmp_path / "policy.json")["format_version"] == version
+
+
+def test_files_say_that_an_environment_is_not_as_registered(tmp_path: Path) -> None:
+    short = gymnasium.make("Strict-int8-v0", max_episode_steps=3).spec
+    assert short is not None
+    Policy.initial(make_task(short)).save(tmp_path)
+    assert storage.read_json(tmp_path / "policy.json")["format_version"] == 2
 
 
 def test_an_unknown_activation_in_a_file_is_refused(tmp_path: Path) -> None:

@@ -99,10 +99,9 @@ def evaluate(
     _check_one_task(several)
     stacks: dict[tuple[Any, ...], list[int]] = {}  # indices of those that may share it
     for i, policy in enumerate(several):
-        # of the task, the factors and what is measured may be each policy's own
-        names = ("action_low", "action_high", "action_dtype", "first_action", "gymnasium_spec")
-        shared = (getattr(policy.task, name) for name in names)
-        key = (policy.layout, policy.observation_clip, *shared, *dict(policy.task.physics))
+        task = policy.task  # its normaliser and factors may be each policy's own
+        actions = (task.action_low, task.action_high, task.action_dtype, task.first_action)
+        key = (policy.layout, policy.observation_clip, *actions, *dict(task.physics))
         stacks.setdefault(key, []).append(i)
     run = [
         _evaluate_group([several[i] for i in stack], episodes, seed, threads, progress)

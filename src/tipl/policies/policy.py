@@ -23,7 +23,7 @@ from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes, 
 from tipl.policies.tasks import TaskSpec, check_normaliser, get_task
 
 POLICY_FORMAT_VERSION = 2
-"""Version 1, which every tipl reads, is written of tanh units, clip and float32 actions as ever."""
+"""Plain policies are written in version 1, which every tipl reads."""
 
 _SAVED_ARRAYS = ("params", "observation_mean", "observation_std")
 
@@ -177,10 +177,10 @@ class Policy:
             storage.write_json(new / "policy.json", description)
 
     def _plain(self) -> bool:
-        """Whether a tipl of before there were activations, clips and dtypes would act alike."""
+        """Whether a tipl of before there was anything else would do alike with it."""
         layout = self.layout.activation, self.layout.squashed
-        other = self.observation_clip, self.task.action_dtype
-        return (*layout, *other) == ("tanh", False, OBSERVATION_CLIP, "float32")
+        other = self.observation_clip, self.task.action_dtype, self.task.variant
+        return (*layout, *other) == ("tanh", False, OBSERVATION_CLIP, "float32", "")
 
     @classmethod
     def load(cls, directory: str | Path) -> Policy:

@@ -29,7 +29,7 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
     from tipl.report.style import save_figure
 
     paths = PathDataset.open(directory)
-    note = f"{paths.task.env_id}, {paths.num_trials} trials"
+    note = f"{paths.task.label}, {paths.num_trials} trials"
     returns = paths.episodic_return().astype(np.float64)
     drawing = learning_curves(paths.global_step, returns, note=note)
     svg, png = save_figure(drawing, figure.parent, figure.stem)
@@ -124,7 +124,7 @@ def _rows(summary: PathSummary) -> Iterator[tuple[str, str]]:
     hidden = f"hidden layers of {', '.join(map(str, metadata.hidden_sizes))}"
     between = f"{metadata.steps_per_checkpoint:,} between checkpoints"
     yield "dataset", str(summary.directory)
-    yield "task", metadata.task.env_id
+    yield "task", metadata.task.label
     yield "trials", f"{metadata.num_trials:,} from {metadata.initial} initial networks"
     yield "checkpoints", f"{metadata.num_checkpoints:,} each"
     yield "parameters", f"{summary.num_parameters:,} ({metadata.networks}, {hidden})"

@@ -101,7 +101,7 @@ class PathDataset:
 
     def __repr__(self) -> str:
         return (
-            f"PathDataset({str(self.directory)!r}, {self.task.env_id}: {self.num_trials} trials, "
+            f"PathDataset({str(self.directory)!r}, {self.task.label}: {self.num_trials} trials, "
             f"{self.num_checkpoints} checkpoints, {self.layout.size} parameters)"
         )
 

@@ -74,6 +74,7 @@ class TaskSpec:
                 f"{whose} has the action bounds {self.action_low} to "
                 f"{self.action_high}: expected each low below its high; correct the fields"
             )
+        _check_dtype(whose, self.action_dtype, self.action_low + self.action_high)
         normaliser = self.observation_mean, self.observation_std
         check_normaliser(whose, *normaliser, self.observation_size)
 
@@ -189,6 +190,18 @@ def check_normaliser(
                     f"{whose} has {value} in 'observation_{name}': expected finite values, and "
                     "standard deviations above 0; leave out what never changes, or measure again"
                 )
+
+
+def _check_dtype(whose: str, dtype: str, bounds: tuple[float, ...]) -> None:
+    try:
+        valid = np.array(bounds, dtype).dtype.kind in "fiu"
+    except (TypeError, OverflowError):
+        valid = False
+    if not valid:
+        raise TiplError(
+            f"{whose} has {dtype!r} in 'action_dtype' and the action bounds {bounds}: expected "
+            "float32, float64 or integers that hold the bounds; correct the fields"
+        )
 
 
 def _check_count(whose: str, name: str, values: Sequence[float] | Array, count: int) -> None:

@@ -21,7 +21,7 @@ from tipl.collection.groups import PartWriter
 from tipl.core.arrays import Array
 from tipl.core.progress import CollectionProgress
 from tipl.errors import TiplError
-from tipl.integrations.pytorch.environment import make_silently
+from tipl.integrations.environment.members import make_quietly
 from tipl.integrations.sb3.callback import on_policy
 from tipl.integrations.sb3.weights import PolicyRun, read_run
 from tipl.paths import PathDataset, PathMetadata
@@ -245,7 +245,7 @@ def _untrained(env_id: str, config: CollectConfig, trial: int) -> PPO:
     seed = int(np.random.SeedSequence((config.seed, trial)).generate_state(1)[0])
     return PPO(
         "MlpPolicy",
-        DummyVecEnv([lambda: Monitor(make_silently(env_id))]),
+        DummyVecEnv([lambda: Monitor(make_quietly(env_id))]),
         **{theirs: getattr(ppo, ours) for theirs, ours in HYPERPARAMETERS.items()},
         batch_size=ppo.num_steps // ppo.num_minibatches,
         learning_rate=learning_rate,

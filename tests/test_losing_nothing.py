@@ -23,11 +23,12 @@ import pytest
 
 from test_collection import content
 from tipl.collection.collect import collect
-from tipl.collection.groups import PartWriter, TrialGroup
+from tipl.collection.groups import TrialGroup
 from tipl.core import storage
 from tipl.core.atomic import FileLock
 from tipl.errors import TiplError
 from tipl.paths import PathDataset, PathMetadata, part_ranges, read_metadata, verify
+from tipl.paths.writing import PartWriter
 from tipl.ppo.config import PPOConfig
 from tipl.ppo.ppo import PPO, Rollout
 

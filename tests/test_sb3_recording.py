@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+import math
+import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from tipl import CollectConfig, PathDataset, Policy, PPOConfig, TiplError, train
 from tipl.cli import main
-from tipl.integrations.sb3.recorder import PathRecorder, collect_with_sb3
+from tipl.integrations.sb3.recorder import PathRecorder
+from tipl.integrations.sb3.trials import collect_with_sb3
 from tipl.paths import read_metadata, verify
 
 pytestmark = [
@@ -128,6 +132,8 @@ def test_a_model_learns_from_recorded_paths(tmp_path: Path) -> None:
 def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TiplError, match="trial 2 of 2; expected"):
         PathRecorder(tmp_path / "paths", trial=2, num_trials=2)
+    with pytest.raises(TiplError, match="every=2 and every_steps=100 were given; give one"):
+        PathRecorder(tmp_path / "paths", every=2, every_steps=100)
     relu = model(0, activation_fn=torch.nn.ReLU)
     with pytest.raises(TiplError, match="no multi-layer perceptron of tanh units"):
         relu.learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
@@ -136,33 +142,216 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
     run.learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
     with pytest.raises(TiplError, match="has done 64 steps already"):
         run.learn(STEPS, callback=PathRecorder(tmp_path / "more"), reset_num_timesteps=False)
-    with pytest.raises(TiplError, match="already holds another dataset: its num_checkpoints is 2"):
-        model(0).learn(3 * STEPS, callback=PathRecorder(tmp_path / "paths"))
 
 
-class Stopping(BaseCallback):
-    """Ends a run in the middle of a rollout."""
+# --- runs that end, and that go on -----------------------------------------------------------
 
-    def __init__(self, rollouts: int) -> None:
+
+class Ending(BaseCallback):
+    """Ends a run in the middle of a rollout, by an exception if it is given one."""
+
+    def __init__(self, rollouts: int, error: BaseException | None = None) -> None:
         super().__init__()
-        self.rollouts = rollouts
+        self.rollouts, self.error = rollouts, error
 
     def _on_step(self) -> bool:
-        return self.num_timesteps < self.rollouts * STEPS + 10
+        go_on = self.num_timesteps < self.rollouts * STEPS + 30
+        if self.error is not None and not go_on:
+            raise self.error
+        return go_on
 
 
-@pytest.mark.parametrize("rollouts", [0, 7])
-def test_a_run_that_is_stopped_early_gives_no_last_checkpoint(
-    tmp_path: Path, rollouts: int
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), RuntimeError("of the environment")])
+@pytest.mark.parametrize("rollouts", [0, 9])  # a part holds 8 checkpoints
+def test_a_run_that_ends_early_is_readable_and_the_next_one_is_another_trial(
+    tmp_path: Path, rollouts: int, error: BaseException | None
 ) -> None:
-    recorder = PathRecorder(tmp_path / "paths")
-    model(0).learn((rollouts + 1) * STEPS, callback=[recorder, Stopping(rollouts)])
-    with pytest.raises(TiplError, match="is incomplete"):
-        PathDataset.open(tmp_path / "paths")
-    model(0).learn((rollouts + 1) * STEPS, callback=recorder)  # records another run as well
+    recorder, witness = PathRecorder(tmp_path / "paths"), Witness()
+    callbacks = [recorder, witness, Ending(rollouts, error)]
+    with contextlib.suppress(KeyboardInterrupt, RuntimeError):
+        model(0).learn(20 * STEPS, callback=callbacks)
     paths = PathDataset.open(tmp_path / "paths")
     assert verify(paths.directory) == []
-    assert paths.iteration.tolist() == list(range(rollouts + 2))
+    assert paths.iteration.tolist() == list(range(rollouts + 1))
+    acted = np.stack([policy.params for policy in witness.policies])
+    np.testing.assert_array_equal(paths.params()[0], acted)
+    counts = [len(returns) for returns in witness.returns]
+    known = slice(None, None if error is None else -1)
+    assert paths.num_episodes()[0, known].tolist() == counts[known]
+    model(1).learn((rollouts + 1) * STEPS, callback=recorder)
+    paths = PathDataset.open(tmp_path / "paths")
+    assert (paths.trials.tolist(), recorder.trial) == ([0, 1], 1)
+    assert paths.lengths.tolist() == [rollouts + 1, rollouts + 2]
+    np.testing.assert_array_equal(paths.params()[0], acted)
+    assert not np.array_equal(paths.params()[1], acted)
+
+
+def recorded(directory: Path) -> dict[str, Any]:
+    """What is known of the only trial of a dataset."""
+    paths = PathDataset.open(directory)
+    return {
+        "params": paths.params(),
+        "return": paths.episodic_return(),
+        "episodes": paths.num_episodes(),
+        "step": paths.global_step,
+        "iteration": paths.iteration,
+    }
+
+
+@pytest.mark.parametrize(("how", "every"), [("same", 1), ("new", 1), ("given", 1), ("given", 2)])
+@pytest.mark.parametrize("ending", [None, Ending(4), Ending(4, KeyboardInterrupt())])
+def test_a_run_that_goes_on_goes_on_with_its_trial(
+    tmp_path: Path, how: str, every: int, ending: Ending | None
+) -> None:
+    witness, run = Witness(), model(0)
+    recorder = PathRecorder(tmp_path / "paths", every=every)
+    with contextlib.suppress(KeyboardInterrupt):
+        run.learn(5 * STEPS, callback=CallbackList([recorder, witness, *filter(None, [ending])]))
+    steps = run.num_timesteps
+    if how != "same":
+        run.save(tmp_path / "model.zip")
+        trial = 0 if how == "given" else None
+        run = PPO.load(tmp_path / "model.zip", model(0).get_env())
+        recorder = PathRecorder(tmp_path / "paths", every=every, trial=trial)
+    run.learn(4 * STEPS, callback=[recorder, witness], reset_num_timesteps=False)
+    found = recorded(tmp_path / "paths")
+    assert verify(tmp_path / "paths") == []
+    if ending is None:
+        policies = [*witness.policies, Policy.from_sb3(run)]
+        returns = [*witness.returns, []]
+    else:  # the fifth policy acted in two rollouts, of which one was cut short
+        policies = [*witness.policies[:5], *witness.policies[6:], Policy.from_sb3(run)]
+        own = witness.returns
+        kept = [] if ending.error is not None else own[4]
+        returns = [*own[:4], kept + own[5], *own[6:], []]
+    np.testing.assert_array_equal(
+        found["params"][0], np.stack([policy.params for policy in policies[::every]])
+    )
+    assert found["iteration"].tolist() == list(range(0, len(policies), every))
+    assert found["episodes"][0].tolist() == [len(ended) for ended in returns[::every]]
+    known = [float(np.mean(ended)) if ended else math.nan for ended in returns[::every]]
+    np.testing.assert_allclose(found["return"][0], known, rtol=1e-6)
+    late = 0 if ending is None else steps - 4 * STEPS
+    expected = [i * STEPS + late * (i > 4) for i in range(0, len(policies), every)]
+    assert found["step"].tolist() == expected
+
+
+def test_a_run_that_was_not_recorded_to_where_it_is_does_not_go_on(tmp_path: Path) -> None:
+    recorder, run = PathRecorder(tmp_path / "paths"), model(0)
+    run.learn(2 * STEPS, callback=recorder)
+    before = recorded(tmp_path / "paths")
+    run.learn(2 * STEPS, reset_num_timesteps=False)
+    other = model(1)
+    other.learn(2 * STEPS)
+    for late, own in ((run, recorder), (other, PathRecorder(tmp_path / "paths", trial=0))):
+        with pytest.raises(TiplError, match=r"steps already, and .* trial 0.* end"):
+            late.learn(2 * STEPS, callback=own, reset_num_timesteps=False)
+    for name, value in recorded(tmp_path / "paths").items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_trial_that_was_given_is_not_written_over(tmp_path: Path) -> None:
+    model(0).learn(2 * STEPS, callback=PathRecorder(tmp_path / "paths", trial=3))
+    before = recorded(tmp_path / "paths")
+    with pytest.raises(TiplError, match="holds a trial 3 already, and nothing is written over it"):
+        model(1).learn(STEPS, callback=PathRecorder(tmp_path / "paths", trial=3))
+    next_one = PathRecorder(tmp_path / "paths")
+    model(1).learn(STEPS, callback=next_one)
+    assert next_one.trial == 4
+    np.testing.assert_array_equal(
+        PathDataset.open(tmp_path / "paths", trials=[3]).params(), before["params"]
+    )
+
+
+class Jumping(BaseCallback):
+    """Takes steps that count as the run's, and jumps to other weights, as `ForecastCallback`."""
+
+    def _on_rollout_start(self) -> None:
+        if self.model.num_timesteps in (0, 2 * STEPS + 500):
+            self.model.num_timesteps += 500
+            self.num_timesteps = self.model.num_timesteps
+            with torch.no_grad():
+                for weights in self.model.policy.parameters():
+                    weights += 0.01
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_jumps_and_the_steps_of_tests_are_recorded_in_any_order(
+    tmp_path: Path, first: bool
+) -> None:
+    recorder, tests, witness = PathRecorder(tmp_path / "paths"), Jumping(), Witness()
+    order = [recorder, tests] if first else [tests, recorder]
+    run = model(0)
+    run.learn(5 * STEPS + 1000, callback=[*order, witness])
+    found = recorded(tmp_path / "paths")
+    assert found["step"].tolist() == [500, 564, 1128, 1192, 1256, 1320]
+    policies = [*witness.policies, Policy.from_sb3(run)]
+    np.testing.assert_array_equal(found["params"][0], [policy.params for policy in policies])
+    assert found["episodes"][0].tolist() == [*map(len, witness.returns), 0]
+
+
+def test_checkpoints_may_come_by_environment_steps(tmp_path: Path) -> None:
+    model(0).learn(9 * STEPS, callback=PathRecorder(tmp_path / "paths", every_steps=100))
+    paths = PathDataset.open(tmp_path / "paths")
+    assert paths.global_step.tolist() == [0, 128, 256, 320, 448, 512]
+    assert paths.iteration.tolist() == [0, 2, 4, 5, 7, 8]
+    assert paths.metadata.steps_per_checkpoint == 100
+
+
+# --- processes -------------------------------------------------------------------------------
+
+
+def start(directory: Path, seed: int, rollouts: int) -> multiprocessing.Process:
+    """Records a run in another process."""
+
+    def record() -> None:
+        model(seed).learn(rollouts * STEPS, callback=PathRecorder(directory))
+
+    process = multiprocessing.get_context("fork").Process(target=record)
+    process.start()
+    return process
+
+
+def test_two_processes_at_once_record_two_trials(tmp_path: Path) -> None:
+    processes = [start(tmp_path / "paths", seed, 12) for seed in (5, 6)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    paths = PathDataset.open(tmp_path / "paths")
+    assert verify(paths.directory) == []
+    assert (paths.trials.tolist(), paths.lengths.tolist()) == ([0, 1], [13, 13])
+    firsts = {Policy.from_sb3(model(seed)).params.tobytes() for seed in (5, 6)}
+    assert {params.tobytes() for params in paths.params()[:, 0]} == firsts
+    for trial in paths:  # a run moves its weights little at a time
+        steps = np.linalg.norm(np.diff(trial.params, axis=0), axis=1)
+        across = np.linalg.norm(paths.params()[0, -1] - paths.params()[1, -1])
+        assert steps.max() < across / 2
+
+
+def test_a_run_that_is_killed_leaves_what_it_had_finished(tmp_path: Path) -> None:
+    process = start(tmp_path / "paths", 0, 10_000)
+    reached = 0
+    while reached < 10:  # a part holds 8 checkpoints
+        assert process.is_alive()
+        with contextlib.suppress(TiplError):  # nothing is finished yet
+            paths = PathDataset.open(tmp_path / "paths")
+            assert np.isfinite(paths.episodic_return()[0, :-1]).all()
+            assert paths.global_step.tolist() == [i * STEPS for i in range(paths.num_checkpoints)]
+            reached = paths.num_checkpoints
+    process.kill()
+    process.join()
+    killed = recorded(tmp_path / "paths")
+    count = len(killed["step"])
+    assert count >= reached
+    model(0).learn(count * STEPS, callback=PathRecorder(tmp_path / "whole"))
+    whole = recorded(tmp_path / "whole")
+    np.testing.assert_array_equal(killed["params"], whole["params"][:, :count])
+    np.testing.assert_array_equal(killed["return"][:, :-1], whole["return"][:, : count - 1])
+    model(1).learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
+    assert verify(tmp_path / "paths") == []
 
 
 def test_runs_of_other_hyperparameters_are_no_trials_of_a_dataset(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def collect(
     """
     if from_sb3:
         from tipl.evaluation.checkpoints import evaluate_paths
-        from tipl.integrations.sb3.recorder import collect_with_sb3
+        from tipl.integrations.sb3.trials import collect_with_sb3
 
         directory = collect_with_sb3(env_id, config, out).directory
         if evaluation_episodes:

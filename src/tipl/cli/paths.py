@@ -13,6 +13,7 @@ from tyro.conf import Positional
 
 from tipl.core.atomic import check_replaceable
 from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize, verify
+from tipl.policies.actions import OBSERVATION_CLIP
 
 
 def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> None:
@@ -29,7 +30,7 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
     from tipl.report.style import save_figure
 
     paths = PathDataset.open(directory)
-    note = f"{paths.task.label}, {paths.num_trials} trials"
+    note = f"{paths.task.env_id}, {paths.num_trials} trials"
     returns = paths.episodic_return().astype(np.float64)
     drawing = learning_curves(paths.global_step, returns, note=note)
     svg, png = save_figure(drawing, figure.parent, figure.stem)
@@ -122,29 +123,41 @@ def print_summary(directory: Path) -> None:
 def _rows(summary: PathSummary) -> Iterator[tuple[str, str]]:
     metadata = summary.metadata
     hidden = f"hidden layers of {', '.join(map(str, metadata.hidden_sizes))}"
+    if metadata.layout.activation != "tanh":
+        hidden += f" {metadata.layout.activation} units"
     between = f"{metadata.steps_per_checkpoint:,} between checkpoints"
     yield "dataset", str(summary.directory)
-    yield "task", metadata.task.label
-    yield "trials", f"{metadata.num_trials:,} from {metadata.initial} initial networks"
-    yield "checkpoints", f"{metadata.num_checkpoints:,} each"
+    yield "task", metadata.task.env_id
+    lengths = sorted(summary.lengths.values())
+    shortest, longest = (lengths[0], lengths[-1]) if lengths else (0, 0)
+    number = f"{len(lengths):,} recorded" if metadata.recorded else f"{len(lengths):,}"
+    yield "trials", f"{number} from {metadata.initial} initial networks"
+    yield "checkpoints", f"{shortest:,} {'each' if shortest == longest else f'to {longest:,}'}"
     yield "parameters", f"{summary.num_parameters:,} ({metadata.networks}, {hidden})"
-    steps = f"{summary.steps_per_trial:,} each, {summary.total_steps:,} in all, {between}"
+    each = "each" if shortest == longest else "at most"
+    steps = f"{summary.steps_per_trial:,} {each}, {summary.total_steps:,} in all, {between}"
     yield "environment steps", steps
     yield "return at the start", _range(summary.first_return)
     yield "return at the end", _range(summary.last_return)
     if summary.evaluation is not None:
         yield "deterministic return at the end", _evaluation(summary.evaluation)
     yield "diverged trials", ", ".join(map(str, summary.diverged_trials)) or "none"
-    yield "normaliser", metadata.normaliser
+    clip = metadata.observation_clip
+    clipped = "" if clip == OBSERVATION_CLIP else f", clipped to {clip:g} standard deviations"
+    yield "normaliser", metadata.normaliser + (clipped if np.isfinite(clip) else ", not clipped")
     for name, (low, high) in metadata.vary.items():
         yield "physics", f"{name} differs between trials by factors from {low:g} to {high:g}"
-    yield "seed", str(metadata.seed)
-    for title in ("PPO", "PPTB", "jumps", "versions"):
-        values = getattr(metadata, title.lower())
+    if not metadata.recorded:
+        yield "seed", str(metadata.seed)
+    settings = {
+        metadata.algorithm: metadata.ppo, "PPTB": metadata.pptb, "jumps": metadata.jumps,
+        "versions": metadata.versions,
+    }  # fmt: skip
+    for title, values in settings.items():
         if values:
             yield title, ", ".join(f"{name} {value}" for name, value in values.items())
     missing = len(summary.missing_parts)
-    rest = " (run `tipl collect` again to make the rest)" if missing else ""
+    rest = f" ({metadata.remedy('make the rest')})" if missing else ""
     yield "parts", f"{summary.num_parts} of {summary.num_parts + missing}{rest}"
     yield "size on disk", f"{summary.size_on_disk / 1e6:,.1f} MB"
 

@@ -79,9 +79,9 @@ def collect(
     parts_present(directory, metadata)  # raises if one of them is damaged
     groups = unfinished_groups(directory, config, metadata)
     if groups:
-        steps = config.ppo.num_steps * metadata.num_trials * (config.num_iterations + 1)
-        with CollectionProgress(metadata.num_trials, steps, progress) as bar:
-            left = sum(len(group.trials) for group in groups) / metadata.num_trials
+        steps = config.ppo.num_steps * config.num_trials * (config.num_iterations + 1)
+        with CollectionProgress(config.num_trials, steps, progress) as bar:
+            left = sum(len(group.trials) for group in groups) / config.num_trials
             bar.advance(round(steps * (1 - left)), fresh=False)
             for group in groups:
                 group.report = bar.advance

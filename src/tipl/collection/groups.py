@@ -19,11 +19,9 @@ from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
 from tipl.paths import PathMetadata
-from tipl.paths.parts import PartFiles, PartRange, part_ranges
+from tipl.paths.grid import PartRange, part_ranges
+from tipl.paths.writing import PartWriter
 from tipl.ppo.ppo import PPO, StoppedError
-
-PER_CHECKPOINT = ("global_step", "iteration")
-"""Arrays of a part that are the same for all its trials."""
 
 
 def unfinished_groups(
@@ -33,29 +31,6 @@ def unfinished_groups(
     by_trials = groupby(part_ranges(metadata), lambda part: part.first_trial)
     groups = [TrialGroup(directory, config, metadata, list(parts)) for _, parts in by_trials]
     return [group for group in groups if not group.is_complete() or group.leftovers()]
-
-
-class PartWriter:
-    """Gathers the checkpoints of some trials, and writes a part when its last one is there."""
-
-    def __init__(self, directory: Path, metadata: PathMetadata, parts: Sequence[PartRange]) -> None:
-        self.files, self.parts = PartFiles(directory, metadata), parts
-        self.finished = 0  # checkpoints so far
-        self.growing: list[dict[str, Array]] = []  # those of them whose part is not written yet
-
-    def add(self, checkpoint: dict[str, Array]) -> None:
-        """Takes the next checkpoint: the trials' arrays `[n, ...]` by name."""
-        self.growing.append(checkpoint)
-        self.finished += 1
-        for part in self.parts:
-            if part.last_checkpoint == self.finished - 1:
-                axes = {name: 0 if name in PER_CHECKPOINT else 1 for name in checkpoint}
-                tensors = {
-                    name: np.stack([column[name] for column in self.growing], axis)
-                    for name, axis in axes.items()
-                }
-                self.files.write(part, tensors)
-                self.growing.clear()
 
 
 class TrialGroup:
@@ -142,7 +117,7 @@ class TrialGroup:
         """The trials before their first step."""
         config = self.config
         task = self.metadata.task
-        envs = make_vec(task, len(self.trials), physics=self._physics)
+        envs = make_vec(task.env_id, len(self.trials), physics=self._physics)
         options = config.hidden_sizes, config.normaliser, config.initial, config.seed
         ppo = PPO(envs, task, self.trials, config.num_iterations, config.ppo, *options)
         ppo.stop = self.stop

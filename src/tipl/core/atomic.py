@@ -89,8 +89,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes_atomically(path: str | Path, data: bytes) -> None:
+def write_bytes_atomically(path: str | Path, data: bytes, sync: bool = True) -> None:
     """Writes a file whole or not at all; an existing file is replaced.
+
+    Without `sync` nobody waits for the disk: a killed process leaves all as it should be, but a
+    power failure may damage a file written in its last moments.
 
     Raises:
         TiplError: the folder does not exist, may not be written to, or the disk is full.
@@ -102,11 +105,13 @@ def write_bytes_atomically(path: str | Path, data: bytes) -> None:
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             _remove(temporary)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
 
 
 @contextmanager

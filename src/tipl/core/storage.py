@@ -76,14 +76,16 @@ def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
 
 
 def write_tensors(
-    path: str | Path, tensors: Mapping[str, Array], metadata: Mapping[str, Any]
+    path: str | Path, tensors: Mapping[str, Array], metadata: Mapping[str, Any], sync: bool = True
 ) -> None:
     """Writes arrays and JSON metadata as a safetensors file with a hash of both.
+
+    Without `sync` nobody waits until it is on the disk, as `write_bytes_atomically` says.
 
     Raises:
         TiplError: the metadata is not JSON, or the file cannot be written.
     """
-    write_bytes_atomically(path, _tensor_bytes(tensors, metadata))
+    write_bytes_atomically(path, _tensor_bytes(tensors, metadata), sync)
 
 
 def read_json(path: str | Path, expected: str = "a JSON file of tipl") -> dict[str, Any]:

@@ -19,8 +19,9 @@ from tipl.core.progress import progress_bar
 from tipl.errors import TiplError
 from tipl.evaluation.returns import evaluate_stack
 from tipl.paths import PathDataset
+from tipl.paths.grid import PartRange
 from tipl.paths.metadata import first_difference, library_versions
-from tipl.paths.parts import PartFiles, PartRange
+from tipl.paths.parts import PartFiles
 from tipl.paths.returns import EvaluationMetadata, ReturnFiles, settings_path
 
 
@@ -94,8 +95,7 @@ def _evaluate_parts(
     paths: PathDataset, files: ReturnFiles, missing: list[PartRange], threads: int, progress: bool
 ) -> None:
     """Evaluates and stores part by part."""
-    chosen = files.evaluation.chosen(paths.num_checkpoints)
-    counts = {part: part.num_trials * int(chosen[part.slices[1]].sum()) for part in files.parts}
+    counts = {part: part.num_trials * int(files.chosen(part).sum()) for part in files.parts}
     total = sum(counts.values())
     done = total - sum(counts[part] for part in missing)
     with progress_bar(progress) as bar:
@@ -103,7 +103,7 @@ def _evaluate_parts(
         task = bar.add_task(f"evaluate {total} policies", total=total, completed=done, note="")
         try:
             for part in missing:
-                returns = _part_returns(paths, files.evaluation, part, threads)
+                returns = _part_returns(paths, files, part, threads)
                 files.write(part, {"deterministic_return": returns})
                 bar.advance(task, counts[part])
         except KeyboardInterrupt as error:
@@ -114,12 +114,12 @@ def _evaluate_parts(
 
 
 def _part_returns(
-    paths: PathDataset, evaluation: EvaluationMetadata, part: PartRange, threads: int
+    paths: PathDataset, files: ReturnFiles, part: PartRange, threads: int
 ) -> Float32[np.ndarray, "n t E"]:
     """Runs those of a part's checkpoints that are to be run."""
+    evaluation, chosen = files.evaluation, files.chosen(part)
     shape = (part.num_trials, part.num_checkpoints, evaluation.episodes)
     returns = np.full(shape, np.nan, np.float32)
-    chosen = evaluation.chosen(paths.num_checkpoints)[part.slices[1]]
     if not chosen.any():
         return returns
     tensors = PartFiles(paths.directory, paths.metadata).read_part(part)
@@ -132,7 +132,7 @@ def _part_returns(
         params = tensors["params"][running]  # [n, t, P] -> [M, P]
         returns[running] = evaluate_stack(
             params, paths.layout, paths.task, evaluation.episodes,
-            statistics=(own[0], own[1]) if own else None,
+            statistics=(own[0], own[1]) if own else None, clip=paths.metadata.observation_clip,
             physics=dict(zip(varied, factors, strict=True)) if varied else None,
             seed=evaluation.seed, threads=threads,
         ).returns  # fmt: skip

@@ -27,7 +27,8 @@ __all__ = [
 if TYPE_CHECKING:
     from tipl.paths.checks import EvaluationSummary, PathSummary, ReturnRange, summarize, verify
     from tipl.paths.dataset import PathDataset, PolicyPath, Split
+    from tipl.paths.grid import PartRange, part_ranges
     from tipl.paths.metadata import PathMetadata, read_metadata
-    from tipl.paths.parts import PartRange, create_dataset, part_ranges, parts_present, write_part
+    from tipl.paths.parts import create_dataset, parts_present, write_part
 else:
     __getattr__, __dir__ = lazy_names(__name__)

@@ -35,6 +35,9 @@ class PolicyPath:
 class PathDataset:
     """Policy learning paths with one layout, on disk: all trials of a directory, or a view of some.
 
+    All paths of a dataset that is open have one length. Recorded runs may have gone on for longer
+    or shorter: they are read up to the end of the shortest of the trials that were opened.
+
     Each part's hash is checked the first time that something of its trials is read; after that,
     slices are read by memory map: a TiplError names a part that is damaged, or that holds NaN
     weights which are not labelled as diverged. Positions `i` count the view's trials, not those of
@@ -48,7 +51,9 @@ class PathDataset:
         num_checkpoints: length of each path, T.
     """
 
-    def __init__(self, files: PartFiles, trials: Int64[np.ndarray, " N"]) -> None:
+    def __init__(
+        self, files: PartFiles, trials: Int64[np.ndarray, " N"], num_checkpoints: int
+    ) -> None:
         """Use `PathDataset.open`, `select` or `split`."""
         self._files = files  # shared between views
         self.directory: Path = files.directory
@@ -57,30 +62,49 @@ class PathDataset:
         self.layout: ParamLayout = self.metadata.layout
         self.trials = trials
         self.num_trials = len(trials)
-        self.num_checkpoints: int = self.metadata.num_checkpoints
+        self.num_checkpoints = num_checkpoints
 
     @classmethod
-    def open(cls, directory: str | Path) -> PathDataset:
-        """Opens a complete dataset.
+    def open(
+        cls, directory: str | Path, trials: Sequence[int] | Int64[np.ndarray, " N"] | None = None
+    ) -> PathDataset:
+        """Opens a dataset: of planned trials a complete one, of recorded runs what there is.
+
+        Args:
+            directory: where it lies.
+            trials: numbers of the trials to open; by default all that are there.
 
         Raises:
             TiplError: there is none in the directory, parts of it are missing, or their headers
-                are damaged.
+                are damaged; nothing was recorded yet; or there is no such trial.
         """
         files = PartFiles(Path(directory), read_metadata(directory))
         parts_present(directory, files.metadata)  # raises if the header of one is damaged
         files.require_all()
-        return cls(files, np.arange(files.metadata.num_trials))
+        paths = cls(files, np.array(list(files.lengths)), min(files.lengths.values()))
+        if trials is None:
+            return paths
+        paths = paths.select(trials)
+        paths.num_checkpoints = int(paths.lengths.min())
+        return paths
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " N"]:
+        """Number of checkpoints `[N]` that there are of each trial, T or more."""
+        return np.array([self._files.lengths[int(trial)] for trial in self.trials])
 
     @property
     def global_step(self) -> Int64[np.ndarray, " T"]:
-        """Environment steps of one trial before each checkpoint, `[T]`."""
-        return self._files.read_axis("global_step")
+        """Environment steps of one trial before each checkpoint, `[T]`.
+
+        Recorded runs may differ in theirs: this is their mean, and `env_steps` has them all.
+        """
+        return np.asarray(self._axes("global_step").mean(axis=0), np.int64)
 
     @property
     def iteration(self) -> Int64[np.ndarray, " T"]:
-        """PPO iterations before each checkpoint, `[T]`."""
-        return self._files.read_axis("iteration")
+        """PPO iterations before each checkpoint, `[T]`; of recorded runs the mean, likewise."""
+        return np.asarray(self._axes("iteration").mean(axis=0), np.int64)
 
     def __len__(self) -> int:
         return self.num_trials
@@ -100,9 +124,11 @@ class PathDataset:
         )
 
     def __repr__(self) -> str:
+        longest = int(self.lengths.max())
+        more = f" (of up to {longest})" if longest > self.num_checkpoints else ""
         return (
-            f"PathDataset({str(self.directory)!r}, {self.task.label}: {self.num_trials} trials, "
-            f"{self.num_checkpoints} checkpoints, {self.layout.size} parameters)"
+            f"PathDataset({str(self.directory)!r}, {self.task.env_id}: {self.num_trials} trials, "
+            f"{self.num_checkpoints} checkpoints{more}, {self.layout.size} parameters)"
         )
 
     def params(self, checkpoints: slice | None = None) -> Float32[np.ndarray, "N T P"]:
@@ -128,7 +154,7 @@ class PathDataset:
         """
         files = ReturnFiles(self.directory, self.metadata)
         files.require_all()
-        return files.read("deterministic_return", self.trials, slice(None))
+        return files.read("deterministic_return", self.trials, range(self.num_checkpoints))
 
     def physics(self) -> dict[str, Float64[np.ndarray, " N"]]:
         """Each trial's factors of the original physics, `[N]` by name; empty if none varies."""
@@ -149,7 +175,9 @@ class PathDataset:
 
     def env_steps(self) -> Int64[np.ndarray, "N T"]:
         """Environment steps `[N, T]` of each trial before each checkpoint, tests included."""
-        own = np.tile(self.global_step, (self.num_trials, 1))
+        own = self._axes("global_step")
+        if len(own) == 1:
+            own = np.tile(own, (self.num_trials, 1))
         return own + self.jump_counts().get("jump_steps", 0)
 
     def diverged(self) -> Bool[np.ndarray, " N"]:
@@ -188,10 +216,15 @@ class PathDataset:
             task = task.with_physics({name: float(f[0]) for name, f in one.physics().items()})
         names = ("observation_mean", "observation_std")
         running = self.metadata.normaliser == "running"
-        return Policy(actor, layout, task, *(one._read(n, at)[0, 0] for n in names if running))
+        statistics = {n: one._read(n, at)[0, 0] for n in names if running}
+        clip = self.metadata.observation_clip
+        return Policy(actor, layout, task, **statistics, observation_clip=clip)
 
     def select(self, trials: Sequence[int] | Int64[np.ndarray, " N"]) -> PathDataset:
         """A view of some of this view's trials, by their numbers in the dataset, in that order.
+
+        Its paths have the length of this view's; `open` takes `trials` to read longer ones to
+        their end.
 
         Raises:
             TiplError: no trials were given, or one of them is not in this view.
@@ -204,7 +237,7 @@ class PathDataset:
                 f"{given} the {self.num_trials} trials of this view of {self.directory}; choose "
                 "from its `trials`"
             )
-        return PathDataset(self._files, selected)
+        return PathDataset(self._files, selected, self.num_checkpoints)
 
     def split(self, held_out: float = 0.25, seed: int = 0) -> Split:
         """Splits the trials at random into training ones and a share of held-out ones.
@@ -256,10 +289,14 @@ class PathDataset:
 
     def _only(self, i: int) -> PathDataset:
         trial = self.trials[_position(i, self.num_trials, "trial")]
-        return PathDataset(self._files, np.array([trial]))
+        return PathDataset(self._files, np.array([trial]), self.num_checkpoints)
 
     def _read(self, name: str, checkpoints: slice | None = None) -> Array:
-        return self._files.read(name, self.trials, checkpoints or slice(None))
+        chosen = range(self.num_checkpoints)[checkpoints or slice(None)]
+        return self._files.read(name, self.trials, chosen)
+
+    def _axes(self, name: str) -> Array:
+        return self._files.read_axes(name, self.trials, self.num_checkpoints)
 
 
 class Split(NamedTuple):

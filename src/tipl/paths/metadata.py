@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 from tipl.core import storage
 from tipl.core.options import one_of
 from tipl.errors import TiplError
+from tipl.policies.actions import OBSERVATION_CLIP, checked_clip
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.tasks import TaskSpec
 
@@ -25,7 +27,10 @@ Normaliser = Literal["frozen", "running"]
 Kind = TypeVar("Kind", bound="Described")
 
 _OWNER = "a path dataset"
-_LEFT_OUT_IF_EMPTY = ("vary", "pptb", "jumps")
+_LEFT_OUT: dict[str, Any] = {
+    "vary": {}, "pptb": {}, "jumps": {}, "algorithm": "PPO", "observation_clip": OBSERVATION_CLIP,
+}  # fmt: skip
+"""What the file does not say where it is so: there was a time when nothing else was possible."""
 
 
 class Described:
@@ -106,10 +111,11 @@ class PathMetadata(Described):
     normaliser: Normaliser
     """by what observations are normalised: the task's frozen statistics, or running ones that are
     stored with every checkpoint"""
-    num_trials: int
-    """number of paths, N"""
-    num_checkpoints: int
-    """length of a path, T; checkpoint 0 is the untrained network"""
+    num_trials: int | None
+    """number of paths, N; None in a dataset of recorded runs, which holds those that there were"""
+    num_checkpoints: int | None
+    """length of a path, T; checkpoint 0 is the untrained network; None of recorded runs, each of
+    which has its own"""
     trials_per_part: int
     """the last parts may hold fewer"""
     checkpoints_per_part: int
@@ -117,7 +123,7 @@ class PathMetadata(Described):
     checkpoint_interval: int
     """PPO iterations between checkpoints"""
     steps_per_checkpoint: int
-    """environment steps of one trial between checkpoints"""
+    """environment steps of one trial between checkpoints, without those of tests of forecasts"""
     seed: int
     """that all trials' seeds were derived from"""
     ppo: dict[str, Any]
@@ -131,18 +137,25 @@ class PathMetadata(Described):
     """settings by name, of policy path trimming and boosting, and of jumps to forecasts; none where
     PPO was left alone"""
     jumps: dict[str, Any] = field(default_factory=dict)
+    algorithm: str = "PPO"
+    """what `ppo` are the hyperparameters of"""
+    observation_clip: float = OBSERVATION_CLIP
+    """of how many standard deviations normalised observations may be; infinity for no clip"""
     format_version: int = 1
 
     def __post_init__(self) -> None:
         one_of(get_args(Networks), _OWNER, networks=self.networks)
         one_of(get_args(Initial), _OWNER, initial=self.initial)
         one_of(get_args(Normaliser), _OWNER, normaliser=self.normaliser)
-        sizes = ("num_trials", "num_checkpoints", "trials_per_part", "checkpoints_per_part")
-        for name in (*sizes, "checkpoint_interval", "steps_per_checkpoint"):
+        checked_clip(self.observation_clip)
+        sizes = ["trials_per_part", "checkpoints_per_part", "checkpoint_interval"]
+        planned = [] if self.recorded else ["num_trials", "num_checkpoints"]
+        for name in (*planned, *sizes, "steps_per_checkpoint"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise TiplError(f"{name} of {_OWNER} is {value!r}; expected a positive integer")
-        expected = networks_layout(self.task, self.hidden_sizes, self.networks)
+        units = self.layout.activation, self.layout.squashed
+        expected = networks_layout(self.task, self.hidden_sizes, self.networks, *units)
         if self.layout != expected:
             raise TiplError(
                 f"the layout {self.layout.to_json()} is not the one of {self.networks} with hidden "
@@ -152,17 +165,35 @@ class PathMetadata(Described):
     @property
     def actor_layout(self) -> ParamLayout:
         """The layout of the policy alone."""
-        return actor_layout(self.task, self.hidden_sizes)
+        units = self.layout.activation, self.layout.squashed
+        return actor_layout(self.task, self.hidden_sizes, *units)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it holds runs as they happened (of `PathRecorder`), and not planned trials."""
+        return self.num_trials is None and self.num_checkpoints is None
+
+    def remedy(self, purpose: str, before: str = "") -> str:
+        """What brings back a file that is missing or damaged, for messages.
+
+        That is a command, which is run for some purpose, and maybe something `before` it; recorded
+        runs are made again by none.
+        """
+        if self.recorded:
+            return "restore it from a copy, or remove all files of its trial"
+        again = "run `tipl collect` with the same arguments"
+        if "stable-baselines3" in self.versions:
+            again = "run `tipl collect --from-sb3`, or what recorded it, with the same arguments"
+        return f"{before}{again} to {purpose}"
 
     def to_json(self) -> dict[str, Any]:
         """The content of `metadata.json`, without the settings of what there was not."""
         plain = super().to_json()
+        if math.isinf(self.observation_clip):
+            plain["observation_clip"] = None
+        said = {n: v for n, v in plain.items() if n not in _LEFT_OUT or v != _LEFT_OUT[n]}
         return {
-            **{
-                name: value
-                for name, value in plain.items()
-                if value or name not in _LEFT_OUT_IF_EMPTY
-            },
+            **said,
             # a task read back has floats where its maker may have given integers: hash the floats
             "task": TaskSpec.from_json(self.task.to_json()).to_json(),
             "layout": self.layout.to_json(),
@@ -171,16 +202,24 @@ class PathMetadata(Described):
 
     @classmethod
     def _parsed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        clip = values.get("observation_clip", OBSERVATION_CLIP)
         return values | {
             "task": TaskSpec.from_json(values["task"]),
             "layout": ParamLayout.from_json(values["layout"]),
             "hidden_sizes": tuple(values["hidden_sizes"]),
+            "observation_clip": math.inf if clip is None else clip,
         }
 
 
-def networks_layout(task: TaskSpec, hidden_sizes: Sequence[int], networks: Networks) -> ParamLayout:
+def networks_layout(
+    task: TaskSpec,
+    hidden_sizes: Sequence[int],
+    networks: Networks,
+    activation: str = "tanh",
+    squashed: bool = False,
+) -> ParamLayout:
     """The layout of what is stored of a checkpoint: of the actor, and the critic after it."""
-    actor = actor_layout(task, hidden_sizes)
+    actor = actor_layout(task, hidden_sizes, activation, squashed)
     if networks == "actor":
         return actor
     return actor + ParamLayout.critic(task.observation_size, hidden_sizes)
@@ -215,5 +254,5 @@ def read_metadata(directory: str | Path) -> PathMetadata:
     Raises:
         TiplError: there is no dataset in the directory, or its metadata is damaged.
     """
-    expected = "the description of a path dataset (made by `tipl collect`)"
+    expected = "the description of a path dataset (made by `tipl collect` or a PathRecorder)"
     return PathMetadata.read(Path(directory) / "metadata.json", expected)

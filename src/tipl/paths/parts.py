@@ -9,15 +9,17 @@ A dataset is a directory::
     resume/...safetensors                                  only while a collection is unfinished
 
 Parts are a grid over trials and checkpoints; both ranges in a name are inclusive. A part never
-changes once written, and its header repeats its ranges and the hash of its `metadata.json`.
+changes once written, and its header repeats its ranges and the hash of its `metadata.json`. Of a
+recorded run the last part grows, until it holds what its name says: see `tipl.paths.grid`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -26,66 +28,17 @@ from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.atomic import explained, is_unfinished, locked_directory, remove_unfinished
 from tipl.errors import TiplError
+from tipl.paths.grid import PartRange, as_stored, full_part, part_ranges, recorded_parts
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
+
+PER_CHECKPOINT = ("global_step", "iteration")
+"""Arrays of a part that are the same for all its trials."""
 
 JUMP_COUNTS = ("jump_steps", "jumps", "rollbacks")
 """What is counted of trials that jump: environment steps that tests of forecasts have taken before
 a checkpoint, jumps so far, and jumps that were undone so far."""
 
 ArraySpecs = dict[str, tuple[str, tuple[int, ...]]]
-
-
-class PartRange(NamedTuple):
-    """The trials and checkpoints of one part; both ranges are inclusive."""
-
-    first_trial: int
-    last_trial: int
-    first_checkpoint: int
-    last_checkpoint: int
-
-    @property
-    def num_trials(self) -> int:
-        """Number of trials in the part, n."""
-        return self.last_trial - self.first_trial + 1
-
-    @property
-    def num_checkpoints(self) -> int:
-        """Number of checkpoints in the part, t."""
-        return self.last_checkpoint - self.first_checkpoint + 1
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Where the part lies in an array `[N, T, ...]` of the whole dataset."""
-        return (
-            slice(self.first_trial, self.last_trial + 1),
-            slice(self.first_checkpoint, self.last_checkpoint + 1),
-        )
-
-    @property
-    def file_name(self) -> str:
-        """The name of the part's files."""
-        return (
-            f"trials-{self.first_trial:05d}-{self.last_trial:05d}"
-            f".checkpoints-{self.first_checkpoint:05d}-{self.last_checkpoint:05d}.safetensors"
-        )
-
-    def path(self, directory: Path) -> Path:
-        """Where the part lies in a dataset's directory."""
-        return directory / "parts" / self.file_name
-
-
-def part_ranges(metadata: PathMetadata) -> list[PartRange]:
-    """All parts of a complete dataset, by trial and then by checkpoint."""
-    return [
-        PartRange(*trials, *checkpoints)
-        for trials in _blocks(metadata.num_trials, metadata.trials_per_part)
-        for checkpoints in _blocks(metadata.num_checkpoints, metadata.checkpoints_per_part)
-    ]
-
-
-def _blocks(total: int, size: int) -> list[tuple[int, int]]:
-    """First and last number of each block of `size`, the last of which may be smaller."""
-    return [(start, min(start + size, total) - 1) for start in range(0, total, size)]
 
 
 class PartFiles:
@@ -100,18 +53,32 @@ class PartFiles:
     folder_name = "parts"
     kind = "policy learning paths"
     one, several = "a part of the path dataset", "parts"
-    remedy = "run `tipl collect` with the same arguments"
 
     def __init__(self, directory: Path, metadata: PathMetadata) -> None:
         self.directory, self.metadata = directory, metadata
         self.folder = directory / self.folder_name  # where the files lie
         self.parts = part_ranges(metadata)  # of the complete dataset
+        if metadata.recorded:
+            self.parts = recorded_parts(directory / "parts", metadata)
         self.subject = str(directory)
         self._intact: set[PartRange] = set()
 
     def path(self, part: PartRange) -> Path:
         """Where the file of a part lies."""
-        return self.folder / part.file_name
+        return self.folder / full_part(part, self.metadata).file_name
+
+    @cached_property
+    def lengths(self) -> dict[int, int]:
+        """Number of checkpoints of each trial, by the trials' numbers, in order."""
+        return {
+            trial: part.last_checkpoint + 1  # the trial's last part comes last
+            for part in self.parts
+            for trial in range(part.first_trial, part.last_trial + 1)
+        }
+
+    def remedy(self, purpose: str, before: str = "") -> str:
+        """What brings back a file, for messages, as `PathMetadata.remedy` says it."""
+        return self.metadata.remedy(purpose, before)
 
     def arrays(self, part: PartRange) -> ArraySpecs:
         """Dtype and shape of each array in the file of a part."""
@@ -156,13 +123,18 @@ class PartFiles:
     def require_all(self) -> None:
         """Raises a TiplError if the file of a part is missing."""
         missing, total = len(self.missing()), len(self.parts)
+        if not total:
+            raise TiplError(
+                f"nothing of {self.directory} is finished yet: no recorded run has come to its "
+                "first checkpoint there; wait for it, or record one"
+            )
         if missing:
             raise TiplError(
                 f"{self.subject} is incomplete: {total - missing} of {total} {self.several} are "
-                f"there; {self.remedy} to go on"
+                f"there; {self.remedy('go on')}"
             )
 
-    def write(self, part: PartRange, tensors: Mapping[str, Array]) -> None:
+    def write(self, part: PartRange, tensors: Mapping[str, Array], sync: bool = True) -> None:
         """Writes the file of a part, unless its arrays are not those that it should have."""
         path = self.path(part)
         difference = first_difference(_array_specs(tensors), self.arrays(part))
@@ -173,14 +145,18 @@ class PartFiles:
                 "pass arrays of the dtypes and shapes of a part"
             )
         _check_finite(path, tensors, part.first_trial, part.first_checkpoint)
-        storage.write_tensors(path, tensors, self.header(part))
+        storage.write_tensors(path, tensors, self.header(part), sync)
 
     def read_part(self, part: PartRange) -> dict[str, Array]:
         """All arrays of a part, after a look at every byte."""
         tensors, header = storage.read_tensors(self.path(part), self.one)
         self._check(part, header, _array_specs(tensors))
         _check_finite(self.path(part), tensors, part.first_trial, part.first_checkpoint)
-        return tensors
+        grown = slice(part.num_checkpoints)  # since somebody has looked how far
+        return {
+            name: array[grown] if name in PER_CHECKPOINT else array[:, grown]
+            for name, array in tensors.items()
+        }
 
     @contextmanager
     def open(self, part: PartRange) -> Iterator[storage.TensorFile]:
@@ -191,13 +167,14 @@ class PartFiles:
 
     def _check(self, part: PartRange, header: Mapping[str, Any], arrays: ArraySpecs) -> None:
         """Raises a TiplError unless a file's header and array shapes are those of the part."""
-        again = f"delete it and {self.remedy} to make it again"
+        again = self.remedy("make it again", before="delete it and ")
         if header.get("dataset") != self.metadata.digest:
             raise TiplError(
                 f"{self.path(part)} belongs to another dataset than its metadata.json; put it back "
                 f"where it came from, or {again}"
             )
-        expected_content = {**self.header(part), **self.arrays(part)}
+        now = as_stored(part, header, self.metadata)
+        expected_content = {**self.header(now), **self.arrays(now)}
         difference = first_difference({**header, **arrays}, expected_content)
         if difference:
             name, found, expected = difference
@@ -206,10 +183,9 @@ class PartFiles:
                 f"name; give the file its old name, or {again}"
             )
 
-    def read(self, name: str, trials: Int64[np.ndarray, " N"], checkpoints: slice) -> Array:
-        """The array `name`, `[N, T, ...]`, of trials by number and a slice of checkpoints."""
-        chosen = range(self.metadata.num_checkpoints)[checkpoints]
-        start, stop = (min(chosen), max(chosen) + 1) if chosen else (0, 0)
+    def read(self, name: str, trials: Int64[np.ndarray, " N"], checkpoints: range) -> Array:
+        """The array `name`, `[N, T, ...]`, of trials by number and of some checkpoints."""
+        start, stop = (min(checkpoints), max(checkpoints) + 1) if checkpoints else (0, 0)
         dtype, (_, _, *rest) = self.arrays(self.parts[0])[name]
         out = np.empty((len(trials), stop - start, *rest), dtype)
         for part in self.parts:
@@ -218,7 +194,7 @@ class PartFiles:
             if len(rows) and first <= last:
                 block = self._read_block(part, name, trials[rows], first, last)
                 out[rows, first - start : last + 1 - start] = block
-        return out[:, :: chosen.step]
+        return out[:, :: checkpoints.step]
 
     def _read_block(
         self, part: PartRange, name: str, trials: Int64[np.ndarray, " n"], first: int, last: int
@@ -239,23 +215,25 @@ class PartFiles:
         chosen: Array = block[name][trials - lowest]
         return chosen
 
-    def read_axis(self, name: str) -> Array:
-        """The array `name`, `[T]`, which is the same for all trials and grows.
+    def read_axes(self, name: str, trials: Int64[np.ndarray, " N"], stop: int) -> Array:
+        """The array `name`, `[N, T]`, of trials by number, which grows, up to a checkpoint.
 
-        A few numbers are read for it, and of a part's bytes only those are looked at.
+        One row stands for all trials unless they are of recorded runs. A few numbers are read for
+        it, and of a part's bytes only those are looked at.
         """
-        columns = []
+        own = trials if self.metadata.recorded else np.zeros(1, np.int64)
+        columns: dict[int, list[Array]] = {int(trial): [] for trial in own}
         for part in self.parts:
-            if part.first_trial == 0:
+            if part.first_trial in columns and part.first_checkpoint < stop:
                 with self.open(part) as file:
-                    columns.append(file.read(name))
-        axis = np.concatenate(columns)
-        if (np.diff(axis) <= 0).any():
+                    columns[part.first_trial].append(file.read(name))
+        axes = np.stack([np.concatenate(columns[int(trial)])[:stop] for trial in own])
+        if (np.diff(axes) <= 0).any():
             raise TiplError(
                 f"{self.folder}: {name} does not grow from checkpoint to checkpoint; find the "
                 "damaged part with `tipl paths verify`"
             )
-        return axis
+        return axes
 
 
 def _array_specs(tensors: Mapping[str, Array]) -> ArraySpecs:
@@ -274,8 +252,11 @@ def _check_finite(
         raise TiplError(
             f"{path}: {np.count_nonzero(unlabelled)} checkpoints, the first of them checkpoint "
             f"{first_checkpoint + checkpoint} of trial {first_trial + trial}, have NaN or infinite "
-            "weights without being labelled `diverged`; label such trials, or collect them again"
+            "weights without being labelled `diverged`; label such trials, or leave them out"
         )
+
+
+_KINDS = {False: "planned trials (of `tipl collect`)", True: "recorded runs (of a PathRecorder)"}
 
 
 def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
@@ -297,6 +278,11 @@ def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
             if not path.exists():
                 storage.write_json(path, metadata.to_json())
             there = read_metadata(directory)
+            if there.recorded != metadata.recorded:
+                raise TiplError(
+                    f"{directory} already holds another dataset: {_KINDS[there.recorded]}, and "
+                    f"{_KINDS[metadata.recorded]} are to go there; choose another directory"
+                )
             difference = first_difference(there.to_json(), metadata.to_json())
             if difference:
                 name, found, given = difference

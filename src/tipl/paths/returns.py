@@ -14,11 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool
 
+from tipl.core import storage
 from tipl.core.atomic import explained
 from tipl.core.options import at_least
 from tipl.errors import TiplError
+from tipl.paths.grid import PartRange, as_stored
 from tipl.paths.metadata import Described, PathMetadata
-from tipl.paths.parts import ArraySpecs, PartFiles, PartRange
+from tipl.paths.parts import ArraySpecs, PartFiles
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,31 @@ class ReturnFiles(PartFiles):
         super().__init__(directory, metadata)
         self.evaluation = evaluation or read_evaluation(directory, metadata)
         self.subject = f"the evaluation of {directory}"
-        self.remedy = (
-            f"run `tipl paths evaluate` with the same settings ({self.evaluation.settings})"
-        )
+
+    def remedy(self, purpose: str, before: str = "") -> str:
+        """The command that makes files of returns, for some purpose."""
+        again = f"run `tipl paths evaluate` with the same settings ({self.evaluation.settings})"
+        return f"{before}{again} to {purpose}"
+
+    def chosen(self, part: PartRange) -> Bool[np.ndarray, " t"]:
+        """Which checkpoints of a part are run."""
+        return self.evaluation.chosen(self.lengths[part.first_trial])[part.slices[1]]
+
+    def missing(self) -> list[PartRange]:
+        """The parts without a file, or with one of before they grew, in order."""
+        missing = super().missing()
+        if self.metadata.recorded:
+            grown = [p for p in self.parts if p not in missing and self._outgrown(p)]
+            missing = sorted(missing + grown)
+        return missing
+
+    def _outgrown(self, part: PartRange) -> bool:
+        """Whether a file has returns of fewer checkpoints than there are now."""
+        try:
+            with storage.open_tensors(self.path(part)) as file:
+                return as_stored(part, file.metadata, self.metadata) < part
+        except TiplError:
+            return False  # reading it will say what is wrong
 
     def arrays(self, part: PartRange) -> ArraySpecs:
         """The return of each episode; NaN where the checkpoint was not run, or had diverged."""

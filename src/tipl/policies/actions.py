@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from tipl.core.arrays import Array
+from tipl.errors import TiplError
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, layer_names
 from tipl.policies.tasks import TaskSpec
@@ -42,16 +43,16 @@ def executable(
     """Actions as elements of the environment's action space.
 
     They are inside its bounds and of its dtype, rounded to whole numbers where that is of integers;
-    what is not a number becomes the lowest action. Discrete ones are counted from the first one.
+    discrete ones are counted from the first one.
     """
     if task.first_action is not None:
         return np.asarray(actions[..., 0].astype(np.int64) + task.first_action)
     low, high = task.action_bounds
-    if low.dtype.kind == "f":
-        return np.asarray(np.fmin(np.fmax(actions.astype(low.dtype), low), high))
-    # inside before they are cast: what is out of an integer's range would wrap around
-    inside = np.fmin(np.fmax(np.rint(actions), low.astype(float)), high.astype(float))
-    return np.asarray(inside, low.dtype)
+    if low.dtype.kind != "f":
+        # clipped before they are cast: what is out of an integer's range would wrap around
+        inside = np.clip(np.rint(actions), low.astype(float), high.astype(float))
+        return np.asarray(inside, low.dtype)
+    return np.asarray(np.clip(actions.astype(low.dtype), low, high))
 
 
 def mlp_outputs(
@@ -95,6 +96,16 @@ def refolded(
 OBSERVATION_CLIP = 10.0
 """Normalised observations are clipped to +- this many standard deviations (CleanRL), unless a
 policy comes from a run with another clip, or none."""
+
+
+def checked_clip(clip: Any) -> float:
+    """A clip as a number; raises a TiplError unless it is one above 0, which infinity is."""
+    if isinstance(clip, bool) or not isinstance(clip, (int, float)) or not clip > 0:
+        raise TiplError(
+            f"the observation clip {clip!r} was given; expected a number above 0: of how many "
+            "standard deviations normalised observations may be, or math.inf for no clip"
+        )
+    return float(clip)
 
 
 def normalise_observations(

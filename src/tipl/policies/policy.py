@@ -16,6 +16,7 @@ from tipl.errors import TiplError
 from tipl.policies.actions import (
     OBSERVATION_CLIP,
     best_actions,
+    checked_clip,
     mlp_outputs,
     normalise_observations,
 )
@@ -74,7 +75,7 @@ class Policy:
         std = task.observation_std if observation_std is None else observation_std
         self.observation_mean = np.array(mean, np.float64)
         self.observation_std = np.array(std, np.float64)
-        self.observation_clip = _checked_clip(observation_clip)
+        self.observation_clip = checked_clip(observation_clip)
         normaliser = self.observation_mean, self.observation_std
         check_normaliser(f"a policy for {task.env_id}", *normaliser, task.observation_size)
         self._arrays = layout.unflatten(self.params)
@@ -211,17 +212,7 @@ class Policy:
             ) from error
 
     def __repr__(self) -> str:
-        return f"Policy({self.task.label}, {self.layout.size} parameters)"
-
-
-def _checked_clip(clip: Any) -> float:
-    """A clip as a number; raises a TiplError unless it is one above 0, which infinity is."""
-    if isinstance(clip, bool) or not isinstance(clip, (int, float)) or not clip > 0:
-        raise TiplError(
-            f"the observation clip {clip!r} was given; expected a number above 0: of how many "
-            "standard deviations normalised observations may be, or math.inf for no clip"
-        )
-    return float(clip)
+        return f"Policy({self.task.env_id}, {self.layout.size} parameters)"
 
 
 def _sb3_weights() -> Any:

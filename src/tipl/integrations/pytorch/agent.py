@@ -260,8 +260,7 @@ def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> Torc
 
     def act(observations: Array) -> Array:
         with torch.no_grad():
-            inputs = torch.as_tensor(observations, dtype=actor[0].dtype, device=actor[0].device)
-            outputs = mean(inputs).cpu()
+            outputs = mean(torch.as_tensor(observations, device=actor[0].device)).cpu()
         return np.asarray(outputs if log_std is not None else outputs.argmax(dim=-1))
 
     head = None

@@ -1,32 +1,27 @@
-"""Paths of policies in stable-baselines3, as datasets: of your own runs, or of whole trials."""
+"""The path of a stable-baselines3 run's policy, recorded as one trial of a dataset."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
-from tipl.collection.collect import default_directory
-from tipl.collection.config import CollectConfig
-from tipl.collection.groups import PartWriter
 from tipl.core.arrays import Array
-from tipl.core.progress import CollectionProgress
+from tipl.core.options import at_least
 from tipl.errors import TiplError
-from tipl.integrations.environment.members import make_quietly
-from tipl.integrations.sb3.callback import on_policy
-from tipl.integrations.sb3.weights import PolicyRun, read_run
-from tipl.paths import PathDataset, PathMetadata
+from tipl.integrations.sb3.weights import read_run
+from tipl.paths import PathMetadata, create_dataset
 from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions
-from tipl.paths.parts import create_dataset, part_ranges, parts_present
+from tipl.paths.parts import PER_CHECKPOINT, PartFiles
+from tipl.paths.writing import Checkpoint, PlannedTrial, TrialWriter
 
 HYPERPARAMETERS = {
     "n_steps": "num_steps",
@@ -40,222 +35,287 @@ HYPERPARAMETERS = {
 }
 """Hyperparameters of stable-baselines3's PPO, and what tipl calls them."""
 
+OTHERS = ("buffer_size", "learning_starts", "tau", "gradient_steps", "policy_delay")
+"""Hyperparameters of algorithms that learn from a replay buffer."""
+
+EVERY_STEPS = 2048
+"""Environment steps between two checkpoints of those, unless somebody says otherwise."""
+
 
 class PathRecorder(BaseCallback):
     """Records the path of a run's policy as one trial of a `PathDataset`.
 
-    Checkpoint 0 is the untrained network; another one follows every few rollouts, with the mean
-    return of the episodes that ended in the rollout after it. Several runs of the same settings are
-    the trials of one dataset: give each its number; they may run in any order, and in several
-    processes.
+    Checkpoints are what acts at the start of a rollout, every few rollouts or environment steps,
+    and what has been learned in the end; checkpoint 0 is the untrained network. Each is on disk
+    from its first step on, whatever ends the run. With it go the steps of the run so far, tests of
+    forecasts included, and the mean return of the episodes that ended in its rollout; for an
+    algorithm without rollouts of a fixed length (SAC, TD3, ...), of those until the next
+    checkpoint.
+
+    Runs of the same settings are trials of one dataset, of whatever lengths and from whatever
+    processes. One that goes on (`reset_num_timesteps=False`), with this recorder or another one,
+    goes on with its trial. A trial that is there is never written over.
 
     Where `VecNormalize` normalises observations, its statistics are stored with each checkpoint;
     otherwise weights are stored as they would be under the task's frozen normaliser.
 
     Args:
-        every: rollouts between two checkpoints.
-        trial: number of this run.
-        num_trials: runs that the dataset shall hold.
+        directory: of the dataset; made if it is not there.
+        every: rollouts between two checkpoints; by default 1, of algorithms that learn from
+            rollouts.
+        every_steps: environment steps between them instead, up to the start of a rollout; by
+            default 2,048, of the other algorithms.
+        trial: number of this run; by default that of the trial that it goes on with, or the next
+            free one.
+        num_trials: is not needed any more; that `trial` has to be below it is all it says.
 
     Raises:
-        TiplError: a number is out of range. When training starts: the policy is no multi-layer
-            perceptron of tanh units, its environment is not known, the run goes on from an earlier
-            one, or the directory holds another dataset.
+        TiplError: a number is out of range. When training starts: the policy is none that tipl
+            reads, its environment is not known, the run goes on from where no trial ends, or the
+            directory holds another dataset or this trial.
     """
 
     def __init__(
-        self, directory: str | Path, *, every: int = 1, trial: int = 0, num_trials: int = 1
+        self,
+        directory: str | Path,
+        *,
+        every: int | None = None,
+        every_steps: int | None = None,
+        trial: int | None = None,
+        num_trials: int | None = None,
     ) -> None:
         super().__init__()
-        if every < 1 or not 0 <= trial < num_trials:
+        at_least(1, every=every, every_steps=every_steps, num_trials=num_trials)
+        at_least(0, trial=trial)
+        if every is not None and every_steps is not None:
+            raise TiplError(f"every={every} and every_steps={every_steps} were given; give one")
+        if trial is not None and num_trials is not None and trial >= num_trials:
             raise TiplError(
-                f"every is {every} and trial {trial} of {num_trials}; expected every 1 or more "
-                "rollouts, and trials from 0 to one less than there are"
+                f"the run is trial {trial} of {num_trials}; expected a number from 0 to "
+                f"{num_trials - 1}, or no num_trials, which is not needed"
             )
-        self.directory, self.every = Path(directory), every
-        self.trial, self.num_trials = trial, num_trials
-        self._seed = 0  # of a collection that the run belongs to
-        self._report: Callable[..., None] = lambda *args: None  # is told of each rollout
+        self.directory, self.every, self.every_steps = Path(directory), every, every_steps
+        self._given = trial
+        self._writer: TrialWriter | PlannedTrial | None = None
+        self._on_policy = True
+        self._iteration = 0  # rollouts of the run so far
+        self._acting = self._first = False  # in a rollout; and it has had no step yet
+        self._seen: tuple[Array, ...] = ()  # the policy at its start, where that is a checkpoint
+        self._listening = False  # whether the episodes that end are the last checkpoint's
+        self._episodes: list[float] = []  # the returns of those
+
+    @property
+    def trial(self) -> int | None:
+        """Number of the run's trial; None until it is given, or the first checkpoint is there."""
+        return self._given if self._writer is None else self._writer.trial
 
     def _on_training_start(self) -> None:
-        model = on_policy(self)
-        if model.num_timesteps:
-            raise TiplError(
-                f"the run has done {model.num_timesteps:,} steps already, and a path begins "
-                "with an untrained network; record runs from their start"
-            )
-        self._begin(model, self.locals["total_timesteps"])
-
-    def _begin(self, model: OnPolicyAlgorithm, total_timesteps: int) -> None:
-        """Makes the dataset, or makes sure that the one that is there has the same settings."""
-        self.run: PolicyRun = read_run(model)
-        rollout_steps = model.n_steps * model.n_envs
-        iterations = -(-total_timesteps // rollout_steps)
-        ours = {"stable-baselines3": importlib.metadata.version("stable-baselines3")}
-        self.metadata = PathMetadata(
-            task=self.run.task,
-            layout=self.run.layout,
-            hidden_sizes=self.run.layout.hidden_sizes,
-            networks="actor",
-            initial="independent",
-            normaliser="frozen" if self.run.normaliser.moments is None else "running",
-            num_trials=self.num_trials,
-            num_checkpoints=iterations // self.every + 1,
-            trials_per_part=1,
-            checkpoints_per_part=CHECKPOINTS_PER_PART,
-            checkpoint_interval=self.every,
-            steps_per_checkpoint=self.every * rollout_steps,
-            seed=self._seed,
-            ppo=_hyperparameters(model),
-            versions=library_versions() | ours,
-        )
-        create_dataset(self.directory, self.metadata)
-        parts = [part for part in part_ranges(self.metadata) if part.first_trial == self.trial]
-        self.writer = PartWriter(self.directory, self.metadata, parts)
-        self.rollouts, self.acting = 0, False
-        self.returns: list[float] = []  # of the episodes that ended in this rollout
+        before, self._writer = self.trial, None
+        metadata = self._prepare()
+        self._acting = self._listening = False
+        self._iteration, self._episodes = 0, []
+        if self.model.num_timesteps:
+            self._writer = self._go_on(metadata, before)
+        else:
+            self._writer = self._new_trial(metadata)
 
     def _on_rollout_start(self) -> None:
-        if self.rollouts % self.every == 0:
-            self.checkpoint = self._checkpoint()
-        self.returns, self.acting = [], True
+        self._acting = self._first = True
+        self._seen = self._policy() if self._due(self.model.num_timesteps) else ()
 
     def _on_step(self) -> bool:
-        self.returns += [float(i["episode"]["r"]) for i in self.locals["infos"] if "episode" in i]
+        if self._first:
+            self._first = False
+            self._begin_rollout()
+        if self._listening:
+            infos = self.locals["infos"]
+            self._episodes += [float(info["episode"]["r"]) for info in infos if "episode" in info]
         return True
 
     def _on_rollout_end(self) -> None:
-        mean = np.array([np.mean(self.returns or np.nan)])
-        if self.rollouts % self.every == 0:
-            self.checkpoint["episodic_return"] = mean.astype(np.float32)
-            self.checkpoint["num_episodes"] = np.array([len(self.returns)], np.int32)
-            self.writer.add(self.checkpoint)
-        self.rollouts, self.acting = self.rollouts + 1, False
-        steps = self.metadata.steps_per_checkpoint // self.every
-        self._report(steps, self.trial, mean if self.returns else None)
+        if self._on_policy:  # what acts next is another policy
+            self._tell_returns()
+            self._listening = False
+        self._iteration, self._acting = self._iteration + 1, False
 
     def _on_training_end(self) -> None:
-        if self.acting:
-            return  # another callback stopped the run: these weights have not learned since
-        if self.rollouts % self.every == 0:
-            self.writer.add(self._checkpoint())
+        if self._writer is None:
+            return
+        self._tell_returns()
+        stopped = self._acting and self._on_policy  # nothing was learned of this rollout
+        if not stopped and self._due(self.model.num_timesteps):
+            self._append(self.model.num_timesteps, self._policy())
+        self._writer.sync()
 
-    def _checkpoint(self) -> dict[str, Array]:
-        """The policy at present, and that nothing is known of its returns yet."""
-        steps = self.metadata.steps_per_checkpoint
-        if self.run.normaliser.moments is None:
-            params, normaliser = self.run.params(), {}
+    # --- checkpoints -------------------------------------------------------------------------
+
+    def _begin_rollout(self) -> None:
+        """Records what acts in a rollout, if it is time, once its first step tells what that is.
+
+        At its start, callbacks after this one may have jumped, and their tests taken steps.
+        """
+        steps = self.model.num_timesteps - self.model.n_envs
+        if self._due(steps):
+            policy = self._policy()
+            if self._seen and np.array_equal(policy[0], self._seen[0], equal_nan=True):
+                policy = self._seen  # with the statistics of before the step
+            self._tell_returns()
+            self._append(steps, policy)
+            self._listening = True
         else:
-            params = self.run.agent.params()
-            mean, std = (array[None].copy() for array in self.run.normaliser.statistics)
-            normaliser = {"observation_mean": mean, "observation_std": std}
-        return {
-            "params": params[None],
-            "diverged": np.array([not np.isfinite(params).all()]),
-            "iteration": np.array(self.rollouts, np.int64),
-            "global_step": np.array(self.rollouts // self.every * steps, np.int64),
+            self._listening = not self._on_policy or self._same_as_before()
+
+    def _due(self, steps: int) -> bool:
+        """Whether it is time for a checkpoint, after some steps of the run."""
+        if self._writer is None or self._writer.last is None:
+            return self._writer is not None
+        last = {name: int(self._writer.last[name]) for name in PER_CHECKPOINT}
+        rollouts = self._iteration - last["iteration"]
+        if self._every_steps is None:
+            return rollouts >= self._every
+        return (
+            rollouts > 0 and steps // self._every_steps > last["global_step"] // self._every_steps
+        )
+
+    def _same_as_before(self) -> bool:
+        """Whether a run that goes on acts by the last checkpoint, of which it learned nothing."""
+        last = None if self._writer is None else self._writer.last
+        if last is None or int(last["iteration"]) != self._iteration:
+            return False
+        return np.array_equal(self._policy()[0], last["params"][0], equal_nan=True)
+
+    def _policy(self) -> tuple[Array, ...]:
+        """Present weights, and the mean and std of observations if the run normalises them."""
+        if self._run.normaliser.moments is None:
+            return (self._run.params(),)
+        return (self._run.agent.params(), *(a.copy() for a in self._run.normaliser.statistics))
+
+    def _append(self, steps: int, policy: tuple[Array, ...]) -> None:
+        """Records a policy, of whose returns nothing is known yet."""
+        names = ("params", "observation_mean", "observation_std")
+        checkpoint: Checkpoint = {
+            **{name: array[None] for name, array in zip(names, policy, strict=False)},
+            "diverged": np.array([not np.isfinite(policy[0]).all()]),
+            "iteration": np.array(self._iteration, np.int64),
+            "global_step": np.array(steps, np.int64),
             "episodic_return": np.full(1, np.nan, np.float32),
             "num_episodes": np.zeros(1, np.int32),
-            **normaliser,
         }
+        self._episodes = []
+        if self._writer is not None:
+            self._writer.append(checkpoint)
+
+    def _tell_returns(self) -> None:
+        """Records what the last checkpoint's episodes have returned, if any has ended."""
+        if self._writer is not None and self._listening and self._episodes:
+            mean = np.array([np.mean(self._episodes)], np.float32)
+            count = np.array([len(self._episodes)], np.int32)
+            self._writer.amend({"episodic_return": mean, "num_episodes": count})
+
+    # --- the trial ---------------------------------------------------------------------------
+
+    def _prepare(self) -> PathMetadata:
+        """Reads the run, and makes its dataset or makes sure that the one there is like it."""
+        self._on_policy = isinstance(self.model, OnPolicyAlgorithm)
+        self._run = read_run(self.model)
+        metadata = self._described()
+        create_dataset(self.directory, metadata)
+        return metadata
+
+    def _new_trial(self, metadata: PathMetadata) -> TrialWriter | PlannedTrial:
+        """Where a run that begins is written to."""
+        return TrialWriter(self.directory, metadata, self._given)
+
+    def _go_on(self, metadata: PathMetadata, number: int | None) -> TrialWriter:
+        """The trial that a run goes on with, as it was left.
+
+        That is the one that ends with the run's weights. One that was given or that this recorder
+        has recorded may also end a little earlier: what was learned since its last checkpoint, it
+        cannot tell.
+        """
+        steps, params = self.model.num_timesteps, self._policy()[0]
+        there = list(PartFiles(self.directory, metadata).lengths)
+        for trial in there if self._given is None else {self._given} & {*there}:
+            writer = TrialWriter.resume(self.directory, metadata, trial)
+            last = writer.last or {}
+            since = steps - int(last["global_step"])
+            same = np.array_equal(params, last["params"][0], equal_nan=True)
+            little = trial == number and 0 < since <= metadata.steps_per_checkpoint
+            if (same and since >= 0) or little:
+                rollouts = since // _rollout_steps(self.model, metadata.steps_per_checkpoint)
+                self._iteration = int(last["iteration"]) + rollouts
+                count = int(last["num_episodes"][0])
+                self._episodes = [float(last["episodic_return"][0])] * count
+                return writer
+        which = "no trial" if number is None else f"its trial {number}, if there is one, does not"
+        ends = f"{which} of {self.directory} ends" if number is None else f"{which} end"
+        raise TiplError(
+            f"the run has done {steps:,} steps already, and {ends} there with these weights; "
+            "record runs from their start, or go on with the model that a recording ended with"
+        )
+
+    def _described(self) -> PathMetadata:
+        """What the runs of the dataset have in common."""
+        model, run = self.model, self._run
+        self._every, self._every_steps = self.every or 1, self.every_steps
+        if not self._on_policy and self.every is None:
+            self._every_steps = self.every_steps or EVERY_STEPS
+        rollout = _rollout_steps(model, self._every_steps)
+        steps = self._every_steps or self._every * rollout
+        normalises = run.normaliser.moments is not None
+        ours = {"stable-baselines3": importlib.metadata.version("stable-baselines3")}
+        return PathMetadata(
+            task=run.task,
+            layout=run.layout,
+            hidden_sizes=run.layout.hidden_sizes,
+            networks="actor",
+            initial="independent",
+            normaliser="running" if normalises else "frozen",
+            **self._planned(),
+            trials_per_part=1,
+            checkpoints_per_part=CHECKPOINTS_PER_PART,
+            checkpoint_interval=max(1, -(-steps // rollout)),
+            steps_per_checkpoint=steps,
+            ppo=_hyperparameters(model),
+            algorithm=type(model).__name__,
+            observation_clip=run.normaliser.clip if normalises else math.inf,
+            versions=library_versions() | ours,
+        )
+
+    def _planned(self) -> dict[str, Any]:
+        """What is known of the trials before they are run."""
+        return {"num_trials": None, "num_checkpoints": None, "seed": 0}
 
 
-def _hyperparameters(model: OnPolicyAlgorithm) -> dict[str, Any]:
+def _rollout_steps(model: BaseAlgorithm, otherwise: int | None) -> int:
+    """Environment steps of a rollout, of all environments; if rollouts are episodes, `otherwise`.
+
+    Raises:
+        TiplError: they are, and nothing was given otherwise.
+    """
+    if isinstance(model, OnPolicyAlgorithm):
+        return model.n_steps * model.n_envs
+    frequency: Any = getattr(model, "train_freq", None)
+    if getattr(frequency, "unit", None) is TrainFrequencyUnit.STEP:
+        return int(frequency.frequency) * model.n_envs
+    if otherwise is None:
+        raise TiplError("the run's rollouts are of no fixed length; give every_steps, not every")
+    return otherwise
+
+
+def _hyperparameters(model: BaseAlgorithm) -> dict[str, Any]:
     """A run's hyperparameters; of what follows a schedule the value at its start."""
     names = HYPERPARAMETERS | {"batch_size": "batch_size", "n_envs": "num_envs"}
+    names |= {name: name for name in OTHERS}
     found = {ours: getattr(model, theirs, None) for theirs, ours in names.items()}
     known: dict[str, Any] = {n: v for n, v in found.items() if isinstance(v, (int, float))}
     known["learning_rate"] = float(model.lr_schedule(1.0))
     known["anneal_lr"] = float(model.lr_schedule(0.0)) == 0.0
-    if isinstance(model.policy.optimizer, torch.optim.Adam):
-        known["adam_eps"] = float(model.policy.optimizer.defaults["eps"])
+    optimizer = getattr(model.policy, "optimizer", None)
+    if isinstance(optimizer, torch.optim.Adam):
+        known["adam_eps"] = float(optimizer.defaults["eps"])
     clip_range: Any = getattr(model, "clip_range", None)  # of PPO, a schedule as well
     if callable(clip_range):
         known["clip_coef"] = float(clip_range(1.0))
         known["clip_vloss"] = getattr(model, "clip_range_vf", None) is not None
     return known
-
-
-# --- collecting trials -----------------------------------------------------------------------
-
-OURS_ALONE = ("initial", "normaliser", "networks", "trials_per_group", "vary", "pptb", "jumps")
-"""Options that stable-baselines3's PPO knows nothing of."""
-
-
-def collect_with_sb3(
-    env_id: str, config: CollectConfig, out: str | Path | None = None, progress: bool = True
-) -> PathDataset:
-    """Runs trials of stable-baselines3's PPO and stores the path of each policy's weights.
-
-    Trials that are complete are left as they are; others run from their start.
-
-    Args:
-        env_id: a Gymnasium id.
-        config: what to collect. The learning rate is annealed, and values and ratios are clipped,
-            as it says; rewards and observations are not normalised, but the stored weights are
-            those under the task's frozen observation normaliser.
-        out: the dataset's directory; by default as `tipl.collect` names it, with `-sb3`.
-        progress: show a progress bar.
-
-    Raises:
-        TiplError: the environment is unknown, an option is impossible here, or the directory
-            holds another dataset.
-    """
-    _check_options(config)
-    directory = Path(f"{default_directory(env_id, config)}-sb3") if out is None else Path(out)
-    steps = config.num_iterations * config.ppo.num_steps
-    with CollectionProgress(config.num_trials, steps * config.num_trials, progress) as bar:
-        for trial in range(config.num_trials):
-            every, num_trials = config.checkpoint_interval, config.num_trials
-            recorder = PathRecorder(directory, every=every, trial=trial, num_trials=num_trials)
-            recorder._seed, recorder._report = config.seed, bar.advance
-            model = _untrained(env_id, config, trial)
-            recorder._begin(model, steps)
-            present = parts_present(directory, recorder.metadata)
-            if set(recorder.writer.parts) <= set(present):
-                bar.advance(steps, trial, fresh=False)
-            else:
-                model.learn(steps, callback=recorder)
-            envs = model.get_env()
-            if envs is not None:
-                envs.close()
-    return PathDataset.open(directory)
-
-
-def _check_options(config: CollectConfig) -> None:
-    """Raises a TiplError unless stable-baselines3 can do what the configuration says."""
-    defaults = CollectConfig()
-    changed = [n for n in OURS_ALONE if getattr(config, n) != getattr(defaults, n)]
-    if config.ppo.reward_clip != defaults.ppo.reward_clip:
-        changed.append("ppo.reward_clip")  # rewards are taken as they are
-    if changed:
-        raise TiplError(
-            f"{', '.join(changed)} was given together with stable-baselines3, which has no such "
-            "thing; leave it out, or collect with tipl's own PPO"
-        )
-
-
-def _untrained(env_id: str, config: CollectConfig, trial: int) -> PPO:
-    """An untrained model with a trial's own seed."""
-    ppo = config.ppo
-
-    def learning_rate(left: float | int) -> float:
-        return ppo.learning_rate * (left if ppo.anneal_lr else 1.0)
-
-    seed = int(np.random.SeedSequence((config.seed, trial)).generate_state(1)[0])
-    return PPO(
-        "MlpPolicy",
-        DummyVecEnv([lambda: Monitor(make_quietly(env_id))]),
-        **{theirs: getattr(ppo, ours) for theirs, ours in HYPERPARAMETERS.items()},
-        batch_size=ppo.num_steps // ppo.num_minibatches,
-        learning_rate=learning_rate,
-        clip_range=ppo.clip_coef,
-        clip_range_vf=ppo.clip_coef if ppo.clip_vloss else None,
-        policy_kwargs={
-            "net_arch": list(config.hidden_sizes),
-            "activation_fn": torch.nn.Tanh,
-            "optimizer_kwargs": {"eps": ppo.adam_eps},
-        },
-        seed=seed % 2**31,
-        device="cpu",
-    )

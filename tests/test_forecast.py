@@ -234,8 +234,8 @@ def test_the_layout_is_the_forecasters_own_if_none_is_given(basis: Basis) -> Non
 def test_another_layout_is_refused_by_a_model_of_one_architecture(basis: Basis) -> None:
     assert SAME_SIZE.size == P
     message = (
-        rf"{P} parameters with hidden layers of \(2, 2\) units were given, but PathTransformer "
-        rf"\({basis} basis\) was trained on {P} and \(3,\); .*same architecture, or train"
+        rf"{P} parameters with hidden layers of \(2, 2\) tanh units were given, but PathTr.* "
+        rf"\({basis} basis\) was trained on {P} and \(3,\) tanh units; .*same architecture, or tr"
     )
     with pytest.raises(TiplError, match=message):
         make_forecaster(basis).forecast(random_paths(4), 1, layout=SAME_SIZE)
@@ -355,7 +355,7 @@ def test_what_was_never_trained_can_optimize_as_well() -> None:
     with pytest.raises(TiplError, match=r"best stored .* can be asked for neither: leave them out"):
         best.optimize(start[0], 2, target="elite")
     with pytest.raises(
-        TiplError, match=r"hidden layers of \(4,\) units were given, but best stored"
+        TiplError, match=r"hidden layers of \(4,\) tanh units were given, but best stored"
     ):
         best.optimize(Policy.initial(TASK, 0, (4,)), 2)
 

@@ -21,7 +21,8 @@ from tipl.jumps import plug_in
 from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.jumps.plug_in import ForecastJumps, refit_critics
 from tipl.paths import PathDataset, verify
-from tipl.policies.layout import ParamLayout
+from tipl.policies.layout import ParamLayout, actor_layout, initial_params
+from tipl.policies.policy import Policy
 from tipl.policies.tasks import get_task
 from tipl.ppo.config import PPOConfig
 from tipl.ppo.learner import StackedAdam
@@ -353,6 +354,19 @@ def test_impossible_jumps_are_refused_before_anything_is_written(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     chosen = {**OPTIONS, "jumps": jumps(), **options}
+    with pytest.raises(TiplError, match=message):
+        collect(PENDULUM, out=tmp_path / "refused", **chosen)
+    assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+def test_a_policy_of_other_units_is_not_copied_into_own_ppo(tmp_path: Path, squashed: bool) -> None:
+    task = get_task(PENDULUM)
+    layout = actor_layout(task, HIDDEN, "relu", squashed)
+    Policy(initial_params(layout, 0), layout, task).save(tmp_path / "policy")
+    units = r"relu units, squashed outputs" if squashed else "relu units"
+    message = rf"hidden layers of \(8, 6\) {units}, and the run's policy has \(8, 6\) tanh units"
+    chosen = {**OPTIONS, "jumps": JumpConfig(forecaster=str(tmp_path / "policy"))}
     with pytest.raises(TiplError, match=message):
         collect(PENDULUM, out=tmp_path / "refused", **chosen)
     assert not (tmp_path / "refused").exists()

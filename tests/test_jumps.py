@@ -511,7 +511,9 @@ def test_a_copied_policy_fits_its_own_architecture_alone() -> None:
     policy = Policy.initial(PENDULUM)
     copy = BestStoredPolicy(policy.params, policy.layout)
     check_fits(copy, policy)
-    with pytest.raises(TiplError, match=r"\(64, 64\) units, and the run's policy has \(8, 8\)"):
+    with pytest.raises(
+        TiplError, match=r"\(64, 64\) tanh units, and the run's policy has \(8, 8\)"
+    ):
         check_fits(copy, Policy.initial(PENDULUM, hidden=(8, 8)))
 
 

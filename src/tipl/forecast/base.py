@@ -233,9 +233,9 @@ class Forecaster(abc.ABC):
         """Raises a TiplError unless it can read weights of a layout."""
         if self.layout is not None and layout != self.layout:
             raise TiplError(
-                f"weights of {layout.size} parameters with hidden layers of {layout.hidden_sizes} "
-                f"units were given, but {self.name} was trained on {self.layout.size} and "
-                f"{self.layout.hidden_sizes}; use some of the same architecture, or train a "
+                f"weights of {layout.size} parameters with hidden layers of {layout.hidden_units} "
+                f"were given, but {self.name} was trained on {self.layout.size} and "
+                f"{self.layout.hidden_units}; use some of the same architecture, or train a "
                 "model on paths of this one"
             )
 
@@ -257,7 +257,7 @@ class Forecaster(abc.ABC):
         if layout is not None and size != layout.size:
             raise TiplError(
                 f"a history of {size} parameters was given, but {self.name} reads networks with "
-                f"hidden layers of {layout.hidden_sizes} units here, of {layout.size} parameters; "
+                f"hidden layers of {layout.hidden_units} here, of {layout.size} parameters; "
                 "give the layout of the weights, use one of the same architecture, or train a "
                 "model on paths of this one"
             )

@@ -103,8 +103,8 @@ def check_fits(forecaster: Forecaster, policy: Policy | None) -> None:
         forecaster.check_policy(policy)
     elif forecaster.layout not in (None, policy.layout):
         raise TiplError(
-            f"{forecaster.name} fits hidden layers of {forecaster.layout.hidden_sizes} units, and "
-            f"the run's policy has {policy.layout.hidden_sizes}"
+            f"{forecaster.name} fits hidden layers of {forecaster.layout.hidden_units}, and the "
+            f"run's policy has {policy.layout.hidden_units}"
         )
 
 

@@ -98,6 +98,12 @@ class ParamLayout:
         """Units in each hidden layer of the actor."""
         return tuple(units for units, _ in self.layer_shapes[:-1])
 
+    @property
+    def hidden_units(self) -> str:
+        """The hidden layers for readers, such as "(64, 64) tanh units"."""
+        squashed = ", squashed outputs" if self.squashed else ""
+        return f"{self.hidden_sizes} {self.activation} units{squashed}"
+
     @functools.cached_property
     def slices(self) -> dict[str, slice]:
         """Where each array lies in the flat vector."""

@@ -493,17 +493,17 @@ def test_a_forecaster_is_found_by_name_or_directory(tmp_path: Path) -> None:
 
 def test_another_one_takes_its_place_where_a_model_does_not_fit() -> None:
     config = JumpConfig(forecaster=PENDULUM)
-    model, why_not = fitting_forecaster(config, Policy.initial(PENDULUM, hidden=(20, 20)))
+    model, why_not = fitting_forecaster(config, lambda task: Policy.initial(task, hidden=(20, 20)))
     assert (model.name, why_not) == ("NeuronTransformer (elite)", None)
-    other, why_not = fitting_forecaster(config, Policy.initial("HalfCheetah-v4"))
+    other, why_not = fitting_forecaster(config, lambda _: Policy.initial("HalfCheetah-v4"))
     assert other.name == "RELEX"
     assert why_not is not None
     assert "this model was trained on InvertedPendulum-v4" in why_not
-    other, why_not = fitting_forecaster(config, None)
+    other, why_not = fitting_forecaster(config, lambda _: None)
     assert other.name == "RELEX"
-    other, why_not = fitting_forecaster(JumpConfig(), None, "Swimmer-v4")
+    other, why_not = fitting_forecaster(JumpConfig(), lambda _: None, "Swimmer-v4")
     assert (other.name, why_not) == ("RELEX", "no model for Swimmer-v4 ships with tipl")
-    shipped, why_not = fitting_forecaster(JumpConfig(), Policy.initial(PENDULUM), PENDULUM)
+    shipped, why_not = fitting_forecaster(JumpConfig(), Policy.initial, PENDULUM)
     assert (shipped.name, why_not) == ("NeuronTransformer (elite)", None)
 
 

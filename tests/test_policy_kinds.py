@@ -16,14 +16,15 @@ import torch
 from gymnasium.spaces import Box
 from torch import nn
 
+from tipl import collect
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
 from tipl.evaluation import episode_seed, evaluate
-from tipl.evaluation.behaviour import observations_around, visited_observations
+from tipl.evaluation.behaviour import best_checkpoint, observations_around, visited_observations
 from tipl.evaluation.film import film
-from tipl.policies.actions import normalise_observations
+from tipl.policies.actions import executable, normalise_observations
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
@@ -197,6 +198,36 @@ def test_ppo_acts_inside_the_action_space(dtype: str) -> None:
         rollout = ppo.rollout()
         assert np.isfinite(rollout.episodic_return).all()
         ppo.update(rollout)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8"])
+def test_collected_paths_are_evaluated_in_the_action_space(dtype: str, tmp_path: Path) -> None:
+    options: Any = {
+        "num_trials": 2, "total_steps": 32, "hidden_sizes": (4,), "threads": 1, "progress": False,
+        "ppo": PPOConfig(num_steps=16, num_minibatches=2, update_epochs=1),
+    }  # fmt: skip
+    env_id = f"Strict-{dtype}-v0"
+    paths = collect(env_id, out=tmp_path, evaluation_episodes=1, **options)
+    assert paths.task == make_task(env_id)
+    assert np.isfinite(paths.deterministic_return()).all()
+    assert np.isfinite(best_checkpoint(paths, episodes=1).mean_return)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_what_is_no_number_or_out_of_range_becomes_an_action(dtype: str) -> None:
+    task = make_task(f"Strict-{dtype}-v0")
+    wild = np.array([[np.nan, np.inf], [1e30, -1e30], [-np.inf, np.nan]], np.float32)
+    (low, other_low), (high, other_high) = BOUNDS[dtype]
+    expected = np.array([[low, other_high], [high, other_low], [low, other_low]], dtype)
+    actions = executable(task, wild)
+    assert actions.dtype == dtype
+    np.testing.assert_array_equal(actions, expected)
+
+
+@pytest.mark.parametrize("dtype", ["foo", "complex64", "bool", "uint8"])
+def test_a_dtype_that_holds_no_actions_is_refused(dtype: str) -> None:
+    with pytest.raises(TiplError, match=f"has '{dtype}' in 'action_dtype' and the action bounds"):
+        dataclasses.replace(make_task("Strict-int64-v0"), action_dtype=dtype)
 
 
 def test_own_ppo_says_that_it_trains_tanh_alone() -> None:

@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from tipl import ParamLayout, TiplError
+from tipl.integrations.environment.normaliser import SETTLED, RunNormaliser
 from tipl.integrations.pytorch.agent import TorchAgent, agent_of_cleanrl, agent_of_sb3
-from tipl.integrations.pytorch.environment import SETTLED, RunNormaliser
 from tipl.policies.actions import refolded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")

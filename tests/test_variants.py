@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 from gymnasium import wrappers
 
+import path_data
+from tipl import Forecaster, Policy, cli, evaluate
 from tipl.envs import make_task, make_vec
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.errors import TiplError
+from tipl.evaluation.behaviour import visited_observations
+from tipl.evaluation.checkpoints import evaluate_paths
+from tipl.evaluation.film import film
+from tipl.policies.layout import actor_layout
 from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
 WRAPPED = {
@@ -114,12 +120,14 @@ class Mine(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class Point(gymnasium.Env[np.ndarray, np.ndarray]):
-    """Stands where its arguments say."""
+    """Stands where its arguments say, which the first of them pays for."""
 
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     observation_space = gymnasium.spaces.Box(-9, 9, (2,), np.float32)
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
 
     def __init__(self, at: Any = (1, 2), render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
         self.at = np.asarray((0, 0) if isinstance(at, type) else at, np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, Any]:
@@ -127,7 +135,10 @@ class Point(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.at.copy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        return self.at.copy(), 1.0, False, False, {}
+        return self.at.copy(), float(self.at[0]), False, False, {}
+
+    def render(self) -> np.ndarray:
+        return np.zeros((8, 8, 3), np.uint8)
 
 
 def wrapped_point(**kwargs: Any) -> gymnasium.Env[Any, Any]:
@@ -257,3 +268,53 @@ def test_tasks_are_told_apart_by_what_they_are_made_of() -> None:
     assert not base.same_environment(task_of(short))
     assert task_of(short).same_environment(task_of(short))
     assert not base.same_environment(get_task("Hopper-v4"))
+
+
+@pytest.fixture
+def far(_point: None) -> TaskSpec:
+    """Four steps of a point that is not where it is registered, shown as a column."""
+    env = gymnasium.make("Point-v0", at=(5, 6), max_episode_steps=4)
+    return task_of(wrappers.ReshapeObservation(env, (2, 1)))
+
+
+def test_policies_are_saved_evaluated_and_filmed_where_they_are_from(
+    far: TaskSpec, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Policy.initial(far).save(tmp_path / "policy")
+    policy = Policy.load(tmp_path / "policy")
+    assert policy.task == far
+    assert "Point-v0 (at=[5, 6], 4 steps, ReshapeObservation(shape=[2, 1]))" in repr(policy)
+    found = evaluate([policy, policy], 2)
+    assert found.episodic_return.tolist() == [[20, 20], [20, 20]]
+    assert str(found).startswith(f"{far.label}: mean episodic return 20.0")
+    assert film(policy).episodic_return == 20
+    cli.main(["evaluate", str(tmp_path / "policy"), "--episodes", "1"])
+    assert f"{far.label}: mean episodic return 20.0" in capsys.readouterr().out
+    with pytest.raises(
+        TiplError, match=r"policy 0 is for Point-v0 \(at.* and policy 1 for Point-v0;"
+    ):
+        evaluate([policy, Policy.initial(make_task("Point-v0"))])
+
+
+def test_states_are_visited_in_the_tasks_own_environment(far: TaskSpec) -> None:
+    policy = Policy.initial(far)
+    seen = visited_observations(policy.params[None], policy.layout, far, 5)
+    np.testing.assert_array_equal(seen, 0)  # which the registered one's would not be
+
+
+def test_checkpoints_run_in_the_tasks_own_environment(far: TaskSpec, tmp_path: Any) -> None:
+    layout = actor_layout(far, (3,))
+    path_data.make_dataset(tmp_path / "paths", task=far, layout=layout)
+    returns = evaluate_paths(tmp_path / "paths", 1, every=6).deterministic_return()
+    assert set(returns[np.isfinite(returns)].tolist()) == {20}
+
+
+@pytest.mark.filterwarnings("ignore:.*is out of date")
+def test_models_read_networks_of_other_limits_but_not_of_other_wrappers() -> None:
+    model = Forecaster.from_pretrained("InvertedPendulum-v4")
+    short = gymnasium.make("InvertedPendulum-v4", max_episode_steps=5)
+    model.check_policy(Policy.initial(task_of(short)))
+    with pytest.raises(
+        TiplError, match=r"ReshapeObservation\(.* trained on InvertedPendulum-v4, w"
+    ):
+        model.check_policy(Policy.initial(task_of(wrappers.ReshapeObservation(short, (2, 2)))))

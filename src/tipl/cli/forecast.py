@@ -88,4 +88,4 @@ def optimize(
         start, horizon, target=target, steps=steps, wished_return=wished_return
     )
     better.save(out)
-    print(f"{out}: a policy for {better.task.env_id}; run `tipl evaluate {out}` to test it")
+    print(f"{out}: a policy for {better.task.label}; run `tipl evaluate {out}` to test it")

@@ -30,7 +30,7 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
     from tipl.report.style import save_figure
 
     paths = PathDataset.open(directory)
-    note = f"{paths.task.env_id}, {paths.num_trials} trials"
+    note = f"{paths.task.label}, {paths.num_trials} trials"
     returns = paths.episodic_return().astype(np.float64)
     drawing = learning_curves(paths.global_step, returns, note=note)
     svg, png = save_figure(drawing, figure.parent, figure.stem)
@@ -127,7 +127,7 @@ def _rows(summary: PathSummary) -> Iterator[tuple[str, str]]:
         hidden += f" {metadata.layout.activation} units"
     between = f"{metadata.steps_per_checkpoint:,} between checkpoints"
     yield "dataset", str(summary.directory)
-    yield "task", metadata.task.env_id
+    yield "task", metadata.task.label
     lengths = sorted(summary.lengths.values())
     shortest, longest = (lengths[0], lengths[-1]) if lengths else (0, 0)
     number = f"{len(lengths):,} recorded" if metadata.recorded else f"{len(lengths):,}"

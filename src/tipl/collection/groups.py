@@ -117,7 +117,7 @@ class TrialGroup:
         """The trials before their first step."""
         config = self.config
         task = self.metadata.task
-        envs = make_vec(task.env_id, len(self.trials), physics=self._physics)
+        envs = make_vec(task, len(self.trials), physics=self._physics)
         options = config.hidden_sizes, config.normaliser, config.initial, config.seed
         ppo = PPO(envs, task, self.trials, config.num_iterations, config.ppo, *options)
         ppo.stop = self.stop

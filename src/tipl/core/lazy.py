@@ -92,7 +92,7 @@ MOVED = {
     "forecast.path_transformer": "models.path_transformer.forecaster",
     "forecast.shipped": "forecast.hub",
     "held_out_forecasts": "experiments.forecasts forecast.memory",
-    "integrations.run_normaliser": "integrations.pytorch.environment",
+    "integrations.run_normaliser": "integrations.environment.normaliser",
     "integrations.sb3_collection": "integrations.sb3.trials",
     "integrations.sb3_policies": "integrations.sb3.weights",
     "integrations.sb3_recording": "integrations.sb3.recorder",

@@ -149,7 +149,7 @@ def visited_observations(
         block = slice(start, start + NUM_ENVS)
         rng = np.random.default_rng((seed, start))
         actor = stacked_actors(np.ascontiguousarray(params[block]), layout)
-        envs = make_vec(task.env_id, len(params[block]))
+        envs = make_vec(task, len(params[block]))
         with threadpool_limits(1, "blas"), closing(envs):
             observations, _ = envs.reset(seed=int(rng.integers(2**31)))
             for seen in visited[block].swapaxes(0, 1):  # [M, O] of each step

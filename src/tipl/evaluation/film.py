@@ -22,6 +22,7 @@ from tipl.core.options import at_least
 from tipl.envs import make_vec
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import find_mujoco_task
+from tipl.envs.variants import make_one, variant_of
 from tipl.errors import TiplError
 from tipl.evaluation.pictures import SKY, MujocoPictures
 from tipl.evaluation.returns import episode_seed, mean_actions
@@ -117,21 +118,22 @@ def film(
 def _stage(policy: Policy, width: int, height: int) -> Iterator[tuple[Any, float, _Draw]]:
     """The environment of a policy, the seconds of its steps, and what draws its present state."""
     task = policy.task
-    if (mujoco_task := find_mujoco_task(task.env_id)) is not None:
+    variant, mujoco_task = variant_of(task), find_mujoco_task(task.env_id)
+    if variant is None and mujoco_task is not None:
         factors = {name: np.array([factor]) for name, factor in task.physics}
         with (
             MujocoPictures(mujoco_task, width, height) as pictures,
-            closing(make_vec(task.env_id, 1, physics=factors)) as simulated,
+            closing(make_vec(task, 1, physics=factors)) as simulated,
         ):
             state: Any = simulated.state  # type: ignore[attr-defined]
             yield simulated, pictures.step_seconds, lambda: pictures.draw(state()["simulation"][0])
         return
-    make_vec(task.env_id, 1).close()  # says what is wrong with the id or its spaces
+    make_vec(task, 1).close()  # says what is wrong with the id or its spaces
     with warnings.catch_warnings():
-        # the version of a task is a choice; one that cannot draw shows it when it is to draw
+        # one that cannot draw shows it when it is to draw
         warnings.simplefilter("ignore")
         options: dict[str, Any] = {"render_mode": "rgb_array", "disable_env_checker": True}
-        envs = GymnasiumVec([lambda: gymnasium.make(task.env_id, **options)])
+        envs = GymnasiumVec([lambda: make_one(task.env_id, variant, **options)])
     with closing(envs):
         step_seconds = 1 / (envs.metadata.get("render_fps") or 1 / _FRAME_SECONDS)
         yield envs, step_seconds, lambda: _rendered(envs, task.env_id, width, height)

@@ -22,7 +22,7 @@ from tipl.evaluation.stats import Interval, mean_interval
 from tipl.policies.actions import OBSERVATION_CLIP, best_actions, normalise_observations
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
-from tipl.policies.tasks import TaskSpec
+from tipl.policies.tasks import TaskSpec, task_label
 from tipl.ppo.networks import StackedMLP, stacked_actors
 
 NUM_SLOTS = 64
@@ -49,11 +49,14 @@ class Evaluation:
     """their mean with its 95% interval: over episodes of one policy, over policies of several"""
     episode_length: Int64[np.ndarray, " E"] | Int64[np.ndarray, "N E"]
     """environment steps of each episode"""
+    variant: str = ""
+    """what of the environment was not as registered, in words"""
 
     def __str__(self) -> str:
         value, low, high = self.mean.value, self.mean.low, self.mean.high
         interval = f" (95% interval {low:,.1f} to {high:,.1f})" if np.isfinite(low) else ""
-        return f"{self.env_id}: mean episodic return {value:,.1f}{interval} over {self._extent()}"
+        label = task_label(self.env_id, self.variant)
+        return f"{label}: mean episodic return {value:,.1f}{interval} over {self._extent()}"
 
     def _extent(self) -> str:
         """What the mean is over, and of several policies the range of their own means."""
@@ -112,7 +115,8 @@ def evaluate(
     returns, lengths = (np.concatenate(arrays)[order] for arrays in zip(*run, strict=True))
     if isinstance(policies, Policy):
         returns, lengths = returns[0], lengths[0]
-    return Evaluation(several[0].task.env_id, returns, mean_interval(returns), lengths)
+    task = several[0].task
+    return Evaluation(task.env_id, returns, mean_interval(returns), lengths, task.variant)
 
 
 def _check_one_task(policies: Sequence[Policy]) -> None:
@@ -121,12 +125,12 @@ def _check_one_task(policies: Sequence[Policy]) -> None:
             "an empty sequence of policies was given to evaluate; expected a policy or a sequence "
             "of at least one: see why what selects them selects none"
         )
-    first = policies[0].task.env_id
+    first = policies[0].task
     for i, policy in enumerate(policies):
-        if policy.task.env_id != first:
+        if not policy.task.same_environment(first):
             raise TiplError(
-                f"policies of different tasks were given: policy 0 is for {first} and policy {i} "
-                f"for {policy.task.env_id}; expected one task: evaluate those of each task apart"
+                f"policies of different tasks were given: policy 0 is for {first.label} and policy "
+                f"{i} for {policy.task.label}; expected one task: evaluate those of each task apart"
             )
 
 
@@ -273,7 +277,7 @@ class _Worker:
         """Makes the environments of the slots, and the networks that act in them."""
         self.actor = stacked_actors(self.params, self.stack.layout)
         ones = {name: np.ones(len(self.running)) for name in self.stack.physics}
-        self.envs: Any = make_vec(self.stack.task.env_id, len(self.running), physics=ones)
+        self.envs: Any = make_vec(self.stack.task, len(self.running), physics=ones)
 
     def run(self, advance: Callable[[int], None]) -> None:
         """Fills in what this worker's pairs return, unless it is stopped."""

@@ -64,7 +64,7 @@ def forecast_rows(forecasts: ForecastSet, returns: ForecastReturns, command: str
             measured += [(method, n_episodes, found), (method, 0, apart)]
         rows += [
             Result(
-                forecasts.paths.task.env_id, "forecast" if start else "optimize", method, metric,
+                forecasts.paths.task.label, "forecast" if start else "optimize", method, metric,
                 *interval, n_trials, episodes, command,
                 start=start / (forecasts.paths.num_checkpoints - 1), horizon=target - start,
             )
@@ -108,7 +108,7 @@ class Run:
 
         The returns are of mean actions (no exploration noise) in whole episodes.
         """
-        task, returns = self.paths.task.env_id, self.returns.checkpoints
+        task, returns = self.paths.task.label, self.returns.checkpoints
         n_trials, _, n_episodes = returns.shape
         end = int(self.forecasts.paths.global_step[-1])
         for method, checkpoint, steps in (("untrained", 0, 0), ("PPO", -1, end)):
@@ -139,7 +139,7 @@ class Run:
                     values |= {f"D({beta})": basis.dimension(beta) for beta in (0.9, 0.99)}
                 for metric, value in values.items():
                     yield Result(
-                        model.task.env_id, "train", model.with_options(target=target).name, metric,
+                        model.task.label, "train", model.with_options(target=target).name, metric,
                         float(value), n_trials=trials, training_trials=trials,
                         command=commands.get(f"train ({directory})", "tipl train"),
                     )  # fmt: skip
@@ -150,7 +150,7 @@ class Run:
             for metric in ("seconds", "cpu_seconds", "peak_rss_mb"):
                 if not np.isnan(value := float(getattr(stage, metric))):
                     yield Result(
-                        self.paths.task.env_id, "stages", stage.name, metric, value,
+                        self.paths.task.label, "stages", stage.name, metric, value,
                         n_trials=self.paths.num_trials, command=stage.command, part="whole stage",
                     )  # fmt: skip
 

@@ -308,7 +308,7 @@ def run_report(run: Run) -> Report:
         f"{run.paths.metadata.steps_per_checkpoint:,} environment steps.",
     )
     return Report(
-        title=f"{run.paths.task.env_id}: forecasting the weights of PPO policies",
+        title=f"{run.paths.task.label}: forecasting the weights of PPO policies",
         lead=list(_lead(run)),
         headline=headline(headline_rows(run.results, run.paths.num_checkpoints)),
         sections=sections_of(SECTIONS, run, run.results),

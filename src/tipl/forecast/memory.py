@@ -7,6 +7,7 @@ least squares needs scikit-learn, which tipl installs only as an extra: `pip ins
 from __future__ import annotations
 
 import abc
+import dataclasses
 import warnings
 from typing import TypeAlias
 
@@ -18,6 +19,8 @@ from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout, Networks
 from tipl.policies.layout import ParamLayout
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
 
 Moves: TypeAlias = Float[np.ndarray, "_ P"]
 """The changes of B networks, or one for all."""
@@ -49,8 +52,17 @@ class BestStoredPolicy(Forecaster):
     reads_last = 1
     layout: ParamLayout
 
-    def __init__(self, params: Float[np.ndarray, " P"], layout: ParamLayout) -> None:
-        self.params, self.layout = params, layout
+    def __init__(
+        self, params: Float[np.ndarray, " P"], layout: ParamLayout, task: TaskSpec | None = None
+    ) -> None:
+        self.params, self.layout, self.task = params, layout, task
+
+    @classmethod
+    def of(cls, policy: Policy) -> BestStoredPolicy:
+        """Copies a policy; its `task` has the policy's own observation statistics."""
+        mean, std = (tuple(a.tolist()) for a in (policy.observation_mean, policy.observation_std))
+        task = dataclasses.replace(policy.task, observation_mean=mean, observation_std=std)
+        return cls(policy.params, policy.layout, task)
 
     def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         return np.tile(self.params, (len(histories), 1, 1))

@@ -83,10 +83,16 @@ class TrainedForecaster(Forecaster):
 
     def check_policy(self, policy: Policy) -> None:
         """Raises a TiplError unless the policy is one that it can read."""
-        if policy.task.env_id != self.task.env_id:
+        if policy.task.bare_id != self.task.bare_id:
             raise TiplError(
                 f"a policy for {policy.task.env_id} was given, but this model was trained on "
                 f"{self.task.env_id}; use a model of the same task"
+            )
+        if policy.task.wrappers != self.task.wrappers:
+            raise TiplError(
+                f"a policy for {policy.task.label} was given, but this model was trained on "
+                f"{self.task.label}, where wrappers show other observations or take other "
+                "actions; use a model of the same task"
             )
         super().check_policy(policy)
 

@@ -12,8 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tipl.core.options import config_from_options
+from tipl.integrations.environment.gate_environment import GateEnvironment
+from tipl.integrations.environment.members import all_layers
+from tipl.integrations.environment.normaliser import RunNormaliser
+from tipl.integrations.environment.run_environment import run_environment
 from tipl.integrations.pytorch.agent import agent_of_cleanrl
-from tipl.integrations.pytorch.environment import all_wrappers, run_environment
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps
 from tipl.jumps.config import JumpConfig, JumpOptions
 
@@ -36,8 +39,8 @@ class ForecastHook:
         envs: the script's vector of environments. Observations may be normalised by one
             `NormalizeObservation` for all of them.
         model: as of `ForecastCallback`.
-        eval_env: environment for the tests, with raw observations; by default another one of the
-            same Gymnasium spec without wrappers.
+        eval_env: environment for the tests: an Env or VectorEnv as the script's are, with or
+            without what normalises observations; by default another one like them.
         gamma: discount factor of the script.
         gae_lambda: lambda of its advantages.
         seed: of the tests' episodes.
@@ -56,7 +59,7 @@ class ForecastHook:
         envs: gym.vector.VectorEnv[Any, Any, Any],
         model: str | Path | None = None,
         *,
-        eval_env: gym.Env[Any, Any] | None = None,
+        eval_env: Any = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         seed: int = 0,
@@ -67,10 +70,20 @@ class ForecastHook:
             options["forecaster"] = str(model)
         self.config = config_from_options(JumpConfig, config, options, "ForecastHook")
         self.envs, self.gamma, self.gae_lambda, self.seed = envs, gamma, gae_lambda, seed
-        self.environment = run_environment(envs, "ForecastHook", eval_env, wrapped=False)
+        self.environment = run_environment(envs, eval_env)
         self.jumps: TorchJumps | None = None
         self.report: JumpReport | None = None
         self.episodes_seen = 0
+
+    @property
+    def normaliser(self) -> RunNormaliser:
+        """What normalises the script's observations."""
+        return self.environment.normaliser
+
+    @property
+    def test_env(self) -> GateEnvironment:
+        """The environment that forecasts are tested in."""
+        return self.environment.test_env
 
     def before_rollout(
         self, agent: nn.Module, optimizer: torch.optim.Optimizer, global_step: int
@@ -136,7 +149,7 @@ class ForecastHook:
 
     def _last_episodes(self) -> tuple[float, float]:
         """Mean return and steps of the episodes that ended since the last call; NaN if unknown."""
-        counters = [w for w in all_wrappers(self.envs) if hasattr(w, "return_queue")]
+        counters = [w for w in all_layers(self.envs) if hasattr(w, "return_queue")]
         count = sum(int(counter.episode_count) for counter in counters)
         new, self.episodes_seen = count - self.episodes_seen, count
         if new < max(1, len(counters)):

@@ -18,6 +18,7 @@ from tipl.forecast.memory import BestStoredPolicy
 from tipl.forecast.trained import TrainedForecaster
 from tipl.jumps.config import JumpConfig
 from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
 
 UNTRAINED: dict[str, Callable[[], Forecaster]] = {
     "relex": RELEX,
@@ -51,8 +52,7 @@ def jump_forecaster(source: str | Path, target: Target | None = None) -> Forecas
     if str(source) in UNTRAINED:
         return UNTRAINED[str(source)]()
     if (Path(source) / "policy.json").exists():
-        policy = Policy.load(source)
-        return BestStoredPolicy(policy.params, policy.layout)
+        return BestStoredPolicy.of(Policy.load(source))
     try:
         model = Forecaster.from_pretrained(source)
     except TiplError as error:
@@ -64,14 +64,16 @@ def jump_forecaster(source: str | Path, target: Target | None = None) -> Forecas
 
 
 def fitting_forecaster(
-    config: JumpConfig, policy: Policy | None, env_id: str | None = None
+    config: JumpConfig,
+    read: Callable[[TaskSpec], Policy | None],
+    env_id: str | None = None,
 ) -> tuple[Forecaster, str | None]:
     """The forecaster for a run, and why `FALLBACK` takes another one's place; None if it does not.
 
     Args:
         config: names the forecaster; without a name, a model that ships with tipl for the task.
-        policy: of the run, under its task's frozen observation normaliser; None if it is none
-            that tipl can read.
+        read: gives the run's policy under a task's frozen observation normaliser; None if it is
+            none that tipl can read. Raises a TiplError if the run is of another task.
         env_id: the run's environment, if it is known.
 
     Raises:
@@ -84,11 +86,22 @@ def fitting_forecaster(
             return jump_forecaster(FALLBACK), reason
         source = env_id
     forecaster = jump_forecaster(source, config.target)
+    task = task_of(forecaster)
     try:
-        check_fits(forecaster, policy)
+        check_fits(forecaster, None if task is None else read(task))
     except TiplError as error:
         return jump_forecaster(FALLBACK), str(error)
     return forecaster, None
+
+
+def task_of(forecaster: Forecaster) -> TaskSpec | None:
+    """The task under whose frozen observation normaliser a forecaster reads and writes weights.
+
+    None of those that extrapolate, which take weights as they are.
+    """
+    if isinstance(forecaster, TrainedForecaster | BestStoredPolicy):
+        return forecaster.task
+    return None
 
 
 def check_fits(forecaster: Forecaster, policy: Policy | None) -> None:

@@ -241,6 +241,10 @@ class Jumper:
         """Of each run: steps of tests, jumps, and jumps that were undone, by name."""
         return {name: self.arrays[name].copy() for name in JUMP_COUNTS}
 
+    def count(self, counters: dict[str, Int[np.ndarray, " N"]]) -> None:
+        """Goes on counting the steps of tests from the `counters` of another one of these runs."""
+        self.arrays["jump_steps"][:] = counters["jump_steps"]
+
     def state(self) -> dict[str, Array]:
         """Everything needed to continue, as arrays."""
         return self.arrays | {"rollouts": np.array(self.rollouts), "history": self.history}

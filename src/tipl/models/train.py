@@ -108,10 +108,10 @@ def _check_datasets(
     first = datasets[0]
     layouts = [dataset.layout for dataset in datasets]
     for dataset in [*datasets[1:], *held_out]:
-        if dataset.task.env_id != first.task.env_id:
+        if not dataset.task.same_environment(first.task):
             raise TiplError(
-                f"the paths in {dataset.directory} are of {dataset.task.env_id} and those in "
-                f"{first.directory} of {first.task.env_id}; give datasets of one task"
+                f"the paths in {dataset.directory} are of {dataset.task.label} and those in "
+                f"{first.directory} of {first.task.label}; give datasets of one task"
             )
     for dataset in held_out:
         if dataset.layout not in layouts:

@@ -127,7 +127,7 @@ class PathDataset:
         longest = int(self.lengths.max())
         more = f" (of up to {longest})" if longest > self.num_checkpoints else ""
         return (
-            f"PathDataset({str(self.directory)!r}, {self.task.env_id}: {self.num_trials} trials, "
+            f"PathDataset({str(self.directory)!r}, {self.task.label}: {self.num_trials} trials, "
             f"{self.num_checkpoints} checkpoints{more}, {self.layout.size} parameters)"
         )
 

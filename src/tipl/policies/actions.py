@@ -43,16 +43,16 @@ def executable(
     """Actions as elements of the environment's action space.
 
     They are inside its bounds and of its dtype, rounded to whole numbers where that is of integers;
-    discrete ones are counted from the first one.
+    what is not a number becomes the lowest action. Discrete ones are counted from the first one.
     """
     if task.first_action is not None:
         return np.asarray(actions[..., 0].astype(np.int64) + task.first_action)
     low, high = task.action_bounds
-    if low.dtype.kind != "f":
-        # clipped before they are cast: what is out of an integer's range would wrap around
-        inside = np.clip(np.rint(actions), low.astype(float), high.astype(float))
-        return np.asarray(inside, low.dtype)
-    return np.asarray(np.clip(actions.astype(low.dtype), low, high))
+    if low.dtype.kind == "f":
+        return np.asarray(np.fmin(np.fmax(actions.astype(low.dtype), low), high))
+    # inside before they are cast: what is out of an integer's range would wrap around
+    inside = np.fmin(np.fmax(np.rint(actions), low.astype(float)), high.astype(float))
+    return np.asarray(inside, low.dtype)
 
 
 def mlp_outputs(

@@ -212,7 +212,7 @@ class Policy:
             ) from error
 
     def __repr__(self) -> str:
-        return f"Policy({self.task.env_id}, {self.layout.size} parameters)"
+        return f"Policy({self.task.label}, {self.layout.size} parameters)"
 
 
 def _sb3_weights() -> Any:

@@ -74,6 +74,7 @@ class TaskSpec:
                 f"{whose} has the action bounds {self.action_low} to "
                 f"{self.action_high}: expected each low below its high; correct the fields"
             )
+        _check_dtype(whose, self.action_dtype, self.action_low + self.action_high)
         normaliser = self.observation_mean, self.observation_std
         check_normaliser(whose, *normaliser, self.observation_size)
 
@@ -88,9 +89,14 @@ class TaskSpec:
         return np.array(self.observation_mean), np.array(self.observation_std)
 
     @property
+    def bare_id(self) -> str:
+        """The id without a module before a colon, which only says where it is registered."""
+        return self.env_id.rpartition(":")[2]
+
+    @property
     def label(self) -> str:
         """The id for readers, with what was not as registered when the environment was made."""
-        return f"{self.env_id} ({self.variant})" if self.variant else self.env_id
+        return task_label(self.env_id, self.variant)
 
     @property
     def made_with(self) -> dict[str, Any]:
@@ -109,19 +115,16 @@ class TaskSpec:
             ) from error
 
     @property
-    def wrappers(self) -> list[tuple[str, Any]]:
-        """Name and arguments of each wrapper of the environment, from the inside out."""
-        made = self.made_with.get("additional_wrappers", [])
-        return [(wrapper["name"], wrapper["kwargs"]) for wrapper in made]
+    def wrappers(self) -> list[dict[str, Any]]:
+        """The wrappers of the environment as its Gymnasium spec has them, from the inside out."""
+        return list(self.made_with.get("additional_wrappers", []))
 
     def same_environment(self, other: TaskSpec) -> bool:
         """Whether two tasks are of one environment: id, arguments, limit and wrappers.
 
-        What goes before the colon of an id only says where it is registered. Normalisers and
-        physics are not compared.
+        Normalisers and physics are not compared.
         """
-        mine, its = (task.env_id.rpartition(":")[2] for task in (self, other))
-        return mine == its and self.made_with == other.made_with
+        return self.bare_id == other.bare_id and self.made_with == other.made_with
 
     def with_physics(self, physics: Mapping[str, float]) -> TaskSpec:
         """Returns the same task with its physics scaled by factors, instead of any it had."""
@@ -170,6 +173,11 @@ class TaskSpec:
         return cls(**values)
 
 
+def task_label(env_id: str, variant: str) -> str:
+    """A task for readers: its id, with what of its environment is not as registered."""
+    return f"{env_id} ({variant})" if variant else env_id
+
+
 def check_normaliser(
     whose: str, mean: Sequence[float] | Array, std: Sequence[float] | Array, observation_size: int
 ) -> None:
@@ -182,6 +190,18 @@ def check_normaliser(
                     f"{whose} has {value} in 'observation_{name}': expected finite values, and "
                     "standard deviations above 0; leave out what never changes, or measure again"
                 )
+
+
+def _check_dtype(whose: str, dtype: str, bounds: tuple[float, ...]) -> None:
+    try:
+        valid = np.array(bounds, dtype).dtype.kind in "fiu"
+    except (TypeError, OverflowError):
+        valid = False
+    if not valid:
+        raise TiplError(
+            f"{whose} has {dtype!r} in 'action_dtype' and the action bounds {bounds}: expected "
+            "float32, float64 or integers that hold the bounds; correct the fields"
+        )
 
 
 def _check_count(whose: str, name: str, values: Sequence[float] | Array, count: int) -> None:

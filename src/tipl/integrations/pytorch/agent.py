@@ -260,7 +260,8 @@ def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> Torc
 
     def act(observations: Array) -> Array:
         with torch.no_grad():
-            outputs = mean(torch.as_tensor(observations, device=actor[0].device)).cpu()
+            inputs = torch.as_tensor(observations, dtype=actor[0].dtype, device=actor[0].device)
+            outputs = mean(inputs).cpu()
         return np.asarray(outputs if log_std is not None else outputs.argmax(dim=-1))
 
     head = None

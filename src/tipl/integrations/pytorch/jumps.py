@@ -7,22 +7,20 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.evaluation.returns import Episodes, episode_seed
-from tipl.forecast.memory import BestStoredPolicy
-from tipl.forecast.trained import TrainedForecaster
+from tipl.integrations.environment.run_environment import RunEnvironment
 from tipl.integrations.pytorch.agent import TorchAgent
-from tipl.integrations.pytorch.environment import RunEnvironment
 from tipl.jumps.config import CRITIC_LEARNING_RATE, EPOCHS_OF_TARGETS, JumpConfig
-from tipl.jumps.forecasters import fitting_forecaster
+from tipl.jumps.forecasters import fitting_forecaster, task_of
 from tipl.jumps.jumper import Jumper, JumpTry
-from tipl.policies.actions import refolded
+from tipl.policies.actions import Statistics, refolded
 from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
 
 STAYING = JumpTry(0, 0, False, np.nan, np.nan, 0)
 """What came of no try at all."""
@@ -75,16 +73,13 @@ class TorchJumps:
     ) -> None:
         dataclasses.replace(config, forecaster=config.forecaster or "relex").check()
         self.config, self.agent, self.seed = config, agent, seed
-        self.normaliser, task, self.test_env = environment
-        self.task = task
-        # the normaliser under which the forecaster reads weights, if not the run's own
-        self.frame = None if task is None else task.observation_statistics
-        env_id = None if task is None else task.env_id
-        forecaster, reason = fitting_forecaster(config, self._policy(), env_id)
+        self.normaliser, self.env_id, self.test_env = environment
+        forecaster, reason = fitting_forecaster(config, self._policy, self.env_id)
         if reason is not None:
             warnings.warn(f"{reason}: {forecaster.name} forecasts instead", stacklevel=3)
-        if not isinstance(forecaster, TrainedForecaster | BestStoredPolicy):
-            self.frame = None
+        task = task_of(forecaster)
+        # the normaliser under which the forecaster reads weights, if not the run's own
+        self.frame = None if task is None else task.observation_statistics
         self.jumper = Jumper(config, forecaster, 1, agent.layout, self._evaluate, rollout_steps)
         self.fresh = False  # jumped, and the critic not refitted yet
         self.before: tuple[Any, Any] | None = None
@@ -106,7 +101,7 @@ class TorchJumps:
             self.normaliser.restore(self.before[1])
             self._scale_steps(False)
         jumps = self.jumper.before_rollout(
-            self._refolded(self.agent.params())[None],
+            self._refolded(self.agent.params(), self.frame)[None],
             np.array([env_steps]),
             returns,
             episode_steps=np.array([episode_steps]),
@@ -117,23 +112,24 @@ class TorchJumps:
         steps_spent = int(self.jumper.counters["jump_steps"][0])
         return JumpReport(bool(jumps.tries), undone, *try_[1:], steps_spent)
 
-    def _policy(self) -> Policy | None:
-        """The run's policy under the task's frozen normaliser; None if tipl cannot read it."""
-        if self.task is None or self.agent.layout is None:
+    def _policy(self, task: TaskSpec) -> Policy | None:
+        """The run's policy under a task's frozen normaliser; None if tipl cannot read it."""
+        if self.env_id is None or self.agent.layout is None:
             return None
-        try:
-            return Policy(self._refolded(self.agent.params()), self.agent.layout, self.task)
-        except TiplError:  # of another task than its networks' sizes say
-            return None
+        here, there = (name.rpartition(":")[2] for name in (self.env_id, task.env_id))
+        if here != there:
+            raise TiplError(f"the run acts in {here}, and what should forecast is for {there}")
+        params = self._refolded(self.agent.params(), task.observation_statistics)
+        return Policy(params, self.agent.layout, task)
 
-    def _refolded(self, params: Array, back: bool = False) -> Array:
+    def _refolded(self, params: Array, frame: Statistics | None, back: bool = False) -> Array:
         """Weights under the forecaster's normaliser, made from those under the run's; or back.
 
         A network that has not seen what its normaliser will be is as untrained under any.
         """
-        if self.frame is None or self.normaliser.unsettled:
+        if frame is None or self.normaliser.unsettled:
             return params
-        frames = (self.normaliser.statistics, self.frame)
+        frames = (self.normaliser.statistics, frame)
         old, new = frames[::-1] if back else frames
         return refolded(params, self.agent.known_layout, old, new)
 
@@ -151,7 +147,7 @@ class TorchJumps:
         if self.frame is not None:
             mean, std = self.frame
             self.normaliser.settle(mean.copy(), std.copy())
-            params = self._refolded(params, back=True)
+            params = self._refolded(params, self.frame, back=True)
         self.agent.set_params(params)
 
     def _scale_steps(self, jumped: bool) -> None:
@@ -172,24 +168,12 @@ class TorchJumps:
         try:
             for m, candidate in enumerate(params):
                 self._put_on(candidate)
-                returns[m, 0], lengths[m, 0] = self._episode(episode_seed(self.seed + when, 0))
+                seed = episode_seed(self.seed + when, 0)
+                returns[m, 0], lengths[m, 0] = self.test_env.episode(self.agent.act, seed)
         finally:
             self.agent.set_params(own)
             self.normaliser.restore(statistics)
         return Episodes(returns, lengths)
-
-    def _episode(self, seed: int) -> tuple[float, int]:
-        """Return and length of one episode of the agent, acting by its mean."""
-        observation, _ = self.test_env.reset(seed=seed)
-        total, length, done, space = 0.0, 0, False, self.test_env.action_space
-        while not done:
-            inputs = self.normaliser.normalise(np.asarray(observation)[None])
-            action = self.agent.act(inputs)[0]
-            if isinstance(space, gym.spaces.Box):
-                action = np.clip(action, space.low, space.high)
-            observation, reward, terminated, truncated, _ = self.test_env.step(action)
-            total, length, done = total + float(reward), length + 1, terminated or truncated
-        return total, length
 
     # --- the critic --------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import Any, Unpack
 
-import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
@@ -16,8 +15,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tipl.core import storage
 from tipl.core.options import config_from_options
 from tipl.errors import TiplError
+from tipl.integrations.environment.run_environment import run_environment
 from tipl.integrations.pytorch.agent import agent_of_sb3
-from tipl.integrations.pytorch.environment import RunEnvironment, run_environment
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps
 from tipl.jumps.config import JumpConfig, JumpOptions
 
@@ -55,8 +54,8 @@ class ForecastCallback(BaseCallback):
     Args:
         model: name of a model that ships with tipl, its directory, that of a policy, or `relex`,
             `line`, `two-point` or `pptb`; by default the model that ships for the run's task.
-        eval_env: environment for the tests, as the run's is before `VecNormalize`; by default
-            another one of the same Gymnasium spec.
+        eval_env: environment for the tests: an Env, VectorEnv or VecEnv, as the run's is, with or
+            without what normalises observations; by default another one like the run's.
         state_file: where what the callback knows is kept from rollout to rollout, so that a run
             that goes on (`reset_num_timesteps=False`) goes on with it.
         seed: of the tests' episodes.
@@ -73,7 +72,7 @@ class ForecastCallback(BaseCallback):
         self,
         model: str | Path | None = None,
         *,
-        eval_env: gym.Env[Any, Any] | None = None,
+        eval_env: Any = None,
         state_file: str | Path | None = None,
         seed: int = 0,
         config: JumpConfig | None = None,
@@ -87,7 +86,7 @@ class ForecastCallback(BaseCallback):
         self.eval_env, self.seed = eval_env, seed
         self.state_file = None if state_file is None else Path(state_file)
         self.jumps: TorchJumps | None = None
-        self.trained: object = None  # the model whose jumps they are
+        self.trained: tuple[object, ...] = ()  # model and environment whose jumps they are
         # return and steps of the episodes that ended in this rollout
         self.last_episodes: list[tuple[float, float]] = []
         self.truncated: list[tuple[int, int, torch.Tensor, float]] = []
@@ -95,11 +94,14 @@ class ForecastCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         model = on_policy(self)
-        if self.jumps is not None and self.trained is model and self.num_timesteps:
+        trained = (model, self.training_env)
+        if self.num_timesteps and list(map(id, self.trained)) == list(map(id, trained)):
             return  # the same run goes on
-        self.jumps, self.trained = None, model
+        # elsewhere the path so far and its last jump mean nothing; their tests still count
+        before = self.jumps if self.num_timesteps and model in self.trained else None
+        self.jumps, self.trained = None, trained
         try:
-            environment = self._environment()
+            environment = run_environment(self.training_env, self.eval_env)
         except TiplError as error:
             warnings.warn(f"tipl stands aside: {error}", stacklevel=2)
             return
@@ -107,7 +109,9 @@ class ForecastCallback(BaseCallback):
         self.jumps = TorchJumps(
             self.config, agent_of_sb3(model), environment, rollout_steps, self.seed
         )
-        if self.state_file is not None and self.state_file.exists() and self.num_timesteps:
+        if before is not None:
+            self.jumps.jumper.count(before.jumper.counters)
+        elif self.state_file is not None and self.state_file.exists() and self.num_timesteps:
             self.jumps.set_state(storage.read_tensors(self.state_file, "jumps of a run")[0])
 
     def _on_rollout_start(self) -> None:
@@ -191,14 +195,3 @@ class ForecastCallback(BaseCallback):
                 f"tipl: at {self.num_timesteps:,} steps the run {what} (mean return "
                 f"{report.return_before:,.1f}, forecast {report.return_after:,.1f})"
             )
-
-    def _environment(self) -> RunEnvironment:
-        """The run's environment, and one like it before `VecNormalize`."""
-        found = run_environment(self.training_env, "ForecastCallback", self.eval_env)
-        seen, given = self.model.observation_space, found.test_env.observation_space
-        if not isinstance(seen, gym.spaces.Box) or given.shape != seen.shape:
-            raise TiplError(
-                f"the policy sees {seen}, and the environment for tests gives {given}; give an "
-                "eval_env whose observations are vectors of the same size"
-            )
-        return found

@@ -16,7 +16,7 @@ from tipl.collection.collect import default_directory
 from tipl.collection.config import CollectConfig
 from tipl.core.progress import CollectionProgress
 from tipl.errors import TiplError
-from tipl.integrations.pytorch.environment import make_silently
+from tipl.integrations.environment.members import make_quietly
 from tipl.integrations.sb3.recorder import HYPERPARAMETERS, PathRecorder
 from tipl.paths import PathDataset, PathMetadata, part_ranges, parts_present
 from tipl.paths.writing import PlannedTrial
@@ -125,7 +125,7 @@ def _untrained(env_id: str, config: CollectConfig, trial: int) -> PPO:
     seed = int(np.random.SeedSequence((config.seed, trial)).generate_state(1)[0])
     return PPO(
         "MlpPolicy",
-        DummyVecEnv([lambda: Monitor(make_silently(env_id))]),
+        DummyVecEnv([lambda: Monitor(make_quietly(env_id))]),
         **{theirs: getattr(ppo, ours) for theirs, ours in HYPERPARAMETERS.items()},
         batch_size=ppo.num_steps // ppo.num_minibatches,
         learning_rate=learning_rate,

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from tipl.core.arrays import Array
 from tipl.envs import make_task
 from tipl.errors import TiplError
+from tipl.integrations.environment.description import describe
+from tipl.integrations.environment.normaliser import RunNormaliser
 from tipl.integrations.pytorch.agent import TorchAgent, agent_of_sb3
-from tipl.integrations.pytorch.environment import RunNormaliser, spec_of
 from tipl.policies.actions import refolded
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
@@ -39,7 +40,7 @@ def read_run(model: Any, task: TaskSpec | None = None) -> PolicyRun:
     agent = readable_agent(model)
     layout, env = agent.known_layout, model.get_env()
     if task is None:
-        task = make_task(spec_of(env, TELLING).id)
+        task = make_task(_spec(env).id)
     if layout.shapes[0][1] != task.observation_size:
         raise TiplError(
             f"the model's policy takes {layout.shapes[0][1]} observed values, and "
@@ -94,7 +95,7 @@ def weights_to_sb3(
             f"{agent.layout}; make the model with policy_kwargs="
             f"{{'net_arch': {list(layout.hidden_sizes)}}} in the policy's task"
         )
-    there, here = spec_of(model.get_env(), TELLING).id, task.env_id.rpartition(":")[2]
+    there, here = _spec(model.get_env()).id, task.env_id.rpartition(":")[2]
     if there != here:
         raise TiplError(
             f"a policy for {here} was given to a model whose environment is {there}; give one for "
@@ -102,6 +103,13 @@ def weights_to_sb3(
         )
     now = read_run(model, task).normaliser.statistics
     agent.set_params(refolded(params, layout, statistics, now))
+
+
+def _spec(env: Any) -> Any:
+    """The spec of a model's environment."""
+    if env is None:
+        raise TiplError(f"the model has no environment {TELLING}")
+    return describe(env).spec
 
 
 def readable_agent(model: Any) -> TorchAgent:

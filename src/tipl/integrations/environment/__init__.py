@@ -1,0 +1,1 @@
+"""Other people's environments: what a training run acts in, and another one like it for tests."""

@@ -1,0 +1,47 @@
+"""What a training run acts in, and another one for tests: what jumps ask for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tipl.integrations.environment.description import describe, wrappers_around
+from tipl.integrations.environment.gate_environment import (
+    GateEnvironment,
+    another_environment,
+    given_environment,
+    single_spaces,
+)
+from tipl.integrations.environment.members import sb3_class
+from tipl.integrations.environment.normaliser import RunNormaliser
+from tipl.integrations.environment.plain import plain_id
+
+
+class RunEnvironment(NamedTuple):
+    """What a run acts in."""
+
+    normaliser: RunNormaliser
+    env_id: str | None  # of the task, if its policies see and do what that says; else None
+    test_env: GateEnvironment  # another one for tests
+
+
+def run_environment(env: Any, eval_env: Any = None) -> RunEnvironment:
+    """Describes the environment of a run, and makes another one like it, or takes the `eval_env`.
+
+    Args:
+        env: a vector of Gymnasium or of stable-baselines3, or one environment.
+        eval_env: an Env, a VectorEnv or a VecEnv; see `given_environment`.
+
+    Raises:
+        TiplError: as `RunNormaliser`, `describe` and `another_environment`: one sentence, which
+            asks for an eval_env where that helps.
+    """
+    normaliser = RunNormaliser(env, int(np.prod(single_spaces(env)[0].shape or ())))
+    sb3 = isinstance(env, sb3_class("VecEnv"))
+    around = wrappers_around(env)
+    if eval_env is None:
+        test_env = another_environment(describe(env), normaliser, sb3)
+    else:
+        test_env = given_environment(eval_env, env, around, normaliser, sb3)
+    return RunEnvironment(normaliser, plain_id(test_env, around), test_env)

@@ -53,6 +53,7 @@ from tipl.models.neuron_transformer.net import (
 from tipl.models.train import train
 from tipl.paths import PathDataset, create_dataset
 from tipl.policies.layout import ParamLayout, actor_layout
+from tipl.policies.policy import Policy
 from tipl.policies.tasks import get_task
 from tipl.ppo.config import PPOConfig
 
@@ -222,6 +223,7 @@ def test_a_model_remembers_how_it_was_trained(
     assert settings["train"] == dataclasses.asdict(config)
     assert settings.keys() == {
         "curves", "env_steps", "elite", "train", "datasets", "high_return", "steps_per_checkpoint",
+        "activation", "squashed",
     }  # fmt: skip
     assert (model.task, model.num_checkpoints, model.targets) == (TASK, T, ("elite", "own"))
     assert [m.config.context for m in model.models.values()] == [1, 4]
@@ -287,7 +289,7 @@ def test_the_best_policy_of_all_datasets_is_the_elite(
         return Elite(dataset.policy(1, 2), 1, 2, returns[dataset.directory], 8, 100)
 
     seen: list[Array] = []
-    visited = behaviour.visited_observations
+    visited = behaviour.raw_observations
 
     def spy(params: Array, *args: Any, **options: Any) -> Array:
         seen.append(params)
@@ -295,7 +297,7 @@ def test_the_best_policy_of_all_datasets_is_the_elite(
 
     monkeypatch.setattr(neuron_transformer, "best_checkpoint", found)
     for module in (behaviour, elite):
-        monkeypatch.setattr(module, "visited_observations", spy)
+        monkeypatch.setattr(module, "raw_observations", spy)
     settings = learn(paths, others, targets=("elite",), num_steps=1, seed=4).settings
     assert settings["elite"] == {
         "dataset": wanted.metadata.digest, "trial": 1, "checkpoint": 2,
@@ -766,10 +768,9 @@ def test_who_knows_the_paths_has_no_loss(condition_on_return: bool) -> None:
 # --- the loss of `elite` ---------------------------------------------------------------------
 
 
-def elite_loss(paths: PathDataset, **changes: Any) -> EliteLoss:
-    known = Elite(paths.policy(2, 9), 2, 9, 50.0, 8, 100)
-    data = [learning_paths(paths, ReturnScale(0.0, 1.0), 0)]
-    return EliteLoss(known, data, config(**changes))
+def elite_loss(paths: PathDataset, policy: Policy | None = None, **changes: Any) -> EliteLoss:
+    data = [learning_paths(paths, ReturnScale(0.0, 1.0), 0, anchors=0)]
+    return EliteLoss(policy or paths.policy(2, 9), TASK, data, config(**changes))
 
 
 class Carrier(NeuronTransformer):
@@ -825,12 +826,12 @@ def test_who_acts_as_the_elite_has_no_error(paths: PathDataset) -> None:
     copies = loss.elite.map(lambda a: a.expand(3, *a.shape[1:]))
     np.testing.assert_array_equal(copies.flat()[0, 0], paths.params()[2, 9])
     seen = loss.draw_seen((3, 1, elite.STATES), generator())
-    assert loss.error(copies, seen).item() < 1e-10
+    assert loss.error(copies, copies, seen).item() < 1e-10
     assert copies.log_std is not None
     wider = dataclasses.replace(copies, log_std=copies.log_std + 1)
-    assert loss.error(wider, seen).item() == pytest.approx(elite.LOG_STD_WEIGHT)
+    assert loss.error(copies, wider, seen).item() == pytest.approx(elite.LOG_STD_WEIGHT)
     other = copies.map(lambda a: 2 * a)
-    assert loss.error(other, seen).item() > 1e-3
+    assert loss.error(copies, other, seen).item() > 1e-3
 
 
 def rows_of(observations: Tensor) -> list[bytes]:
@@ -861,7 +862,8 @@ def test_the_memory_is_renewed_as_often_as_networks_are_run(paths: PathDataset) 
         torch.testing.assert_close(readout.outputs, expected, rtol=1e-4, atol=1e-4)
     renewed = [n for n in range(1, 51) if not torch.equal(remembered[n], remembered[n - 1])]
     assert renewed == [25, 50]
-    elites, visited = set(rows_of(loss.observations)), set(rows_of(loss.visited))
+    seen = loss.observations, loss.visited
+    elites, visited = (set(rows_of(loss.normalised(rows))) for rows in seen)
     assert set(rows_of(remembered[0])) <= elites
     for later in (remembered[25], remembered[50]):
         assert set(rows_of(later[:20])) <= visited
@@ -872,14 +874,14 @@ def test_what_networks_see_depends_on_the_seed_of_the_training(
     paths: PathDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds: list[int] = []
-    visited = behaviour.visited_observations
+    visited = behaviour.raw_observations
 
     def spy(*args: Any, seed: int, **options: Any) -> Array:
         seeds.append(seed)
         return visited(*args, seed=seed, **options)
 
     for module in (behaviour, elite):
-        monkeypatch.setattr(module, "visited_observations", spy)
+        monkeypatch.setattr(module, "raw_observations", spy)
     monkeypatch.setattr(elite, "VISIT_EVERY", 1)
     monkeypatch.setattr(elite, "VISITING_STEPS", 2)
     runs = []

@@ -176,7 +176,8 @@ def test_observations_are_seen_as_the_policy_sees_them(
     policy = policy_of(activation, squashed, clip, dtype)
     monkeypatch.setattr("tipl.evaluation.behaviour.NUM_ROLLOUTS", 3)
     monkeypatch.setattr("tipl.evaluation.behaviour.STEPS_OF_ROLLOUT", 20)
-    seen = observations_around(policy, seed=0)
+    own = policy.observation_mean, policy.observation_std
+    seen = normalise_observations(observations_around(policy, seed=0), *own, clip=clip)
     assert seen.shape == (3, 20, 3)
     assert np.abs(seen).max() == clip if clip < math.inf else np.abs(seen).max() > 30
     again = visited_observations(

@@ -21,6 +21,7 @@ from tipl.models.kinds import all_kinds
 from tipl.models.neuron_transformer import NeuronTrainConfig, NeuronTrainOptions
 from tipl.models.nowcasters import NiNoTrainConfig, WNNTrainConfig
 from tipl.models.path_transformer import PathTrainConfig, PathTrainOptions
+from tipl.policies.policy import Policy
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +41,8 @@ def test_options_are_the_fields_of_the_configuration(options: Any, config: Any) 
     names = {field.name for field in dataclasses.fields(config)} - {"model"}  # has its own argument
     types = get_type_hints(config)
     beside = get_type_hints(RunOptions) if issubclass(config, TrainConfig) else {}
+    if config is NeuronTrainConfig:  # of which a call takes more than text can say
+        types["elite"] |= Path | Policy
     assert get_type_hints(options) == {name: types[name] for name in names} | beside
     assert options.__required_keys__ == frozenset()
 
@@ -64,6 +67,7 @@ paths: tipl.PathDataset = tipl.collect("InvertedPendulum-v4", num_trials=3, hidd
 train, held_out = paths.split()
 model = tipl.train(train, basis="path", num_steps=20)
 neuron = tipl.train([train], model="neuron", held_out=held_out, rounds=3)
+mine = tipl.train(train, model="neuron", targets=("elite",), elite=held_out.policy(0, 8))
 nino = tipl.train([train], model="nino", learning_rate=1e-3)
 policy: tipl.Policy = held_out.policy(0, 8)
 better: tipl.Policy = policy.with_params(model.forecast(held_out.params()[0, :9], horizon=22))

@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 from threadpoolctl import threadpool_limits
 
 from tipl.core.arrays import Array
@@ -110,15 +110,15 @@ NUM_ENVS = 256
 """Environments that are stepped together."""
 
 
-def observations_around(policy: Policy, seed: int) -> Float32[np.ndarray, "M S O"]:
-    """Normalised observations where a policy goes, by itself and pushed off by action noise.
+def observations_around(policy: Policy, seed: int) -> Float64[np.ndarray, "M S O"]:
+    """Observations where a policy goes, by itself and pushed off by action noise.
 
-    These are `NUM_ROLLOUTS` rollouts of `STEPS_OF_ROLLOUT` environment steps each, with the
-    policy's own normaliser and clip.
+    These are `NUM_ROLLOUTS` rollouts of `STEPS_OF_ROLLOUT` environment steps each, as the
+    environment gives them: whoever looks at them has a normaliser of its own.
     """
     params = np.repeat(policy.params[None], NUM_ROLLOUTS, 0)
     noise = np.linspace(0, MAX_NOISE, NUM_ROLLOUTS)
-    return visited_observations(
+    return raw_observations(
         params, policy.layout, policy.task, STEPS_OF_ROLLOUT, noise=noise, seed=seed,
         statistics=(policy.observation_mean, policy.observation_std), clip=policy.observation_clip,
     )  # fmt: skip
@@ -132,19 +132,33 @@ def visited_observations(
     *,
     noise: Float[np.ndarray, " M"] | float = 0.0,
     seed: int = 0,
+) -> Float32[np.ndarray, "M S O"]:
+    """The `raw_observations` of policies under their task's frozen normaliser, normalised by it."""
+    seen = raw_observations(params, layout, task, num_steps, noise=noise, seed=seed)
+    return normalise_observations(seen, *task.observation_statistics)
+
+
+def raw_observations(
+    params: Float32[np.ndarray, "M P"],
+    layout: ParamLayout,
+    task: TaskSpec,
+    num_steps: int,
+    *,
+    noise: Float[np.ndarray, " M"] | float = 0.0,
+    seed: int = 0,
     statistics: Statistics | None = None,
     clip: float = OBSERVATION_CLIP,
-) -> Float32[np.ndarray, "M S O"]:
-    """Normalised observations of M policies in `num_steps` steps each, episode after episode.
+) -> Float64[np.ndarray, "M S O"]:
+    """Observations of M policies in `num_steps` steps each, episode after episode.
 
-    All are normalised by the same `statistics`, by default the task's, and clipped to +- `clip`.
-    The noise is the standard deviation of what is added to each policy's mean actions, in units of
+    All normalise them by the same `statistics`, by default the task's, and clip to +- `clip`. The
+    noise is the standard deviation of what is added to each policy's mean actions, in units of
     half the action range (of 1 where actions have no bounds); for a task with discrete actions the
     share of actions that are drawn at random.
     """
     mean, std = statistics or task.observation_statistics
     spread = np.broadcast_to(np.asarray(noise, np.float64), (len(params),))
-    visited = np.empty((len(params), num_steps, task.observation_size), np.float32)
+    visited = np.empty((len(params), num_steps, task.observation_size))
     for start in range(0, len(params), NUM_ENVS):
         block = slice(start, start + NUM_ENVS)
         rng = np.random.default_rng((seed, start))
@@ -153,21 +167,22 @@ def visited_observations(
         with threadpool_limits(1, "blas"), closing(envs):
             observations, _ = envs.reset(seed=int(rng.integers(2**31)))
             for seen in visited[block].swapaxes(0, 1):  # [M, O] of each step
-                seen[:] = normalise_observations(observations, mean, std, clip=clip)
-                outputs = actor.forward(seen[:, None])[:, 0]  # [M, 1, O] -> [M, A]
+                seen[:] = observations
+                inputs = normalise_observations(observations, mean, std, clip=clip)[:, None]
+                means = actor.forward(inputs)[:, 0]  # [M, 1, O] -> [M, A]
                 if layout.squashed:
-                    outputs = unsquashed(task, outputs)
-                observations = envs.step(_noisy_actions(task, outputs, spread[block], rng))[0]
+                    means = unsquashed(task, means)
+                observations = envs.step(_noisy_actions(task, means, spread[block], rng))[0]
     return visited
 
 
-def _noisy_actions(task: TaskSpec, outputs: Array, noise: Array, rng: np.random.Generator) -> Array:
+def _noisy_actions(task: TaskSpec, means: Array, noise: Array, rng: np.random.Generator) -> Array:
     if task.discrete:
-        actions = best_actions(task, outputs)
-        others = executable(task, rng.integers(task.action_size, size=(len(outputs), 1)))
-        return np.where(rng.random(len(outputs)) < noise, others, actions)
-    drawn = rng.standard_normal(outputs.shape)
-    return executable(task, outputs + noise[:, None] * action_unit(task) * drawn)
+        actions = best_actions(task, means)
+        others = executable(task, rng.integers(task.action_size, size=(len(means), 1)))
+        return np.where(rng.random(len(means)) < noise, others, actions)
+    drawn = rng.standard_normal(means.shape)
+    return executable(task, means + noise[:, None] * action_unit(task) * drawn)
 
 
 def action_unit(task: TaskSpec) -> Float32[np.ndarray, " A"]:

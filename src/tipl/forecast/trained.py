@@ -187,11 +187,12 @@ class TrainedForecaster(Forecaster):
 
 
 class AnyArchitectureForecaster(TrainedForecaster):
-    """Reads networks of any hidden sizes; without a layout, those that it was trained on."""
+    """Reads networks of any hidden sizes and units; without a layout, those it learned from."""
 
     def check_layout(self, layout: ParamLayout) -> None:
         """Raises a TiplError unless the weights are of an actor of its task."""
-        expected = actor_layout(self.task, layout.hidden_sizes)
+        units = layout.activation, layout.squashed
+        expected = actor_layout(self.task, layout.hidden_sizes, *units)
         if layout != expected:
             raise TiplError(
                 f"weights laid out as {layout} were given, but {self.name} reads the actors of "
@@ -202,4 +203,5 @@ class AnyArchitectureForecaster(TrainedForecaster):
     @property
     def default_layout(self) -> ParamLayout:
         """The layout of the networks that it was trained on."""
-        return actor_layout(self.task, self.hidden_sizes)
+        units = self.settings.get("activation", "tanh"), self.settings.get("squashed", False)
+        return actor_layout(self.task, self.hidden_sizes, *units)

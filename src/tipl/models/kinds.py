@@ -98,8 +98,9 @@ _OURS = (
             "actions if the training weighs them, in units of standing still's: the dashed line is "
             "what standing still has on the held-out paths.",
             "elite": "Mean squared difference of the actions of carried networks from those of the "
-            "best stored policy; held out are random networks that were never trained on, and the "
-            "dashed line is what they do where they stand.",
+            "best stored policy, or of the policy that was given as the elite; held out are random "
+            "networks that were never trained on, and the dashed line is what they do where they "
+            "stand.",
         },
         several_datasets=True,
     ),

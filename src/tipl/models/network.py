@@ -9,12 +9,13 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Float32, Float64, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tipl.errors import TiplError
 from tipl.evaluation.behaviour import action_unit
+from tipl.policies.actions import OBSERVATION_CLIP
 from tipl.policies.layout import ParamLayout, initial_gain, layer_group
 from tipl.policies.tasks import TaskSpec
 
@@ -223,6 +224,24 @@ class ScaledModel(nn.Module):
     def known_horizons(self, horizon: Shaped[Tensor, "B L"]) -> Int[Tensor, "B L"]:
         """Horizons as indices of the tables: those beyond T - 1 are read as T - 1."""
         return horizon.long().clamp(max=len(self.log_std_scale) - 1)
+
+
+class Normaliser:
+    """What a policy's network is fed: `tipl.policies.actions.normalise_observations` in PyTorch."""
+
+    def __init__(
+        self, mean: Float[np.ndarray, " O"], std: Float[np.ndarray, " O"], clip: float
+    ) -> None:
+        self.mean, self.std, self.clip = torch.as_tensor(mean), torch.as_tensor(std), clip
+
+    @classmethod
+    def of(cls, task: TaskSpec) -> Normaliser:
+        """The frozen one of a task."""
+        return cls(*task.observation_statistics, OBSERVATION_CLIP)
+
+    def __call__(self, observations: Float64[Tensor, "*batch O"]) -> Float32[Tensor, "*batch O"]:
+        """Observations as the environment gives them, normalised."""
+        return ((observations - self.mean) / self.std).clamp(-self.clip, self.clip).float()
 
 
 class ActionError:

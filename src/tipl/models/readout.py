@@ -7,6 +7,7 @@ their features good for the purpose, no more; a rival of such models fits the ou
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -18,10 +19,9 @@ from tipl.errors import TiplError
 from tipl.evaluation.behaviour import observations_around
 from tipl.forecast.base import Forecaster, Forecasts, Histories, Layout
 from tipl.models.loop import torch_threads
-from tipl.models.network import ActionError, Network
+from tipl.models.network import ActionError, Network, Normaliser
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
-from tipl.ppo.networks import stacked_mlp
 
 INITIAL_RIDGE = 0.003
 """Penalty on the change of the output layer, beside the mean squares of the features (up to 1)."""
@@ -69,18 +69,18 @@ class LeastSquaresReadout(nn.Module):
         moments = features.mT @ features / count + penalty
         missed = features.mT @ (self.outputs - given) / count  # [B, L, H + 1, A]
         change = torch.cholesky_solve(missed, torch.linalg.cholesky(moments)).mT
-        return Network(
-            [*network.weights[:-1], weight + change[..., :-1]],
-            [*network.biases[:-1], bias + change[..., -1]],
-            network.log_std,
+        return dataclasses.replace(
+            network,
+            weights=[*network.weights[:-1], weight + change[..., :-1]],
+            biases=[*network.biases[:-1], bias + change[..., -1]],
         )
 
 
 class FittedOutputLayer(Forecaster):
     """Leaves the hidden layers as they are and fits the output layer to a policy's actions.
 
-    It is given what the policy's network makes of normalised observations. That random features go
-    far is known from Rahimi and Recht (2008); what a model of weights is worth shows beside this.
+    It is given the policy's actions for normalised observations. That random features go far is
+    known from Rahimi and Recht (2008); what a model of weights is worth shows beside this.
     """
 
     name = "best stored policy, output layer fitted"
@@ -89,22 +89,28 @@ class FittedOutputLayer(Forecaster):
         self,
         task: TaskSpec,
         observations: Float[np.ndarray, "S O"],
-        outputs: Float[np.ndarray, "S A"],
+        actions: Float[np.ndarray, "S A"],
     ) -> None:
         self.task = task
         memory, observation_size = observations.shape
-        self.readout = LeastSquaresReadout(memory, observation_size, outputs.shape[1])
-        self.readout.remember(torch.as_tensor(observations), torch.as_tensor(outputs))
+        self.readout = LeastSquaresReadout(memory, observation_size, actions.shape[1])
+        self.readout.remember(torch.as_tensor(observations), torch.as_tensor(actions))
 
     @classmethod
     def of(cls, policy: Policy, seed: int = 0) -> FittedOutputLayer:
-        """Fits output layers to a policy's actions where it goes, in seeded rollouts."""
-        task = policy.task
+        """Fits output layers to a policy's actions where it goes, in seeded rollouts.
+
+        The policy may be of any activation, squashed or not, and have a normaliser of its own.
+        """
+        task, error = policy.task, ActionError(policy.task)
         seen = observations_around(policy, seed)[:, ::STRIDE]
-        seen = seen.reshape(-1, task.observation_size)  # [M, S, O] -> [M * S, O]
-        actor = stacked_mlp(policy.layout.unflatten(policy.params[None]), "actor")
-        outputs = ActionError(task).fitting(torch.as_tensor(actor.forward(seen[None])[0]))
-        return cls(task, seen, outputs.numpy())
+        # [M, S, O] -> [M * S, O]
+        observations = torch.as_tensor(seen.reshape(-1, task.observation_size))
+        own = policy.observation_mean, policy.observation_std, policy.observation_clip
+        inputs = Normaliser(*own)(observations)[None, None]
+        network = Network.from_flat(torch.as_tensor(policy.params)[None, None], policy.layout)
+        actions = error.fitting(error.actions(network, inputs)[0, 0])
+        return cls(task, Normaliser.of(task)(observations).numpy(), actions.numpy())
 
     @torch_threads(1)
     @torch.inference_mode()

@@ -16,6 +16,7 @@ from tipl.models.kinds import Kind, completed, find_kind, make_config
 from tipl.models.neuron_transformer import NeuronTrainOptions
 from tipl.models.path_transformer import PathTrainOptions
 from tipl.paths import PathDataset
+from tipl.policies.policy import Policy
 
 HIGH = 99
 """Percentile of the training paths' returns that is high, yet known well enough to be asked for."""
@@ -59,6 +60,7 @@ def train(
             are too small to gain from more than one.
         progress: show a progress bar.
         **options: of this kind of model, such as `num_steps=2000`: the fields of its configuration.
+            The `elite` of a NeuronTransformer may be a `Policy`, too.
 
     Returns:
         A forecaster; `settings` says how it was trained and holds the training curves.
@@ -67,6 +69,9 @@ def train(
         TiplError: an option is impossible or not the model's, no trial can be learned from, the
             datasets do not go together, or the training diverges.
     """
+    elite = options.get("elite")
+    if elite is not None:  # a configuration is text
+        options["elite"] = repr(elite) if isinstance(elite, Policy) else str(elite)
     if config is None:
         config = make_config(model or "path", **options)
     elif given := sorted([*options, *(["model"] if model else [])]):
@@ -76,13 +81,16 @@ def train(
     datasets = [paths] if isinstance(paths, PathDataset) else list(paths)
     others = [held_out] if isinstance(held_out, PathDataset) else list(held_out or [])
     _check_datasets(datasets, others, kind)
+    given_policy = {"elite": elite} if isinstance(elite, Policy) else {}
     forecaster: TrainedForecaster = resolve(kind.train)(
-        datasets, others, config, threads=threads, progress=progress
+        datasets, others, config, threads=threads, progress=progress, **given_policy
     )
     learned = [dataset.select(dataset.usable_trials()) for dataset in datasets]
     returns = np.concatenate([dataset.episodic_return().ravel() for dataset in learned])
     if np.isfinite(returns).any():
         forecaster.settings["high_return"] = float(np.nanpercentile(returns, HIGH))
+    layout = datasets[0].layout
+    forecaster.settings |= {"activation": layout.activation, "squashed": layout.squashed}
     forecaster.settings["steps_per_checkpoint"] = datasets[0].metadata.steps_per_checkpoint
     forecaster.settings["train"] = dataclasses.asdict(config)
     forecaster.settings["datasets"] = {

@@ -161,6 +161,14 @@ class Policy:
         std = np.exp(self._arrays["log_std"])
         return np.asarray(std * rng.standard_normal(outputs.shape, dtype=np.float32))
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights, the layout and the normaliser: all that it acts by."""
+        arrays = {name: getattr(self, name).tolist() for name in _SAVED_ARRAYS}
+        clip = self.observation_clip if np.isfinite(self.observation_clip) else None
+        rest = {"layout": self.layout.to_json(), "observation_clip": clip}
+        return storage.content_digest(arrays | rest)
+
     def save(self, directory: str | Path) -> None:
         """Writes `policy.safetensors` and `policy.json`: all that is needed to act.
 

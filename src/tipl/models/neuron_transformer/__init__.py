@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from tipl.core.lazy import lazy_names
@@ -10,6 +11,8 @@ from tipl.core.options import at_least, one_of
 from tipl.errors import TiplError
 from tipl.forecast.base import Target
 from tipl.models import MAX_HIDDEN_LAYERS, TrainConfig, TrainOptions
+from tipl.policies.activations import ACTIVATIONS, check_activation
+from tipl.policies.policy import Policy
 
 __all__ = [
     "NeuronTrainConfig",
@@ -31,8 +34,12 @@ class NeuronTrainConfig(TrainConfig):
     condition_on_return: bool = False
     """own: tell the model the return of what it forecasts"""
     targets: tuple[Target, ...] = ("elite", "own")
-    """what to learn. elite: carry any network to the best behaviour that the paths know; own: what
-    PPO would have made of the network"""
+    """what to learn. elite: carry any network to the best behaviour that the paths know, or to that
+    of a policy of your own; own: what PPO would have made of the network"""
+    elite: str | None = None
+    """elite: directory of a saved policy of the task (`Policy.save`) whose behaviour networks are
+    carried to, such as a SAC agent's, of any architecture, activation and normaliser; by default
+    the best stored policy of the paths"""
     rounds: int = 2
     """times that messages travel through the network and back"""
     context: int = 2
@@ -49,6 +56,8 @@ class NeuronTrainConfig(TrainConfig):
     """elite: hidden units of the random networks that it learns to carry"""
     fresh_depths: tuple[int, ...] = (1, 2, 2, 2, 3)
     """elite: hidden layers of those networks"""
+    fresh_activations: tuple[str, ...] = (*("tanh",) * 3, *ACTIVATIONS)
+    """elite: activations of those networks"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +69,15 @@ class NeuronTrainConfig(TrainConfig):
             raise TiplError("no targets were given; expected elite, own or both")
         for target in self.targets:
             one_of(get_args(Target), target=target)
+        if self.elite is not None and "elite" not in self.targets:
+            raise TiplError(
+                f"the elite {self.elite} was given for the targets {', '.join(self.targets)}; add "
+                "the target elite, or leave it out"
+            )
+        if not self.fresh_activations:
+            raise TiplError("no fresh_activations were given; expected one at least")
+        for activation in self.fresh_activations:
+            check_activation(activation)
         if not self.fresh_widths or min(self.fresh_widths) < 1:
             raise TiplError(f"fresh_widths is {self.fresh_widths}; expected positive numbers")
         depths = range(1, MAX_HIDDEN_LAYERS + 1)
@@ -83,6 +101,8 @@ class NeuronTrainOptions(TrainOptions, total=False):
     jump_penalty: float
     fresh_widths: tuple[int, ...]
     fresh_depths: tuple[int, ...]
+    fresh_activations: tuple[str, ...]
+    elite: str | Path | Policy | None
 
 
 if TYPE_CHECKING:

@@ -159,6 +159,12 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
     def check_layout(self, layout: ParamLayout) -> None:
         """Raises a TiplError unless they are of an actor of its task, not too deep for it."""
         super().check_layout(layout)
+        if layout.squashed and self.target == "elite":
+            raise TiplError(
+                f"a policy whose outputs are squashed by tanh was given, but {self.name} carries "
+                "those whose outputs are actions as they are, of any activation; give such a "
+                "policy, or ask for the target 'own'"
+            )
         check_depth(len(layout.hidden_sizes))
 
     def _config(self) -> dict[str, Any]:
@@ -177,7 +183,7 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
     @classmethod
     def _from_files(cls, config: Mapping[str, Any], tensors: Arrays) -> NeuronTransformerForecaster:
         models: dict[Target, NeuronTransformer] = {
-            target: NeuronTransformer(NeuronTransformerConfig(**sizes))
+            target: NeuronTransformer(NeuronTransformerConfig.from_json(sizes))
             for target, sizes in config["models"].items()
         }
         # refuses weights of a target that the config.json does not name, too

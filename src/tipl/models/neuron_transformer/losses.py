@@ -1,27 +1,31 @@
 """What is minimised: of the target `own` the error of forecasts, of `elite` that of behaviour.
 
 The elite's behaviour need not come from the network that is carried: fresh random networks, of
-which there is no end, learn to act as the best stored policy does, where it acts and they go.
+which there is no end, learn to act as the elite does, where it acts and they go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from tipl.core.seeds import HELD_OUT_SEED
-from tipl.evaluation.behaviour import Elite, observations_around, visited_observations
+from tipl.evaluation.behaviour import observations_around, raw_observations
 from tipl.models.learning_paths import LearningPaths, batch_count, draw_dataset, draw_horizons
-from tipl.models.network import ActionError, Network
+from tipl.models.network import ActionError, Network, Normaliser
 from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import context_checkpoints
 from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
 from tipl.policies.layout import ParamLayout, actor_layout, initial_gain
+from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
+
+Choice = TypeVar("Choice")
 
 STATES = 96
 """Observations on which each network is compared with the elite."""
@@ -138,30 +142,37 @@ def fresh_networks(count: int, layout: ParamLayout, rng: torch.Generator) -> Net
         weights.append(gain * (q if fan_out >= fan_in else q.mT)[:, None])
         biases.append(torch.zeros(count, 1, fan_out))
     log_std = torch.zeros_like(biases[-1]) if "log_std" in layout.names else None
-    return Network(weights, biases, log_std)
+    return Network(weights, biases, log_std, layout.activation, layout.squashed)
 
 
 class EliteLoss:
     """The error of carried networks' actions against the elite's, and the size of the jump.
 
-    Checkpoints of the datasets are carried as well, so that half-trained networks are. Its
-    `env_steps` are those that it has taken so far.
+    The elite looks at observations through its own normaliser, the networks through the frozen one
+    of the task. Checkpoints of the datasets are carried as well, so that half-trained networks are.
+    Its `env_steps` are those that it has taken so far.
     """
 
     def __init__(
-        self, elite: Elite, datasets: Sequence[LearningPaths], config: NeuronTrainConfig
+        self,
+        elite: Policy,
+        task: TaskSpec,
+        datasets: Sequence[LearningPaths],
+        config: NeuronTrainConfig,
     ) -> None:
-        self.datasets, self.config, self.task = datasets, config, elite.policy.task
-        self.action_error = ActionError(self.task)
+        self.datasets, self.config, self.task = datasets, config, task
+        self.action_error = ActionError(task)
         self.num_checkpoints = datasets[0].params.shape[1]
-        params = torch.as_tensor(elite.policy.params)
-        self.elite = Network.from_flat(params[None, None], elite.policy.layout)
+        params = torch.as_tensor(elite.params)
+        self.elite = Network.from_flat(params[None, None], elite.layout)
+        own = elite.observation_mean, elite.observation_std, elite.observation_clip
+        self.seen_by_elite, self.normalised = Normaliser(*own), Normaliser.of(task)
         self.env_steps = self.num_batches = 0
-        self.observations = self._counted(observations_around(elite.policy, self._rollout_seed()))
+        self.observations = self._counted(observations_around(elite, self._rollout_seed()))
         self.visited = self.observations[:0]
         self.last_carried: Network | None = None
         held_out = torch.Generator().manual_seed(HELD_OUT_SEED)
-        self.unseen = fresh_networks(UNSEEN, elite.policy.layout, held_out)
+        self.unseen = fresh_networks(UNSEEN, datasets[0].layout, held_out)
         self.seen_by_unseen = self.draw_seen((UNSEEN, 1, STATES), held_out)
 
     def __call__(self, model: NeuronTransformer, rng: torch.Generator) -> Tensor:
@@ -174,8 +185,8 @@ class EliteLoss:
         asked = self.asked(start)
         change: Network = model(start, asked)
         seen = self.draw_seen((len(start.biases[0]), 1, STATES), rng)
-        seen = seen + BLUR * torch.randn(seen.shape, generator=rng)
-        loss = self.error(start + change, seen)
+        seen = seen + BLUR * self.normalised.std * torch.randn(seen.shape, generator=rng)
+        loss = self.error(start, start + change, seen)
         jump = (change / model.scales(start, asked.horizon)).mean_square()
         self.last_carried = (start + change).map(torch.Tensor.detach)
         return loss + self.config.jump_penalty * jump
@@ -186,34 +197,41 @@ class EliteLoss:
         networks = self.unseen
         if not still:
             networks = networks + model(networks, self.asked(networks))
-        return float(self.error(networks, self.seen_by_unseen))
+        return float(self.error(self.unseen, networks, self.seen_by_unseen))
 
     def asked(self, start: Network) -> Conditions:
         """What is asked of the jumps of networks `[B, 1, ...]`."""
         return Conditions.whole_path(len(start.biases[0]), self.num_checkpoints)
 
-    def error(self, networks: Network, seen: Float[Tensor, "B 1 S O"]) -> Tensor:
-        """How far networks `[B, 1, ...]` are from acting as the elite does."""
+    def error(self, start: Network, carried: Network, seen: Float64[Tensor, "B 1 S O"]) -> Tensor:
+        """How far carried networks `[B, 1, ...]` are from acting as the elite does.
+
+        Of a squashed elite no noise is known: networks are to keep the `log_std` they started with.
+        """
         with torch.no_grad():
             wanted = self._wanted(seen)
-        error = self.action_error(self.action_error.actions(networks, seen), wanted).mean()
-        if networks.log_std is not None and self.elite.log_std is not None:
-            off = (networks.log_std - self.elite.log_std).square().mean()
+        actions = self.action_error.actions(carried, self.normalised(seen))
+        error = self.action_error(actions, wanted).mean()
+        known = start if self.elite.log_std is None else self.elite
+        if carried.log_std is not None and known.log_std is not None:
+            off = (carried.log_std - known.log_std).square().mean()
             error = error + LOG_STD_WEIGHT * off
         return error
 
-    def draw_seen(self, shape: tuple[int, ...], rng: torch.Generator) -> Float[Tensor, "*shape O"]:
-        """Where the elite goes, and as often, once it is known, where carried networks go."""
+    def draw_seen(
+        self, shape: tuple[int, ...], rng: torch.Generator
+    ) -> Float64[Tensor, "*shape O"]:
+        """Raw observations where the elite goes, and as often, once known, where networks go."""
         seen = _drawn(self.observations, shape, rng)
         if len(self.visited):
             half = shape[-1] // 2
             seen[..., :half, :] = _drawn(self.visited, (*shape[:-1], half), rng)
         return seen
 
-    def _wanted(self, seen: Float[Tensor, "*batch O"]) -> Float[Tensor, "*batch A"]:
-        """The elite's actions for observations."""
+    def _wanted(self, seen: Float64[Tensor, "*batch O"]) -> Float[Tensor, "*batch A"]:
+        """The elite's actions for raw observations."""
         # [*batch, O] -> [1, 1, S, O]
-        flat = seen.reshape(1, 1, -1, seen.shape[-1])
+        flat = self.seen_by_elite(seen).reshape(1, 1, -1, seen.shape[-1])
         return self.action_error.actions(self.elite, flat).reshape(*seen.shape[:-1], -1)
 
     def _draw_networks(self, rng: torch.Generator) -> Network:
@@ -228,17 +246,20 @@ class EliteLoss:
             trials = torch.randint(N, (count,), generator=rng)
             return data.network(trials, torch.randint(T, (count, 1), generator=rng))
         width, depth = (
-            choices[int(torch.randint(len(choices), (), generator=rng))]
+            _one_of(choices, rng)
             for choices in (self.config.fresh_widths, self.config.fresh_depths)
         )
-        layout = actor_layout(self.task, [width] * depth)
+        layout = actor_layout(
+            self.task, [width] * depth, _one_of(self.config.fresh_activations, rng)
+        )
         return fresh_networks(batch_count(self.config.batch_size, layout), layout, rng)
 
     def _remind(self, model: NeuronTransformer, rng: torch.Generator) -> None:
         """Gives the model other observations to remember: those that a batch is drawn from."""
         if model.readout is not None:
             seen = self.draw_seen((len(model.readout.observations),), rng)
-            model.readout.remember(seen, self.action_error.fitting(self._wanted(seen)))
+            wanted = self.action_error.fitting(self._wanted(seen))
+            model.readout.remember(self.normalised(seen), wanted)
 
     def _visit(self) -> None:
         """Runs carried networks and keeps what they saw."""
@@ -246,10 +267,9 @@ class EliteLoss:
             return
         params = self.last_carried.flat()[:VISITING_NETWORKS, 0].numpy()
         hidden_sizes = [bias.shape[-1] for bias in self.last_carried.biases[:-1]]
-        layout, seed = actor_layout(self.task, hidden_sizes), self._rollout_seed()
-        seen = visited_observations(
-            params, layout, self.task, VISITING_STEPS, noise=0.05, seed=seed
-        )
+        layout = actor_layout(self.task, hidden_sizes, self.last_carried.activation)
+        seed = self._rollout_seed()
+        seen = raw_observations(params, layout, self.task, VISITING_STEPS, noise=0.05, seed=seed)
         self.visited = torch.cat([self.visited, self._counted(seen)])[-MAX_VISITED:]
 
     def _rollout_seed(self) -> int:
@@ -257,11 +277,16 @@ class EliteLoss:
         entropy = np.random.SeedSequence((self.config.seed, self.num_batches))
         return int(entropy.generate_state(1)[0])
 
-    def _counted(self, seen: Float[np.ndarray, "M S O"]) -> Float[Tensor, "X O"]:
+    def _counted(self, seen: Float64[np.ndarray, "M S O"]) -> Float64[Tensor, "X O"]:
         """All observations of rollouts, whose steps are counted."""
         rows = torch.as_tensor(seen).flatten(0, 1)  # [M, S, O] -> [M * S, O]
         self.env_steps += len(rows)
         return rows
+
+
+def _one_of(choices: Sequence[Choice], rng: torch.Generator) -> Choice:
+    """One of the choices, drawn at random."""
+    return choices[int(torch.randint(len(choices), (), generator=rng))]
 
 
 def _drawn(rows: Tensor, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:

@@ -6,15 +6,17 @@ backward pass do; each unit also attends to its own past checkpoints. The change
 from the states of the two units that it joins: gradients are outer products, so are their sums, at
 low rank.
 
-Inputs and outputs are told apart by learned identities. Hidden units are known by their layer, bias
-and the size of their weights alone, so permuting them permutes the forecast, and any width will do.
+Inputs and outputs are told apart by learned identities. Hidden units are known by their layer,
+activation, bias and the size of their weights alone, so permuting them permutes the forecast, and
+any width will do.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -63,6 +65,14 @@ class NeuronTransformerConfig:
     """attention heads over time"""
     memory: int = 0
     """observations on which output layers are fitted; 0: they change as other layers do"""
+    activations: tuple[str, ...] = ("tanh",)
+    """of the networks that it is trained on; where they are several, it tells them apart"""
+
+    @classmethod
+    def from_json(cls, sizes: Mapping[str, Any]) -> NeuronTransformerConfig:
+        """The fields as a JSON object has them; those of older models may be missing."""
+        lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
+        return cls(**{**sizes, **lists})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +194,9 @@ class NeuronTransformer(ScaledModel):
         self.output_identity = nn.Parameter(torch.randn(config.action_size, width))
         # by the number of hidden layers, then by layer
         self.layer_identity = nn.Parameter(torch.randn(MAX_HIDDEN_LAYERS, MAX_HIDDEN_LAYERS, width))
+        self.activation_identity = None
+        if len(config.activations) > 1:
+            self.activation_identity = nn.Parameter(torch.zeros(len(config.activations), width))
         self.statistics_in = nn.Linear(NUM_STATISTICS, width)
         self.conditions_in = mlp(NUM_CONDITIONS, width, width)
         self.rounds = nn.ModuleList(Round(config) for _ in range(config.rounds))
@@ -234,11 +247,19 @@ class NeuronTransformer(ScaledModel):
         last = len(edges)
         states = [(self.input_identity + asked).expand(batch, length, -1, -1)]
         for layer in range(1, last + 1):
-            hidden = layer < last
-            identity = self.layer_identity[last - 2, layer - 1] if hidden else self.output_identity
+            identity: Tensor = self.output_identity
+            if layer < last:
+                identity = self._hidden_identity(network.activation, last - 2, layer - 1)
             statistics = _unit_statistics(network, edges, layer)
             states.append(identity + self.statistics_in(statistics) + asked)
         return states
+
+    def _hidden_identity(self, activation: str, depth: int, layer: int) -> Float[Tensor, " D"]:
+        identity: Tensor = self.layer_identity[depth, layer]
+        known = self.config.activations
+        if self.activation_identity is not None and activation in known:
+            identity = identity + self.activation_identity[known.index(activation)]
+        return identity
 
     def _change(
         self, network: Network, edges: list[Tensor], states: list[Tensor], horizon: Tensor
@@ -256,7 +277,8 @@ class NeuronTransformer(ScaledModel):
             biases.append(own[..., 0])
             if layer == last - 1 and network.log_std is not None:
                 log_std = own[..., 1]
-        return Network(weights, biases, log_std) * self.scales(network, horizon)
+        change = dataclasses.replace(network, weights=weights, biases=biases, log_std=log_std)
+        return change * self.scales(network, horizon)
 
     def _lines(self, network: Network, states: list[Tensor], conditions: Conditions) -> Network:
         """Each unit's mixture of the straight lines from its past checkpoints through the last.

@@ -12,7 +12,8 @@ from torch import Tensor
 from tipl.core.options import thread_count
 from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
-from tipl.evaluation.behaviour import Elite, best_checkpoint
+from tipl.evaluation.behaviour import best_checkpoint
+from tipl.evaluation.returns import evaluate
 from tipl.forecast.base import Target
 from tipl.models.learning_paths import (
     NUM_ANCHORS,
@@ -27,6 +28,12 @@ from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaste
 from tipl.models.neuron_transformer.losses import EliteLoss, OwnLoss
 from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
 from tipl.paths import PathDataset
+from tipl.policies.activations import ACTIVATIONS
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
+
+ELITE_EPISODES = 8
+"""Episodes by which the mean return of an elite is known."""
 
 
 def train_neuron_transformer(
@@ -36,15 +43,23 @@ def train_neuron_transformer(
     *,
     threads: int | None = None,
     progress: bool = True,
+    elite: Policy | None = None,
 ) -> NeuronTransformerForecaster:
     """Trains a model for each target of the configuration.
+
+    The elite is the policy that networks are carried to; by default the one in the configuration's
+    directory, or else the best stored one.
 
     The loss of `own` is the error of weights and, if it weighs anything, that of actions, each in
     units of standing still's; that of `elite` is the mean squared difference of the actions from
     the elite policy's.
     """
-    _check([*datasets, *held_out])
     first = datasets[0]
+    _check([*datasets, *held_out], config)
+    if elite is None and config.elite is not None:
+        elite = Policy.load(config.elite)
+    if elite is not None:
+        _check_elite(elite, first)
     scale = return_scale(usable(first).episodic_return())
     # policies have to be run where their actions count
     anchors = NUM_ANCHORS if "own" in config.targets and config.behaviour_weight else 0
@@ -57,16 +72,18 @@ def train_neuron_transformer(
     settings: dict[str, Any] = {"curves": {}}
     with torch_threads(thread_count(threads)):
         for target in dict.fromkeys(config.targets):
-            models[target] = model = _initial_model(target, config, first, scales)
+            activations = {dataset.layout.activation for dataset in datasets}
+            if target == "elite":
+                activations |= {*config.fresh_activations}
+            known = tuple(name for name in ACTIVATIONS if name in activations)
+            models[target] = model = _initial_model(target, config, first, scales, known)
             loss: OwnLoss | EliteLoss
             unseen: Callable[..., float] | None = None
             if target == "elite":
-                elites = [best_checkpoint(dataset, seed=config.seed) for dataset in datasets]
-                best = max(range(len(elites)), key=lambda n: elites[n].mean_return)
-                settings["elite"] = _record(elites[best], datasets[best])
-                loss = EliteLoss(elites[best], paths, config)
+                policy, settings["elite"], taken = _find_elite(elite, datasets, config)
+                loss = EliteLoss(policy, first.task, paths, config)
                 unseen = partial(loss.of_unseen, model)
-                env_steps += sum(elite.env_steps for elite in elites)
+                env_steps += taken
             else:
                 loss, of_others = (OwnLoss(data, config, first.task) for data in (paths, others))
                 unseen = partial(mean_of_batches, of_others, model) if others else None
@@ -80,9 +97,15 @@ def train_neuron_transformer(
     )
 
 
-def _check(datasets: Sequence[PathDataset]) -> None:
+def _check(datasets: Sequence[PathDataset], config: NeuronTrainConfig) -> None:
     first = datasets[0]
     for dataset in datasets:
+        if dataset.layout.squashed and "elite" in config.targets:
+            raise TiplError(
+                f"the paths in {dataset.directory} are of policies whose outputs are squashed by "
+                "tanh, which are not carried to an elite; train with the target own alone, or "
+                "on paths of PPO, with this run's agent as --elite"
+            )
         metadata = dataset.metadata
         if metadata.networks != "actor" or metadata.normaliser != "frozen" or metadata.vary:
             raise TiplError(
@@ -98,19 +121,63 @@ def _check(datasets: Sequence[PathDataset]) -> None:
             )
 
 
-def _record(elite: Elite, dataset: PathDataset) -> dict[str, Any]:
-    """Which stored policy the elite is, for the settings of a model."""
+def _check_elite(elite: Policy, paths: PathDataset) -> None:
+    """Raises a TiplError unless a policy acts in just the environment that paths are of."""
+    given, task = elite.task, paths.task
+    worlds = [_world(given), _world(task)]
+    if worlds[0] != worlds[1] or not given.same_environment(task):
+        raise TiplError(
+            f"an elite for {given.label} with {worlds[0]} was given, but the paths in "
+            f"{paths.directory} are of {task.label} with {worlds[1]}; give a policy of the same "
+            "environment"
+        )
+
+
+def _world(task: TaskSpec) -> str:
+    """What a policy meets in a task, in words."""
+    low, high = (list(bound) for bound in (task.action_low, task.action_high))
+    actions = f"from {low} to {high}" if low else f"from number {task.first_action} on"
+    physics = f" and the physics {dict(task.physics)}" if task.physics else ""
+    return f"{task.observation_size} observed values, {task.action_size} actions {actions}{physics}"
+
+
+def _find_elite(
+    elite: Policy | None, datasets: Sequence[PathDataset], config: NeuronTrainConfig
+) -> tuple[Policy, dict[str, Any], int]:
+    """The elite, what the model's settings say of it, and the environment steps that this took.
+
+    The one that is given is run for as many episodes as the best stored one.
+    """
+    if elite is not None:
+        run = evaluate(elite, ELITE_EPISODES, seed=config.seed)
+        env_steps = int(run.episode_length.sum())
+        record = {
+            "policy": config.elite,
+            "digest": elite.digest,
+            "mean_return": float(run.mean.value),
+            "episodes": ELITE_EPISODES,
+            "env_steps": env_steps,
+        }
+        return elite, record, env_steps
+    found = [best_checkpoint(dataset, seed=config.seed) for dataset in datasets]
+    best = max(range(len(found)), key=lambda n: found[n].mean_return)
     names = ("trial", "checkpoint", "mean_return", "episodes")
-    return {"dataset": dataset.metadata.digest} | {name: getattr(elite, name) for name in names}
+    record = {"dataset": datasets[best].metadata.digest}
+    record |= {name: getattr(found[best], name) for name in names}
+    return found[best].policy, record, sum(one.env_steps for one in found)
 
 
 def _initial_model(
-    target: Target, config: NeuronTrainConfig, first: PathDataset, scales: tuple[Tensor, Tensor]
+    target: Target,
+    config: NeuronTrainConfig,
+    first: PathDataset,
+    scales: tuple[Tensor, Tensor],
+    activations: tuple[str, ...],
 ) -> NeuronTransformer:
     torch.manual_seed(config.seed)
     context, memory = (1, config.memory) if target == "elite" else (config.context, 0)
     ends, T = (first.task.observation_size, first.task.action_size), first.num_checkpoints
     sizes = NeuronTransformerConfig(
-        *ends, T, config.width, config.rounds, context, config.heads, memory
+        *ends, T, config.width, config.rounds, context, config.heads, memory, activations
     )
     return NeuronTransformer(sizes, *scales)

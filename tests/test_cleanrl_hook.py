@@ -160,10 +160,12 @@ def test_the_last_episodes_are_those_since_the_last_call() -> None:
 
 def test_wrong_uses_are_explained() -> None:
     with pytest.raises(TiplError, match="2 wrappers were found that each normalise observations"):
-        ForecastHook(vector(count=2), PENDULUM)
+        ForecastHook(vector(count=2), PENDULUM, strict=True)
     with pytest.raises(TiplError, match="ForecastHook has no option 'often'"):
         ForecastHook(vector(), PENDULUM, often=3)
-    _, agent, optimizer, hook = script({"model": "no-such-model"})
+    with pytest.raises(TiplError, match="every of the jumps is 0"):
+        ForecastHook(vector(), PENDULUM, every=0)
+    _, agent, optimizer, hook = script({"model": "no-such-model", "strict": True})
     with pytest.raises(TiplError, match="jumps take a model"):
         hook.before_rollout(agent, optimizer, 0)
     with pytest.raises(TiplError, match="an agent of the class Linear was given"):
@@ -182,7 +184,7 @@ def test_wrong_uses_are_explained() -> None:
             "cleanrl_accelerate",
             (
                 *("--total-timesteps", "3200", "--num-steps", "1024"),
-                *("--num-minibatches", "8", "--update-epochs", "1"),
+                *("--num-minibatches", "8", "--update-epochs", "1", "--seed", "2"),
             ),
             "global_step=3",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -336,17 +337,20 @@ def test_a_callback_that_is_given_again_goes_on() -> None:
 # --- other runs ------------------------------------------------------------------------------
 
 
-def test_another_forecaster_takes_the_place_of_a_model_that_does_not_fit() -> None:
+def test_another_forecaster_takes_the_place_of_a_model_that_does_not_fit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     model = ppo(policy_kwargs={"net_arch": [8, 8], "activation_fn": torch.nn.ReLU})
     callback = ForecastCallback(PENDULUM, min_history=3, budget=9.0)
-    with pytest.warns(UserWarning, match=r"tanh units.*: RELEX forecasts instead"):
-        model.learn(4 * STEPS, callback=callback)
+    model.learn(4 * STEPS, callback=callback)
+    (told,) = caplog.messages
+    assert re.search(r"tanh units.*: RELEX forecasts instead", told)
     assert callback.jumps is not None
     assert callback.jumps.jumper.counters["jump_steps"][0] > 0
-    with pytest.warns(UserWarning, match="no model for Pendulum-v1 ships with tipl: RELEX"):
-        ppo(pendulums(env_id="Pendulum-v1"), hidden=(8, 8)).learn(
-            STEPS, callback=ForecastCallback()
-        )
+    ppo(pendulums(env_id="Pendulum-v1"), hidden=(8, 8)).learn(STEPS, callback=ForecastCallback())
+    assert caplog.messages[1:] == [
+        "no model for Pendulum-v1 ships with tipl: RELEX forecasts instead"
+    ]
 
 
 class Nameless(gym.Env[Any, Any]):
@@ -364,12 +368,15 @@ class Nameless(gym.Env[Any, Any]):
         return np.zeros(2, np.float32), 1.0, self.left == 0, False, {}
 
 
-def test_it_stands_aside_where_forecasts_cannot_be_tested() -> None:
+def test_it_stands_aside_where_forecasts_cannot_be_tested(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     plain = ppo(DummyVecEnv([Nameless]), hidden=(8, 8))
     plain.learn(2 * STEPS)
     model = ppo(DummyVecEnv([Nameless]), hidden=(8, 8))
-    with pytest.warns(UserWarning, match=r"tipl stands aside: .* not made by gymnasium\.make"):
-        model.learn(2 * STEPS, callback=ForecastCallback())
+    model.learn(2 * STEPS, callback=ForecastCallback())
+    (told,) = caplog.messages
+    assert re.match(r"tipl stands aside: .* not made by gymnasium\.make", told)
     np.testing.assert_array_equal(weights(model), weights(plain))
     callback = ForecastCallback("relex", eval_env=Nameless(), min_history=5, budget=9.0)
     ppo(DummyVecEnv([Nameless]), hidden=(8, 8)).learn(5 * STEPS, callback=callback)
@@ -398,9 +405,9 @@ def test_wrong_uses_are_explained() -> None:
     with pytest.raises(TiplError, match="every of the jumps is 0"):
         ppo(hidden=(8, 8)).learn(10, callback=ForecastCallback("relex", every=0))
     with pytest.raises(TiplError, match="jumps take a model, the directory of a policy, or one of"):
-        ppo(hidden=(8, 8)).learn(10, callback=ForecastCallback("no-such-model"))
+        ppo(hidden=(8, 8)).learn(10, callback=ForecastCallback("no-such-model", strict=True))
     with pytest.raises(TiplError, match="given to DQN; expected an algorithm that learns from"):
-        DQN("MlpPolicy", "CartPole-v1").learn(10, callback=ForecastCallback("relex"))
+        DQN("MlpPolicy", "CartPole-v1").learn(10, callback=ForecastCallback("relex", strict=True))
 
 
 # --- policies --------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from tipl.core.options import config_from_options
 from tipl.integrations.environment.gate_environment import GateEnvironment
 from tipl.integrations.environment.members import all_layers
 from tipl.integrations.environment.normaliser import RunNormaliser
-from tipl.integrations.environment.run_environment import run_environment
+from tipl.integrations.environment.run_environment import RunEnvironment, run_environment
 from tipl.integrations.pytorch.agent import agent_of_cleanrl
-from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps
+from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, checked
+from tipl.integrations.standing_aside import Guard, contents, guarded
 from tipl.jumps.config import JumpConfig, JumpOptions
 
 
@@ -34,6 +35,8 @@ class ForecastHook:
             ...  # advantages and update, as ever
 
     What a jump is, and what happens around it, is told at `tipl.integrations.sb3.ForecastCallback`.
+    Where something goes wrong, the hook stands aside as that does: it says so once, to the logger
+    "tipl" of Python's `logging`, and both calls do nothing.
 
     Args:
         envs: the script's vector of environments. Observations may be normalised by one
@@ -45,13 +48,15 @@ class ForecastHook:
         gae_lambda: lambda of its advantages.
         seed: of the tests' episodes.
         config: when to jump, as an alternative to `options`.
+        strict: raise what goes wrong, instead of standing aside.
         **options: fields of `tipl.jumps.config.JumpConfig`.
 
     Attributes:
-        report: what happened before the last rollout.
+        report: what happened before the last rollout; None where the hook stands aside.
 
     Raises:
-        TiplError: an option is impossible, or each environment normalises observations by itself.
+        TiplError: an option is impossible. If `strict`: each environment normalises observations by
+            itself, there is no way to test forecasts, or the agent is of another kind.
     """
 
     def __init__(
@@ -64,26 +69,34 @@ class ForecastHook:
         gae_lambda: float = 0.95,
         seed: int = 0,
         config: JumpConfig | None = None,
+        strict: bool = False,
         **options: Unpack[JumpOptions],
     ) -> None:
         if model is not None:
             options["forecaster"] = str(model)
-        self.config = config_from_options(JumpConfig, config, options, "ForecastHook")
+        self.config = checked(config_from_options(JumpConfig, config, options, "ForecastHook"))
+        self.guard = Guard(strict)
         self.envs, self.gamma, self.gae_lambda, self.seed = envs, gamma, gae_lambda, seed
-        self.environment = run_environment(envs, eval_env)
+        self.environment: RunEnvironment | None = None
         self.jumps: TorchJumps | None = None
         self.report: JumpReport | None = None
         self.episodes_seen = 0
+        self._look_around(eval_env)
+
+    @guarded
+    def _look_around(self, eval_env: Any) -> None:
+        """Finds what the run acts in, and another one like it."""
+        self.environment = run_environment(self.envs, eval_env)
 
     @property
     def normaliser(self) -> RunNormaliser:
-        """What normalises the script's observations."""
-        return self.environment.normaliser
+        """What normalises the script's observations; nothing, where the hook stands aside."""
+        return RunNormaliser(None, 0) if self.environment is None else self.environment.normaliser
 
     @property
-    def test_env(self) -> GateEnvironment:
-        """The environment that forecasts are tested in."""
-        return self.environment.test_env
+    def test_env(self) -> GateEnvironment | None:
+        """The environment that forecasts are tested in; None where the hook stands aside."""
+        return None if self.environment is None else self.environment.test_env
 
     def before_rollout(
         self, agent: nn.Module, optimizer: torch.optim.Optimizer, global_step: int
@@ -99,13 +112,25 @@ class ForecastHook:
         Returns:
             Environment steps so far, with those of this call's tests.
         """
+        self.report = None
+        self._before_rollout(agent, optimizer, global_step)
+        return global_step + (0 if self.report is None else self.report.steps)
+
+    @guarded
+    def _before_rollout(
+        self, agent: nn.Module, optimizer: torch.optim.Optimizer, global_step: int
+    ) -> None:
+        """Sets the `report`."""
         if self.jumps is None:
+            assert self.environment is not None  # otherwise it stands aside
             networks = agent_of_cleanrl(agent, optimizer)
             steps = None  # a rollout's steps are the script's own business
-            self.jumps = TorchJumps(self.config, networks, self.environment, steps, self.seed)
+            self.jumps = TorchJumps(
+                self.config, networks, self.environment, steps, self.seed, self.guard
+            )
         self.report = self.jumps.before_rollout(global_step, *self._last_episodes())
-        return global_step + self.report.steps
 
+    @guarded
     def after_rollout(
         self,
         obs: Float[Tensor, "T E ..."],
@@ -127,6 +152,7 @@ class ForecastHook:
         """
         if self.jumps is None or not self.jumps.fresh:
             return
+        self.guard.remember(contents(values))
         agent = self.jumps.agent
         flat = obs.reshape(-1, *obs.shape[2:])  # [T, E, O] -> [T * E, O]
 

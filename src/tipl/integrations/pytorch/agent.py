@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.integrations.standing_aside import Guard
 from tipl.policies.layout import ParamLayout
 
 RIDGE = 1e-4
@@ -43,6 +44,8 @@ class TorchAgent:
     """most likely actions of such, as the environment takes them"""
     value_head: tuple[nn.Linear, Callable[[Tensor], Tensor]] | None
     """the critic's last layer, and what gives its inputs [B, D]; None if it is not of that kind"""
+    step_scale: Float[np.ndarray, " O"] | None = None
+    """what the optimiser's steps of the first layers are divided by; see `scale_first_steps`"""
     _hooks: list[Any] = dataclasses.field(default_factory=list)
 
     @property
@@ -93,50 +96,64 @@ class TorchAgent:
         for parameter in self.actor:
             self.optimizer.state.pop(parameter, None)
 
-    def scale_first_steps(self, std: Float[np.ndarray, " O"] | None) -> None:
+    def scale_first_steps(
+        self, std: Float[np.ndarray, " O"] | None, guard: Guard | None = None
+    ) -> None:
         """Lets the optimiser move the first layers as if observations were divided by `std`.
 
         Adam moves all weights alike, whatever the observations' units. Weights that were learned
         for normalised observations stand a step of that size in those units alone. A `std` of
-        None ends it.
+        None ends it, and so does a step in which it fails: that one is the optimiser's own. The
+        `guard` keeps the exception out of the optimiser; by default there is none.
         """
+        guard = guard or Guard(strict=True)
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        self._hooks, self.step_scale = [], std
         if std is None:
             return
         scale = torch.as_tensor(np.asarray(std, np.float32), device=self.actor[0].device)
         first = [self.actor[0], *self.critic[:1]]
         before: list[Tensor] = []
 
+        def end() -> None:  # the hooks themselves may not go while the optimiser calls them
+            self.step_scale = None
+
         def remember(*_: Any) -> None:
-            before[:] = [weight.detach().clone() for weight in first]
+            if self.step_scale is None:
+                return
+            with guard.watching():
+                guard.remember(end)
+                before[:] = [weight.detach().clone() for weight in first]
 
         @torch.no_grad()
         def shorten(*_: Any) -> None:
-            for weight, old in zip(first, before, strict=True):
-                weight.copy_(old + (weight - old) / scale)
+            if self.step_scale is None:
+                return
+            with guard.watching():
+                guard.remember(end)
+                moved = [old + (new - old) / scale for new, old in zip(first, before, strict=True)]
+                for weight, shorter in zip(first, moved, strict=True):
+                    weight.copy_(shorter)
 
         self._hooks = [
             self.optimizer.register_step_pre_hook(remember),
             self.optimizer.register_step_post_hook(shorten),
         ]
 
-    def snapshot(self) -> list[tuple[Tensor, Any]]:
-        """All that a jump changes, for `restore`: each parameter, and its optimiser's moments."""
-        state = self.optimizer.state
-        parameters = [*self.actor, *self.critic]
-        return [(p.detach().clone(), copy.deepcopy(state.get(p, {}))) for p in parameters]
+    def snapshot(self) -> tuple[list[Tensor], dict[Tensor, Any]]:
+        """All that a jump changes, for `restore`: each parameter, and the optimiser's moments."""
+        parameters = [parameter.detach().clone() for parameter in [*self.actor, *self.critic]]
+        return parameters, _copies(self.optimizer.state)
 
     @torch.no_grad()
-    def restore(self, snapshot: list[tuple[Tensor, Any]]) -> None:
+    def restore(self, snapshot: tuple[list[Tensor], dict[Tensor, Any]]) -> None:
         """Sets weights and the optimiser's moments back to those of `snapshot`."""
-        parameters = [*self.actor, *self.critic]
-        for parameter, (value, state) in zip(parameters, snapshot, strict=True):
+        values, moments = snapshot[0], _copies(snapshot[1])
+        for parameter, value in zip([*self.actor, *self.critic], values, strict=True):
             parameter.copy_(value)
-            self.optimizer.state.pop(parameter, None)
-            if state:
-                self.optimizer.state[parameter] = copy.deepcopy(state)
+        self.optimizer.state.clear()
+        self.optimizer.state.update(moments)
 
     def refit_critic(
         self,
@@ -156,17 +173,22 @@ class TorchAgent:
         self._fit_value_head(observations, targets)
         adam = torch.optim.Adam(self.critic, lr=learning_rate, eps=1e-5)
         generator = torch.Generator().manual_seed(seed)
-        for _ in range(epochs):
-            order = torch.randperm(len(targets), generator=generator).numpy()
-            for start in range(0, len(order), MINIBATCH):
-                chosen = order[start : start + MINIBATCH]
-                loss = (self.value(observations[chosen]) - targets[chosen]).square().mean()
-                gradients = torch.autograd.grad(loss, self.critic)
-                for parameter, gradient in zip(self.critic, gradients, strict=True):
-                    parameter.grad = gradient
-                adam.step()
-        for parameter in self.critic:
-            parameter.grad = None
+        theirs = [parameter.grad for parameter in self.critic]
+        try:
+            for _ in range(epochs):
+                order = torch.randperm(len(targets), generator=generator).numpy()
+                for start in range(0, len(order), MINIBATCH):
+                    chosen = order[start : start + MINIBATCH]
+                    loss = (self.value(observations[chosen]) - targets[chosen]).square().mean()
+                    self._set_gradients(torch.autograd.grad(loss, self.critic))
+                    adam.step()
+        finally:
+            self._set_gradients(theirs)
+
+    def _set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Gives the critic's parameters gradients, or none."""
+        for parameter, gradient in zip(self.critic, gradients, strict=True):
+            parameter.grad = gradient
 
     @torch.no_grad()
     def _fit_value_head(self, observations: Tensor, targets: Tensor) -> None:
@@ -181,6 +203,11 @@ class TorchAgent:
         solved = torch.linalg.solve(gram + ridge, features.T @ targets.double())
         head.weight.copy_(solved[None, :-1])
         head.bias.copy_(solved[-1:])
+
+
+def _copies(moments: Mapping[Tensor, Any]) -> dict[Tensor, Any]:
+    """An optimiser's moments, which stay those of the same parameters."""
+    return {parameter: copy.deepcopy(state) for parameter, state in moments.items()}
 
 
 def agent_of_sb3(model: Any) -> TorchAgent:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from tipl.errors import TiplError
 from tipl.evaluation.returns import Episodes, episode_seed
 from tipl.integrations.environment.run_environment import RunEnvironment
 from tipl.integrations.pytorch.agent import TorchAgent
+from tipl.integrations.standing_aside import Guard, Restore
 from tipl.jumps.config import CRITIC_LEARNING_RATE, EPOCHS_OF_TARGETS, JumpConfig
 from tipl.jumps.forecasters import fitting_forecaster, task_of
 from tipl.jumps.jumper import Jumper, JumpTry
@@ -48,6 +47,16 @@ class JumpReport:
     """in all tests so far"""
 
 
+def checked(config: JumpConfig) -> JumpConfig:
+    """A configuration that is possible in a run, where naming no forecaster is, too.
+
+    Raises:
+        TiplError: it is not.
+    """
+    dataclasses.replace(config, forecaster=config.forecaster or "relex").check()
+    return config
+
+
 class TorchJumps:
     """Lets a run jump to forecasts of its weights, and go on as correct PPO.
 
@@ -57,7 +66,10 @@ class TorchJumps:
     Forecasters that know the task read weights as they would be under the task's frozen observation
     normaliser. Where the run has a normaliser of its own, a jump sets it to that one; where it has
     none, the difference is folded into the first layer. Where another forecaster takes the place of
-    the one that was asked for, a warning says why.
+    the one that was asked for, the guard says why.
+
+    The `guard` is that of whoever owns these jumps, and sets back what a call that fails has
+    changed; by default exceptions are the caller's.
 
     Raises:
         TiplError: there is no such forecaster, or an option is impossible.
@@ -70,19 +82,20 @@ class TorchJumps:
         environment: RunEnvironment,
         rollout_steps: int | None,
         seed: int = 0,
+        guard: Guard | None = None,
     ) -> None:
-        dataclasses.replace(config, forecaster=config.forecaster or "relex").check()
-        self.config, self.agent, self.seed = config, agent, seed
+        self.config, self.agent, self.seed = checked(config), agent, seed
+        self.guard = guard or Guard(strict=True)
         self.normaliser, self.env_id, self.test_env = environment
         forecaster, reason = fitting_forecaster(config, self._policy, self.env_id)
         if reason is not None:
-            warnings.warn(f"{reason}: {forecaster.name} forecasts instead", stacklevel=3)
+            self.guard.tell(f"{reason}: {forecaster.name} forecasts instead")
         task = task_of(forecaster)
         # the normaliser under which the forecaster reads weights, if not the run's own
         self.frame = None if task is None else task.observation_statistics
         self.jumper = Jumper(config, forecaster, 1, agent.layout, self._evaluate, rollout_steps)
         self.fresh = False  # jumped, and the critic not refitted yet
-        self.before: tuple[Any, Any] | None = None
+        self.before: Restore | None = None  # goes back to before the last jump
 
     def before_rollout(
         self, env_steps: int, last_return: float, episode_steps: float = np.nan
@@ -97,9 +110,8 @@ class TorchJumps:
         returns = np.array([last_return])
         undone = bool(self.jumper.judge(returns)[0])
         if undone and self.before is not None:
-            self.agent.restore(self.before[0])
-            self.normaliser.restore(self.before[1])
-            self._scale_steps(False)
+            self.guard.remember(self._present())
+            self.before()
         jumps = self.jumper.before_rollout(
             self._refolded(self.agent.params(), self.frame)[None],
             np.array([env_steps]),
@@ -135,12 +147,25 @@ class TorchJumps:
 
     def _jump(self, params: Array) -> None:
         """Gives the run its new weights, and remembers what an undone jump goes back to."""
-        self.before = self.agent.snapshot(), self.normaliser.snapshot()
+        self.before = self._present()
+        self.guard.remember(self.before)
         self._put_on(params)
         self._scale_steps(True)
         if self.config.moments == "reset":
             self.agent.reset_moments()
         self.fresh = True
+
+    def _present(self) -> Restore:
+        """Remembers all that a jump or a test changes, to the bit."""
+        agent, normaliser = self.agent.snapshot(), self.normaliser.snapshot()
+        scale = self.agent.step_scale
+
+        def restore() -> None:
+            self.agent.restore(agent)
+            self.normaliser.restore(normaliser)
+            self.agent.scale_first_steps(scale, self.guard)
+
+        return restore
 
     def _put_on(self, params: Array) -> None:
         """Gives the agent weights as its forecaster writes them, and the normaliser they need."""
@@ -157,22 +182,21 @@ class TorchJumps:
         away from where it has jumped to.
         """
         if self.frame is not None and self.normaliser.moments is None:
-            self.agent.scale_first_steps(self.frame[1] if jumped else None)
+            self.agent.scale_first_steps(self.frame[1] if jumped else None, self.guard)
 
     # --- tests -------------------------------------------------------------------------------
 
     def _evaluate(self, params: Array, runs: Array, when: int) -> Episodes:
         """An episode of each of several policies, which act in the agent's place."""
         returns, lengths = np.zeros((len(params), 1)), np.zeros((len(params), 1), np.int64)
-        own, statistics = self.agent.params(), self.normaliser.snapshot()
+        go_back = self._present()
         try:
             for m, candidate in enumerate(params):
                 self._put_on(candidate)
                 seed = episode_seed(self.seed + when, 0)
                 returns[m, 0], lengths[m, 0] = self.test_env.episode(self.agent.act, seed)
         finally:
-            self.agent.set_params(own)
-            self.normaliser.restore(statistics)
+            go_back()
         return Episodes(returns, lengths)
 
     # --- the critic --------------------------------------------------------------------------
@@ -186,6 +210,7 @@ class TorchJumps:
                 anew every few passes, and once more at the end.
         """
         self.fresh = False
+        self.guard.remember(self._present())
         for first in range(0, self.config.critic_epochs, EPOCHS_OF_TARGETS):
             epochs = min(EPOCHS_OF_TARGETS, self.config.critic_epochs - first)
             self.agent.refit_critic(

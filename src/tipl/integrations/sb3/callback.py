@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+import functools
+import inspect
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,7 +18,14 @@ from tipl.core.options import config_from_options
 from tipl.errors import TiplError
 from tipl.integrations.environment.run_environment import run_environment
 from tipl.integrations.pytorch.agent import agent_of_sb3
-from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps
+from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, checked
+from tipl.integrations.standing_aside import (
+    Guard,
+    attributes,
+    contents,
+    generators_kept,
+    guarded,
+)
 from tipl.jumps.config import JumpConfig, JumpOptions
 
 
@@ -35,6 +43,19 @@ def on_policy(callback: BaseCallback) -> OnPolicyAlgorithm:
     return callback.model
 
 
+def check_acts_alone(model: OnPolicyAlgorithm) -> None:
+    """Raises a TiplError if an algorithm's actions depend on more than the present observation."""
+    seen: Any = model._last_obs
+    more = "masks" if "action_masks" in inspect.signature(model.predict).parameters else None
+    if more is None and model.predict(seen, deterministic=True)[1] is not None:
+        more = "states of earlier steps"
+    if more is not None:
+        raise TiplError(
+            f"actions of {type(model).__name__} may depend on {more}, which tests of a forecast do "
+            "not have; use an algorithm that acts by the observation alone, such as PPO"
+        )
+
+
 class ForecastCallback(BaseCallback):
     """Lets a PPO run jump to forecasts of its weights where these are better.
 
@@ -48,8 +69,11 @@ class ForecastCallback(BaseCallback):
     The run's logger is told `tipl/jump_horizon`, `tipl/jump_accepted`, `tipl/return_before`,
     `tipl/return_after`, `tipl/steps_spent` and `tipl/jump_undone`.
 
-    Where the model does not fit the task or the networks, RELEX takes its place; where there is no
-    way to test forecasts, the callback stands aside. It says both as a warning.
+    Where the model does not fit the task or the networks, RELEX takes its place. Where there is no
+    way to test forecasts, or anything goes wrong, the callback stands aside: weights, optimiser,
+    normaliser and buffer are what they were, and the run goes on as if it were not there. It says
+    either once, to the logger "tipl" of Python's `logging` and to the run's own. What it does draws
+    nothing from the global generators of random numbers.
 
     Args:
         model: name of a model that ships with tipl, its directory, that of a policy, or `relex`,
@@ -60,12 +84,14 @@ class ForecastCallback(BaseCallback):
             that goes on (`reset_num_timesteps=False`) goes on with it.
         seed: of the tests' episodes.
         config: when to jump, as an alternative to `options`.
+        strict: raise what goes wrong, instead of standing aside.
         verbose: 1 prints a line for each jump.
         **options: fields of `tipl.jumps.config.JumpConfig`, such as `every=8` or `gate=False`.
 
     Raises:
-        TiplError: an option is impossible. When training starts: there is no such forecaster, or
-            the algorithm is none that learns from rollouts.
+        TiplError: an option is impossible. If `strict`, when training starts: there is no such
+            forecaster, no way to test forecasts, or the algorithm is none that learns from rollouts
+            by what the policy sees alone.
     """
 
     def __init__(
@@ -76,13 +102,15 @@ class ForecastCallback(BaseCallback):
         state_file: str | Path | None = None,
         seed: int = 0,
         config: JumpConfig | None = None,
+        strict: bool = False,
         verbose: int = 0,
         **options: Unpack[JumpOptions],
     ) -> None:
         super().__init__(verbose)
         if model is not None:
             options["forecaster"] = str(model)
-        self.config = config_from_options(JumpConfig, config, options, "ForecastCallback")
+        self.config = checked(config_from_options(JumpConfig, config, options, "ForecastCallback"))
+        self.guard = Guard(strict, functools.partial(getattr, self, "logger"))
         self.eval_env, self.seed = eval_env, seed
         self.state_file = None if state_file is None else Path(state_file)
         self.jumps: TorchJumps | None = None
@@ -92,6 +120,10 @@ class ForecastCallback(BaseCallback):
         self.truncated: list[tuple[int, int, torch.Tensor, float]] = []
         self.step = 0
 
+    def _init_callback(self) -> None:
+        self.guard.begin(self.model, self.model.get_env())
+
+    @guarded
     def _on_training_start(self) -> None:
         model = on_policy(self)
         trained = (model, self.training_env)
@@ -99,56 +131,66 @@ class ForecastCallback(BaseCallback):
             return  # the same run goes on
         # elsewhere the path so far and its last jump mean nothing; their tests still count
         before = self.jumps if self.num_timesteps and model in self.trained else None
-        self.jumps, self.trained = None, trained
-        try:
-            environment = run_environment(self.training_env, self.eval_env)
-        except TiplError as error:
-            warnings.warn(f"tipl stands aside: {error}", stacklevel=2)
-            return
+        self.jumps = None
+        check_acts_alone(model)
+        environment = run_environment(self.training_env, self.eval_env)
         rollout_steps = model.n_steps * model.n_envs
-        self.jumps = TorchJumps(
-            self.config, agent_of_sb3(model), environment, rollout_steps, self.seed
+        jumps = TorchJumps(
+            self.config, agent_of_sb3(model), environment, rollout_steps, self.seed, self.guard
         )
         if before is not None:
-            self.jumps.jumper.count(before.jumper.counters)
+            jumps.jumper.count(before.jumper.counters)
         elif self.state_file is not None and self.state_file.exists() and self.num_timesteps:
-            self.jumps.set_state(storage.read_tensors(self.state_file, "jumps of a run")[0])
+            jumps.set_state(storage.read_tensors(self.state_file, "jumps of a run")[0])
+        self._values(jumps, torch.as_tensor(model._last_obs))  # what fails would do so mid-run
+        self.jumps, self.trained = jumps, trained
 
+    @guarded
     def _on_rollout_start(self) -> None:
         if self.jumps is None:
             return
+        counts = attributes(self.model, "num_timesteps", "_last_obs")
+        self.guard.remember(counts, attributes(self, "num_timesteps"))
         last = np.mean(self.last_episodes or [(np.nan, np.nan)], axis=0)
         report = self.jumps.before_rollout(self.model.num_timesteps, *map(float, last))
         self.model.num_timesteps += report.steps
         self.num_timesteps = self.model.num_timesteps
         if report.accepted or report.undone:
             self._see_again()
-        self._log(report)
         if self.state_file is not None:
             storage.write_tensors(self.state_file, self.jumps.jumper.state(), {"kind": "jumps"})
+        self._log(report)
         self.last_episodes, self.truncated, self.step = [], [], 0
 
     def _on_step(self) -> bool:
-        if self.jumps is None:
-            return True
+        if self.jumps is not None and self.guard.reason is None:
+            with self.guard.watching():
+                self._see_step(self.jumps)
+        return True
+
+    def _see_step(self, jumps: TorchJumps) -> None:
+        """Remembers the episodes that ended, and the values that stand for cut ones' rest."""
         for env, (info, done) in enumerate(
             zip(self.locals["infos"], self.locals["dones"], strict=True)
         ):
             if "episode" in info:
                 self.last_episodes.append((info["episode"]["r"], info["episode"]["l"]))
-            if self.jumps.fresh and done and info.get("TimeLimit.truncated", False):
+            if jumps.fresh and done and info.get("TimeLimit.truncated", False):
                 observation = torch.as_tensor(info["terminal_observation"])[None]
-                value = self._values(self.jumps, observation)[0]
+                with generators_kept():
+                    value = self._values(jumps, observation)[0]
                 self.truncated.append((self.step, env, observation, float(value)))
         self.step += 1
-        return True
 
+    @guarded
     def _on_rollout_end(self) -> None:
         jumps = self.jumps
         if jumps is None or not jumps.fresh:
             return
         model = on_policy(self)
         buffer, gamma = model.rollout_buffer, model.gamma
+        told = [buffer.values, buffer.rewards, buffer.returns, buffer.advantages]
+        self.guard.remember(contents(*told), attributes(buffer, "returns", "advantages"))
         # [T, E, O] -> [T * E, O]
         observations = torch.as_tensor(buffer.observations.reshape(-1, *buffer.obs_shape))
 

@@ -47,12 +47,16 @@ def executable(
     """
     if task.first_action is not None:
         return np.asarray(actions[..., 0].astype(np.int64) + task.first_action)
-    low, high = task.action_bounds
+    return inside(actions, *task.action_bounds)
+
+
+def inside(actions: Array, low: Array, high: Array) -> Array:
+    """Actions inside the bounds of an action space and of its dtype, rounded if of integers."""
     if low.dtype.kind == "f":
         return np.asarray(np.fmin(np.fmax(actions.astype(low.dtype), low), high))
     # inside before they are cast: what is out of an integer's range would wrap around
-    inside = np.fmin(np.fmax(np.rint(actions), low.astype(float)), high.astype(float))
-    return np.asarray(inside, low.dtype)
+    whole = np.fmin(np.fmax(np.rint(actions), low.astype(float)), high.astype(float))
+    return np.asarray(whole, low.dtype)
 
 
 def mlp_outputs(

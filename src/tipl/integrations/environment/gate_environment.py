@@ -19,6 +19,7 @@ from tipl.integrations.environment.normaliser import (
     normaliser_classes,
     normalisers_in,
 )
+from tipl.policies.actions import inside
 
 LONGEST = 100_000
 """Steps after which an episode of a test is given up: it may have no end."""
@@ -68,7 +69,9 @@ class GateEnvironment:
                     inputs = observations
                 else:
                     inputs = self.normaliser.normalise(np.asarray(observations))
-                actions = elements(self.action_space, np.asarray(act(inputs)))
+                actions = np.asarray(act(inputs))
+                if isinstance(self.action_space, gym.spaces.Box):
+                    actions = inside(actions, self.action_space.low, self.action_space.high)
                 observations, reward, done = self._step(actions)
                 total, length = total + reward, length + 1
                 if length >= LONGEST:
@@ -115,17 +118,6 @@ def single_spaces(vector: Any) -> tuple[gym.Space[Any], gym.Space[Any]]:
     if isinstance(vector, gym.vector.VectorEnv):
         return vector.single_observation_space, vector.single_action_space
     return vector.observation_space, vector.action_space
-
-
-def elements(space: gym.Space[Any], actions: Array) -> Array:
-    """Actions as elements of a space: inside its bounds, and of its dtype."""
-    if not isinstance(space, gym.spaces.Box):
-        return actions
-    low, high = space.low, space.high
-    if np.issubdtype(space.dtype, np.integer):
-        inside = np.clip(np.rint(actions), low.astype(float), high.astype(float))
-        return np.asarray(inside, space.dtype)
-    return np.asarray(np.clip(actions.astype(space.dtype), low, high))
 
 
 # --- making another one ----------------------------------------------------------------------

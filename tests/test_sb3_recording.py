@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import math
 import multiprocessing
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,12 +137,13 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
         PathRecorder(tmp_path / "paths", every=2, every_steps=100)
     relu = model(0, activation_fn=torch.nn.ReLU)
     with pytest.raises(TiplError, match="no multi-layer perceptron of tanh units"):
-        relu.learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
+        relu.learn(STEPS, callback=PathRecorder(tmp_path / "paths", strict=True))
     assert not (tmp_path / "paths").exists()
     run = model(0)
     run.learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
+    more = PathRecorder(tmp_path / "more", strict=True)
     with pytest.raises(TiplError, match="has done 64 steps already"):
-        run.learn(STEPS, callback=PathRecorder(tmp_path / "more"), reset_num_timesteps=False)
+        run.learn(STEPS, callback=more, reset_num_timesteps=False)
 
 
 # --- runs that end, and that go on -----------------------------------------------------------
@@ -237,30 +239,54 @@ def test_a_run_that_goes_on_goes_on_with_its_trial(
 
 
 def test_a_run_that_was_not_recorded_to_where_it_is_does_not_go_on(tmp_path: Path) -> None:
-    recorder, run = PathRecorder(tmp_path / "paths"), model(0)
+    recorder, run = PathRecorder(tmp_path / "paths", strict=True), model(0)
     run.learn(2 * STEPS, callback=recorder)
     before = recorded(tmp_path / "paths")
     run.learn(2 * STEPS, reset_num_timesteps=False)
     other = model(1)
     other.learn(2 * STEPS)
-    for late, own in ((run, recorder), (other, PathRecorder(tmp_path / "paths", trial=0))):
+    given = PathRecorder(tmp_path / "paths", trial=0, strict=True)
+    for late, own in ((run, recorder), (other, given)):
         with pytest.raises(TiplError, match=r"steps already, and .* trial 0.* end"):
             late.learn(2 * STEPS, callback=own, reset_num_timesteps=False)
     for name, value in recorded(tmp_path / "paths").items():
         np.testing.assert_array_equal(value, before[name])
 
 
-def test_a_trial_that_was_given_is_not_written_over(tmp_path: Path) -> None:
+def test_a_trial_that_was_given_is_not_written_over_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model(0).learn(2 * STEPS, callback=PathRecorder(tmp_path / "paths", trial=3))
     before = recorded(tmp_path / "paths")
-    with pytest.raises(TiplError, match="holds a trial 3 already, and nothing is written over it"):
-        model(1).learn(STEPS, callback=PathRecorder(tmp_path / "paths", trial=3))
+    refused = model(1).learn(3 * STEPS, callback=PathRecorder(tmp_path / "paths", trial=3))
+    assert len(caplog.messages) == 1
+    assert "holds a trial 3 already, and nothing is written over it" in caplog.text
+    plain = model(1).learn(3 * STEPS)
+    np.testing.assert_array_equal(
+        Policy.from_sb3(refused).params, Policy.from_sb3(plain).params, strict=True
+    )
     next_one = PathRecorder(tmp_path / "paths")
     model(1).learn(STEPS, callback=next_one)
     assert next_one.trial == 4
     np.testing.assert_array_equal(
         PathDataset.open(tmp_path / "paths", trials=[3]).params(), before["params"]
     )
+
+
+def test_a_run_goes_on_when_its_dataset_is_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Removing(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == 2 * STEPS + 5:
+                shutil.rmtree(tmp_path / "paths")
+            return True
+
+    run = model(0)
+    run.learn(5 * STEPS, callback=[PathRecorder(tmp_path / "paths"), Removing()])
+    assert run.num_timesteps == 5 * STEPS
+    assert len(caplog.messages) == 1
+    assert "tipl stands aside: cannot" in caplog.text
 
 
 class Jumping(BaseCallback):
@@ -363,7 +389,7 @@ def test_runs_of_other_hyperparameters_are_no_trials_of_a_dataset(tmp_path: Path
     second = model(1)
     second.clip_range = lambda left: 0.9
     with pytest.raises(TiplError, match=r"its ppo.clip_coef is 0\.2, but 0\.9 was given"):
-        second.learn(STEPS, callback=PathRecorder(tmp_path / "paths", trial=1, num_trials=2))
+        second.learn(STEPS, callback=PathRecorder(tmp_path / "paths", trial=1, strict=True))
 
 
 def test_actions_that_a_wrapper_changes_are_refused(tmp_path: Path) -> None:
@@ -373,7 +399,7 @@ def test_actions_that_a_wrapper_changes_are_refused(tmp_path: Path) -> None:
 
     run = PPO("MlpPolicy", DummyVecEnv([rescaled]), n_steps=STEPS, device="cpu")
     with pytest.raises(TiplError, match=r"actions are Box.*InvertedPendulum-v4 are values"):
-        run.learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
+        run.learn(STEPS, callback=PathRecorder(tmp_path / "paths", strict=True))
     assert not (tmp_path / "paths").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import math
 from pathlib import Path
@@ -18,6 +19,7 @@ from tipl.core.arrays import Array
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.integrations.sb3.weights import read_run
+from tipl.integrations.standing_aside import Guard, guarded
 from tipl.paths import PathMetadata, create_dataset
 from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions
 from tipl.paths.parts import PER_CHECKPOINT, PartFiles
@@ -68,11 +70,13 @@ class PathRecorder(BaseCallback):
         trial: number of this run; by default that of the trial that it goes on with, or the next
             free one.
         num_trials: is not needed any more; that `trial` has to be below it is all it says.
+        strict: raise what goes wrong; otherwise it is said in one sentence, and the run goes on,
+            recorded no further.
 
     Raises:
-        TiplError: a number is out of range. When training starts: the policy is none that tipl
-            reads, its environment is not known, the run goes on from where no trial ends, or the
-            directory holds another dataset or this trial.
+        TiplError: a number is out of range. If `strict`, when training starts: the policy is none
+            that tipl reads, its environment is not known, the run goes on from where no trial ends,
+            or the directory holds another dataset or this trial.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class PathRecorder(BaseCallback):
         every_steps: int | None = None,
         trial: int | None = None,
         num_trials: int | None = None,
+        strict: bool = False,
     ) -> None:
         super().__init__()
         at_least(1, every=every, every_steps=every_steps, num_trials=num_trials)
@@ -95,6 +100,7 @@ class PathRecorder(BaseCallback):
                 f"{num_trials - 1}, or no num_trials, which is not needed"
             )
         self.directory, self.every, self.every_steps = Path(directory), every, every_steps
+        self.guard = Guard(strict, functools.partial(getattr, self, "logger"))
         self._given = trial
         self._writer: TrialWriter | PlannedTrial | None = None
         self._on_policy = True
@@ -109,6 +115,10 @@ class PathRecorder(BaseCallback):
         """Number of the run's trial; None until it is given, or the first checkpoint is there."""
         return self._given if self._writer is None else self._writer.trial
 
+    def _init_callback(self) -> None:
+        self.guard.reason = None  # what could not be recorded before may be now
+
+    @guarded
     def _on_training_start(self) -> None:
         before, self._writer = self.trial, None
         metadata = self._prepare()
@@ -121,15 +131,18 @@ class PathRecorder(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._acting = self._first = True
-        self._seen = self._policy() if self._due(self.model.num_timesteps) else ()
+        self._seen = ()
+        if self._due(self.model.num_timesteps):
+            self._see()
 
     def _on_step(self) -> bool:
         if self._first:
             self._first = False
             self._begin_rollout()
-        if self._listening:
-            infos = self.locals["infos"]
-            self._episodes += [float(info["episode"]["r"]) for info in infos if "episode" in info]
+        if self._listening and self.guard.reason is None:
+            with self.guard.watching():
+                infos = self.locals["infos"]
+                self._episodes += [float(one["episode"]["r"]) for one in infos if "episode" in one]
         return True
 
     def _on_rollout_end(self) -> None:
@@ -138,6 +151,7 @@ class PathRecorder(BaseCallback):
             self._listening = False
         self._iteration, self._acting = self._iteration + 1, False
 
+    @guarded
     def _on_training_end(self) -> None:
         if self._writer is None:
             return
@@ -149,6 +163,10 @@ class PathRecorder(BaseCallback):
 
     # --- checkpoints -------------------------------------------------------------------------
 
+    @guarded
+    def _see(self) -> None:
+        self._seen = self._policy()
+
     def _begin_rollout(self) -> None:
         """Records what acts in a rollout, if it is time, once its first step tells what that is.
 
@@ -156,14 +174,21 @@ class PathRecorder(BaseCallback):
         """
         steps = self.model.num_timesteps - self.model.n_envs
         if self._due(steps):
-            policy = self._policy()
-            if self._seen and np.array_equal(policy[0], self._seen[0], equal_nan=True):
-                policy = self._seen  # with the statistics of before the step
-            self._tell_returns()
-            self._append(steps, policy)
-            self._listening = True
+            self._record(steps)
+        elif self._on_policy:
+            self._listen_on()
         else:
-            self._listening = not self._on_policy or self._same_as_before()
+            self._listening = True
+
+    @guarded
+    def _record(self, steps: int) -> None:
+        """Records what acts, after some steps of the run."""
+        policy = self._policy()
+        if self._seen and np.array_equal(policy[0], self._seen[0], equal_nan=True):
+            policy = self._seen  # with the statistics of before the first step
+        self._tell_returns()
+        self._append(steps, policy)
+        self._listening = True
 
     def _due(self, steps: int) -> bool:
         """Whether it is time for a checkpoint, after some steps of the run."""
@@ -177,12 +202,13 @@ class PathRecorder(BaseCallback):
             rollouts > 0 and steps // self._every_steps > last["global_step"] // self._every_steps
         )
 
-    def _same_as_before(self) -> bool:
-        """Whether a run that goes on acts by the last checkpoint, of which it learned nothing."""
+    @guarded
+    def _listen_on(self) -> None:
+        """Goes on with the last checkpoint's episodes, if a run that goes on acts by it still."""
         last = None if self._writer is None else self._writer.last
-        if last is None or int(last["iteration"]) != self._iteration:
-            return False
-        return np.array_equal(self._policy()[0], last["params"][0], equal_nan=True)
+        if last is not None and int(last["iteration"]) == self._iteration:
+            params = self._policy()[0]
+            self._listening = np.array_equal(params, last["params"][0], equal_nan=True)
 
     def _policy(self) -> tuple[Array, ...]:
         """Present weights, and the mean and std of observations if the run normalises them."""
@@ -205,6 +231,7 @@ class PathRecorder(BaseCallback):
         if self._writer is not None:
             self._writer.append(checkpoint)
 
+    @guarded
     def _tell_returns(self) -> None:
         """Records what the last checkpoint's episodes have returned, if any has ended."""
         if self._writer is not None and self._listening and self._episodes:

@@ -35,7 +35,7 @@ class _PlannedRecorder(PathRecorder):
     def __init__(
         self, directory: Path, config: CollectConfig, trial: int, report: Callable[..., None]
     ) -> None:
-        super().__init__(directory, every=config.checkpoint_interval, trial=trial)
+        super().__init__(directory, every=config.checkpoint_interval, trial=trial, strict=True)
         self.config, self.number, self.report = config, trial, report
 
     def is_complete(self, model: PPO) -> bool:

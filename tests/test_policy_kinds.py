@@ -16,6 +16,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import nn
 
+from path_data import make_dataset
 from tipl import collect
 from tipl.core import storage
 from tipl.core.arrays import Array
@@ -23,7 +24,10 @@ from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
 from tipl.evaluation import episode_seed, evaluate
 from tipl.evaluation.behaviour import best_checkpoint, observations_around, visited_observations
+from tipl.evaluation.checkpoints import evaluate_paths
 from tipl.evaluation.film import film
+from tipl.evaluation.forecast_sets import ForecastCase, ForecastSet
+from tipl.models.learning_paths import ReturnScale, learning_paths
 from tipl.policies.actions import executable, normalise_observations
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, actor_layout
@@ -212,6 +216,39 @@ def test_collected_paths_are_evaluated_in_the_action_space(dtype: str, tmp_path:
     assert paths.task == make_task(env_id)
     assert np.isfinite(paths.deterministic_return()).all()
     assert np.isfinite(best_checkpoint(paths, episodes=1).mean_return)
+
+
+@pytest.mark.parametrize(
+    ("activation", "squashed", "clip", "dtype"),
+    [("relu", True, 1.0, "float64"), ("elu", False, math.inf, "int64")],
+)
+def test_paths_of_every_kind_are_evaluated_as_their_policies(
+    activation: str, squashed: bool, clip: float, dtype: str, tmp_path: Path
+) -> None:
+    like = policy_of(activation, squashed, clip, dtype)
+    std = np.array(like.task.observation_std) / 4  # so that observations are clipped
+    make_dataset(
+        tmp_path, task=dataclasses.replace(like.task, observation_std=tuple(std.tolist())),
+        layout=like.layout, hidden_sizes=like.layout.hidden_sizes, observation_clip=clip,
+    )  # fmt: skip
+    paths = evaluate_paths(tmp_path, episodes=2, every=6, threads=1).select([0, 1])
+    alone = [
+        [evaluate(paths.policy(i, t), 2, threads=1).episodic_return for t in range(7)]
+        for i in range(2)
+    ]
+    same = {"rtol": 1e-5, "atol": 1e-5}
+    stored = paths.deterministic_return()[:, [0, 6]]
+    np.testing.assert_allclose(stored, np.array(alone)[:, [0, 6]], **same)
+    still = paths.params()[None, :, 3]
+    forecasts = ForecastSet(paths, [ForecastCase("standing still", 3, 1)], still, {})
+    found = forecasts.evaluate(2, threads=1)
+    np.testing.assert_allclose(found.checkpoints, alone, **same)
+    np.testing.assert_allclose(forecasts.action_errors(), 1)
+    best = best_checkpoint(paths, episodes=2)
+    again = evaluate(best.policy, 2, seed=1, threads=1).mean.value
+    assert best.mean_return == pytest.approx(again, rel=1e-5)
+    seen = np.abs(learning_paths(paths, ReturnScale(0.0, 1.0), 0).observations.numpy()).max()
+    assert seen == clip if clip < math.inf else seen > 10
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)

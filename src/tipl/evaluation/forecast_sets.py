@@ -163,6 +163,7 @@ class ForecastSet:
         returns = evaluate_stack(
             policies[distinct], self.paths.layout, self.paths.task, episodes,
             physics={name: factors[distinct] for name, factors in physics.items()},
+            clip=self.paths.metadata.observation_clip,
             seed=seed, threads=threads, progress=progress,
         ).returns[which]  # fmt: skip
         return ForecastReturns(
@@ -200,7 +201,10 @@ class ForecastSet:
         true, layout = self.paths.params(), self.paths.layout
         anchors = np.unique(np.linspace(0, true.shape[1] - 1, NUM_ANCHORS + 1).round())[1:]
         policies = true[:, anchors.astype(int)].reshape(-1, layout.size)  # [N, C, P] -> [N * C, P]
-        seen = visited_observations(policies, layout, self.paths.task, STEPS_OF_ANCHOR, seed=seed)
+        clip = self.paths.metadata.observation_clip
+        seen = visited_observations(
+            policies, layout, self.paths.task, STEPS_OF_ANCHOR, seed=seed, clip=clip
+        )
         states = seen.reshape(-1, seen.shape[-1])  # [N * C, S, O] -> [N * C * S, O]
         chosen = np.random.default_rng(seed).permutation(len(states))[:NUM_STATES]
         return np.ascontiguousarray(states[np.sort(chosen)])

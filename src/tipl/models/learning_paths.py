@@ -107,7 +107,10 @@ def learning_paths(
     observations = np.zeros((len(params), 0, 0, task.observation_size), np.float32)
     if anchors:
         run = params[:, places].reshape(-1, layout.size)  # [N, C, P] -> [N * C, P]
-        seen = visited_observations(run, layout, task, STEPS_OF_ANCHOR, noise=0.2, seed=seed)
+        clip = paths.metadata.observation_clip
+        seen = visited_observations(
+            run, layout, task, STEPS_OF_ANCHOR, noise=0.2, seed=seed, clip=clip
+        )
         kept = seen[:, :: STEPS_OF_ANCHOR // STATES_OF_ANCHOR]
         # [N * C, S, O] -> [N, C, S, O]
         observations = kept.reshape(len(params), len(places), *kept.shape[1:])

@@ -23,12 +23,12 @@ from tipl.core.arrays import Array
 from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
 from tipl.evaluation import episode_seed, evaluate
-from tipl.evaluation.behaviour import best_checkpoint, observations_around, visited_observations
+from tipl.evaluation.behaviour import best_checkpoint, observations_around
 from tipl.evaluation.checkpoints import evaluate_paths
 from tipl.evaluation.film import film
 from tipl.evaluation.forecast_sets import ForecastCase, ForecastSet
 from tipl.models.learning_paths import ReturnScale, learning_paths
-from tipl.policies.actions import executable, normalise_observations
+from tipl.policies.actions import executable
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
@@ -51,10 +51,10 @@ BOUNDS = {
 
 
 class Strict(gymnasium.Env[np.ndarray, np.ndarray]):
-    """Takes nothing but elements of its action space, pays their sum, and shows outliers."""
+    """Takes nothing but elements of its action space, pays their sum and shows it, and outliers."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
-    observation_space = Box(-np.inf, np.inf, (3,), np.float64)
+    observation_space = Box(-np.inf, np.inf, (4,), np.float64)
 
     def __init__(self, dtype: str, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
@@ -63,18 +63,19 @@ class Strict(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def reset(self, **kwargs: Any) -> tuple[Array, dict[str, Any]]:
         super().reset(**kwargs)
-        return self._observation(), {}
+        return self._observation(0.0), {}
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         assert action.dtype == self.action_space.dtype
         assert self.action_space.contains(action)
-        return self._observation(), float(action.astype(float).sum()), False, False, {}
+        paid = float(action.astype(float).sum())
+        return self._observation(paid), paid, False, False, {}
 
     def render(self) -> Any:
         return np.zeros((4, 4, 3), np.uint8)
 
-    def _observation(self) -> Array:
-        return self.np_random.normal(size=3) * [0.1, 5.0, 100.0]
+    def _observation(self, paid: float) -> Array:
+        return np.append(self.np_random.normal(size=3) * [0.1, 5.0, 100.0], paid)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +95,8 @@ def policy_of(activation: str, squashed: bool, clip: float, dtype: str) -> Polic
     task = make_task(f"Strict-{dtype}-v0")
     layout = actor_layout(task, (6, 5), activation, squashed)
     params = np.random.default_rng(3).normal(size=layout.size).astype(np.float32)
-    return Policy(params, layout, task, np.array([0.1, -1.0, 5.0]), np.array([0.1, 1, 4]), clip)
+    mean, std = np.array([0.1, -1.0, 5.0, 0.0]), np.array([0.1, 1.0, 4.0, 2.0])
+    return Policy(params, layout, task, mean, std, clip)
 
 
 SOME = itertools.cycle(itertools.product((math.inf, 1.0, 10.0), BOUNDS))
@@ -110,7 +112,7 @@ def test_actions_are_those_of_the_network_in_pytorch(
     activation: str, squashed: bool, clip: float, dtype: str, tmp_path: Path
 ) -> None:
     policy = policy_of(activation, squashed, clip, dtype)
-    observations = np.random.default_rng(1).normal(size=(50, 3)) * [0.1, 5, 100]
+    observations = np.random.default_rng(1).normal(size=(50, 4)) * [0.1, 5, 100, 2]
     scaled = (observations - policy.observation_mean) / policy.observation_std
     hidden = torch.from_numpy(np.clip(scaled, -clip, clip))
     arrays = policy.layout.unflatten(torch.from_numpy(policy.params).double())
@@ -173,25 +175,19 @@ def test_policies_of_several_kinds_are_evaluated_as_each_alone() -> None:
 
 
 @kinds
-def test_observations_are_seen_as_the_policy_sees_them(
+def test_observations_around_are_of_what_the_policy_does(
     activation: str, squashed: bool, clip: float, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And noise leaves actions in their space."""
     policy = policy_of(activation, squashed, clip, dtype)
     monkeypatch.setattr("tipl.evaluation.behaviour.NUM_ROLLOUTS", 3)
     monkeypatch.setattr("tipl.evaluation.behaviour.STEPS_OF_ROLLOUT", 20)
-    own = policy.observation_mean, policy.observation_std
-    seen = normalise_observations(observations_around(policy, seed=0), *own, clip=clip)
-    assert seen.shape == (3, 20, 3)
-    assert np.abs(seen).max() == clip if clip < math.inf else np.abs(seen).max() > 30
-    again = visited_observations(
-        np.repeat(policy.params[None], 3, 0), policy.layout, policy.task, 20, seed=0
-    )
-    expected = normalise_observations(
-        again * np.float64(policy.task.observation_std) + policy.task.observation_mean,
-        policy.observation_mean, policy.observation_std, clip=clip,
-    )  # fmt: skip
-    np.testing.assert_allclose(seen, expected, rtol=1e-3, atol=1e-3)  # no action changes anything
+    seen = observations_around(policy, seed=0)
+    paid = policy.act(seen).astype(float).sum(axis=-1)  # [M, S, O] -> [M, S]
+    paid[:, 5::6] = 0  # then an episode begins
+    as_it_does = np.isclose(seen[:, 1:, 3], paid[:, :-1], rtol=1e-4, atol=1e-4)
+    assert as_it_does[0].all()
+    assert not as_it_does[2].all()
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)

@@ -132,10 +132,11 @@ def visited_observations(
     *,
     noise: Float[np.ndarray, " M"] | float = 0.0,
     seed: int = 0,
+    clip: float = OBSERVATION_CLIP,
 ) -> Float32[np.ndarray, "M S O"]:
     """The `raw_observations` of policies under their task's frozen normaliser, normalised by it."""
-    seen = raw_observations(params, layout, task, num_steps, noise=noise, seed=seed)
-    return normalise_observations(seen, *task.observation_statistics)
+    seen = raw_observations(params, layout, task, num_steps, noise=noise, seed=seed, clip=clip)
+    return normalise_observations(seen, *task.observation_statistics, clip=clip)
 
 
 def raw_observations(

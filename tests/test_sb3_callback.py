@@ -15,7 +15,7 @@ import torch
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from tipl import Policy, TiplError
 from tipl.evaluation.returns import evaluate
@@ -382,6 +382,15 @@ def test_it_stands_aside_where_forecasts_cannot_be_tested(
     ppo(DummyVecEnv([Nameless]), hidden=(8, 8)).learn(5 * STEPS, callback=callback)
     assert callback.jumps is not None
     assert callback.jumps.jumper.counters["jump_steps"][0] == 4 * 5  # all return as much
+
+
+def test_stacked_frames_stay_stacked_after_a_jump() -> None:
+    env = VecFrameStack(pendulums(normalise=True), 3)
+    options: Any = {"gate": False, "every": 1, "min_history": 2, "rollback": False, "budget": 9.0}
+    callback = ForecastCallback("relex", **options, strict=True)
+    ppo(env, hidden=(8, 8)).learn(5 * STEPS, callback=callback)
+    assert callback.jumps is not None
+    assert callback.jumps.jumper.counters["jumps"][0] > 0
 
 
 def test_tests_see_what_the_environment_gives() -> None:

@@ -156,7 +156,7 @@ class ForecastCallback(BaseCallback):
         self.model.num_timesteps += report.steps
         self.num_timesteps = self.model.num_timesteps
         if report.accepted or report.undone:
-            self._see_again()
+            self._see_again(self.jumps)
         if self.state_file is not None:
             storage.write_tensors(self.state_file, self.jumps.jumper.state(), {"kind": "jumps"})
         self._log(report)
@@ -215,10 +215,10 @@ class ForecastCallback(BaseCallback):
         with torch.no_grad():
             return jumps.agent.value(observations.to(self.model.device)).cpu()
 
-    def _see_again(self) -> None:
+    def _see_again(self, jumps: TorchJumps) -> None:
         """Shows the policy its last observation as it is normalised now."""
         normalise = self.model.get_vec_normalize_env()
-        if isinstance(normalise, VecNormalize) and normalise.norm_obs:
+        if jumps.frame is not None and isinstance(normalise, VecNormalize) and normalise.norm_obs:
             self.model._last_obs = normalise.normalize_obs(normalise.get_original_obs())
 
     def _log(self, report: JumpReport) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from tipl.errors import TiplError
-from tipl.policies.policy import Policy
+from tipl.policies.policy import Policy, refuse_zip
 
 
 def evaluate(
@@ -31,6 +31,7 @@ def evaluate(
         print(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True))
         return
     if not (target / "forecasts.json").exists():
+        refuse_zip(target)
         raise TiplError(
             f"there is no policy and no set of forecasts in {target}; give a directory that "
             "`tipl optimize` or `tipl forecast` made"

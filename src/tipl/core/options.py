@@ -39,7 +39,8 @@ def _whose(name: str, owner: str) -> str:
 
 def spelling_hint(name: str, known: Iterable[str]) -> str:
     """What to do about a name that is none of the known ones, for the end of a message."""
-    close = dict.fromkeys(difflib.get_close_matches(name, list(known), n=3))
+    spelled = {one.lower(): one for one in known}  # whoever gets the case wrong means it so
+    close = [spelled[one] for one in difflib.get_close_matches(name.lower(), spelled, n=3)]
     return f"did you mean {' or '.join(close)}?" if close else "check its spelling"
 
 

@@ -17,7 +17,8 @@ from tipl.core.options import at_least
 from tipl.envs.batched_mujoco import BatchedMujocoEnv
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, MujocoTask, find_mujoco_task
-from tipl.envs.variants import Variant, described, make_one, registered_spec, variant_of
+from tipl.envs.registry import registered_spec
+from tipl.envs.variants import Variant, described, make_one, variant_of, written
 from tipl.errors import TiplError
 from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
@@ -26,6 +27,8 @@ OBSERVATION_STD_FLOOR = 1e-3
 dwarf the others once a policy moves it."""
 MEASURED_STEPS = 2_000
 """Steps of each copy by which a task is measured that ships with no statistics."""
+
+_EXACT = 2.0**53  # integers below it are exact in the float64 of a TaskSpec
 
 _SHIPPED = frozenset(MUJOCO_TASKS)
 _NEW_TO_GYMNASIUM: set[str] = set()
@@ -130,7 +133,7 @@ def make_task(env: str | EnvSpec) -> TaskSpec:
     Raises:
         TiplError: as `measure_task`.
     """
-    if isinstance(env, EnvSpec) and described(env)[1] is None:
+    if isinstance(env, EnvSpec) and described(env) is None:
         env = env.id
     if isinstance(env, str) and env in known_tasks():
         return get_task(env)
@@ -152,8 +155,7 @@ def measure_task(
         TiplError: as `make_vec`; or an action is unbounded, an episode may last forever,
             an observation is not finite, or the environment cannot be written down as text.
     """
-    env_id = env if isinstance(env, str) else env.id
-    text, variant = described(env)
+    env_id, variant = (env, None) if isinstance(env, str) else (env.id, described(env))
     with closing(_make_vec(env_id, variant, num_envs)) as envs:
         limit = (variant or registered_spec(env_id)).max_episode_steps
         if limit is None:
@@ -162,11 +164,7 @@ def measure_task(
                 "under an id of its own with max_episode_steps"
             )
         actions: Any = envs.single_action_space
-        if isinstance(actions, Box) and not actions.is_bounded():
-            raise TiplError(
-                f"{env_id!r} has the actions {actions}: expected finite bounds; give the "
-                "environment a bounded action space and register it under an id of its own"
-            )
+        _check_bounds(env_id, actions)
         mean, std = _shipped_statistics(env_id, variant, envs) or _measured_statistics(
             env_id, envs, num_steps, seed
         )
@@ -180,7 +178,7 @@ def measure_task(
         max_episode_steps=limit,
         observation_mean=tuple(mean.tolist()),
         observation_std=tuple(std.tolist()),
-        gymnasium_spec=text,
+        gymnasium_spec=written(env_id, variant),
         first_action=int(actions.start) if discrete else None,
         action_dtype="float32" if discrete else str(actions.dtype),
         variant="" if variant is None else variant.words,
@@ -215,18 +213,45 @@ def _observe_random_actions(
     observations = np.empty((num_steps, *observation.shape), dtype=np.float64)
     for step in range(num_steps):
         observations[step] = observation
-        actions: np.ndarray
-        if isinstance(space, Discrete):
-            actions = rng.integers(space.start, space.start + space.n, envs.num_envs)
-        else:
-            actions = rng.uniform(space.low, space.high, (envs.num_envs, *space.shape))
-        observation, *_ = envs.step(actions.astype(space.dtype))
+        observation, *_ = envs.step(_random_actions(space, envs.num_envs, rng))
     if not np.isfinite(observations).all():
         raise TiplError(
             f"{env_id!r} gave observations that are not finite under random actions: expected "
             "finite ones; mend the environment"
         )
     return observations
+
+
+def _random_actions(space: Any, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Elements of an action space, drawn uniformly."""
+    if isinstance(space, Discrete):
+        return rng.integers(space.start, space.start + space.n, count).astype(space.dtype)
+    shape = (count, *space.shape)
+    if space.dtype.kind == "f":
+        return rng.uniform(space.low, space.high, shape).astype(space.dtype)
+    return rng.integers(space.low, space.high, shape, space.dtype, endpoint=True)
+
+
+def _check_bounds(env_id: str, space: Any) -> None:
+    """Raises a TiplError unless actions are Discrete or between bounds that tell them apart."""
+    if isinstance(space, Discrete):
+        return
+    advice = (
+        "give the environment a bounded action space, without what never changes, and register it "
+        "under an id of its own"
+    )
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(high - low).all()  # False as well where a range has no number
+    exact = space.dtype.kind == "f" or (np.maximum(abs(low), abs(high)) < _EXACT).all()
+    if not (finite and exact):
+        raise TiplError(f"{env_id!r} has the actions {space}: expected finite bounds; {advice}")
+    if not (low < high).all():
+        fixed = np.flatnonzero(~(low < high)).tolist()
+        raise TiplError(
+            f"{env_id!r} has the actions {space}, of which the values {fixed} are fixed: expected "
+            f"each lowest value below its highest; {advice}"
+        )
 
 
 def _check_spaces(env_id: str, env: gymnasium.Env[Any, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from gymnasium.spaces.utils import flatten
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tipl.core.arrays import Array
+from tipl.envs.registry import one_line
 from tipl.errors import TiplError
 
 _NO_SEED = -1
@@ -22,15 +24,28 @@ _NO_SEED = -1
 class GymnasiumVec(SyncVectorEnv):
     """Gymnasium's `SyncVectorEnv`, reset in the same step, whose episodes can be saved.
 
-    Observations come as flat float64 vectors. Nobody can look into any environment, so what
-    `state()` saves is how each episode came about: the seed or generator that it started from,
-    and its actions. `set_state()` plays them again and checks what they lead to.
+    Observations come as flat float64 vectors, and actions reach the environments in the dtype of
+    their space. What the environments add as `info` is left out. Nobody can look into any
+    environment, so what `state()` saves is how each episode came about: the seed or generator that
+    it started from, and its actions. `set_state()` plays them again and checks what they lead to.
+
+    Raises:
+        TiplError: by `reset` and `step`, whatever an environment raises there, or if it returns
+            something else than Gymnasium's environments do.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
         self._recorders = [_EpisodeRecorder(make()) for make in env_fns]
         made = [partial(lambda one: one, recorder) for recorder in self._recorders]
-        super().__init__(made, autoreset_mode=AutoresetMode.SAME_STEP)
+        try:
+            super().__init__(made, autoreset_mode=AutoresetMode.SAME_STEP)
+        except RuntimeError as error:  # copies of an environment that are not alike
+            raise self._recorders[0].explained("its constructor", error) from error
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Steps every environment by its action; see Gymnasium's `SyncVectorEnv`."""
+        dtype = self.action_space.dtype
+        return super().step(actions.astype(dtype, casting="same_kind", copy=False))
 
     def state(self) -> dict[str, Array]:
         """Returns how the present episodes came about, as plain arrays.
@@ -82,7 +97,7 @@ class GymnasiumVec(SyncVectorEnv):
 
 
 class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Flattens observations, and remembers how the present episode came about."""
+    """Flattens observations, remembers how the present episode came about, explains errors."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -102,16 +117,28 @@ class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.seed = _NO_SEED if seed is None else seed
         self.rng = "" if seed is not None else _generator_to_json(self.env)
         self.actions = []
-        observation, info = self.env.reset(seed=seed, options=options)
-        self.observation = self._flat(observation)
-        return self.observation.copy(), info
+        try:
+            observation, info = self.env.reset(seed=seed, options=options)
+            self._take(observation, info)
+        except Exception as error:  # in somebody's code
+            raise self.explained("reset", error) from error
+        return self.observation.copy(), {}
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Steps the environment and remembers the action."""
         self.actions.append(np.copy(action))
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self.observation = self._flat(observation)
-        return self.observation.copy(), float(reward), terminated, truncated, info
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            self._take(observation, info)
+            ends = bool(_scalar(terminated)), bool(_scalar(truncated))
+            return self.observation.copy(), float(_scalar(reward)), *ends, {}
+        except Exception as error:  # in somebody's code
+            raise self.explained("step", error) from error
+
+    def close(self) -> None:
+        """Closes the environment, whose complaints come too late to matter."""
+        with contextlib.suppress(Exception):
+            self.env.close()
 
     def replay(self, seed: int, rng: str, actions: Array) -> None:
         """Brings the environment to where an episode was."""
@@ -124,8 +151,29 @@ class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         for action in actions:
             self.step(action if action.shape else action[()])
 
-    def _flat(self, observation: Any) -> Array:
-        return np.asarray(flatten(self._raw_space, observation), np.float64)
+    def _take(self, observation: Any, info: Any) -> None:
+        flat = np.asarray(flatten(self._raw_space, observation), np.float64)
+        if flat.shape != self.observation.shape or not isinstance(info, dict):
+            raise TypeError(
+                f"it returned {flat.size} observed values with a {type(info).__name__} as info, "
+                f"and its observation space has {self.observation.size}, with a dict"
+            )
+        self.observation = flat
+
+    def explained(self, call: str, error: Exception) -> TiplError:
+        """What went wrong in somebody's code, in a sentence."""
+        name = self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__
+        return TiplError(
+            f"the environment {name!r} failed in {call}: {type(error).__name__}: "
+            f"{one_line(error)} (expected of reset an observation and a dict, and of step, for any "
+            "action of the space, an observation, a reward, terminated, truncated and a dict; "
+            "gymnasium.utils.env_checker.check_env checks that)"
+        )
+
+
+def _scalar(value: Any) -> Any:
+    """A number as it is, or what an array of one value holds."""
+    return value if isinstance(value, (int, float)) else np.asarray(value).item()
 
 
 def _generator_to_json(env: gymnasium.Env[Any, Any]) -> str:

@@ -215,7 +215,7 @@ def find_mujoco_task(env_id: str) -> MujocoTask | None:
     """
     module, _, name = env_id.rpartition(":")
     if module:
-        with contextlib.suppress(ImportError):  # Gymnasium explains it to whoever makes the task
+        with contextlib.suppress(Exception):  # `registered_spec` explains it
             pkgutil.resolve_name(module)
     return MUJOCO_TASKS.get(name)
 

@@ -8,9 +8,9 @@ file from somebody else names no code to run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import pkgutil
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
-from tipl.core.options import spelling_hint
+from tipl.envs.registry import one_line, registered_spec
 from tipl.errors import TiplError
-from tipl.policies.tasks import TaskSpec, known_tasks
+from tipl.policies.tasks import TaskSpec
 
 _OF_GYMNASIUM = "gymnasium.wrappers."
 
@@ -54,63 +54,59 @@ class Variant(NamedTuple):
     """what is not as registered, for readers"""
 
 
-def registered_spec(env_id: str) -> EnvSpec:
-    """What Gymnasium has registered under an id; `"module:id"` imports the module first.
-
-    Raises:
-        TiplError: nothing is, or the module cannot be imported.
-    """
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            pkgutil.resolve_name(module)
-        except Exception as error:
-            raise TiplError(
-                f"the environment {env_id!r} could not be made: {one_line(error)} (expected a "
-                f"module {module!r} that registers it; see that Python finds it, on PYTHONPATH)"
-            ) from error
-    if name not in gymnasium.registry:
-        hint = spelling_hint(name, [*known_tasks(), *gymnasium.registry])
-        raise TiplError(
-            f"unknown environment id {env_id!r}: expected one of {', '.join(known_tasks())} or "
-            "another id that Gymnasium has registered ('module:id' imports a file of yours); "
-            f"{hint}"
-        )
-    return gymnasium.registry[name]
-
-
-def described(env: str | EnvSpec) -> tuple[str, Variant | None]:
-    """An environment as text, for a `TaskSpec`, and how it is not as registered, if it is not.
+def described(spec: EnvSpec) -> Variant | None:
+    """How an environment is not as registered; None if it is.
 
     Args:
-        env: an id, for what is registered; or the spec of an environment as it was made.
+        spec: of the environment as it was made, such as `env.spec`.
 
     Raises:
-        TiplError: the id is not registered, or something of it cannot be written down.
+        TiplError: the id is not registered, or something that is not as registered cannot be
+            written down.
     """
-    if isinstance(env, str):
-        return _written(registered_spec(env)), None
-    spec, registered = env, registered_spec(env.id)
-    if spec.entry_point != registered.entry_point:
+    registered = registered_spec(spec.id)
+    point = registered.entry_point
+    if isinstance(point, str) and spec.entry_point != point:
         raise TiplError(
             f"an environment {spec.id!r} was made by {spec.entry_point}, and what is registered "
-            f"under this id is {registered.entry_point}; {_ADVICE}"
+            f"under this id is {point}; {_ADVICE}"
         )
-    text = _written(registered)
     _check_arguments(spec.id, spec.kwargs)
     inside = _with_effect(registered.additional_wrappers)
     wrappers = _with_effect(spec.additional_wrappers)
-    if wrappers != inside:  # an entry point may wrap what it makes
+    if len(wrappers) > len(inside):  # an entry point may wrap what it makes
         alone = make_one(spec.id, Variant(spec.kwargs, spec.max_episode_steps, (), ""))
         inside = _with_effect(alone.spec.additional_wrappers if alone.spec else ())
-        alone.close()
-    variant = _variant(registered, spec.kwargs, spec.max_episode_steps, wrappers, inside)
+        with contextlib.suppress(Exception):  # what it says at its end is of no use
+            alone.close()
+    return _variant(registered, spec.kwargs, spec.max_episode_steps, wrappers, inside)
+
+
+def written(env_id: str, variant: Variant | None) -> str:
+    """An environment as text, for a `TaskSpec`.
+
+    Raises:
+        TiplError: what is registered cannot be written down.
+    """
+    registered = registered_spec(env_id)
+    if not isinstance(registered.entry_point, str | None):
+        raise TiplError(
+            f"{env_id!r} is registered with the entry point {registered.entry_point}, which cannot "
+            "be written down: expected text; put it into a module and register the environment as "
+            "'module:Class'"
+        )
+    _check_arguments(env_id, registered.kwargs)
+    try:
+        made = json.loads(registered.to_json())
+    except (TypeError, ValueError) as error:
+        raise TiplError(
+            f"the Gymnasium spec of {env_id!r} cannot be written down: {one_line(error)} "
+            "(expected plain values; register the environment with such)"
+        ) from error
     if variant is not None:
-        made = json.loads(text)
         made |= {"kwargs": variant.kwargs, "max_episode_steps": variant.max_episode_steps}
         made["additional_wrappers"] += [dataclasses.asdict(one) for one in variant.wrappers]
-        text = json.dumps(made)
-    return text, variant
+    return json.dumps(made)
 
 
 def variant_of(task: TaskSpec) -> Variant | None:
@@ -119,7 +115,7 @@ def variant_of(task: TaskSpec) -> Variant | None:
     Raises:
         TiplError: the id is not registered, or the task's text says what is not believed.
     """
-    registered, made = registered_spec(task.env_id), task.made_with
+    registered, made = registered_spec(task), task.made_with
     inside = _with_effect(registered.additional_wrappers)
     try:
         wrappers = inside
@@ -165,24 +161,6 @@ def make_one(
             "and register it with the arguments that it needs)"
         ) from error
     return env
-
-
-def one_line(error: BaseException) -> str:
-    """What somebody's error says, for the middle of a sentence."""
-    words = " ".join(str(error).split())
-    return textwrap.shorten(words, 300) if words else type(error).__name__
-
-
-def _written(registered: EnvSpec) -> str:
-    """A registered spec as text."""
-    _check_arguments(registered.id, registered.kwargs)
-    try:
-        return registered.to_json()
-    except (TypeError, ValueError) as error:
-        raise TiplError(
-            f"the Gymnasium spec of {registered.id!r} cannot be written down: {one_line(error)} "
-            "(expected plain values; register the environment as 'module:Class')"
-        ) from error
 
 
 def _variant(

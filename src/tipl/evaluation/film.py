@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import matplotlib
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -22,9 +21,10 @@ from tipl.core.options import at_least
 from tipl.envs import make_vec
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import find_mujoco_task
+from tipl.envs.registry import one_line
 from tipl.envs.variants import make_one, variant_of
 from tipl.errors import TiplError
-from tipl.evaluation.pictures import SKY, MujocoPictures
+from tipl.evaluation.pictures import SKY, MujocoPictures, integration_state
 from tipl.evaluation.returns import episode_seed, mean_actions
 from tipl.policies.policy import Policy
 from tipl.ppo.networks import stacked_actors
@@ -119,14 +119,19 @@ def _stage(policy: Policy, width: int, height: int) -> Iterator[tuple[Any, float
     """The environment of a policy, the seconds of its steps, and what draws its present state."""
     task = policy.task
     variant, mujoco_task = variant_of(task), find_mujoco_task(task.env_id)
-    if variant is None and mujoco_task is not None:
+    if mujoco_task is not None and not (variant and "xml_file" in variant.kwargs):
         factors = {name: np.array([factor]) for name, factor in task.physics}
         with (
             MujocoPictures(mujoco_task, width, height) as pictures,
             closing(make_vec(task, 1, physics=factors)) as simulated,
         ):
-            state: Any = simulated.state  # type: ignore[attr-defined]
-            yield simulated, pictures.step_seconds, lambda: pictures.draw(state()["simulation"][0])
+            made: Any = simulated
+            if variant is None:
+                seconds = pictures.step_seconds
+                yield made, seconds, lambda: pictures.draw(made.state()["simulation"][0])
+            else:
+                one = made.envs[0].unwrapped
+                yield made, one.dt, lambda: pictures.draw(integration_state(one.model, one.data))
         return
     make_vec(task, 1).close()  # says what is wrong with the id or its spaces
     with warnings.catch_warnings():
@@ -143,10 +148,10 @@ def _rendered(envs: GymnasiumVec, env_id: str, width: int, height: int) -> _Pict
     """What a Gymnasium environment draws of itself, on paper of the given size."""
     try:
         picture = np.asarray((envs.render() or (None,))[0])
-    except (gymnasium.error.Error, ImportError, NotImplementedError) as error:
+    except Exception as error:  # in somebody's code
         raise TiplError(
-            f"{env_id!r} cannot be drawn: {error} (expected an environment with the render mode "
-            "'rgb_array'; install what it needs)"
+            f"{env_id!r} cannot be drawn: {one_line(error)} (expected an environment with the "
+            "render mode 'rgb_array'; install what it needs)"
         ) from error
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise TiplError(

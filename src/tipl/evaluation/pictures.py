@@ -28,6 +28,7 @@ SKY = (242, 245, 249)
 
 _SKY = tuple(value / 255 for value in SKY)
 _FLOOR = ((0.93, 0.94, 0.96), (0.80, 0.83, 0.87))  # the two colours of its squares, RGB
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _OFF = ("disable", "disabled", "off", "false", "0")  # what MuJoCo takes MUJOCO_GL to deny
 _PROBE = """
 import mujoco
@@ -96,7 +97,7 @@ class MujocoPictures:
     def draw(self, state: Float64[np.ndarray, " S"]) -> UInt8[np.ndarray, "H W 3"]:
         """The picture of an integration state: of `BatchedMujocoEnv.state()["simulation"]`."""
         with silent_mujoco():
-            mujoco.mj_setState(self._model, self._data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+            mujoco.mj_setState(self._model, self._data, state, _STATE)
             mujoco.mj_forward(self._model, self._data)
         body = self._view.follows
         x, y = (0, 0) if body is None else self._data.body(body).subtree_com[:2]
@@ -110,6 +111,13 @@ class MujocoPictures:
         mujoco.mjr_render(area, self._scene, self._context)
         mujoco.mjr_readPixels(picture, None, area, self._context)
         return picture[::-1].copy()  # OpenGL has its first row at the bottom
+
+
+def integration_state(model: Any, data: Any) -> Float64[np.ndarray, " S"]:
+    """What `MujocoPictures` draws, of a simulation that is not batched."""
+    state = np.empty(mujoco.mj_stateSize(model, _STATE))
+    mujoco.mj_getState(model, data, state, _STATE)
+    return state
 
 
 def _view(task: MujocoTask) -> View:

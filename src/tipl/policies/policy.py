@@ -199,6 +199,7 @@ class Policy:
             TiplError: the directory holds no policy, or a file is damaged.
         """
         directory = Path(directory)
+        refuse_zip(directory)
         description = storage.read_json(directory / "policy.json")
         version = description.get("format_version")
         if version not in (1, POLICY_FORMAT_VERSION):
@@ -221,6 +222,17 @@ class Policy:
 
     def __repr__(self) -> str:
         return f"Policy({self.task.label}, {self.layout.size} parameters)"
+
+
+def refuse_zip(path: Path) -> None:
+    """Raises a TiplError for what stable-baselines3 has saved."""
+    file = path if path.suffix == ".zip" else path.with_name(f"{path.name}.zip")
+    if (file == path or file.is_file()) and not path.is_dir():
+        raise TiplError(
+            f"{file} is no directory of a policy: a model that stable-baselines3 saved is read by "
+            f"Policy.from_sb3(PPO.load({str(file)!r}), 'Env-v0'), with its algorithm and "
+            "environment; save it by Policy.save"
+        )
 
 
 def _sb3_weights() -> Any:

@@ -178,7 +178,7 @@ def test_paths_of_another_architecture(paths: PathDataset, tmp_path: Path) -> No
     make_dataset(tmp_path / "paths", layout=layout, hidden_sizes=(2, 2))
     other = PathDataset.open(tmp_path / "paths")
     model = tiny_model(paths)
-    with pytest.raises(TiplError, match=r"layers of \(2, 2\) units.* trained on 20 and \(3,\)"):
+    with pytest.raises(TiplError, match=r"of \(2, 2\) tanh units.* trained on 20 and \(3,\)"):
         make_forecasts([model], other)
 
 

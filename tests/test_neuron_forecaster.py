@@ -254,7 +254,7 @@ def test_networks_of_another_architecture_are_forecast_with_their_layout(
     assert model.forecast(history, 1, layout=layout).shape == (2, layout.size)
     message = (
         rf"history of {layout.size} parameters was given, but .* reads networks with hidden layers "
-        rf"of \(6, 5\) units here, of {LAYOUT.size} parameters; give the layout"
+        rf"of \(6, 5\) tanh units here, of {LAYOUT.size} parameters; give the layout"
     )
     with pytest.raises(TiplError, match=message):
         model.forecast(history, 1)

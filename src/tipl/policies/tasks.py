@@ -75,11 +75,6 @@ class TaskSpec:
                 f"{self.action_high}: expected each low below its high; correct the fields"
             )
         _check_dtype(whose, self.action_dtype, self.action_low + self.action_high)
-        if not _is_number(self.action_dtype):
-            raise TiplError(
-                f"{whose} has actions of the dtype {self.action_dtype!r}: expected a dtype of "
-                "numbers, such as 'float32'; correct the field"
-            )
         normaliser = self.observation_mean, self.observation_std
         check_normaliser(whose, *normaliser, self.observation_size)
 
@@ -237,13 +232,6 @@ def get_task(env_id: str) -> TaskSpec:
 def _shipped_specs() -> dict[str, TaskSpec]:
     text = resources.files("tipl.policies").joinpath("task_specs.json").read_text(encoding="utf-8")
     return {spec["env_id"]: TaskSpec.from_json(spec) for spec in json.loads(text)["tasks"]}
-
-
-def _is_number(dtype: str) -> bool:
-    try:
-        return np.dtype(dtype).kind in {"b", "i", "u", "f"}
-    except TypeError:
-        return False
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:

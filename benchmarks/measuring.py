@@ -88,11 +88,15 @@ def command_line(script: str, args: Any) -> str:
 
 
 def fresh_networks(
-    task: TaskSpec, architecture: str, count: int, seed: int = 1_000_000
+    task: TaskSpec,
+    architecture: str,
+    count: int,
+    seed: int = 1_000_000,
+    activation: str = "tanh",
 ) -> list[Policy]:
     """Random networks that nobody has trained, such as of the architecture "64-64"."""
     hidden = tuple(map(int, architecture.split("-")))
-    return [Policy.initial(task, seed + n, hidden) for n in range(count)]
+    return [Policy.initial(task, seed + n, hidden, activation) for n in range(count)]
 
 
 def return_summary(returns: np.ndarray) -> dict[str, float | int | None]:

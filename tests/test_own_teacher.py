@@ -219,10 +219,18 @@ def test_models_of_before_know_tanh_alone() -> None:
     assert several.activations == ("tanh", "relu")
 
 
-def test_squashed_networks_have_a_future_of_their_own_alone(paths: PathDataset) -> None:
+def test_squashed_networks_have_a_future_of_their_own_alone(
+    paths: PathDataset, tmp_path: Path
+) -> None:
     model = learn(paths, targets=("elite", "own"), elite=balancing())
     with pytest.raises(TiplError, match=r"squashed by tanh was given, but .*\(elite\) carries"):
         model.optimize(balancing())
     teacher = balancing()
     frozen = Policy(teacher.params, teacher.layout, TASK)
     assert model.optimize(frozen, target="own").layout.squashed
+    squashed = made_paths(tmp_path / "squashed", activation="relu", squashed=True)
+    with pytest.raises(TiplError, match=r"squashed by tanh, which are not carried to an elite"):
+        learn(squashed, elite=balancing())
+    own = learn(squashed, targets=("own",))
+    assert own.default_layout == squashed.layout
+    assert own.forecast(squashed.params()[0, :2], 1).shape == (squashed.layout.size,)

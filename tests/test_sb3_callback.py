@@ -257,6 +257,20 @@ def test_a_run_without_a_normaliser_learns_as_with_the_forecaster_s(tmp_path: Pa
     torch.testing.assert_close(moved[1], torch.full((8, 8), rate), rtol=1e-2, atol=1e-7)
 
 
+def test_steps_are_scaled_once_however_often_the_run_jumps(tmp_path: Path) -> None:
+    model = ppo(hidden=(8, 8))
+    policy = falling_policy(tmp_path / "policy", (8, 8))
+    callback = ForecastCallback(policy, gate=False, rollback=False)
+    for _ in range(2):  # each time anew
+        model.learn(STEPS, callback=callback)
+        assert callback.jumps is not None
+        assert callback.jumps.jumper.counters["jumps"].tolist() == [1]
+    assert len(model.policy.optimizer._optimizer_step_post_hooks) == 1
+    model.set_env(pendulums())
+    model.learn(STEPS, callback=callback, reset_num_timesteps=False)  # elsewhere, with its jump
+    assert len(model.policy.optimizer._optimizer_step_post_hooks) == 1
+
+
 def test_the_critic_is_refitted_before_the_actor_moves() -> None:
     class Watching(ForecastCallback):
         errors: tuple[float, float] = (0.0, 0.0)

@@ -23,10 +23,10 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
-from tipl import Policy, TiplError
+from tipl import PathDataset, Policy, TiplError
 from tipl.integrations.cleanrl import ForecastHook
 from tipl.integrations.pytorch.agent import agent_of_cleanrl
-from tipl.integrations.sb3 import ForecastCallback
+from tipl.integrations.sb3 import ForecastCallback, PathRecorder
 from tipl.integrations.standing_aside import LOGGER, Guard, generators_kept
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -247,13 +247,41 @@ def test_what_fails_at_the_start_leaves_no_trace(
     assert trace(model) == trace(run())
 
 
+class FullDisk(PathRecorder):
+    """Has room for so many checkpoints."""
+
+    room = 99
+
+    def _append(self, steps: int, policy: tuple[Array, ...]) -> None:
+        self.room -= 1
+        if self.room < 0:
+            raise OSError(28, "No space left on device")
+        super()._append(steps, policy)
+
+
+@pytest.mark.parametrize("room", [99, 2, 0])
+def test_a_recorder_leaves_no_trace_in_the_run(
+    room: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def env() -> gym.Env[Any, Any]:
+        return Monitor(gym.make(PENDULUM))
+
+    recorder = FullDisk(tmp_path / "paths")
+    recorder.room = room
+    assert trace(run(recorder, env=env, seed=2)) == trace(run(env=env, seed=2))
+    assert ["No space left" in message for message in caplog.messages] == [True] * (room < 99)
+    if room:
+        paths = PathDataset.open(tmp_path / "paths")
+        assert paths.num_checkpoints == min(room, ROLLOUTS + 1)
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_who_stops_a_run_finds_it_as_it_was(stop: type[BaseException]) -> None:
-    weights: list[bytes] = []
+    before: list[tuple[bytes, int]] = []
 
     class Watching(ForecastCallback):
         def _on_rollout_start(self) -> None:
-            weights.append(agent_bytes(self.model))
+            before.append((agent_bytes(self.model), self.model.num_timesteps))
             super()._on_rollout_start()
 
     callback = Watching(
@@ -262,8 +290,7 @@ def test_who_stops_a_run_finds_it_as_it_was(stop: type[BaseException]) -> None:
     model = PPO("MlpPolicy", DummyVecEnv([Noisy]), n_steps=STEPS, batch_size=8, device="cpu")
     with pytest.raises(stop):
         model.learn(999, callback=callback)
-    assert agent_bytes(model) == weights[-1]
-    assert model.num_timesteps == STEPS * (len(weights) - 1)
+    assert before[-1] == (agent_bytes(model), model.num_timesteps)
     assert callback.guard.reason is None
 
 

@@ -100,21 +100,6 @@ class Guard:
 P = ParamSpec("P")
 
 
-def guarded(method: Callable[Concatenate[Any, P], None]) -> Callable[Concatenate[Any, P], None]:
-    """A method that lets no exception out, draws no number, and does nothing once one failed.
-
-    The object has a `guard`.
-    """
-
-    @functools.wraps(method)
-    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self.guard.reason is None:
-            with self.guard.watching(), generators_kept():
-                method(self, *args, **kwargs)
-
-    return call
-
-
 @contextlib.contextmanager
 def generators_kept() -> Iterator[None]:
     """Leaves the global generators of random numbers as they were.
@@ -131,6 +116,30 @@ def generators_kept() -> Iterator[None]:
     finally:
         random.setstate(own)
         np.random.set_state(numpys)  # noqa: NPY002
+
+
+Method = Callable[Concatenate[Any, P], None]
+"""Of an object that has a `guard`."""
+
+
+def watched(method: Method[P]) -> Method[P]:
+    """A method that lets no exception out, and does nothing once one failed.
+
+    It is for what a run calls at every step, and what draws no number.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.guard.reason is None:
+            with self.guard.watching():
+                method(self, *args, **kwargs)
+
+    return call
+
+
+def guarded(method: Method[P]) -> Method[P]:
+    """A watched method that leaves the generators of random numbers as they were."""
+    return watched(generators_kept()(method))
 
 
 def attributes(thing: Any, *names: str) -> Restore:
@@ -150,6 +159,7 @@ def contents(*arrays: Any) -> Restore:
         array.clone() if isinstance(array, torch.Tensor) else array.copy() for array in arrays
     ]
 
+    @torch.no_grad()
     def restore() -> None:
         for array, copy in zip(arrays, copies, strict=True):
             array[...] = copy

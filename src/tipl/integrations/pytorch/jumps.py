@@ -184,6 +184,12 @@ class TorchJumps:
         if self.frame is not None and self.normaliser.moments is None:
             self.agent.scale_first_steps(self.frame[1] if jumped else None, self.guard)
 
+    def take_steps_over(self, before: TorchJumps) -> None:
+        """Scales steps as jumps of the same optimiser did before these, and in their place."""
+        scale = before.agent.step_scale
+        before.agent.scale_first_steps(None)
+        self.agent.scale_first_steps(scale, self.guard)
+
     # --- tests -------------------------------------------------------------------------------
 
     def _evaluate(self, params: Array, runs: Array, when: int) -> Episodes:

@@ -25,6 +25,7 @@ from tipl.integrations.standing_aside import (
     contents,
     generators_kept,
     guarded,
+    watched,
 )
 from tipl.jumps.config import JumpConfig, JumpOptions
 
@@ -130,7 +131,7 @@ class ForecastCallback(BaseCallback):
         if self.num_timesteps and list(map(id, self.trained)) == list(map(id, trained)):
             return  # the same run goes on
         # elsewhere the path so far and its last jump mean nothing; their tests still count
-        before = self.jumps if self.num_timesteps and model in self.trained else None
+        before = self.jumps if model in self.trained else None
         self.jumps = None
         check_acts_alone(model)
         environment = run_environment(self.training_env, self.eval_env)
@@ -138,11 +139,13 @@ class ForecastCallback(BaseCallback):
         jumps = TorchJumps(
             self.config, agent_of_sb3(model), environment, rollout_steps, self.seed, self.guard
         )
-        if before is not None:
+        if before is not None and self.num_timesteps:
             jumps.jumper.count(before.jumper.counters)
         elif self.state_file is not None and self.state_file.exists() and self.num_timesteps:
             jumps.set_state(storage.read_tensors(self.state_file, "jumps of a run")[0])
         self._values(jumps, torch.as_tensor(model._last_obs))  # what fails would do so mid-run
+        if before is not None:
+            jumps.take_steps_over(before)
         self.jumps, self.trained = jumps, trained
 
     @guarded
@@ -163,13 +166,15 @@ class ForecastCallback(BaseCallback):
         self.last_episodes, self.truncated, self.step = [], [], 0
 
     def _on_step(self) -> bool:
-        if self.jumps is not None and self.guard.reason is None:
-            with self.guard.watching():
-                self._see_step(self.jumps)
+        self._see_step()
         return True
 
-    def _see_step(self, jumps: TorchJumps) -> None:
+    @watched
+    def _see_step(self) -> None:
         """Remembers the episodes that ended, and the values that stand for cut ones' rest."""
+        jumps = self.jumps
+        if jumps is None:
+            return
         for env, (info, done) in enumerate(
             zip(self.locals["infos"], self.locals["dones"], strict=True)
         ):

@@ -19,7 +19,7 @@ from tipl.core.arrays import Array
 from tipl.core.options import at_least
 from tipl.errors import TiplError
 from tipl.integrations.sb3.weights import read_run
-from tipl.integrations.standing_aside import Guard, guarded
+from tipl.integrations.standing_aside import Guard, guarded, watched
 from tipl.paths import PathMetadata, create_dataset
 from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions
 from tipl.paths.parts import PER_CHECKPOINT, PartFiles
@@ -129,6 +129,7 @@ class PathRecorder(BaseCallback):
         else:
             self._writer = self._new_trial(metadata)
 
+    @watched
     def _on_rollout_start(self) -> None:
         self._acting = self._first = True
         self._seen = ()
@@ -136,15 +137,20 @@ class PathRecorder(BaseCallback):
             self._see()
 
     def _on_step(self) -> bool:
+        self._see_step()
+        return True
+
+    @watched
+    def _see_step(self) -> None:
+        """Records what acts at a rollout's first step, and the returns of episodes that ended."""
         if self._first:
             self._first = False
             self._begin_rollout()
-        if self._listening and self.guard.reason is None:
-            with self.guard.watching():
-                infos = self.locals["infos"]
-                self._episodes += [float(one["episode"]["r"]) for one in infos if "episode" in one]
-        return True
+        if self._listening:
+            infos = self.locals["infos"]
+            self._episodes += [float(info["episode"]["r"]) for info in infos if "episode" in info]
 
+    @watched
     def _on_rollout_end(self) -> None:
         if self._on_policy:  # what acts next is another policy
             self._tell_returns()

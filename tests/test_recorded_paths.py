@@ -14,6 +14,7 @@ from path_data import make_dataset, make_metadata
 from tipl import TiplError
 from tipl.cli import main
 from tipl.evaluation.checkpoints import evaluate_paths
+from tipl.models.learning_paths import usable
 from tipl.paths import PathDataset, PathMetadata, create_dataset, read_metadata, summarize, verify
 from tipl.paths.writing import Checkpoint, TrialWriter
 from tipl.policies.layout import actor_layout
@@ -74,9 +75,13 @@ def test_runs_of_several_lengths_are_read_up_to_the_end_of_the_shortest(tmp_path
     np.testing.assert_array_equal(long.params()[0], expected)
     assert long.select([0]).num_checkpoints == 5
     assert paths.split(0.4)[0].num_checkpoints == 3
+    TrialWriter(tmp_path, metadata).append(checkpoint(metadata, 3, 0))
+    with pytest.raises(TiplError, match="have 1 checkpoints; expected at least 3: record longer"):
+        usable(PathDataset.open(tmp_path))
+    assert usable(PathDataset.open(tmp_path, [0, 1, 2])).num_checkpoints == 3
     assert verify(tmp_path) == []
-    with pytest.raises(TiplError, match="trial 3 is not among the 3 trials"):
-        PathDataset.open(tmp_path, trials=[3])
+    with pytest.raises(TiplError, match="trial 4 is not among the 4 trials"):
+        PathDataset.open(tmp_path, trials=[4])
 
 
 def test_a_trial_is_readable_at_every_moment_while_it_grows(tmp_path: Path) -> None:

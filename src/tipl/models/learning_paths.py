@@ -37,9 +37,12 @@ def usable(paths: PathDataset) -> PathDataset:
             "smaller learning rate"
         )
     if paths.num_checkpoints < 3:
+        remedy = "collect more steps, or with a smaller checkpoint interval"
+        if paths.metadata.recorded:
+            remedy = "record longer runs, and remove the files of those that ended before"
         raise TiplError(
             f"the paths in {paths.directory} have {paths.num_checkpoints} checkpoints; expected at "
-            "least 3: collect more steps, or with a smaller checkpoint interval"
+            f"least 3: {remedy}"
         )
     return paths.select(trials)
 

@@ -144,6 +144,13 @@ def test_failures_in_the_middle_are_explained(
         call(task, tmp_path / "paths")
 
 
+def test_episodes_without_a_return_are_no_evaluation() -> None:
+    with pytest.raises(
+        TiplError, match="2 of 2 episodes in users_envs:UserPaysNothing-v0 returned"
+    ):
+        evaluate(Policy.initial(task_of("PaysNothing")), 2)
+
+
 def test_what_cannot_be_drawn_is_explained() -> None:
     with pytest.raises(TiplError, match="'users_envs:UserUndrawn-v0' cannot be drawn: SystemError"):
         film(Policy.initial(task_of("Undrawn")))

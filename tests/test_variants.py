@@ -20,6 +20,7 @@ from tipl.errors import TiplError
 from tipl.evaluation.behaviour import visited_observations
 from tipl.evaluation.checkpoints import evaluate_paths
 from tipl.evaluation.film import film
+from tipl.evaluation.pictures import missing_renderer
 from tipl.policies.layout import actor_layout
 from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
@@ -294,6 +295,18 @@ def test_policies_are_saved_evaluated_and_filmed_where_they_are_from(
         TiplError, match=r"policy 0 is for Point-v0 \(at.* and policy 1 for Point-v0;"
     ):
         evaluate([policy, Policy.initial(make_task("Point-v0"))])
+
+
+def test_another_mujoco_environment_is_filmed_as_its_task_is() -> None:
+    if complaint := missing_renderer():
+        pytest.skip(complaint)
+    option: dict[str, Any] = {"terminate_when_unhealthy": False}
+    policy = Policy.initial(task_of(gymnasium.make("Hopper-v5", max_episode_steps=9, **option)))
+    shown = film(policy, num_frames=2, every=8, width=60, height=40)
+    usual = film(Policy.initial("Hopper-v5"), num_frames=2, every=8, width=60, height=40)
+    np.testing.assert_array_equal(shown.frames, usual.frames)  # eight steps are alike
+    assert shown.seconds == usual.seconds
+    assert shown.episodic_return == evaluate(policy, 1).mean.value
 
 
 def test_states_are_visited_in_the_tasks_own_environment(far: TaskSpec) -> None:

@@ -173,6 +173,12 @@ class Goal(Cart):
         super().__init__(render_mode)
 
 
+class PaysNothing(Cart):
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, float("nan"), *rest
+
+
 class BlindNow(Cart):
     def shown(self) -> Any:
         return np.full(2, np.nan, np.float32)

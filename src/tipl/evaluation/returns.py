@@ -116,6 +116,11 @@ def evaluate(
     if isinstance(policies, Policy):
         returns, lengths = returns[0], lengths[0]
     task = several[0].task
+    if not np.isfinite(returns).all():
+        raise TiplError(
+            f"{np.count_nonzero(~np.isfinite(returns))} of {returns.size} episodes in "
+            f"{task.label} returned NaN or infinity: expected finite rewards; mend the environment"
+        )
     return Evaluation(task.env_id, returns, mean_interval(returns), lengths, task.variant)
 
 

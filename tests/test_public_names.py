@@ -48,7 +48,6 @@ tipl.forecast.shipped: SHIPPED shipped_models
 tipl.held_out_forecasts: nearest_distances
 tipl.integrations.cleanrl: ForecastHook
 tipl.integrations.sb3: ForecastCallback PathRecorder
-tipl.integrations.sb3_policies: readable_agent
 tipl.integrations.sb3_recording: PathRecorder
 tipl.integrations.torch_jumps: TorchJumps
 tipl.jump_config: JumpConfig

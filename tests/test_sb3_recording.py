@@ -26,6 +26,7 @@ from tipl.cli import main
 from tipl.integrations.sb3.recorder import PathRecorder
 from tipl.integrations.sb3.trials import collect_with_sb3
 from tipl.paths import read_metadata, verify
+from tipl.policies.actions import refolded
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -56,6 +57,13 @@ def model(seed: int, normalise: bool = False, **options: Any) -> PPO:
     )
 
 
+def under_the_frozen(policy: Policy) -> Policy:
+    """A policy as it is under its task's frozen observation normaliser."""
+    own = policy.observation_mean, policy.observation_std
+    frozen = policy.task.observation_statistics
+    return Policy(refolded(policy.params, policy.layout, own, frozen), policy.layout, policy.task)
+
+
 class Witness(BaseCallback):
     """Knows what acts in each rollout, and what it returns."""
 
@@ -66,7 +74,7 @@ class Witness(BaseCallback):
         self.returns: list[list[float]] = []
 
     def _on_rollout_start(self) -> None:
-        self.policies.append(Policy.from_sb3(self.model))
+        self.policies.append(under_the_frozen(Policy.from_sb3(self.model)))
         envs = self.training_env
         if isinstance(envs, VecNormalize):
             self.statistics.append(envs.obs_rms.mean.copy())
@@ -86,7 +94,7 @@ def test_what_is_recorded_is_what_acted(tmp_path: Path, every: int) -> None:
         recorder = PathRecorder(tmp_path / "paths", every=every, trial=trial, num_trials=2)
         run.learn(ROLLOUTS * STEPS, callback=[recorder, witness])
         witnesses.insert(0, witness)
-        witness.policies.append(Policy.from_sb3(run))
+        witness.policies.append(under_the_frozen(Policy.from_sb3(run)))
     paths = PathDataset.open(tmp_path / "paths")
     assert verify(paths.directory) == []
     assert (paths.num_trials, paths.num_checkpoints) == (2, ROLLOUTS // every + 1)
@@ -135,9 +143,9 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
         PathRecorder(tmp_path / "paths", trial=2, num_trials=2)
     with pytest.raises(TiplError, match="every=2 and every_steps=100 were given; give one"):
         PathRecorder(tmp_path / "paths", every=2, every_steps=100)
-    relu = model(0, activation_fn=torch.nn.ReLU)
-    with pytest.raises(TiplError, match="no multi-layer perceptron of tanh units"):
-        relu.learn(STEPS, callback=PathRecorder(tmp_path / "paths", strict=True))
+    softplus = model(0, activation_fn=torch.nn.Softplus)
+    with pytest.raises(TiplError, match="not a multi-layer perceptron of tanh, relu"):
+        softplus.learn(STEPS, callback=PathRecorder(tmp_path / "paths", strict=True))
     assert not (tmp_path / "paths").exists()
     run = model(0)
     run.learn(STEPS, callback=PathRecorder(tmp_path / "paths"))
@@ -219,10 +227,11 @@ def test_a_run_that_goes_on_goes_on_with_its_trial(
     found = recorded(tmp_path / "paths")
     assert verify(tmp_path / "paths") == []
     if ending is None:
-        policies = [*witness.policies, Policy.from_sb3(run)]
+        policies = [*witness.policies, under_the_frozen(Policy.from_sb3(run))]
         returns = [*witness.returns, []]
     else:  # the fifth policy acted in two rollouts, of which one was cut short
-        policies = [*witness.policies[:5], *witness.policies[6:], Policy.from_sb3(run)]
+        acting = under_the_frozen(Policy.from_sb3(run))
+        policies = [*witness.policies[:5], *witness.policies[6:], acting]
         own = witness.returns
         kept = [] if ending.error is not None else own[4]
         returns = [*own[:4], kept + own[5], *own[6:], []]
@@ -314,7 +323,7 @@ def test_jumps_and_the_steps_of_tests_are_recorded_in_any_order(
     run.learn(5 * STEPS + 1000, callback=[*order, witness])
     found = recorded(tmp_path / "paths")
     assert found["step"].tolist() == [500, 564, 1128, 1192, 1256, 1320]
-    policies = [*witness.policies, Policy.from_sb3(run)]
+    policies = [*witness.policies, under_the_frozen(Policy.from_sb3(run))]
     np.testing.assert_array_equal(found["params"][0], [policy.params for policy in policies])
     assert found["episodes"][0].tolist() == [*map(len, witness.returns), 0]
 
@@ -349,7 +358,7 @@ def test_two_processes_at_once_record_two_trials(tmp_path: Path) -> None:
     paths = PathDataset.open(tmp_path / "paths")
     assert verify(paths.directory) == []
     assert (paths.trials.tolist(), paths.lengths.tolist()) == ([0, 1], [13, 13])
-    firsts = {Policy.from_sb3(model(seed)).params.tobytes() for seed in (5, 6)}
+    firsts = {under_the_frozen(Policy.from_sb3(model(seed))).params.tobytes() for seed in (5, 6)}
     assert {params.tobytes() for params in paths.params()[:, 0]} == firsts
     for trial in paths:  # a run moves its weights little at a time
         steps = np.linalg.norm(np.diff(trial.params, axis=0), axis=1)
@@ -392,15 +401,24 @@ def test_runs_of_other_hyperparameters_are_no_trials_of_a_dataset(tmp_path: Path
         second.learn(STEPS, callback=PathRecorder(tmp_path / "paths", trial=1, strict=True))
 
 
-def test_actions_that_a_wrapper_changes_are_refused(tmp_path: Path) -> None:
+def test_wrappers_are_part_of_the_task_or_refused(tmp_path: Path) -> None:
     def rescaled() -> gym.Env[Any, Any]:
         low, high = np.float32(-1), np.float32(1)
         return Monitor(gym.wrappers.RescaleAction(gym.make(PENDULUM), low, high))
 
-    run = PPO("MlpPolicy", DummyVecEnv([rescaled]), n_steps=STEPS, device="cpu")
-    with pytest.raises(TiplError, match=r"actions are Box.*InvertedPendulum-v4 are values"):
-        run.learn(STEPS, callback=PathRecorder(tmp_path / "paths", strict=True))
-    assert not (tmp_path / "paths").exists()
+    def halved() -> gym.Env[Any, Any]:
+        env = gym.make(PENDULUM)
+        return gym.wrappers.TransformObservation(env, lambda o: o / 2, env.observation_space)
+
+    def run(make: Any) -> PPO:
+        return PPO("MlpPolicy", DummyVecEnv([make]), n_steps=STEPS, device="cpu")
+
+    run(rescaled).learn(STEPS, callback=PathRecorder(tmp_path / "paths", strict=True))
+    (wrapper,) = PathDataset.open(tmp_path / "paths").task.wrappers
+    assert wrapper["name"] == "RescaleAction"
+    with pytest.raises(TiplError, match=r"with the argument func=.* of the wrapper TransformObs"):
+        run(halved).learn(STEPS, callback=PathRecorder(tmp_path / "halved", strict=True))
+    assert not (tmp_path / "halved").exists()
 
 
 CONFIG = CollectConfig(

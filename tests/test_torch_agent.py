@@ -15,7 +15,8 @@ from torch import nn
 
 from tipl import ParamLayout, TiplError
 from tipl.integrations.environment.normaliser import SETTLED, RunNormaliser
-from tipl.integrations.pytorch.agent import TorchAgent, agent_of_cleanrl, agent_of_sb3
+from tipl.integrations.pytorch.agent import TorchAgent, agent_of_cleanrl
+from tipl.integrations.sb3.agent import agent_of_sb3
 from tipl.policies.actions import refolded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
@@ -67,7 +68,10 @@ def test_weights_are_in_the_order_of_the_layout() -> None:
 @pytest.mark.parametrize(
     "actor",
     [
-        nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)),
+        nn.Sequential(nn.Linear(3, 5), nn.Softplus(), nn.Linear(5, 2)),
+        nn.Sequential(nn.Linear(3, 5), nn.ELU(0.5), nn.Linear(5, 2)),
+        nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 2)),
+        nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 2)),
         nn.Sequential(nn.Linear(3, 2)),
         nn.Sequential(nn.Linear(3, 5, bias=False), nn.Tanh(), nn.Linear(5, 2)),
         nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2), nn.Tanh()),

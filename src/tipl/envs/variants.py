@@ -152,8 +152,10 @@ def make_one(
             # An old version is a choice here: returns of v4 and v5 are not comparable.
             warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
             env = gymnasium.make(spec, **options)
-        for wrapper in wrappers:
-            env = _class_of(wrapper)(env, **_tuples(wrapper.kwargs or {}))
+            # numbers that were float32 are Python's in a text, and warned of as more precise
+            warnings.filterwarnings("ignore", ".*precision lowered", UserWarning)
+            for wrapper in wrappers:
+                env = _class_of(wrapper)(env, **_tuples(wrapper.kwargs or {}))
     except Exception as error:  # in somebody's code
         raise TiplError(
             f"the environment {env_id!r} could not be made: {one_line(error)} "

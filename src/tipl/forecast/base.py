@@ -163,7 +163,9 @@ class Forecaster(abc.ABC):
 
         Args:
             policy: of the task, and of an architecture, that the model can forecast; or several,
-                of which those of one architecture share the work.
+                of which those of one architecture share the work. One with a normaliser of its own
+                (`Policy.from_sb3`) is rewritten for the task's frozen one, under which a trained
+                model reads weights, and so is what is made of it.
             horizon: checkpoints to jump ahead; by default to the end of the training paths.
             steps: jumps that follow one another. Of the target `own` they share the horizon, and
                 each reads the forecasts before it (3 by default); of `elite` each starts where the
@@ -177,9 +179,8 @@ class Forecaster(abc.ABC):
                 whose end could be meant, or it cannot be asked for a target or a return.
         """
         forecaster = self.with_options(target=target, wished_return=wished_return)
-        policies = [policy] if isinstance(policy, Policy) else list(policy)
-        for one in policies:
-            forecaster.check_policy(one)
+        given = [policy] if isinstance(policy, Policy) else policy
+        policies = [forecaster.as_read(one) for one in given]
         ahead = forecaster._horizons(horizon)[0]
         if steps is not None and not 1 <= steps <= ahead:
             raise TiplError(
@@ -242,6 +243,11 @@ class Forecaster(abc.ABC):
     def check_policy(self, policy: Policy) -> None:
         """Raises a TiplError unless the policy is one that it can read."""
         self.check_layout(policy.layout)
+
+    def as_read(self, policy: Policy) -> Policy:
+        """The policy as it reads it: by default as it is; raises what `check_policy` does."""
+        self.check_policy(policy)
+        return policy
 
     def _checked_layout(self, history: Array, layout: Layout) -> Layout:
         """The layout of a history, if it is known; both are checked."""

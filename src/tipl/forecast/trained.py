@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
+import numpy as np
+
 from tipl.core import atomic, storage
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Target
 from tipl.forecast.hub import MODEL_FORMAT_VERSION
 from tipl.paths.svd import TemporalSVD
+from tipl.policies.actions import OBSERVATION_CLIP, refolded
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
@@ -95,6 +98,19 @@ class TrainedForecaster(Forecaster):
                 "actions; use a model of the same task"
             )
         super().check_policy(policy)
+
+    def as_read(self, policy: Policy) -> Policy:
+        """The policy under the frozen observation normaliser of the paths that it learned from.
+
+        Where it has another one, the difference is folded into its first layer: that changes what
+        it does only where one of the normalisers clips.
+        """
+        policy, frozen = super().as_read(policy), self.task.observation_statistics
+        own = policy.observation_mean, policy.observation_std
+        if np.allclose(own, frozen) and policy.observation_clip == OBSERVATION_CLIP:
+            return policy
+        params = refolded(policy.params, policy.layout, own, frozen)
+        return Policy(params, policy.layout, policy.task, *frozen)
 
     @property
     def training_trials(self) -> dict[str, list[int]]:

@@ -109,8 +109,8 @@ def check_fits(forecaster: Forecaster, policy: Policy | None) -> None:
     if policy is None:
         if isinstance(forecaster, TrainedForecaster) or forecaster.layout is not None:
             raise TiplError(
-                f"{forecaster.name} reads multi-layer perceptrons of tanh units that share nothing "
-                "with the critic, in a known environment, and the run's policy is none"
+                f"{forecaster.name} reads multi-layer perceptrons that share nothing with the "
+                "critic, in a known environment, and the run's policy is none"
             )
     elif isinstance(forecaster, TrainedForecaster):
         forecaster.check_policy(policy)

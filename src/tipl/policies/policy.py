@@ -105,14 +105,27 @@ class Policy:
         return cls(initial_params(layout, seed), layout, spec)
 
     @classmethod
-    def from_sb3(cls, model: Any, task: TaskSpec | None = None) -> Policy:
-        """The policy of a stable-baselines3 model: see `tipl.integrations.sb3.weights`."""
+    def from_sb3(cls, model: Any, task: TaskSpec | str | None = None) -> Policy:
+        """The policy of a stable-baselines3 model, exactly as the model acts.
+
+        The model is one of PPO, A2C or TRPO, or of SAC, TD3, DDPG or TQC, whose means are squashed;
+        the task, or its id, is by default that of the model's environment, whose observation
+        normaliser becomes the policy's. See `tipl.integrations.sb3.weights`.
+
+        Raises:
+            TiplError: the model acts by another kind of network, or its task is not known.
+        """
         return cls(*_sb3_weights().weights_from_sb3(model, task))
 
     def to_sb3(self, model: Any) -> None:
-        """Gives a stable-baselines3 model these weights: see `tipl.integrations.sb3.weights`."""
-        normaliser = (self.observation_mean, self.observation_std)
-        _sb3_weights().weights_to_sb3(model, self.params, self.layout, self.task, normaliser)
+        """Gives a stable-baselines3 model these weights: see `tipl.integrations.sb3.weights`.
+
+        Raises:
+            TiplError: the model is of another architecture or task.
+        """
+        normaliser = self.observation_mean, self.observation_std, self.observation_clip
+        sb3 = _sb3_weights()
+        sb3.weights_to_sb3(model, sb3.Weights(self.params, self.layout, self.task, *normaliser))
 
     def with_params(self, params: Float[np.ndarray, " P"]) -> Policy:
         """The same policy with other weights."""

@@ -9,11 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.integrations.pytorch.reading import (
+    READABLE,
+    Chain,
+    chains,
+    difference,
+    outputs_and_rounding,
+    random_observations,
+    undisturbed,
+)
 from tipl.integrations.standing_aside import Guard
 from tipl.policies.layout import ParamLayout
 
@@ -24,29 +34,23 @@ RIDGE = 1e-4
 MINIBATCH = 64
 """Observations from which the critic learns at a time, when it is refitted."""
 
+UNREADABLE = (
+    f"the model's policy is not {READABLE}, which is all that a tipl.Policy can be; train one with "
+    "'MlpPolicy'"
+)
+"""Why there is no layout of an actor, in general."""
 
-@dataclasses.dataclass(eq=False)
-class TorchAgent:
-    """The weights of an agent, its optimiser, and how it acts and values."""
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class TorchActor:
+    """The weights that a policy acts by."""
 
     actor: list[nn.Parameter]
     """all that actions depend on; where tipl reads it, as its layout says"""
-    critic: list[nn.Parameter]
-    """those that values alone depend on"""
-    optimizer: torch.optim.Optimizer
-    """of all of them"""
     layout: ParamLayout | None
-    """of a multi-layer perceptron of tanh units that shares nothing with the critic; otherwise
-    None"""
-    value: Callable[[Tensor], Tensor]
-    """values [B] of normalised observations [B, O]"""
-    act: Callable[[Array], Array]
-    """most likely actions of such, as the environment takes them"""
-    value_head: tuple[nn.Linear, Callable[[Tensor], Tensor]] | None
-    """the critic's last layer, and what gives its inputs [B, D]; None if it is not of that kind"""
-    step_scale: Float[np.ndarray, " O"] | None = None
-    """what the optimiser's steps of the first layers are divided by; see `scale_first_steps`"""
-    _hooks: list[Any] = dataclasses.field(default_factory=list)
+    """of a multi-layer perceptron that shares nothing with the critic; otherwise None"""
+    unread: str = UNREADABLE
+    """why there is no layout, if there is none"""
 
     @property
     def known_layout(self) -> ParamLayout:
@@ -56,17 +60,18 @@ class TorchAgent:
             TiplError: it is of another kind.
         """
         if self.layout is None:
-            raise TiplError(
-                "the model's policy is no multi-layer perceptron of tanh units that shares nothing "
-                "with the critic, which is all that a tipl.Policy can be; train one with "
-                "'MlpPolicy'"
-            )
+            raise TiplError(self.unread)
         return self.layout
 
     @property
     def size(self) -> int:
         """Number P of the actor's parameters."""
         return sum(parameter.numel() for parameter in self.actor)
+
+    def differs(self, inputs: Float[np.ndarray, "B O"], theirs: Float[np.ndarray, "B A"]) -> float:
+        """By how much the outputs of its layout are others than given ones, beyond rounding."""
+        ours, rounding = outputs_and_rounding(self.params(), self.known_layout, inputs)
+        return difference(ours, theirs, rounding)
 
     def params(self) -> Float32[np.ndarray, " P"]:
         """The actor's parameters, flat: a copy."""
@@ -90,6 +95,25 @@ class TorchAgent:
         with torch.no_grad():
             for parameter, own in zip(self.actor, pieces, strict=True):
                 parameter.copy_(own.reshape(parameter.shape))
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class TorchAgent(TorchActor):
+    """The weights of an agent, its optimiser, and how it acts and values."""
+
+    critic: list[nn.Parameter]
+    """those that values alone depend on"""
+    optimizer: torch.optim.Optimizer
+    """of all of them"""
+    value: Callable[[Tensor], Tensor]
+    """values [B] of normalised observations [B, O]"""
+    act: Callable[[Array], Array]
+    """most likely actions of such, as the environment takes them"""
+    value_head: tuple[nn.Linear, Callable[[Tensor], Tensor]] | None
+    """the critic's last layer, and what gives its inputs [B, D]; None if it is not of that kind"""
+    step_scale: Float[np.ndarray, " O"] | None = None
+    """what the optimiser's steps of the first layers are divided by; see `scale_first_steps`"""
+    _hooks: list[Any] = dataclasses.field(default_factory=list)
 
     def reset_moments(self) -> None:
         """Lets the optimiser forget the actor: its next step is like the first one."""
@@ -210,54 +234,6 @@ def _copies(moments: Mapping[Tensor, Any]) -> dict[Tensor, Any]:
     return {parameter: copy.deepcopy(state) for parameter, state in moments.items()}
 
 
-def agent_of_sb3(model: Any) -> TorchAgent:
-    """The agent of a stable-baselines3 model that learns from rollouts, such as PPO.
-
-    Raises:
-        TiplError: the model has no actor-critic policy with an optimiser.
-    """
-    policy: Any = getattr(model, "policy", None)
-    if not hasattr(policy, "value_net") or not hasattr(policy, "optimizer"):
-        raise TiplError(
-            f"a {type(model).__name__} was given; expected a stable-baselines3 model with an "
-            "actor-critic policy, such as PPO"
-        )
-    valued = [*policy.mlp_extractor.value_net.parameters(), *policy.value_net.parameters()]
-    if not policy.share_features_extractor:
-        valued = [*policy.vf_features_extractor.parameters(), *valued]
-    critics = {id(parameter) for parameter in valued}
-    actor = [p for p in policy.parameters() if p.requires_grad and id(p) not in critics]
-    layout = None
-    if _is_plain(policy):
-        layers = [*_layers(policy.mlp_extractor.policy_net), policy.action_net]
-        actor, layout = _read(layers, getattr(policy, "log_std", None)) or (actor, None)
-
-    def features(observations: Tensor) -> Tensor:
-        extracted = policy.extract_features(observations)
-        own = extracted if policy.share_features_extractor else extracted[1]
-        inputs: Tensor = policy.mlp_extractor.forward_critic(own)
-        return inputs
-
-    networks = actor, valued, policy.optimizer, layout
-    return TorchAgent(
-        *networks,
-        value=lambda observations: policy.predict_values(observations)[:, 0],
-        act=lambda observations: model.predict(observations, deterministic=True)[0],
-        value_head=None if layout is None else (policy.value_net, features),
-    )
-
-
-def _is_plain(policy: Any) -> bool:
-    """Whether a policy of stable-baselines3 feeds observations as they are to two perceptrons."""
-    return (
-        not getattr(policy, "use_sde", False)
-        and not getattr(policy, "squash_output", False)
-        and type(policy.features_extractor).__name__ == "FlattenExtractor"
-        and type(policy.action_dist).__name__
-        in ("DiagGaussianDistribution", "CategoricalDistribution")
-    )
-
-
 def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> TorchAgent:
     """The agent of a script of CleanRL's style.
 
@@ -279,7 +255,8 @@ def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> Torc
         )
     _check_nothing_else(agent, [*mean.parameters(), *critic.parameters(), log_std])
     everything = [*mean.parameters(), *([] if log_std is None else [log_std])]
-    actor, layout = _read(_layers(mean), log_std) or (everything, None)
+    read = _read(mean, log_std) or TorchActor(actor=everything, layout=None)
+    actor, layout = read.actor, read.layout
     acting = {id(parameter) for parameter in actor}
     valued = [p for p in critic.parameters() if id(p) not in acting]
     if len(valued) < len(list(critic.parameters())):
@@ -295,8 +272,15 @@ def agent_of_cleanrl(agent: nn.Module, optimizer: torch.optim.Optimizer) -> Torc
     *before, last = _layers(critic)
     if isinstance(last, nn.Linear) and last.bias is not None and id(last.weight) not in acting:
         head = last, nn.Sequential(*before)
-    networks = actor, valued, optimizer, layout
-    return TorchAgent(*networks, lambda observations: critic(observations)[:, 0], act, head)
+    return TorchAgent(
+        actor=actor,
+        critic=valued,
+        optimizer=optimizer,
+        layout=layout,
+        value=lambda observations: critic(observations)[:, 0],
+        act=act,
+        value_head=head,
+    )
 
 
 def _check_nothing_else(agent: nn.Module, known: Sequence[Any]) -> None:
@@ -315,20 +299,41 @@ def _layers(network: nn.Module) -> list[nn.Module]:
     return list(network) if isinstance(network, nn.Sequential) else [network]
 
 
-def _read(
-    layers: Sequence[nn.Module], log_std: Any
-) -> tuple[list[nn.Parameter], ParamLayout] | None:
-    """Parameters of an actor in the order of its layout, and that; None if tipl cannot read it."""
-    linears: Any = layers[::2]
-    alternating = all(map(isinstance, layers, [nn.Linear, nn.Tanh] * len(linears)))
-    if not alternating or len(layers) < 3 or len(layers) % 2 == 0:
+def _read(network: nn.Module, log_std: Any) -> TorchActor | None:
+    """The actor that puts out what a network does, on random inputs; None if there is none."""
+    first = next((m for m in network.modules() if isinstance(m, nn.Linear)), None)
+    if first is None:
         return None
-    sizes = [linears[0].in_features, *(linear.out_features for linear in linears)]
-    actor = [p for linear in linears for p in (linear.weight, linear.bias)]
-    if any(parameter is None for parameter in actor):
-        return None
+    inputs = random_observations(Box(-np.inf, np.inf, (first.in_features,)))
+    together = np.concatenate(inputs)
+
+    @torch.no_grad()
+    def outputs(given: Array) -> Array:
+        return np.asarray(network(torch.as_tensor(given, device=first.weight.device)).cpu())
+
+    with undisturbed(network):
+        try:
+            found = chains(network, lambda: outputs(together), together)
+        except Exception:  # somebody else's code, which may take other inputs
+            return None
+        for chain in found:
+            read = actor_of(chain, log_std)
+            if (
+                read is not None
+                and {*network.parameters()} <= {*read.actor}
+                and not any(read.differs(one, outputs(one)) for one in inputs)
+            ):
+                return read
+    return None
+
+
+def actor_of(chain: Chain, log_std: Any, squashed: bool = False) -> TorchActor | None:
+    """The actor of a chain, with the noise of its actions; None if that is of other actions."""
     if log_std is None:
-        return actor, ParamLayout.mlp("actor", sizes)
-    if log_std.numel() != sizes[-1]:
+        layout = ParamLayout.mlp("actor", chain.sizes, chain.activation, squashed)
+        return TorchActor(actor=chain.parameters, layout=layout)
+    observed, *hidden, size = chain.sizes
+    if log_std.numel() != size:
         return None
-    return [*actor, log_std], ParamLayout.actor(sizes[0], sizes[-1], sizes[1:-1])
+    layout = ParamLayout.actor(observed, size, hidden, chain.activation)
+    return TorchActor(actor=[*chain.parameters, log_std], layout=layout)

@@ -17,8 +17,8 @@ from tipl.core import storage
 from tipl.core.options import config_from_options
 from tipl.errors import TiplError
 from tipl.integrations.environment.run_environment import run_environment
-from tipl.integrations.pytorch.agent import agent_of_sb3
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, checked
+from tipl.integrations.sb3.agent import agent_of_sb3
 from tipl.integrations.standing_aside import (
     Guard,
     attributes,

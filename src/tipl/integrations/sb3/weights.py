@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from gymnasium.spaces import Box
+from jaxtyping import Float, Shaped
+from torch import nn
 
-from tipl.core.arrays import Array
-from tipl.envs import make_task
 from tipl.errors import TiplError
-from tipl.integrations.environment.description import describe
 from tipl.integrations.environment.normaliser import RunNormaliser
-from tipl.integrations.pytorch.agent import TorchAgent, agent_of_sb3
-from tipl.policies.actions import refolded
+from tipl.integrations.pytorch.agent import TorchActor
+from tipl.integrations.pytorch.reading import random_observations, undisturbed
+from tipl.integrations.sb3.agent import actor_of_sb3, visited_observations
+from tipl.integrations.sb3.task import check_actions, environment_spec, task_of_model
+from tipl.policies.actions import (
+    best_actions,
+    mlp_outputs,
+    normalise_observations,
+    refolded,
+)
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
 
-TELLING = "that would tell its task; set one by model.set_env, or give the task"
-"""What a model's environment is asked for."""
+TYPICAL = 256
+"""Observations as the policy's normaliser has them, on which a policy and its copy are compared."""
+
+FAR = 1e-3
+"""Actions that differ by more are other actions, in units of the largest action."""
+
+log = logging.getLogger("tipl")
 
 
 class PolicyRun(NamedTuple):
     """What is read of a stable-baselines3 model and its environment."""
 
-    agent: TorchAgent
+    agent: TorchActor
     layout: ParamLayout
     task: TaskSpec
     normaliser: RunNormaliser
@@ -35,104 +48,154 @@ class PolicyRun(NamedTuple):
         return refolded(self.agent.params(), self.layout, *statistics)
 
 
-def read_run(model: Any, task: TaskSpec | None = None) -> PolicyRun:
+def read_run(model: Any, task: TaskSpec | str | None = None) -> PolicyRun:
     """Reads a model as `weights_from_sb3` says, which raises the same errors."""
-    agent = readable_agent(model)
-    layout, env = agent.known_layout, model.get_env()
-    if task is None:
-        task = make_task(_spec(env).id)
+    agent, task = actor_of_sb3(model), task_of_model(model, task)
+    layout = agent.known_layout
     if layout.shapes[0][1] != task.observation_size:
         raise TiplError(
             f"the model's policy takes {layout.shapes[0][1]} observed values, and "
             f"{task.env_id} has {task.observation_size}; give the task that the model is for"
         )
-    _check_actions(model, task)
-    return PolicyRun(agent, layout, task, RunNormaliser(env, task.observation_size))
+    check_actions(model, task)
+    return PolicyRun(agent, layout, task, _normaliser(model, task.observation_size))
 
 
-def weights_from_sb3(
-    model: Any, task: TaskSpec | None = None
-) -> tuple[Float[np.ndarray, " P"], ParamLayout, TaskSpec]:
-    """Weights, layout and task of a stable-baselines3 model's policy.
-
-    What the model's environment normalises by (`VecNormalize`) is folded into the first layer:
-    under its task's frozen observation normaliser, the policy takes raw observations and acts as
-    `model.predict(..., deterministic=True)` does.
-
-    Args:
-        model: that learns from rollouts, such as PPO or A2C, with an `MlpPolicy` of tanh units.
-        task: what it is for; by default that of its environment. A model without an environment
-            is taken to have seen observations as they are.
+def _normaliser(model: Any, size: int) -> RunNormaliser:
+    """What a model's environment normalises observations by, or did when the model was trained.
 
     Raises:
-        TiplError: the model's networks are of another kind or of another task's sizes, its actions
-            have other bounds, or its environment is not known.
+        TiplError: it normalises in another way than by statistics that can be read, or is not here.
+    """
+    env = model.get_env()
+    # what the environment gave and what the model saw of it, which are saved with the model
+    gave, saw = (
+        np.asarray(getattr(model, name, None)) for name in ("_last_original_obs", "_last_obs")
+    )
+    if env is None and gave.dtype != object and not np.array_equal(gave, saw):
+        raise TiplError(
+            "the model was trained on observations that VecNormalize normalised, and has no "
+            "environment that would tell how; load its statistics by VecNormalize.load and give "
+            "that to model.set_env"
+        )
+    normaliser, around = RunNormaliser(env, size), model.get_vec_normalize_env()
+    if around is not None and around.norm_obs:
+        raw = np.concatenate(random_observations(model.observation_space))
+        expected = np.reshape(around.normalize_obs(raw), (len(raw), -1))  # [B, *shape] -> [B, O]
+        # [B, *shape] -> [B, O]
+        if not np.allclose(normaliser.normalise(raw.reshape(len(raw), -1)), expected, atol=1e-5):
+            raise TiplError(
+                f"the {type(around).__name__} of the model's environment normalises otherwise than "
+                "by its mean, its variance and its clip; use VecNormalize as it is"
+            )
+    return normaliser
+
+
+class Weights(NamedTuple):
+    """What a policy is made of, in the order in which `tipl.Policy` takes it."""
+
+    params: Float[np.ndarray, " P"]
+    layout: ParamLayout
+    task: TaskSpec
+    observation_mean: Float[np.ndarray, " O"]
+    observation_std: Float[np.ndarray, " O"]
+    observation_clip: float
+
+
+def weights_from_sb3(model: Any, task: TaskSpec | str | None = None) -> Weights:
+    """A stable-baselines3 model's policy, exactly as the model acts.
+
+    It takes raw observations. Its normaliser is the run's own (`VecNormalize`, with its clip), or
+    mean 0, std 1 and no clip where the run has none.
+
+    Args:
+        model: whose actor is a multi-layer perceptron of one of
+            `tipl.policies.activations.ACTIVATIONS`: PPO, A2C or TRPO, or a deterministic actor of
+            SAC, TD3, DDPG or TQC. MaskablePPO is read as it acts without a mask.
+        task: what it is for, or its Gymnasium id; by default that of its environment. A model
+            without an environment is taken to have seen observations as they are.
+
+    Raises:
+        TiplError: the model acts otherwise than any such network, its sizes or its actions are
+            another task's, or its environment is not known.
     """
     run = read_run(model, task)
-    return run.params(), run.layout, run.task
+    mean, std = run.normaliser.statistics
+    return Weights(run.agent.params(), run.layout, run.task, mean, std, run.normaliser.clip)
 
 
-def weights_to_sb3(
-    model: Any,
-    params: Float[np.ndarray, " P"],
-    layout: ParamLayout,
-    task: TaskSpec,
-    statistics: tuple[Array, Array],
-) -> None:
+def weights_to_sb3(model: Any, weights: Weights) -> None:
     """Gives a stable-baselines3 model the weights of a policy; critic and optimiser stay.
 
-    They are folded for what the model's environment normalises observations by at present; the
-    policy normalises them by the mean and std of its `statistics`.
+    They are folded for what the model's environment normalises observations by at present. Where
+    the clip of one of the normalisers lets the model act otherwise than the policy, a warning of
+    the logger `tipl` says so. Target networks of the actor (TD3) are given the same weights.
 
     Raises:
         TiplError: the model's networks are of another kind or another architecture, or its
             environment is not that of the policy's task.
     """
-    agent = readable_agent(model)
+    agent, (params, layout, task, mean, std, _) = actor_of_sb3(model), weights
     if agent.layout != layout:
         raise TiplError(
             f"a policy laid out as {layout} was given to a model whose policy is "
             f"{agent.layout}; make the model with policy_kwargs="
-            f"{{'net_arch': {list(layout.hidden_sizes)}}} in the policy's task"
+            f"{{'net_arch': {list(layout.hidden_sizes)}}} and the policy's activation in its task"
         )
-    there, here = _spec(model.get_env()).id, task.env_id.rpartition(":")[2]
+    env = model.get_env()
+    if env is None:
+        raise TiplError("the model has no environment to act in; set one by model.set_env")
+    there, here = environment_spec(env).id, task.bare_id
     if there != here:
         raise TiplError(
             f"a policy for {here} was given to a model whose environment is {there}; give one for "
             "the same task"
         )
-    now = read_run(model, task).normaliser.statistics
-    agent.set_params(refolded(params, layout, statistics, now))
+    normaliser = read_run(model, task).normaliser
+    agent.set_params(refolded(params, layout, (mean, std), normaliser.statistics))
+    target = getattr(model.policy, "actor_target", None)
+    if isinstance(target, nn.Module):
+        target.load_state_dict(model.policy.actor.state_dict())
+    _tell_of_clips(model, weights, normaliser)
 
 
-def _spec(env: Any) -> Any:
-    """The spec of a model's environment."""
-    if env is None:
-        raise TiplError(f"the model has no environment {TELLING}")
-    return describe(env).spec
+# --- clips -----------------------------------------------------------------------------------
 
 
-def readable_agent(model: Any) -> TorchAgent:
-    """The model's agent, with a layout."""
-    agent = agent_of_sb3(model)
-    _ = agent.known_layout  # raises if there is none
-    return agent
-
-
-def _check_actions(model: Any, task: TaskSpec) -> None:
-    """Raises a TiplError if a wrapper has given a model other actions than its task has."""
-    space = model.action_space
-    ours: dict[str, Any] = dict(zip(("low", "high"), task.action_bounds, strict=True))
-    expected = f"values from {task.action_low} to {task.action_high}"
-    if task.discrete:
-        ours = {"n": task.action_size, "start": task.first_action}
-        expected = f"{task.action_size} numbers from {task.first_action}"
-    if not all(_equal(getattr(space, name, np.nan), value) for name, value in ours.items()):
-        raise TiplError(
-            f"the model's actions are {space}, and those of {task.env_id} are {expected}; train it "
-            "without the wrapper that changes them, or register its environment under its own id"
+def _tell_of_clips(model: Any, weights: Weights, normaliser: RunNormaliser) -> None:
+    """Warns if a model acts otherwise than the policy that it was given, where clips bite."""
+    raw = _raw_observations(model, weights, normaliser)
+    inputs = normalise_observations(raw, *weights[3:5], clip=weights.observation_clip)
+    arrays = weights.layout.unflatten(weights.params)
+    outputs = mlp_outputs(arrays, "actor", inputs, weights.layout.activation)
+    ours = best_actions(weights.task, outputs, weights.layout.squashed)
+    # [B, O] -> [B, *shape]
+    seen = normaliser.normalise(raw).reshape(-1, *model.observation_space.shape)
+    with undisturbed(model.policy):
+        theirs = model.predict(seen, deterministic=True)[0]
+    # [B] or [B, A] -> [B]
+    gaps = np.abs(ours.astype(np.float64) - theirs).reshape(len(raw), -1).max(axis=1)
+    far = gaps > FAR * max(1.0, float(np.abs(ours).max()))
+    if far.any():
+        log.warning(
+            f"the model acts otherwise than the policy that it was given on {far.mean():.1%} of "
+            f"{len(raw)} observations, by up to {gaps.max():.3g}: normalised observations are "
+            f"clipped at {weights.observation_clip:g} by the policy and at {normaliser.clip:g} by "
+            "the model's environment; give that the same clip_obs, or train a little"
         )
 
 
-def _equal(given: Any, expected: Any) -> bool:
-    return np.shape(given) == np.shape(expected) and np.allclose(given, expected)
+def _raw_observations(
+    model: Any, weights: Weights, normaliser: RunNormaliser
+) -> Shaped[np.ndarray, "B O"]:
+    """Observations as the environment gives them: typical ones, and those that were visited."""
+    rng, space = np.random.default_rng(0), model.observation_space
+    mean, std = weights.observation_mean, weights.observation_std
+    typical = mean + std * rng.standard_normal((TYPICAL, len(mean)))
+    if normaliser.moments is None and isinstance(space, Box):
+        typical = np.clip(typical, space.low.reshape(-1), space.high.reshape(-1))  # [*shape] -> [O]
+    now_mean, now_std = normaliser.statistics
+    visited = [
+        now_mean + now_std * one.reshape(len(one), -1) for one in visited_observations(model)
+    ]
+    return np.concatenate([typical, *visited]).astype(np.float32)

@@ -147,14 +147,6 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
                 f"a policy for {policy.task.env_id} with varied physics was given, but this model "
                 "was trained without; use a policy of the original physics"
             )
-        own = policy.observation_mean, policy.observation_std
-        if not np.allclose(own, self.task.observation_statistics):
-            raise TiplError(
-                "a policy with an observation normaliser of its own was given, but this model was "
-                f"trained on policies with the frozen one of {self.task.env_id}; fold the "
-                "difference into the policy's first layer, or train a policy with "
-                "normaliser='frozen'"
-            )
 
     def check_layout(self, layout: ParamLayout) -> None:
         """Raises a TiplError unless they are of an actor of its task, not too deep for it."""

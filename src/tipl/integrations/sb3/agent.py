@@ -53,7 +53,7 @@ def actor_of_sb3(model: Any) -> TorchActor:
     as well, and its noise to be one parameter for each action; any other actor (SAC, TD3, DDPG,
     TQC) has to squash its outputs. The model and its random numbers are left as they are.
 
-    A policy that can be told to mask actions (MaskablePPO) is read as it acts without a mask.
+    A policy that takes masks of actions (MaskablePPO) is read as it acts without one.
 
     Raises:
         TiplError: the model acts by anything else; it says which difference was found.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,6 +53,7 @@ def task_of_model(model: Any, task: TaskSpec | str | None = None) -> TaskSpec:
             )
         return task
     _check_around(env)
+    _check_masks(model, env)
     spec = environment_spec(env, known=task is not None)
     if task is None:
         return make_task(_without_normaliser(spec))
@@ -82,6 +84,16 @@ def _check_around(env: Any) -> None:
             f"the wrapper {', '.join(names)} around the model's vector of environments may change "
             "what a policy sees or does, and a tipl.Policy does nothing of the kind; expected "
             "VecNormalize or VecMonitor alone: put wrappers of gymnasium around each environment"
+        )
+
+
+def _check_masks(model: Any, env: Any) -> None:
+    """Raises a TiplError if a model's environment masks actions, which a policy never does."""
+    takes_masks = "action_masks" in inspect.signature(model.predict).parameters
+    if takes_masks and env.has_attr("action_masks"):
+        raise TiplError(
+            f"the environment of this {type(model).__name__} masks actions, and a tipl.Policy acts "
+            "by its observation alone; expected an environment without action_masks"
         )
 
 

@@ -68,15 +68,12 @@ def _normaliser(model: Any, size: int) -> RunNormaliser:
         TiplError: it normalises in another way than by statistics that can be read, or is not here.
     """
     env = model.get_env()
-    # what the environment gave and what the model saw of it, which are saved with the model
-    gave, saw = (
-        np.asarray(getattr(model, name, None)) for name in ("_last_original_obs", "_last_obs")
-    )
-    if env is None and gave.dtype != object and not np.array_equal(gave, saw):
+    # which is saved with a model, and set under VecNormalize alone
+    if env is None and getattr(model, "_last_original_obs", None) is not None:
         raise TiplError(
-            "the model was trained on observations that VecNormalize normalised, and has no "
-            "environment that would tell how; load its statistics by VecNormalize.load and give "
-            "that to model.set_env"
+            "the model was trained under VecNormalize, and has no environment that would tell how "
+            "that normalises observations; load it by VecNormalize.load and give it to "
+            "model.set_env"
         )
     normaliser, around = RunNormaliser(env, size), model.get_vec_normalize_env()
     if around is not None and around.norm_obs:
@@ -111,9 +108,11 @@ def weights_from_sb3(model: Any, task: TaskSpec | str | None = None) -> Weights:
     Args:
         model: whose actor is a multi-layer perceptron of one of
             `tipl.policies.activations.ACTIVATIONS`: PPO, A2C or TRPO, or a deterministic actor of
-            SAC, TD3, DDPG or TQC. MaskablePPO is read as it acts without a mask.
-        task: what it is for, or its Gymnasium id; by default that of its environment. A model
-            without an environment is taken to have seen observations as they are.
+            SAC, TD3, DDPG or TQC. MaskablePPO is read as it acts without a mask, unless its
+            environment has masks.
+        task: what it is for, or its Gymnasium id; by default that of its environment, with its
+            arguments, limit of steps and wrappers. Wrappers that the environment is known to have,
+            a given task has to have, too.
 
     Raises:
         TiplError: the model acts otherwise than any such network, its sizes or its actions are

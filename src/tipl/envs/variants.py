@@ -251,7 +251,8 @@ def _check_arguments(env_id: str, kwargs: Mapping[str, Any], whose: str = "") ->
         try:
             _plain(value)
         except (TypeError, ValueError) as error:
-            shown = textwrap.shorten(repr(value), 60)
+            # a function's own text would tell where it lies in memory
+            shown = getattr(value, "__qualname__", textwrap.shorten(repr(value), 60))
             raise TiplError(
                 f"an environment {env_id!r} was made with the argument {name}={shown}{whose}, "
                 f"which cannot be written down: expected numbers, text and lists of them; {_ADVICE}"

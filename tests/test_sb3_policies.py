@@ -480,3 +480,26 @@ def test_without_an_environment_a_policy_can_be_read_but_not_written() -> None:
     with pytest.raises(TiplError, match="no environment to act in; set one by"):
         read.to_sb3(alone)
     assert all(map(torch.equal, before, alone.policy.parameters()))
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", PENDULUM])  # float32 and float64 observations
+def test_an_agent_that_was_trained_and_loaded_is_read_without_its_environment(
+    env_id: str, normalise: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vector: Any = DummyVecEnv([lambda: Monitor(gym.make(env_id))])
+    trained = off_policy("SAC", VecNormalize(vector) if normalise else vector)
+    trained.learn(20)
+    trained.save(tmp_path / "agent.zip")
+    loaded = SAC.load(tmp_path / "agent.zip")
+    with caplog.at_level(logging.WARNING, "tipl"):
+        if normalise and env_id == PENDULUM:
+            with pytest.raises(TiplError, match="trained under VecNormalize"):
+                Policy.from_sb3(loaded, env_id)
+            return
+        policy = Policy.from_sb3(loaded, env_id)
+    # observations of float32 do not tell whether they were normalised
+    assert ("taken to have seen" in caplog.text) == (env_id != PENDULUM)
+    seen = np.random.default_rng(1).normal(size=(8, policy.task.observation_size))
+    expected = loaded.predict(seen.astype(np.float32), deterministic=True)[0]
+    np.testing.assert_allclose(policy.act(seen.astype(np.float32)), expected, atol=1e-5)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.spaces import Box
 from jaxtyping import Float, Shaped
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 from tipl.errors import TiplError
@@ -68,13 +69,8 @@ def _normaliser(model: Any, size: int) -> RunNormaliser:
         TiplError: it normalises in another way than by statistics that can be read, or is not here.
     """
     env = model.get_env()
-    # which is saved with a model, and set under VecNormalize alone
-    if env is None and getattr(model, "_last_original_obs", None) is not None:
-        raise TiplError(
-            "the model was trained under VecNormalize, and has no environment that would tell how "
-            "that normalises observations; load it by VecNormalize.load and give it to "
-            "model.set_env"
-        )
+    if env is None:
+        _check_saw_them_as_they_are(model)
     normaliser, around = RunNormaliser(env, size), model.get_vec_normalize_env()
     if around is not None and around.norm_obs:
         raw = np.concatenate(random_observations(model.observation_space))
@@ -86,6 +82,30 @@ def _normaliser(model: Any, size: int) -> RunNormaliser:
                 "by its mean, its variance and its clip; use VecNormalize as it is"
             )
     return normaliser
+
+
+def _check_saw_them_as_they_are(model: Any) -> None:
+    """Raises a TiplError if a model without an environment was trained under VecNormalize.
+
+    Where that cannot be told, a warning of the logger `tipl` says so.
+    """
+    gave: Any = getattr(model, "_last_original_obs", None)
+    saw: Any = getattr(model, "_last_obs", None)
+    if gave is None:
+        return
+    remedy = "load its statistics by VecNormalize.load and give that to model.set_env"
+    # algorithms with a replay buffer keep the last observation but one there, if nothing normalises
+    kept = isinstance(model, OffPolicyAlgorithm) and np.shape(gave) == np.shape(saw)
+    if not kept or np.asarray(gave).dtype != np.asarray(saw).dtype:
+        raise TiplError(
+            "the model was trained under VecNormalize, and has no environment that would tell how "
+            f"that normalises observations; {remedy}"
+        )
+    if np.asarray(saw).dtype == np.float32:  # to which VecNormalize rounds
+        log.warning(
+            f"the {type(model).__name__} is taken to have seen observations as they are; if it was "
+            f"trained under VecNormalize, {remedy}"
+        )
 
 
 class Weights(NamedTuple):

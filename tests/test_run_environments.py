@@ -201,6 +201,17 @@ def test_one_sentence_says_why_another_one_cannot_be_made(make: Any, message: st
     assert "\n" not in str(told.value)
 
 
+def test_observations_of_several_parts_are_refused() -> None:
+    parts = {"place": gym.spaces.Box(-1, 1, (2,))}
+    env = dummy(
+        lambda: wrappers.TransformObservation(
+            gym.make(PENDULUM), lambda o: {"place": o[:2]}, gym.spaces.Dict(parts)
+        )
+    )
+    with pytest.raises(TiplError, match=r"several parts: Dict.*FlattenObservation"):
+        run_environment(env)
+
+
 # --- somebody's eval_env ---------------------------------------------------------------------
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 
+from tipl.errors import TiplError
 from tipl.integrations.environment.description import describe, wrappers_around
 from tipl.integrations.environment.gate_environment import (
     GateEnvironment,
@@ -34,10 +36,16 @@ def run_environment(env: Any, eval_env: Any = None) -> RunEnvironment:
         eval_env: an Env, a VectorEnv or a VecEnv; see `given_environment`.
 
     Raises:
-        TiplError: as `RunNormaliser`, `describe` and `another_environment`: one sentence, which
-            asks for an eval_env where that helps.
+        TiplError: as `RunNormaliser`, `describe` and `another_environment`, or observations have
+            several parts: one sentence, which asks for an eval_env where that helps.
     """
-    normaliser = RunNormaliser(env, int(np.prod(single_spaces(env)[0].shape or ())))
+    seen = single_spaces(env)[0]
+    if isinstance(seen, gym.spaces.Dict | gym.spaces.Tuple):
+        raise TiplError(
+            f"the run's observations have several parts: {seen}; expected an array: wrap the "
+            "environment in gymnasium.wrappers.FlattenObservation"
+        )
+    normaliser = RunNormaliser(env, int(np.prod(seen.shape or ())))
     sb3 = isinstance(env, sb3_class("VecEnv"))
     around = wrappers_around(env)
     if eval_env is None:

@@ -418,12 +418,12 @@ def test_nothing_that_fails_in_telling_leaves() -> None:
             raise RuntimeError("no words")
 
     guard = Guard(run_logger=failing(AttributeError))
-    with guard.watching():
+    with guard:
         raise MuteError
     assert guard.reason is not None
     assert guard.reason.startswith("tipl stands aside: MuteError; ")
     long = Guard()
-    with long.watching():
+    with long:
         raise ValueError("x" * 10_000)
     assert long.reason is not None
     assert len(long.reason) < 500
@@ -431,11 +431,11 @@ def test_nothing_that_fails_in_telling_leaves() -> None:
 
 def test_a_guard_sets_back_what_was_remembered_the_last_first() -> None:
     guard, seen = Guard(), list[int]()
-    with guard.watching():
+    with guard:
         guard.remember(lambda: seen.append(1), failing(ValueError), lambda: seen.append(3))
         raise ValueError
     assert seen == [3, 1]
-    with guard.watching():
+    with guard:
         guard.remember(lambda: seen.append(4))
     assert seen == [3, 1]
 

@@ -8,6 +8,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
@@ -26,10 +27,11 @@ Restore = Callable[[], object]
 
 
 class Guard:
-    """Keeps what goes wrong in tipl out of a run.
+    """Keeps what goes wrong in tipl out of a run: `with guard:` lets no exception out.
 
-    The first exception within `watching` sets back what was remembered, is told in one sentence,
-    and is the last one: from then on there is a `reason` to stand aside.
+    The first one sets back what was remembered, is told in one sentence, and is the last one: from
+    then on there is a `reason` to stand aside. KeyboardInterrupt and SystemExit pass, with all set
+    back.
 
     Args:
         strict: let exceptions through, once what was remembered is set back.
@@ -44,7 +46,7 @@ class Guard:
         self.reason: str | None = None
         self._run: tuple[object, ...] = ()
         self._told: set[str] = set()
-        self._kept: list[Restore] | None = None  # by the call that is being watched
+        self._kept: list[list[Restore]] = []  # by each call that is being watched
 
     def begin(self, *run: object) -> None:
         """Tries again in another run than before: one of another model or environment."""
@@ -53,26 +55,26 @@ class Guard:
 
     def remember(self, *kept: Restore) -> None:
         """Remembers what to set back if the present call fails, the last one first."""
-        if self._kept is not None:
-            self._kept += kept
+        if self._kept:
+            self._kept[-1] += kept
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Lets no exception out. KeyboardInterrupt and SystemExit pass, with all set back."""
-        kept: list[Restore] = []
-        outer, self._kept = self._kept, kept
-        try:
-            yield
-        except BaseException as error:
-            for restore in reversed(kept):
-                with contextlib.suppress(Exception):  # the others can still be set back
-                    restore()
-            if self.strict or not isinstance(error, Exception):
-                raise
-            self.reason = f"tipl stands aside: {_sentence(error)}"
-            self.tell(self.reason)
-        finally:
-            self._kept = outer
+    def __enter__(self) -> None:
+        self._kept.append([])
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        kept = self._kept.pop()
+        if error is None:
+            return False
+        for restore in reversed(kept):
+            with contextlib.suppress(Exception):  # the others can still be set back
+                restore()
+        if self.strict or not isinstance(error, Exception):
+            return False
+        self.reason = f"tipl stands aside: {_sentence(error)}"
+        self.tell(self.reason)
+        return True
 
     def tell(self, sentence: str) -> None:
         """Says a sentence once, to the logger "tipl" and to that of the run; never fails."""
@@ -131,7 +133,7 @@ def watched(method: Method[P]) -> Method[P]:
     @functools.wraps(method)
     def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if self.guard.reason is None:
-            with self.guard.watching():
+            with self.guard:
                 method(self, *args, **kwargs)
 
     return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -86,7 +87,7 @@ class Jumper:
         self.episodes = 1 + len(horizons) + 2 * (config.episodes - 1)  # of a test that ends well
         self.remembered = min(forecaster.reads_last or MAX_HISTORY, MAX_HISTORY)
         N = num_runs
-        self.history = np.zeros((N, 0, 0), np.float32)  # [N, H, P], the newest last
+        self.recent: deque[Array] = deque(maxlen=self.remembered)  # of [N, P], the newest last
         self.arrays = {
             "length": np.zeros(N, np.int64),  # checkpoints of each run's path, the last of H
             "elapsed": np.zeros(N, np.int64),  # checkpoints since its path began
@@ -133,7 +134,7 @@ class Jumper:
             jumped[run] = try_.accepted
             if try_.accepted:
                 # its path begins with these weights
-                new[run] = self.history[run, -1] = weights
+                new[run] = self.recent[-1][run] = weights
                 self.arrays["length"][run] = self.arrays["elapsed"][run] = 1
                 self.arrays["jumps"][run] += 1
                 known = np.isfinite(last_return[run])
@@ -145,9 +146,7 @@ class Jumper:
 
     def _remember(self, params: Array) -> None:
         """Adds a checkpoint to every run's path."""
-        newest = params[:, None].astype(np.float32)
-        kept = self.history[:, max(0, self.history.shape[1] + 1 - self.remembered) :]
-        self.history = np.concatenate([kept, newest], axis=1) if kept.size else newest
+        self.recent.append(params.astype(np.float32))
         length, elapsed = self.arrays["length"], self.arrays["elapsed"]
         length[:] = np.minimum(length + 1, self.remembered)
         elapsed += 1
@@ -200,7 +199,7 @@ class Jumper:
         horizons = list(self.config.horizons) or default_horizons(self.forecaster, elapsed - 1)
         if not self.config.gate:
             horizons = horizons[-1:]
-        path = self.history[run, -length:]
+        path = np.stack([weights[run] for weights in self.recent][-length:])
         ahead = self.forecaster.forecast(path, horizons, layout=self.layout)
         weights = np.concatenate([params[None], self._guarded(ahead, params)])  # [C, P]
         return ForecastTest(run, [0, *horizons], weights)
@@ -247,15 +246,17 @@ class Jumper:
 
     def state(self) -> dict[str, Array]:
         """Everything needed to continue, as arrays."""
-        return self.arrays | {"rollouts": np.array(self.rollouts), "history": self.history}
+        N = len(self.arrays["length"])
+        history = np.stack(self.recent, axis=1) if self.recent else np.zeros((N, 0, 0), np.float32)
+        return self.arrays | {"rollouts": np.array(self.rollouts), "history": history}
 
     def set_state(self, state: dict[str, Array]) -> None:
         """Continues from what `state` returned."""
         for name, array in self.arrays.items():
             array[:] = state[name]
         self.rollouts = int(state["rollouts"])
-        # an earlier tipl remembered what its forecaster does not read
-        self.history = state["history"][:, -self.remembered :].copy()
+        # [N, H, P] -> H of [N, P]; an earlier tipl remembered what its forecaster does not read
+        self.recent.extend(state["history"].swapaxes(0, 1).copy())
         np.minimum(self.arrays["length"], self.remembered, out=self.arrays["length"])
 
 

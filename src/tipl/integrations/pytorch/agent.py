@@ -146,7 +146,7 @@ class TorchAgent(TorchActor):
         def remember(*_: Any) -> None:
             if self.step_scale is None:
                 return
-            with guard.watching():
+            with guard:
                 guard.remember(end)
                 before[:] = [weight.detach().clone() for weight in first]
 
@@ -154,7 +154,7 @@ class TorchAgent(TorchActor):
         def shorten(*_: Any) -> None:
             if self.step_scale is None:
                 return
-            with guard.watching():
+            with guard:
                 guard.remember(end)
                 moved = [old + (new - old) / scale for new, old in zip(first, before, strict=True)]
                 for weight, shorter in zip(first, moved, strict=True):

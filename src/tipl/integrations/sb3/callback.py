@@ -187,11 +187,13 @@ class ForecastCallback(BaseCallback):
                 self.truncated.append((self.step, env, observation, float(value)))
         self.step += 1
 
-    @guarded
     def _on_rollout_end(self) -> None:
-        jumps = self.jumps
-        if jumps is None or not jumps.fresh:
-            return
+        if self.jumps is not None and self.jumps.fresh:
+            self._refit_critic(self.jumps)
+
+    @guarded
+    def _refit_critic(self, jumps: TorchJumps) -> None:
+        """Fits the critic to the first rollout after a jump, and tells the buffer what it says."""
         model = on_policy(self)
         buffer, gamma = model.rollout_buffer, model.gamma
         told = [buffer.values, buffer.rewards, buffer.returns, buffer.advantages]

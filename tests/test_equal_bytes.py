@@ -34,7 +34,9 @@ def test_all_that_is_recorded_is_made(found: dict[str, Arrays]) -> None:
 def test_bytes_are_as_recorded_where_processors_compute_alike(
     name: str, found: dict[str, Arrays], recorded_digests: dict[str, str]
 ) -> None:
-    assert digest(found[name]) == recorded_digests.get(name, "not recorded")
+    if name not in recorded_digests:
+        pytest.skip("it was recorded anew, and not yet on such a processor")
+    assert digest(found[name]) == recorded_digests[name]
 
 
 def tolerance(name: str) -> tuple[float, float]:

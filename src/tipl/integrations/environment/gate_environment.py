@@ -21,8 +21,9 @@ from tipl.integrations.environment.normaliser import (
 )
 from tipl.policies.actions import inside
 
-LONGEST = 100_000
-"""Steps after which an episode of a test is given up: it may have no end."""
+LONGEST = 20_000
+"""Steps after which an episode of a test is given up, if it has no higher limit: it may have no
+end."""
 
 Act = Callable[[Array], Array]
 """Actions `[E, ...]` for observations `[E, ...]` as the run's networks are fed them."""
@@ -61,6 +62,7 @@ class GateEnvironment:
         Raises:
             TiplError: the episode did not end.
         """
+        longest = max(LONGEST, getattr(self.spec, "max_episode_steps", None) or 0)
         with quiet(), self.frozen():
             observations = self._reset(seed)
             total, length, done = 0.0, 0, False
@@ -74,9 +76,9 @@ class GateEnvironment:
                     actions = inside(actions, self.action_space.low, self.action_space.high)
                 observations, reward, done = self._step(actions)
                 total, length = total + reward, length + 1
-                if length >= LONGEST:
+                if length >= longest and not done:
                     raise TiplError(
-                        f"an episode of a test had not ended after {LONGEST:,} steps; give an "
+                        f"an episode of a test had not ended after {length:,} steps; give an "
                         "eval_env whose episodes end, such as by gymnasium.wrappers.TimeLimit"
                     )
         return total, length * self.vector.num_envs

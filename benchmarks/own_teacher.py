@@ -22,6 +22,7 @@ from measuring import command_line, fresh_networks, return_summary, versions
 from tipl.core import storage
 from tipl.models.readout import FittedOutputLayer
 from tipl.paths import PathDataset
+from tipl.policies.activations import ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Args:
     """hidden layers of the networks"""
     activation: str = "tanh"
     """their activation"""
+    learned: tuple[str, ...] = (*("tanh",) * 3, *ACTIVATIONS)
+    """activations of the networks that a model that is not there yet learns from"""
     networks: int = 16
     """networks of each width"""
     episodes: int = 4
@@ -61,6 +64,7 @@ def train(args: Args) -> dict[str, float]:
     model = tipl.train(
         split.train, model="neuron", held_out=split.held_out, targets=("elite",),
         elite=args.elite, num_steps=args.num_steps, threads=args.threads,
+        fresh_activations=args.learned,
     )  # fmt: skip
     model.save_pretrained(args.model)
     return {

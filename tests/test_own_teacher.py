@@ -199,7 +199,9 @@ def test_options_of_the_elite_are_checked() -> None:
 # --- any activation -------------------------------------------------------------------------------
 
 
-def test_a_model_tells_the_activations_apart_that_it_learned(paths: PathDataset) -> None:
+def test_a_model_tells_the_activations_apart_that_it_learned(
+    paths: PathDataset, caplog: pytest.LogCaptureFixture
+) -> None:
     model = learn(paths, elite=balancing(), fresh_activations=("tanh", "gelu"))
     net = model.models["elite"]
     assert net.config.activations == ("tanh", "gelu")
@@ -208,7 +210,11 @@ def test_a_model_tells_the_activations_apart_that_it_learned(paths: PathDataset)
     for activation in ACTIVATIONS:  # and reads the others as well
         better = model.optimize(Policy.initial(TASK, 0, (6, 5), activation))
         assert better.layout.activation == activation
-    plain = learn(paths, elite=balancing(), fresh_activations=("tanh",)).models["elite"]
+    told = [record.getMessage() for record in caplog.records if record.name == "tipl"]
+    others = [name for name in ACTIVATIONS if name not in ("tanh", "gelu")]
+    assert [text.split()[2] for text in told] == others
+    assert "carry those of tanh, gelu" in told[0]
+    plain = learn(paths, elite=balancing()).models["elite"]
     assert plain.activation_identity is None
 
 

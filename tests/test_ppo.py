@@ -427,7 +427,7 @@ def test_a_trial_goes_on_from_its_stored_state_in_the_same_bytes(
     undisturbed.update(undisturbed.rollout())
     undisturbed.params[1, 0] = np.nan  # a diverged trial is resumed as one
     undisturbed.update(undisturbed.rollout())
-    assert undisturbed.episode_return.all()  # in the middle of episodes
+    assert undisturbed.episode_return[[0, 2]].all()  # in the middle of episodes
     path = tmp_path / "state.safetensors"
     storage.write_tensors(path, undisturbed.state(), {})
 

@@ -121,8 +121,9 @@ class ForecastHook:
         self, agent: nn.Module, optimizer: torch.optim.Optimizer, global_step: int
     ) -> None:
         """Sets the `report`."""
+        if self.environment is None:
+            return  # it stands aside
         if self.jumps is None:
-            assert self.environment is not None  # otherwise it stands aside
             networks = agent_of_cleanrl(agent, optimizer)
             steps = None  # a rollout's steps are the script's own business
             self.jumps = TorchJumps(

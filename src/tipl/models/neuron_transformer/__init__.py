@@ -11,7 +11,7 @@ from tipl.core.options import at_least, one_of
 from tipl.errors import TiplError
 from tipl.forecast.base import Target
 from tipl.models import MAX_HIDDEN_LAYERS, TrainConfig, TrainOptions
-from tipl.policies.activations import ACTIVATIONS, check_activation
+from tipl.policies.activations import check_activation
 from tipl.policies.policy import Policy
 
 __all__ = [
@@ -56,8 +56,8 @@ class NeuronTrainConfig(TrainConfig):
     """elite: hidden units of the random networks that it learns to carry"""
     fresh_depths: tuple[int, ...] = (1, 2, 2, 2, 3)
     """elite: hidden layers of those networks"""
-    fresh_activations: tuple[str, ...] = (*("tanh",) * 3, *ACTIVATIONS)
-    """elite: activations of those networks"""
+    fresh_activations: tuple[str, ...] = ("tanh",)
+    """elite: activations of those networks, such as tanh relu; one named twice is drawn as often"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -25,6 +26,8 @@ from tipl.models.neuron_transformer.net import (
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
+
+log = logging.getLogger("tipl")
 
 JUMPS: dict[Target, int] = {"elite": 2, "own": 3}
 """Jumps that follow one another by default. To the elite each is a whole one, and the second
@@ -94,6 +97,13 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
     def _optimize(
         self, params: Networks, layout: ParamLayout, horizon: int, steps: int | None
     ) -> Networks:
+        learned = self.models[self.target].config.activations
+        if self.target == "elite" and layout.activation not in learned:
+            log.warning(
+                f"networks of {layout.activation} units were given to a model that learned to "
+                f"carry those of {', '.join(learned)}; run what it makes of them, or train one "
+                "with fresh_activations"
+            )
         return self._ahead(params[:, None], layout, horizon, steps)
 
     @torch_threads(1)

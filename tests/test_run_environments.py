@@ -258,6 +258,13 @@ def test_an_eval_env_of_another_world_is_refused(make: Any, eval_env: Any, messa
         run_environment(make(), eval_env())
 
 
+@pytest.mark.parametrize("of_vector", [lambda env: env, lambda env: env.envs[0]])
+def test_the_run_s_own_environment_is_no_eval_env(of_vector: Any) -> None:
+    vector = dummy(maker(Monitor))
+    with pytest.raises(TiplError, match="eval_env is the run's own environment"):
+        run_environment(VecNormalize(vector), of_vector(vector))
+
+
 def test_clipping_wrappers_may_be_left_out_of_an_eval_env() -> None:
     assert episode(sync(maker(wrappers.ClipAction)), gym.make(PENDULUM))[1] > 1
 

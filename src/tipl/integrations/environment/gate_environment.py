@@ -223,6 +223,11 @@ def given_environment(
             f"an eval_env of type {type(eval_env).__name__} was given; expected a Gymnasium Env or "
             "VectorEnv, or a VecEnv of stable-baselines3"
         )
+    if {*map(id, all_layers(vector))} & {*map(id, all_layers(run_env))}:
+        raise TiplError(
+            "the eval_env is the run's own environment, which tests would step in the middle of an "
+            "episode; give another one like it"
+        )
     normalises = bool(normalisers_in(vector))
     if normalises and normaliser.moments is None:
         raise TiplError(

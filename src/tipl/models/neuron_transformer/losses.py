@@ -249,9 +249,10 @@ class EliteLoss:
             _one_of(choices, rng)
             for choices in (self.config.fresh_widths, self.config.fresh_depths)
         )
-        layout = actor_layout(
-            self.task, [width] * depth, _one_of(self.config.fresh_activations, rng)
-        )
+        activation, *others = self.config.fresh_activations
+        if others:  # models of one activation have learned without this draw
+            activation = _one_of(self.config.fresh_activations, rng)
+        layout = actor_layout(self.task, [width] * depth, activation)
         return fresh_networks(batch_count(self.config.batch_size, layout), layout, rng)
 
     def _remind(self, model: NeuronTransformer, rng: torch.Generator) -> None:

@@ -194,7 +194,9 @@ def test_a_model_whose_normaliser_is_not_here_is_refused() -> None:
     env = VecNormalize(vector())
     run = ppo(env).learn(32)
     lost = reloaded(run)
-    with pytest.raises(TiplError, match=r"load it by VecNormalize\.load and give it to model"):
+    with pytest.raises(
+        TiplError, match=r"load its statistics by VecNormalize\.load and give that to model"
+    ):
         Policy.from_sb3(lost, PENDULUM)
     lost.set_env(env)
     read = Policy.from_sb3(lost, PENDULUM)

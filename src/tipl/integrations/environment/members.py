@@ -98,7 +98,8 @@ def member_specs(vector: Any) -> Sequence[EnvSpec]:
         if (members := members_here(vector)) is not None:
             specs = [member.spec for member in members]
         elif isinstance(vector, gym.vector.AsyncVectorEnv):
-            specs = [_spec_of_first(vector)]
+            with contextlib.closing(vector.env_fns[0]()) as first:
+                specs = [first.spec]
         elif isinstance(vector, sb3_class("SubprocVecEnv")):
             specs = _specs_of_workers(vector)
         elif isinstance(vector, gym.vector.VectorEnv) and vector.spec is not None:
@@ -122,19 +123,9 @@ def normalises_elsewhere(vector: Any) -> bool:
     if isinstance(vector, sb3_class("SubprocVecEnv")):
         return any(vector.env_is_wrapped(wrapper))
     if isinstance(vector, gym.vector.AsyncVectorEnv):
-        with quiet():
-            env = vector.env_fns[0]()
-            found = any(isinstance(layer, wrapper) for layer in unwrapped_layers(env))
-            env.close()
-        return found
+        with quiet(), contextlib.closing(vector.env_fns[0]()) as first:
+            return any(isinstance(layer, wrapper) for layer in unwrapped_layers(first))
     return False
-
-
-def _spec_of_first(vector: gym.vector.AsyncVectorEnv) -> Any:
-    env = vector.env_fns[0]()
-    spec = env.spec
-    env.close()
-    return spec
 
 
 def make_quietly(spec: Any) -> gym.Env[Any, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from tipl.core.arrays import Array
+from tipl.integrations.standing_aside import generators_kept
 from tipl.policies.actions import mlp_outputs
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout
@@ -194,10 +194,9 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in network.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     network.eval()
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with generators_kept():
             yield
     finally:
         for module, training in modes:
@@ -205,5 +204,3 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import stat
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from tipl.core import atomic, storage
@@ -134,6 +137,95 @@ def test_other_safetensors_are_refused(tmp_path: Path, metadata: dict[str, str] 
     with pytest.raises(TiplError, match=r"file is damaged: it has no hash.*make it again"):
         storage.read_tensors(path)
     assert str(path) in str(storage.check_tensors(path))
+
+
+@pytest.mark.parametrize("read", [storage.read_json, storage.read_tensors])
+def test_pipes_devices_and_sockets_are_refused_at_once(tmp_path: Path, read: Any) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for name, message in (
+            ("pipe", "is a pipe, but .*, a regular file, is expected"),
+            ("device", "is a device, but .*, a regular file, is expected"),
+            ("socket", "cannot read .*socket"),
+        ):
+            with pytest.raises(TiplError, match=message):
+                read(tmp_path / name)
+
+
+def test_files_are_read_through_links(tensor_file: Path, json_file: Path, tmp_path: Path) -> None:
+    for file, read in ((tensor_file, storage.read_tensors), (json_file, storage.read_json)):
+        (tmp_path / "link").symlink_to(file)
+        read(tmp_path / "link")
+        (tmp_path / "link").unlink()
+
+
+def sparse(path: Path, start: bytes, size: int) -> Path:
+    """A file of a size that takes no place on the disk."""
+    path.write_bytes(start)
+    os.truncate(path, size)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("read", "start", "message"),
+    [
+        (storage.read_json, b'{"a": 1}', "has more than 4,194,304 bytes"),
+        (storage.read_json, b"[" * 300_000, "more than 200,000 lists and objects"),
+        (storage.read_json, b'{"a": ' + b"[]," * 300_000, "more than 200,000 lists"),
+        (storage.read_tensors, (99 << 20).to_bytes(8, "little"), "its header has 103,809,024 byt"),
+        (storage.read_tensors, b"\xff" * 8, "its header has 18,446,744,073,709,551,615 bytes"),
+    ],
+)
+def test_what_is_too_large_is_refused_before_it_is_read(
+    tmp_path: Path, read: Any, start: bytes, message: str
+) -> None:
+    size = 1 << 40 if len(start) < 100 else len(start)
+    file = sparse(tmp_path / "file", start, size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TiplError, match=message):
+            read(file)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    many = {f"{i:020d}": np.zeros(1, np.int8) for i in range(20_000)}
+    with pytest.raises(TiplError, match=r"20,000 arrays were given to store.*fewer arrays"):
+        storage.write_tensors(tmp_path / "file", many, {})
+    with pytest.raises(TiplError, match=r"bytes of JSON were given to store.*numbers as arrays"):
+        storage.write_json(tmp_path / "file", {"x": ["0123456789"] * 400_000})
+    with pytest.raises(TiplError, match="the array x of complex128 was given to store"):
+        storage.write_tensors(tmp_path / "file", {"x": np.zeros(1, complex)}, {})
+    assert entries(tmp_path) == []
+
+
+def test_arrays_are_looked_at_before_they_are_read(tmp_path: Path) -> None:
+    header = storage._header({"x": ("float32", (1 << 36,))}, b"{}")
+    sealed = storage._header({"x": ("float32", (1 << 36,))}, b'{"sha256":"0"}')
+    assert header != sealed
+    start = len(sealed).to_bytes(8, "little") + sealed
+    file = sparse(tmp_path / "file", start, len(start) + (4 << 36))
+
+    def check(metadata: dict[str, Any], arrays: storage.ArraySpecs) -> None:
+        raise TiplError(f"{metadata} {arrays}")
+
+    with pytest.raises(TiplError, match=r"\{\} \{'x': \('float32', \(68719476736,\)\)\}"):
+        storage.read_tensors(file, check=check)
+
+
+@pytest.mark.parametrize("dtype", list(storage._DTYPES.values()))
+def test_a_file_is_what_safetensors_itself_would_write(tmp_path: Path, dtype: str) -> None:
+    tensors = TENSORS | {"a": np.ones((2, 1), dtype), "ü": np.zeros(3, dtype)}
+    storage.write_tensors(tmp_path / "file", tensors, METADATA)
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    with safetensors.safe_open(tmp_path / "file", framework="numpy") as file:
+        expected = safetensors.numpy.save(arrays, file.metadata())
+    assert (tmp_path / "file").read_bytes() == expected
 
 
 def test_a_missing_file_says_what_was_expected(tmp_path: Path) -> None:

@@ -4,14 +4,18 @@ JSON is indented and ends in the SHA-256 of its content; a safetensors file has 
 `tipl`, which is JSON with the SHA-256 of arrays and metadata. Both are canonical: equal content
 gives equal bytes, so a file with other bytes than its content would be written as is damaged.
 This module and `tipl.core.atomic` are the only ones that write files. What reads takes a path and
-what the file is, `expected`, for the message when there is none.
+what the file is, `expected`, for the message when there is none; it believes nothing before it has
+seen that the file is a regular one of a possible size. What files say is the matter of
+`tipl.core.schemas`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,16 +25,30 @@ import safetensors
 import safetensors.numpy
 
 from tipl.core.arrays import Array
-from tipl.core.atomic import explained, write_bytes_atomically
+from tipl.core.atomic import write_bytes_atomically
+from tipl.core.regular_files import open_regular, read_regular
 from tipl.errors import TiplError
 
+MAX_JSON_BYTES, MAX_HEADER_BYTES = 4 << 20, 1 << 20
+"""Of a JSON file, and of the header of a safetensors file: many times what any of ours has."""
+
+MAX_CONTAINERS = 200_000
+"""Lists and objects in a JSON file: each takes many times the memory of its two bytes."""
+
 _METADATA_KEY = "tipl"  # a single key, because safetensors keeps metadata keys in no stable order
-_DTYPES = {"BOOL": "bool"} | {
-    f"{kind[0].upper()}{bits}": f"{kind}{bits}"
-    for kind in ("float", "int", "uint")
-    for bits in (8, 16, 32, 64)
-    if (kind, bits) != ("float", 8)
-}
+# in the order in which safetensors puts arrays of different dtypes into a file
+_DTYPES = {
+    "U64": "uint64", "I64": "int64", "F64": "float64", "F32": "float32", "U32": "uint32",
+    "I32": "int32", "F16": "float16", "U16": "uint16", "I16": "int16", "I8": "int8", "U8": "uint8",
+    "BOOL": "bool",
+}  # fmt: skip
+
+ArraySpecs = dict[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape of arrays, by name."""
+
+HeaderCheck = Callable[[dict[str, Any], ArraySpecs], object]
+"""Raises a TiplError if a file's metadata, whose hash has not been checked yet, or the dtypes and
+shapes of its arrays are not as they should be: so that nothing is read then."""
 
 
 def _canonical(data: Any) -> bytes:
@@ -39,8 +57,8 @@ def _canonical(data: Any) -> bytes:
         text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TiplError(
-            f"cannot store {data!r} as JSON: {error}; use finite numbers, strings, lists and "
-            "dictionaries"
+            f"cannot store {reprlib.repr(data)} as JSON: {error}; use finite numbers, strings, "
+            "lists and dictionaries"
         ) from error
     return text.encode()
 
@@ -52,18 +70,49 @@ def content_digest(data: Mapping[str, Any]) -> str:
 
 def _json_bytes(data: Mapping[str, Any]) -> bytes:
     sealed = _with_hash(json.loads(_canonical(data)), content_digest(data))
-    return (json.dumps(sealed, indent=2) + "\n").encode()
+    written = (json.dumps(sealed, indent=2) + "\n").encode()
+    if len(written) > MAX_JSON_BYTES or _containers(written) > MAX_CONTAINERS:
+        raise TiplError(
+            f"{len(written):,} bytes of JSON were given to store, with {_containers(written):,} "
+            f"lists and objects; expected at most {MAX_JSON_BYTES:,} and {MAX_CONTAINERS:,}, which "
+            "are read back: store less at once, or numbers as arrays"
+        )
+    return written
+
+
+def _containers(data: bytes) -> int:
+    return data.count(b"[") + data.count(b"{")
 
 
 def _tensor_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytes:
     # C-contiguous and little-endian, as the format wants it (ascontiguousarray would lose 0-d)
     arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
-    names = [[name, array.dtype.name, array.shape] for name, array in arrays.items()]
+    specs = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+    if odd := [name for name in specs if specs[name][0] not in _DTYPES.values()]:
+        raise TiplError(
+            f"the array {odd[0]} of {specs[odd[0]][0]} was given to store; expected one of "
+            f"{', '.join(_DTYPES.values())}"
+        )
+    sealed = _canonical(_with_hash(metadata, _digest(metadata, specs, arrays.values())))
+    # not by safetensors' own `save`, of which another version may order arrays in another way
+    header = _header(specs, sealed)
+    if len(header) > MAX_HEADER_BYTES:
+        raise TiplError(
+            f"{len(arrays):,} arrays were given to store, with {len(sealed):,} bytes about them; "
+            f"expected a header of at most {MAX_HEADER_BYTES:,} bytes, which is read back: store "
+            "fewer arrays in a file, and less about them"
+        )
+    ordered = (arrays[name].tobytes() for name in _file_order(specs))
+    return b"".join((len(header).to_bytes(8, "little"), header, *ordered))
+
+
+def _digest(metadata: Mapping[str, Any], specs: ArraySpecs, arrays: Iterable[Array]) -> str:
+    """SHA-256 of metadata and of arrays, which are given in the order of their sorted names."""
+    names = [[name, *specs[name]] for name in sorted(specs)]
     digest = hashlib.sha256(_canonical({"metadata": metadata, "tensors": names}))
-    for array in arrays.values():
+    for array in arrays:
         digest.update(array.data)
-    sealed = _with_hash(metadata, digest.hexdigest())
-    return safetensors.numpy.save(arrays, {_METADATA_KEY: _canonical(sealed).decode()})
+    return digest.hexdigest()
 
 
 def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
@@ -92,40 +141,47 @@ def read_json(path: str | Path, expected: str = "a JSON file of tipl") -> dict[s
     """Reads what `write_json` wrote, without the hash.
 
     Raises:
-        TiplError: the file is missing, or any of its bytes has changed.
+        TiplError: the file is missing or too large, or any of its bytes has changed.
     """
     path = Path(path)
-    data = _read_bytes(path, expected)
+    data = read_regular(path, expected, MAX_JSON_BYTES)
     with _damage_named(path):
-        sealed = json.loads(data.decode())
-        content = _without_hash(sealed)
+        if _containers(data) > MAX_CONTAINERS:
+            raise ValueError(f"it has more than {MAX_CONTAINERS:,} lists and objects")
+        content = _without_hash(json.loads(data.decode()))
         if _json_bytes(content) != data:
             raise ValueError("its content does not have the hash that it was written with")
     return content
 
 
 def read_tensors(
-    path: str | Path, expected: str = "a safetensors file of tipl"
+    path: str | Path,
+    expected: str = "a safetensors file of tipl",
+    check: HeaderCheck | None = None,
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Reads the arrays and the metadata that `write_tensors` wrote, without the hash.
 
+    Args:
+        path: the file.
+        expected: what it is, for messages.
+        check: sees dtypes and shapes before an array is read.
+
     Raises:
-        TiplError: the file is missing, or any of its bytes has changed.
+        TiplError: the file is missing, any of its bytes has changed, or the check raises one.
     """
-    with open_tensors(path, expected) as file:
-        metadata = file.metadata
-    data = _read_bytes(Path(path), expected)
-    with _damage_named(Path(path)):
-        tensors = dict(sorted(safetensors.numpy.load(data).items()))
-        if _tensor_bytes(tensors, metadata) != data:
-            raise ValueError("its content does not have the hash that it was written with")
-    return tensors, metadata
+    path, tensors = Path(path), dict[str, Array]()
+    with open_tensors(path, expected, check) as file, _damage_named(path):
+        for name in sorted(file.arrays):
+            tensors[name] = file.read(name)
+        file.verify(tensors)
+    return tensors, file.metadata
 
 
 def check_tensors(path: str | Path) -> str | None:
     """What is wrong with a file that `write_tensors` wrote, of which every byte counts, or None."""
     try:
-        read_tensors(path)
+        with open_tensors(path) as file, _damage_named(Path(path)):
+            file.verify()
     except TiplError as error:
         return str(error)
     return None
@@ -139,12 +195,13 @@ class TensorFile:
         arrays: dtype and shape of each array by name.
     """
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+    def __init__(self, handle: Any, header: bytes) -> None:
+        self._handle, self._header = handle, header
         entries = handle.metadata() or {}
-        self.metadata = _without_hash(json.loads(entries.get(_METADATA_KEY, "null")))
+        self._sealed = json.loads(entries.get(_METADATA_KEY, "null"))
+        self.metadata = _without_hash(self._sealed)
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
-        self.arrays = {
+        self.arrays: ArraySpecs = {
             name: (_DTYPES[part.get_dtype()], tuple(part.get_shape()))
             for name, part in slices.items()
         }
@@ -155,23 +212,68 @@ class TensorFile:
             self._handle.get_slice(name)[index] if index else self._handle.get_tensor(name)
         )
 
+    def verify(self, tensors: Mapping[str, Array] | None = None) -> None:
+        """Raises a ValueError unless the file is as `write_tensors` would write its content.
+
+        The arrays are read one after the other, unless they are given.
+        """
+        names = sorted(self.arrays)
+        arrays = (self.read(name) for name in names)
+        if tensors is not None:
+            arrays = (tensors[name] for name in names)
+        digest = _digest(self.metadata, self.arrays, arrays)
+        sealed = _with_hash(self.metadata, digest)
+        if sealed != self._sealed or self._header != _header(self.arrays, _canonical(sealed)):
+            raise ValueError("its content does not have the hash that it was written with")
+
+
+def _file_order(arrays: ArraySpecs) -> list[str]:
+    """The names of arrays as safetensors orders them: the widest first, so that all are aligned."""
+    order = list(_DTYPES.values())
+    return sorted(arrays, key=lambda name: (order.index(arrays[name][0]), name))
+
+
+def _header(arrays: ArraySpecs, sealed: bytes) -> bytes:
+    """The header of a safetensors file of arrays, with its metadata."""
+    dtypes = {name: key for key, name in _DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: sealed.decode()}}
+    end = 0
+    for name in _file_order(arrays):
+        dtype, shape = arrays[name]
+        start, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
+        header[name] = {"dtype": dtypes[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return text + b" " * (-len(text) % 8)
+
 
 @contextmanager
 def open_tensors(
-    path: str | Path, expected: str = "a safetensors file of tipl"
+    path: str | Path,
+    expected: str = "a safetensors file of tipl",
+    check: HeaderCheck | None = None,
 ) -> Iterator[TensorFile]:
     """Opens a file that `write_tensors` wrote for reading slices by memory map.
 
-    Only the header is checked: `read_tensors` and `check_tensors` check every byte.
+    Only the header is looked at, also by a `check`: `read_tensors` and `check_tensors` look at
+    every byte.
 
     Raises:
         TiplError: the file is missing, cut off, or not one of tipl.
     """
     path = Path(path)
-    _read_bytes(path, expected, 0)  # explains what safetensors would not
+    with open_regular(path, expected) as opened:
+        start = opened.read(8)
+        size = int.from_bytes(start, "little")
+        header = opened.read(min(size, MAX_HEADER_BYTES))
     with _damage_named(path):
+        if size > MAX_HEADER_BYTES:  # before safetensors takes memory for it
+            raise ValueError(
+                f"its header has {size:,} bytes, and no file of tipl more than {MAX_HEADER_BYTES:,}"
+            )
         handle = safetensors.safe_open(path, framework="numpy")
-        file = TensorFile(handle)
+        file = TensorFile(handle, header)
+    if check is not None:
+        check(file.metadata, file.arrays)
     with handle:
         yield file
 
@@ -197,14 +299,3 @@ def _damage_named(path: Path) -> Iterator[None]:
         raise TiplError(
             f"{path} is damaged: {error}; restore it from a copy, or delete it and make it again"
         ) from error
-
-
-def _read_bytes(path: Path, expected: str, count: int = -1) -> bytes:
-    with explained("read", path):
-        if not path.exists():
-            raise TiplError(
-                f"there is no {path}, but {expected} is expected there; check the spelling, or "
-                "make it first"
-            )
-        with path.open("rb") as file:
-            return file.read(count)

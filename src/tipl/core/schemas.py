@@ -1,0 +1,160 @@
+"""What files of tipl may say: each kind of file once, with the types of all that is in it.
+
+A kind of file is a `JsonFile` or a `TensorsFile`; what is read through one is an instance of its
+schema, whose types and bounds `msgspec` has checked, so that no code behind it meets a text where a
+number should be. `file_kinds` lists all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from tipl.core import storage
+from tipl.core.arrays import Array
+from tipl.errors import TiplError
+
+LARGEST = 2**53
+"""Of whole numbers: what a float64 still tells from its neighbours."""
+
+Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+"""A whole number of 0 or more."""
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
+"""A whole number of 1 or more."""
+
+Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+"""A finite number above 0 (JSON has no infinity)."""
+
+SchemaT = TypeVar("SchemaT")
+
+_KINDS: list[JsonFile[Any] | TensorsFile[Any]] = []
+
+
+@dataclass(frozen=True)
+class JsonFile(Generic[SchemaT]):
+    """A kind of JSON file that tipl writes."""
+
+    name: str
+    """of such a file, or how such names end"""
+    schema: type[SchemaT]
+    """a dataclass or `msgspec.Struct`: what the file says, without its hash"""
+    expected: str
+    """what it is and how it is made, for messages"""
+
+    def __post_init__(self) -> None:
+        _KINDS.append(self)
+
+    def read(self, path: str | Path) -> SchemaT:
+        """What a file says.
+
+        Raises:
+            TiplError: there is none, it is damaged, or it says something impossible.
+        """
+        return conforming(storage.read_json(path, self.expected), self.schema, str(path))
+
+
+@dataclass(frozen=True)
+class TensorsFile(Generic[SchemaT]):
+    """A kind of safetensors file that tipl writes."""
+
+    name: str
+    """of such a file, or how such names end"""
+    schema: type[SchemaT]
+    """a dataclass or `msgspec.Struct`: what its header says beside the arrays' types and shapes"""
+    expected: str
+    """what it is and how it is made, for messages"""
+
+    def __post_init__(self) -> None:
+        _KINDS.append(self)
+
+    def read(
+        self, path: str | Path, arrays: Mapping[str, ArrayType] | None = None
+    ) -> tuple[dict[str, Array], SchemaT]:
+        """The arrays of a file by name, and what its header says.
+
+        Args:
+            path: the file.
+            arrays: types and shapes of those that it may have, seen to before one of them is read.
+
+        Raises:
+            TiplError: there is none, it is damaged, or it holds something impossible.
+        """
+
+        def check(metadata: Mapping[str, Any], specs: storage.ArraySpecs) -> None:
+            conforming(metadata, self.schema, str(path))
+            if arrays is not None:
+                check_arrays(specs, arrays, str(path))
+
+        tensors, header = storage.read_tensors(path, self.expected, check)
+        return tensors, conforming(header, self.schema, str(path))
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """What an array in a file should be."""
+
+    dtype: str
+    """NumPy's name"""
+    shape: tuple[int | None, ...]
+    """lengths; None is any"""
+    optional: bool = False
+    """whether files do without it"""
+
+
+def file_kinds() -> tuple[JsonFile[Any] | TensorsFile[Any], ...]:
+    """All kinds of files of the modules that have been imported."""
+    return tuple(_KINDS)
+
+
+def conforming(data: Any, schema: type[SchemaT], owner: str) -> SchemaT:
+    """Plain data of JSON as an instance of a schema.
+
+    Args:
+        data: of objects, lists, texts and numbers.
+        schema: a dataclass, `msgspec.Struct` or another type that msgspec knows.
+        owner: whose data it is, for the message.
+
+    Raises:
+        TiplError: something is missing, or of another type or size than the schema says.
+    """
+    try:
+        return msgspec.convert(data, schema)
+    except msgspec.ValidationError as error:
+        cause = error.__cause__
+        if isinstance(cause, TiplError):
+            raise TiplError(f"{owner}: {cause}") from error
+        raise TiplError(
+            f"{owner} is not as tipl writes such a file: {error}; restore it from a copy, or make "
+            "it again"
+        ) from error
+
+
+def check_arrays(specs: storage.ArraySpecs, expected: Mapping[str, ArrayType], owner: str) -> None:
+    """Raises a TiplError unless the arrays of a file are of the types and shapes expected."""
+    needed = {name for name, one in expected.items() if not one.optional}
+    if needed - set(specs) or set(specs) - set(expected):
+        raise TiplError(
+            f"{owner} holds the arrays {_listed(specs)}, but {_listed(expected)} are expected; "
+            "restore it from a copy, or make it again"
+        )
+    for name, (dtype, shape) in specs.items():
+        wanted = expected[name]
+        fits = len(shape) == len(wanted.shape) and all(
+            one is None or one == size for one, size in zip(wanted.shape, shape, strict=True)
+        )
+        if dtype != wanted.dtype or not fits:
+            lengths = ", ".join("any" if one is None else str(one) for one in wanted.shape)
+            raise TiplError(
+                f"{owner} holds the array {name} of {dtype} {list(shape)}, but {wanted.dtype} "
+                f"[{lengths}] is expected; restore it from a copy, or make it again"
+            )
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    shown = ", ".join(sorted(names)[:6]) or "(none)"
+    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown

@@ -24,6 +24,13 @@ def at_least(lowest: int, of: str = "", **values: Any) -> None:
             raise TiplError(f"{_whose(name, of)} is {value}; expected at least {lowest}")
 
 
+def at_most(highest: float, of: str = "", **values: Any) -> None:
+    """Checks, as `at_least` does, that no named number is higher, or NaN."""
+    for name, value in values.items():
+        if value is not None and not value <= highest:
+            raise TiplError(f"{_whose(name, of)} is {value:.7g}; expected at most {highest:,.7g}")
+
+
 def one_of(choices: Iterable[object], of: str = "", **values: object) -> None:
     """Checks, as `at_least` does, that each named value is one of the choices."""
     allowed = tuple(choices)

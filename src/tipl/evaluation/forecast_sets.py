@@ -54,6 +54,16 @@ class ForecastReturns:
     action_errors: Float64[np.ndarray, "F N"] | None = None
     """see `ForecastSet.action_errors`; None where physics vary"""
 
+    def __post_init__(self) -> None:
+        for name, array in vars(self).items():
+            if array is not None and not np.isfinite(array).all():
+                raise TiplError(
+                    f"the {name} of a set of forecasts are NaN or infinite in "
+                    f"{np.count_nonzero(~np.isfinite(array))} of {array.size} places; expected "
+                    "finite numbers: see to the environment's rewards, then run `tipl evaluate` "
+                    "again"
+                )
+
     def save(self, directory: str | Path, command: str) -> None:
         """Keeps them in the forecasts' directory, with the command line that measured them."""
         tensors = {name: array for name, array in vars(self).items() if array is not None}
@@ -84,7 +94,23 @@ class ForecastSet:
     settings: dict[str, Any]  # how they were made, for the record
     end_distances: Float32[np.ndarray, "F N"] | None = None
     """How far each forecast is from the nearest end of a training path, in units of the distance of
-    the trial's true end from its own nearest one; None if no training path is of this dataset."""
+    the trial's true end from its own nearest one; None if no training path is of this dataset, or
+    if a trial ends where one does."""
+
+    def __post_init__(self) -> None:
+        broken = np.argwhere(~np.isfinite(self.params).all(axis=2))  # [broken, 2]: of F and of N
+        if len(broken):
+            case, trial = self.cases[broken[0][0]], self.paths.trials[broken[0][1]]
+            raise TiplError(
+                f"{case.method} forecasts weights that are NaN or infinite for trial {trial}, "
+                f"{case.horizon} checkpoints after checkpoint {case.start}; leave out the method, "
+                "or trials with so large weights"
+            )
+        if self.end_distances is not None and not np.isfinite(self.end_distances).all():
+            raise TiplError(
+                "the end distances of a set of forecasts are NaN or infinite; run `tipl forecast` "
+                "again"
+            )
 
     def save(self, directory: str | Path) -> None:
         """Writes `forecasts.json` and `forecasts.safetensors`, whole or not at all."""

@@ -50,7 +50,8 @@ def forecast_held_out(
 
     Raises:
         TiplError: a fraction is outside [0, 1), a horizon below 1, a forecaster was trained on
-            another architecture, or none can forecast any of the histories.
+            another architecture or forecasts what is not finite, or none can forecast any of the
+            histories.
     """
     check_places(starts, horizons)
     for forecaster in forecasters:
@@ -64,7 +65,8 @@ def forecast_held_out(
             if start + 1 < forecaster.min_history:
                 continue
             history = params[:, : start + 1]
-            ahead = forecaster.forecast(history, reach, layout=paths.layout)  # [N, H, P]
+            # [N, H, P]; the set of them says which trial's is not finite
+            ahead = forecaster.forecast(history, reach, layout=paths.layout, finite=False)
             cases += [ForecastCase(forecaster.name, start, horizon) for horizon in reach]
             forecasts += list(ahead.swapaxes(0, 1))
     if not cases:
@@ -98,6 +100,8 @@ def make_forecasts(
     settings = forecasts.settings | ({"best_checkpoint": given.best} if given.best else {})
     ends = given.training.params()[:, -1]
     unit = nearest_distances(forecasts.paths.params()[:, -1], ends)
+    if not unit.all():  # a trial ends where a training path does: no distance to compare with
+        return dataclasses.replace(forecasts, settings=settings)
     distances = [nearest_distances(params, ends) / unit for params in forecasts.params]
     return dataclasses.replace(
         forecasts, settings=settings, end_distances=np.array(distances, np.float32)

@@ -32,6 +32,9 @@ Horizon: TypeAlias = int | np.integer[Any]
 FARTHEST = 100
 """Lengths of its training paths that a model forecasts ahead at most: it knows nothing beyond."""
 
+MAX_HORIZON = 10**9
+"""Checkpoints ahead that can be asked of any forecaster."""
+
 Layout: TypeAlias = ParamLayout | None
 """The layout of flat weights, if it is known."""
 
@@ -91,6 +94,7 @@ class Forecaster(abc.ABC):
         horizon: Horizon | Sequence[Horizon],
         *,
         layout: Layout = None,
+        finite: bool = True,
     ) -> Float[np.ndarray, " ..."]:
         """Weights `horizon` checkpoints after the last one of a history.
 
@@ -99,23 +103,43 @@ class Forecaster(abc.ABC):
                 histories of equal length `[..., T, P]`.
             horizon: checkpoints to jump ahead, or several such numbers.
             layout: of the weights, for forecasters of any architecture; by default their own.
+            finite: refuse forecasts that are NaN or infinite. Without, they are returned as they
+                are: whoever asks looks at each of them.
 
         Returns:
             The forecast weights `[..., P]`, or `[..., H, P]` for a sequence of H horizons; float32.
 
         Raises:
-            TiplError: the horizon is below 1, or the history is too short, not finite or of
-                another architecture.
+            TiplError: the horizon is below 1, the history is too short, not finite or of another
+                architecture, or a forecast is not finite.
         """
         horizons = self._horizons(horizon)
         layout = self._checked_layout(history, layout)
         *batch, length, size = history.shape
         histories = history.reshape(-1, length, size)  # [*batch, T, P] -> [B, T, P]
-        forecasts = self._forecast(histories, horizons, layout)
-        forecasts = np.broadcast_to(forecasts, (len(histories), len(horizons), size))
+        shape = (len(histories), len(horizons), size)
+        with np.errstate(all="ignore"):  # what overflows is found below
+            try:
+                found = self._forecast(histories, horizons, layout)
+            except np.linalg.LinAlgError:
+                found = np.full(shape, np.nan)
+            forecasts = np.broadcast_to(found, shape).astype(np.float32, order="C")
+        if finite:
+            self._check_finite(forecasts, horizons, "history")
         ahead = () if isinstance(horizon, (int, np.integer)) else (len(horizons),)
         # [B, H, P] -> [*batch, P] or [*batch, H, P]
-        return np.array(forecasts, np.float32, order="C").reshape(*batch, *ahead, size)
+        return forecasts.reshape(*batch, *ahead, size)
+
+    def _check_finite(self, forecasts: Forecasts, horizons: list[int], what: str) -> None:
+        """Raises a TiplError unless forecasts are finite; `what` each of the B was made from."""
+        broken = np.argwhere(~np.isfinite(forecasts).all(axis=2))  # [broken, 2]: of B and of H
+        if len(broken):
+            index, ahead = broken[0].tolist()
+            raise TiplError(
+                f"{self.name} forecasts weights that are NaN or infinite from {what} {index + 1} "
+                f"of {len(forecasts)}, {horizons[ahead]} checkpoints ahead; give smaller weights "
+                "or a smaller horizon, or use another forecaster"
+            )
 
     @abc.abstractmethod
     def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
@@ -174,7 +198,8 @@ class Forecaster(abc.ABC):
             wished_return: the return to ask for; by default none, or as the forecaster is.
 
         Raises:
-            TiplError: a policy is of another task or architecture, the horizon is below 1, the
+            TiplError: a policy is of another task or architecture, what is made of one is not
+                finite, the horizon is below 1, the
                 forecaster needs a longer history than one checkpoint or has no training paths
                 whose end could be meant, or it cannot be asked for a target or a return.
         """
@@ -192,6 +217,7 @@ class Forecaster(abc.ABC):
             indices = [index for index, one in enumerate(policies) if one.layout == layout]
             params = np.stack([policies[index].params for index in indices])
             made = forecaster._optimize(params, layout, ahead, steps)
+            forecaster._check_finite(made[:, None], [ahead], "policy")  # [B, P] -> [B, 1, P]
             for index, row in zip(indices, made, strict=True):
                 better[index] = policies[index].with_params(row)
         return better[0] if isinstance(policy, Policy) else better
@@ -217,6 +243,11 @@ class Forecaster(abc.ABC):
             raise TiplError(
                 f"a horizon of {'no checkpoint' if least is None else least} was given; expected 1 "
                 "or more checkpoints ahead: choose another"
+            )
+        if max(horizons) > MAX_HORIZON:
+            raise TiplError(
+                f"a horizon beyond {MAX_HORIZON:,} checkpoints was given; expected one that is "
+                "near: choose another"
             )
         if self.num_checkpoints is not None and max(horizons) > FARTHEST * self.num_checkpoints:
             raise TiplError(
@@ -267,9 +298,10 @@ class Forecaster(abc.ABC):
                 "give the layout of the weights, use one of the same architecture, or train a "
                 "model on paths of this one"
             )
-        if not np.isfinite(history).all():
+        # forecasts are float32; NaN is no more than anything
+        if history.size and not max(history.max(), -history.min()) <= np.finfo(np.float32).max:
             raise TiplError(
-                "the history holds weights that are NaN or infinite; use the checkpoints before "
-                "the trial diverged"
+                "the history holds weights that are NaN or infinite; use the "
+                "checkpoints before the trial diverged"
             )
         return layout

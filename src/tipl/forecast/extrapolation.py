@@ -194,12 +194,18 @@ class DynamicModeDecomposition(Forecaster):
         self.rank = rank
 
     def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
-        return np.stack([self._ahead(history, horizons) for history in histories])
+        shape = len(horizons), histories.shape[-1]
+        return np.stack([np.broadcast_to(self._ahead(one, horizons), shape) for one in histories])
 
-    def _ahead(self, history: Float[np.ndarray, "T P"], horizons: list[int]) -> np.ndarray:
+    def _ahead(
+        self, history: Float[np.ndarray, "T P"], horizons: list[int]
+    ) -> Float[np.ndarray, "_ P"]:
+        """The forecasts at each horizon, or one for all."""
         rows = history.astype(np.float64)
         # the map is found from all checkpoints but the last, and has no more directions than those
         basis = singular_vectors(rows, min(self.rank, len(rows) - 1)).basis
+        if not len(basis):
+            return rows[-1:]  # all weights are zero
         coordinates = rows @ basis.T  # [T, R]
         modes, eigenvalues = _modes(coordinates)
         eigenvalues = eigenvalues / np.maximum(np.abs(eigenvalues), 1.0)

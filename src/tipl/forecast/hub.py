@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from tipl.core import storage
+from tipl.core.arrays import Array
 from tipl.core.atomic import explained
 from tipl.core.lazy import resolve
 from tipl.errors import TiplError
@@ -58,6 +61,7 @@ def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecas
         )
     weights = directory / "model.safetensors"
     tensors, _ = storage.read_tensors(weights, "the model's weights")
+    check_finite(str(weights), tensors)
     try:
         return model_class._from_files(config, tensors)
     except (KeyError, RuntimeError) as error:
@@ -65,6 +69,17 @@ def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecas
             f"{weights} is not of the model in the config.json beside it; restore both from a "
             "copy, or train the model again"
         ) from error
+
+
+def check_finite(whose: str, tensors: Mapping[str, Array]) -> None:
+    """Raises a TiplError if a model's arrays hold anything that is not finite."""
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise TiplError(
+                f"{whose} has {np.count_nonzero(~np.isfinite(array))} of {array.size} numbers of "
+                f"{name!r} that are NaN or infinite; use another model, or train "
+                "it again with a smaller learning rate"
+            )
 
 
 def _model_class(directory: Path, config: Mapping[str, Any]) -> type[TrainedForecaster]:

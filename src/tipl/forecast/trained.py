@@ -15,7 +15,7 @@ from tipl.core import atomic, storage
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Target
-from tipl.forecast.hub import MODEL_FORMAT_VERSION
+from tipl.forecast.hub import MODEL_FORMAT_VERSION, check_finite
 from tipl.paths.svd import TemporalSVD
 from tipl.policies.actions import OBSERVATION_CLIP, refolded
 from tipl.policies.layout import ParamLayout, actor_layout
@@ -175,7 +175,8 @@ class TrainedForecaster(Forecaster):
         """Writes `config.json` and `model.safetensors`, whole or not at all.
 
         Raises:
-            TiplError: the directory holds something else, or cannot be written.
+            TiplError: the directory holds something else, or cannot be written; or a weight of the
+                model is not finite.
         """
         config = {
             "kind": self.kind,
@@ -184,8 +185,10 @@ class TrainedForecaster(Forecaster):
             "num_checkpoints": self.num_checkpoints,
             "settings": self.settings,
         }
+        tensors = self._tensors()
+        check_finite(f"the {self.kind} that is to be saved in {directory}", tensors)
         with atomic.new_directory(Path(directory), replaces="config.json") as new:
-            storage.write_tensors(new / "model.safetensors", self._tensors(), {"kind": "model"})
+            storage.write_tensors(new / "model.safetensors", tensors, {"kind": "model"})
             storage.write_json(new / "config.json", self._config() | config)
 
     @abc.abstractmethod

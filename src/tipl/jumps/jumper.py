@@ -200,7 +200,8 @@ class Jumper:
         if not self.config.gate:
             horizons = horizons[-1:]
         path = np.stack([weights[run] for weights in self.recent][-length:])
-        ahead = self.forecaster.forecast(path, horizons, layout=self.layout)
+        # the gate tests what can act, and nothing jumps to what is not finite
+        ahead = self.forecaster.forecast(path, horizons, layout=self.layout, finite=False)
         weights = np.concatenate([params[None], self._guarded(ahead, params)])  # [C, P]
         return ForecastTest(run, [0, *horizons], weights)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeAlias, TypedDict
 
-from tipl.core.options import at_least
+from tipl.core.options import at_least, at_most
 from tipl.errors import TiplError
 from tipl.paths import PathDataset
 
@@ -18,6 +18,10 @@ Model: TypeAlias = str
 
 MAX_HIDDEN_LAYERS = 3
 """Hidden layers of the networks that a NeuronTransformer reads, at most."""
+
+
+LARGEST_RATE, LARGEST_DECAY = 1e30, 1e6
+"""Of learning and of weight decay: the products with which a step multiplies stay in float32."""
 
 
 def check_depth(hidden_layers: int) -> None:
@@ -55,11 +59,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width, batch_size=self.batch_size, num_steps=self.num_steps)
-        at_least(0, weight_decay=self.weight_decay)
         if not 0 <= self.seed < 2**63:
             raise TiplError(f"seed is {self.seed}; expected from 0 to 2^63 - 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise TiplError(f"learning_rate is {self.learning_rate}; expected a positive number")
+        at_most(LARGEST_RATE, learning_rate=self.learning_rate)
+        at_least(0, weight_decay=self.weight_decay)
+        at_most(LARGEST_DECAY, weight_decay=self.weight_decay)
 
     @property
     def steps(self) -> int:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from tipl.errors import TiplError
@@ -28,6 +28,10 @@ STATES_OF_ANCHOR = 64
 """Observations that are kept of them."""
 
 
+LARGEST_WEIGHT = 1e12
+"""Size of a weight beyond which sums of squares of a path's weights may overflow float32."""
+
+
 def usable(paths: PathDataset) -> PathDataset:
     """The trials that did not diverge; raises a TiplError if nothing can be learned from them."""
     trials = paths.usable_trials()
@@ -44,7 +48,29 @@ def usable(paths: PathDataset) -> PathDataset:
             f"the paths in {paths.directory} have {paths.num_checkpoints} checkpoints; expected at "
             f"least 3: {remedy}"
         )
-    return paths.select(trials)
+    chosen = paths.select(trials)
+    infinite = np.isinf(chosen.episodic_return())
+    if infinite.any():
+        trial, checkpoint = np.argwhere(infinite)[0]
+        raise TiplError(
+            f"trial {trials[trial]} of {paths.directory} has an infinite return at checkpoint "
+            f"{checkpoint}; expected returns that are finite, or NaN where none is known: leave "
+            "the trial out, or collect it again"
+        )
+    return chosen
+
+
+def usable_params(trials: PathDataset) -> Float32[np.ndarray, "N T P"]:
+    """The weights of `usable` trials; raises a TiplError if one is too large to learn from."""
+    params = trials.params()
+    if max(params.max(), -params.min()) <= LARGEST_WEIGHT:
+        return params
+    trial, checkpoint, place = np.argwhere(~(np.abs(params) <= LARGEST_WEIGHT))[0]  # NaN as well
+    raise TiplError(
+        f"trial {trials.trials[trial]} of {trials.directory} has the weight "
+        f"{params[trial, checkpoint, place]:g} at checkpoint {checkpoint}; expected weights of "
+        f"size {LARGEST_WEIGHT:g} at most: leave the trial out, or collect it again"
+    )
 
 
 class ReturnScale(NamedTuple):
@@ -56,6 +82,12 @@ class ReturnScale(NamedTuple):
     def scaled(self, returns: Float[np.ndarray, "*shape"]) -> Float[Tensor, "*shape"]:
         """Returns in these units; NaN stays NaN."""
         scaled = (returns.astype(np.float64) - self.mean) / self.std
+        if np.nanmax(np.abs(scaled), initial=0) > torch.finfo(torch.float32).max:
+            raise TiplError(
+                f"returns from {np.nanmin(returns):g} to {np.nanmax(returns):g} were given where "
+                f"those of the first dataset have a mean of {self.mean:g} and a standard deviation "
+                f"of {self.std:g}; give datasets of the same rewards"
+            )
         return torch.as_tensor(scaled, dtype=torch.float32)
 
 
@@ -104,7 +136,7 @@ def learning_paths(
     These show the states that policies visit, at so many anchors: 0 where no states are needed.
     """
     trials = usable(paths)
-    params, layout, task = trials.params(), trials.layout, trials.task
+    params, layout, task = usable_params(trials), trials.layout, trials.task
     places = np.linspace(0, trials.num_checkpoints - 1, anchors + 1).round().astype(int)[1:]
     places = np.unique(places)
     observations = np.zeros((len(params), 0, 0, task.observation_size), np.float32)

@@ -46,12 +46,18 @@ def fit(
         TiplError: the training diverges.
     """
     still = held_out_loss(still=True) if held_out_loss else math.nan
+    if held_out_loss and not math.isfinite(still):
+        raise TiplError(
+            f"{label}: the loss of standing still on what is held out is {still}; leave out held-"
+            "out trials whose weights or actions are too large, or hold out none"
+        )
     rng = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.peak_learning_rate, weight_decay=config.weight_decay
     )
+    rising = 0.1 if config.steps != 9 else 0.11  # of 10 in all, a tenth would have no length
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.peak_learning_rate, total_steps=config.steps + 1, pct_start=0.1
+        optimizer, config.peak_learning_rate, total_steps=config.steps + 1, pct_start=rising
     )
     rows: list[tuple[int | float, ...]] = []
     with progress_bar(progress) as bar:
@@ -61,25 +67,30 @@ def fit(
             _check_finite(label, step, config, float(loss.detach()))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            _check_finite(label, step, config, float(norm), "norm of its gradient")
             optimizer.step()
             schedule.step()
             if step % LOG_INTERVAL == 0 or step == config.steps:
                 held_out = held_out_loss() if held_out_loss else math.nan
-                if not math.isnan(still):
-                    _check_finite(label, step, config, held_out)
+                if held_out_loss:
+                    _check_finite(label, step, config, held_out, "held-out loss")
                 rows.append((step, loss.item(), held_out, still))
                 note = f"loss {loss.item():.3f}"
                 if not math.isnan(held_out):
                     note += f", held-out {held_out:.3f} (standing still {still:.3f})"
                 bar.update(task, note=note)
             bar.advance(task)
-    size = sum(float(parameter.detach().square().sum()) for parameter in model.parameters())
-    _check_finite(label, config.steps, config, size, "square of its weights")  # no loss saw these
+    _check_finite(label, config.steps, config, _square(model), "square of its weights")
     return {
         name: [None if math.isnan(value) else value for value in values]
         for name, values in zip(CURVES, zip(*rows, strict=True), strict=True)
     }
+
+
+def _square(model: nn.Module) -> float:
+    """The sum of the squares of a model's weights, the last of which no loss has seen."""
+    return sum(float(parameter.detach().square().sum()) for parameter in model.parameters())
 
 
 def _check_finite(
@@ -89,7 +100,7 @@ def _check_finite(
         raise TiplError(
             f"{label}: the training diverged at step {step} of {config.steps} (the {what} is "
             f"{value}) with a learning rate of {config.peak_learning_rate:g}, and nothing was "
-            "kept; train with a smaller one"
+            "saved; train with a smaller one"
         )
 
 

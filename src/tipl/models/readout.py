@@ -68,7 +68,10 @@ class LeastSquaresReadout(nn.Module):
         penalty = ridge * torch.eye(features.shape[-1], dtype=features.dtype)
         moments = features.mT @ features / count + penalty
         missed = features.mT @ (self.outputs - given) / count  # [B, L, H + 1, A]
-        change = torch.cholesky_solve(missed, torch.linalg.cholesky(moments)).mT
+        factor, failed = torch.linalg.cholesky_ex(moments)
+        # of features that are not finite there is no solution, and no error that says less
+        factor = torch.where(failed[..., None, None] == 0, factor, torch.nan)
+        change = torch.cholesky_solve(missed, factor).mT
         return dataclasses.replace(
             network,
             weights=[*network.weights[:-1], weight + change[..., :-1]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -150,6 +151,11 @@ def _find_elite(
     """
     if elite is not None:
         run = evaluate(elite, ELITE_EPISODES, seed=config.seed)
+        if not math.isfinite(run.mean.value):
+            raise TiplError(
+                f"the elite has a mean return of {run.mean.value}; expected a policy whose returns "
+                "are finite: give another one"
+            )
         env_steps = int(run.episode_length.sum())
         record = {
             "policy": config.elite,

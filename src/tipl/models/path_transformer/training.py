@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tipl.errors import TiplError
-from tipl.models.learning_paths import return_scale, usable
+from tipl.models.learning_paths import return_scale, usable, usable_params
 from tipl.models.loop import fit, torch_threads
 from tipl.models.path_transformer import PathTrainConfig
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
@@ -67,8 +67,14 @@ def token_sequences(
         histories = (tokenizer.encode_history(params[:, :end]) for end in first_targets)
         rows = [tokenizer.encode_next(encoded, displacements) for encoded in histories]
     counts = np.arange(1, length) >= np.array(first_targets)[:, None]  # [histories, L]
+    tokens = torch.as_tensor(np.concatenate(rows), dtype=torch.float32)
+    if not tokens.isfinite().all():
+        raise TiplError(
+            "the tokens of a path are too large for float32: it has come back to where it started, "
+            "whose distance is their unit; leave the trial out, or train with basis='joint'"
+        )
     return TokenSequences(
-        torch.as_tensor(np.concatenate(rows), dtype=torch.float32),
+        tokens,
         torch.as_tensor(np.repeat(counts, num_paths, axis=0)),
         torch.arange(num_paths).repeat(len(rows)),
     )
@@ -89,7 +95,7 @@ def train_path_transformer(
     one or none, and uses one thread.
     """
     paths = usable(datasets[0])
-    params = paths.params()
+    params = usable_params(paths)
     tokenizer = make_tokenizer(config.basis, config.rank, config.center)
     if isinstance(tokenizer, TemporalSVD):
         tokenizer.fit(params)
@@ -104,7 +110,7 @@ def train_path_transformer(
     scale = return_scale(final_return)
     torch.manual_seed(config.seed)
     model = _initial_model(config, sequences)
-    validation = [token_sequences(tokenizer, usable(other).params()) for other in held_out]
+    validation = [token_sequences(tokenizer, usable_params(usable(other))) for other in held_out]
     returns = scale.scaled(final_return)
 
     def batch_loss(rng: torch.Generator) -> Tensor:

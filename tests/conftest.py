@@ -67,6 +67,16 @@ def measured_briefly(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def trusted_by_nobody() -> Iterator[None]:
+    """What tests of one file say that they trust, those of another do not."""
+    from tipl.core import trust
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trust, "_trusted", set())
+        yield
+
+
 # --- processor time: what a busy machine does not change -------------------------------------
 
 _spent: dict[str, float] = {}

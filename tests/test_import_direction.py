@@ -56,7 +56,7 @@ PHYSICS_FREE = ROOMS[: RANK["envs"]]
 # Torch takes seconds to import; what learns needs it, and what talks to other PyTorch code.
 TORCH_USERS = {"models", "experiments", "integrations"}
 # Who may import by a name that is no constant: these are given names that others state.
-READERS_OF_NAMES = {"tipl.core.lazy"}
+READERS_OF_NAMES = {"tipl.core.lazy", "tipl.core.trust"}
 
 ENTRY = re.compile(r"(tipl(?:\.\w+)+)(?::\w+)?")
 """A string that names a module of tipl, or one of its attributes, to be imported later."""

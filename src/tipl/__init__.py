@@ -31,11 +31,13 @@ __all__ = [
     "collect",
     "evaluate",
     "train",
+    "trust",
 ]
 
 if TYPE_CHECKING:
     from tipl.collection.collect import collect
     from tipl.collection.config import CollectConfig
+    from tipl.core.trust import trust
     from tipl.errors import TiplError
     from tipl.evaluation.returns import evaluate
     from tipl.forecast.base import Forecaster

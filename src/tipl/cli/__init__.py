@@ -106,12 +106,14 @@ def _run(arguments: list[str]) -> None:
         )
     import tyro
 
+    from tipl.cli.trusting import trusting
+
     module = importlib.import_module(f"tipl.cli.{COMMANDS[name][0]}")
     command, arguments = getattr(module, name.replace(" ", "_")), arguments[words:]
     description = None  # but for the function's own
     if hasattr(module, "prepared"):  # some options depend on others, or on the task
         command, description = module.prepared(command, arguments)
-    tyro.cli(command, prog=f"tipl {name}", description=description, args=arguments)
+    tyro.cli(trusting(command), prog=f"tipl {name}", description=description, args=arguments)
 
 
 def _print_commands() -> None:

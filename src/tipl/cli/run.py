@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from tipl.cli import Prepared, given_command
+from tipl.cli.trusting import trusting
 from tipl.errors import TiplError
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 
@@ -38,7 +39,7 @@ def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:
     task = arguments[0]
     if task.startswith("-"):  # options first: only the parser knows where they end
         named = functools.wraps(command)(lambda config, **others: config.env_id)
-        task = tyro.cli(named, args=arguments)
+        task = tyro.cli(trusting(named), args=arguments)
     config = kind.for_task(task, quick="--quick" in arguments)
     return functools.partial(command, config=config), None
 

@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import VectorEnv
 
 from tipl.core.options import at_least
+from tipl.core.trust import trust_own
 from tipl.envs.batched_mujoco import BatchedMujocoEnv
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, MujocoTask, find_mujoco_task
@@ -60,9 +61,11 @@ def make_vec(
 
     Raises:
         TiplError: the id is unknown, the environment cannot be made or has other spaces, a
-            number is below 1, or physics are not as expected or not for a batched task.
+            number is below 1, or physics are not as expected or not for a batched task; or a task
+            names a module that is not trusted (`tipl.trust`).
     """
     if isinstance(env, str):
+        trust_own(env)
         return _make_vec(env, None, num_envs, num_threads, physics)
     return _make_vec(env.env_id, variant_of(env), num_envs, num_threads, physics)
 
@@ -74,6 +77,7 @@ def _make_vec(
     num_threads: int = 1,
     physics: Mapping[str, np.ndarray] | None = None,
 ) -> VectorEnv[np.ndarray, np.ndarray, np.ndarray]:
+    registered_spec(env_id)  # from here on the module of the id has been imported
     if variant is None and find_mujoco_task(env_id) is not None:
         return BatchedMujocoEnv(env_id, num_envs, num_threads=num_threads, physics=physics)
     if physics:
@@ -135,8 +139,10 @@ def make_task(env: str | EnvSpec) -> TaskSpec:
     """
     if isinstance(env, EnvSpec) and described(env) is None:
         env = env.id
-    if isinstance(env, str) and env in known_tasks():
-        return get_task(env)
+    if isinstance(env, str):
+        if env in known_tasks():
+            return get_task(env)
+        trust_own(env)
     return measure_task(env, num_steps=MEASURED_STEPS)
 
 
@@ -155,6 +161,8 @@ def measure_task(
         TiplError: as `make_vec`; or an action is unbounded, an episode may last forever,
             an observation is not finite, or the environment cannot be written down as text.
     """
+    if isinstance(env, str):
+        trust_own(env)
     env_id, variant = (env, None) if isinstance(env, str) else (env.id, described(env))
     with closing(_make_vec(env_id, variant, num_envs)) as envs:
         limit = (variant or registered_spec(env_id)).max_episode_steps

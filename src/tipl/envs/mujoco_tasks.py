@@ -9,7 +9,6 @@ environments (`gymnasium/envs/mujoco`) with its default settings, so that
 from __future__ import annotations
 
 import contextlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from tipl.core.trust import import_trusted, split_id
 from tipl.envs import mujoco_functions as f
 from tipl.envs.mujoco_functions import Fields, Flags, Reward, Rngs, StepResult
 
@@ -211,16 +211,17 @@ def find_mujoco_task(env_id: str) -> MujocoTask | None:
     """The entry of a task; None if it has none, and Gymnasium runs it.
 
     Args:
-        env_id: an id, or `"module:id"` of a module that registers it when it is imported.
+        env_id: an id, or `"module:id"` of a module that has registered it.
     """
-    module, _, name = env_id.rpartition(":")
-    if module:
-        with contextlib.suppress(Exception):  # `registered_spec` explains it
-            pkgutil.resolve_name(module)
-    return MUJOCO_TASKS.get(name)
+    return MUJOCO_TASKS.get(split_id(env_id)[1])
 
 
 def task_budget(env_id: str) -> Budget:
-    """What comparisons spend on a task; of one without an entry 64 trials of 200,704 steps."""
+    """What comparisons spend on a task; of one without an entry 64 trials of 200,704 steps.
+
+    Of `"module:id"` the module is imported, if it is trusted (`tipl.trust`).
+    """
+    with contextlib.suppress(Exception):  # `registered_spec` explains it
+        import_trusted(env_id)
     task = find_mujoco_task(env_id)
     return _USUAL_BUDGET if task is None else task.budget

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import pkgutil
 import textwrap
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from tipl.core.options import spelling_hint
+from tipl.core.trust import import_trusted, is_trusted, split_id, untrusted
 from tipl.errors import TiplError
 from tipl.policies.tasks import TaskSpec, known_tasks
 
@@ -29,26 +29,27 @@ _PACKAGES = {
 def registered_spec(env: str | TaskSpec) -> EnvSpec:
     """What is registered under an id, or the id of a task.
 
-    Of `"module:id"` the module is imported first.
+    Of `"module:id"` the module is imported first, if it is trusted (`tipl.trust`); if it is not,
+    an id that is registered already needs no module.
 
     Raises:
-        TiplError: nothing is, or the module cannot be imported.
+        TiplError: nothing is, or the module cannot be imported, or is not trusted.
     """
     env_id = env if isinstance(env, str) else env.env_id
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            pkgutil.resolve_name(module)
-        except Exception as error:  # in somebody's file
-            package, _ = _package(name) or (None, None)
-            advice = f"install {package}, or see" if package else "see"
-            raise TiplError(
-                f"the environment {env_id!r} could not be made: {one_line(error)} (expected a "
-                f"module {module!r} that registers it; {advice} that Python finds it, on "
-                "PYTHONPATH)"
-            ) from error
+    module, name = split_id(env_id)
+    try:
+        import_trusted(env_id)  # also where the id is registered: it may register another
+    except Exception as error:  # in somebody's file
+        package, _ = _package(name) or (None, None)
+        advice = f"install {package}, or see" if package else "see"
+        raise TiplError(
+            f"the environment {env_id!r} could not be made: {one_line(error)} (expected a module "
+            f"{module!r} that registers it; {advice} that Python finds it, on PYTHONPATH)"
+        ) from error
     if name in gymnasium.registry:
         return gymnasium.registry[name]
+    if module and not is_trusted(module):
+        raise untrusted(env_id)
     if isinstance(env, TaskSpec):
         _explain_task(env)
     raise TiplError(
@@ -93,5 +94,5 @@ def _explain_task(task: TaskSpec) -> None:
         raise TiplError(
             f"{unknown} in the module {module}, and no module that registers it has been imported "
             f"here; import it first, or make the policy for the task "
-            f"tipl.envs.make_task('{module}:{task.bare_id}'), which imports it by itself"
+            f"tipl.envs.make_task('{module}:{task.bare_id}'), which names it to --trust-module"
         )

@@ -16,6 +16,7 @@ from tipl.core import storage
 from tipl.core.atomic import explained, locked_directory, remove_unfinished
 from tipl.core.options import thread_count
 from tipl.core.progress import progress_bar
+from tipl.envs.registry import registered_spec
 from tipl.errors import TiplError
 from tipl.evaluation.returns import evaluate_stack
 from tipl.paths import PathDataset
@@ -45,14 +46,16 @@ def evaluate_paths(
     Threads are by default one for each processor.
 
     Raises:
-        TiplError: an option is impossible, the dataset is incomplete or damaged, or it holds an
-            evaluation with other settings. What was there is as it was.
+        TiplError: an option is impossible, the dataset is incomplete or damaged, its environment is
+            not known here, or it holds an evaluation with other settings. What was there is as it
+            was.
     """
     available = thread_count(threads)
     paths = PathDataset.open(directory)
     digest, versions = paths.metadata.digest, library_versions()
     evaluation = EvaluationMetadata(digest, episodes, every, seed, versions)
     files = ReturnFiles(paths.directory, paths.metadata, evaluation)
+    registered_spec(paths.task)  # before anything is written
     with explained("make", files.folder):
         files.folder.mkdir(exist_ok=True)
     with locked_directory(files.folder):  # a second process waits, and finds all done

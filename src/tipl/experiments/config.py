@@ -16,6 +16,7 @@ from tyro.conf import Positional
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.core.options import at_least
+from tipl.core.trust import trust_own
 from tipl.envs.mujoco_tasks import task_budget
 from tipl.errors import TiplError
 from tipl.forecast.hub import shipped_models
@@ -132,6 +133,11 @@ class ExperimentConfig:
         Raises:
             TiplError: an option is impossible.
         """
+        trust_own(env_id)
+        return cls._usual(env_id, quick=quick, **options)
+
+    @classmethod
+    def _usual(cls: type[Kind], env_id: str, *, quick: bool = False, **options: Any) -> Kind:
         usual: dict[str, Any] = task_budget(env_id)._asdict()
         usual["num_trials"] //= cls.TRIALS_DIVISOR
         usual |= cls.TASKS.get(env_id, {}) | (cls.QUICK if quick else {})
@@ -157,7 +163,7 @@ class ExperimentConfig:
 
     def command_line(self, out: Path) -> str:
         """The command line that does this experiment in a directory."""
-        usual, words = self.for_task(self.env_id), ["tipl", self.COMMAND, self.env_id]
+        usual, words = self._usual(self.env_id), ["tipl", self.COMMAND, self.env_id]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != getattr(usual, field.name):

@@ -29,6 +29,7 @@ from rich.text import Text
 from tipl.core import storage
 from tipl.core.atomic import explained
 from tipl.core.options import thread_count
+from tipl.core.trust import trusted_words
 from tipl.errors import TiplError
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 
@@ -243,7 +244,7 @@ class Pipeline:
             self._made[stage.directory] = self._records[stage.name].digest
 
     def _do(self, stage: Stage) -> None:
-        words = [*stage.words, *(self._threads if stage.command.threads else ())]
+        words = [*stage.words, *(self._threads if stage.command.threads else ()), *trusted_words()]
         line = shlex.join(["tipl", *words])
         self.console.print(Text.assemble((stage.name, "bold"), "  ", (line, "dim")))
         digest, reads = self._digest(stage), self._reads(stage)

@@ -1,0 +1,114 @@
+"""Which modules may be imported because an environment's id names them: those of the user's word.
+
+A task's id is `"module:id"` where an environment registers itself when its module is imported. So a
+file names code, and a file may come from anybody: nothing here imports what nobody has named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from contextlib import ExitStack
+from itertools import accumulate
+
+from tipl.errors import TiplError
+
+_trusted: set[str] = set()  # of the whole process: environments are made in threads as well
+
+
+def trust(*modules: str) -> ExitStack:
+    """Lets files name modules, which are imported where an environment is made.
+
+    The files of policies, datasets, models and forecasts name their task, and with it the module
+    that registers its environment, as in `"my_package.envs:MyEnv-v0"`. Such a module is imported
+    only if it, or a package that it is in, is trusted. Ids that you give yourself, as in
+    `tipl.collect("my_package.envs:MyEnv-v0")`, need no more words: their modules are trusted, too.
+
+    Trust lasts as long as the process; `with tipl.trust("my_package"):` ends it with the block, but
+    environments that have been registered by then stay so.
+
+    Args:
+        *modules: names such as `"my_package"`, which covers `"my_package.envs"`.
+
+    Raises:
+        TiplError: one is not the name of a module.
+    """
+    for module in modules:
+        if not is_module_name(module):
+            raise TiplError(
+                f"{module!r} was given as the name of a module to trust: expected one such as "
+                "'my_package.envs'; give the name that an import statement would have"
+            )
+    new = set(modules) - _trusted
+    _trusted.update(new)
+    end = ExitStack()
+    end.callback(_trusted.difference_update, new)
+    return end
+
+
+def trust_own(env_id: str) -> None:
+    """Trusts the module, if any, of an id that is the user's own word.
+
+    Raises:
+        TiplError: what stands before the colon is not the name of a module.
+    """
+    if module := split_id(env_id)[0]:
+        trust(module)
+
+
+def split_id(env_id: str) -> tuple[str, str]:
+    """The module of an id, empty if there is none, and the id under which it registers."""
+    module, _, name = env_id.rpartition(":")
+    return module, name
+
+
+def is_module_name(module: str) -> bool:
+    """Whether an import statement could name it: no relative, and no path of a file, could."""
+    return all(part.isidentifier() for part in module.split("."))
+
+
+def is_trusted(module: str) -> bool:
+    """Whether a module, or a package that it is in, is trusted."""
+    parts = accumulate(module.split("."), lambda package, name: f"{package}.{name}")
+    return is_module_name(module) and not _trusted.isdisjoint(parts)
+
+
+def import_trusted(env_id: str) -> None:
+    """Imports the module, if any, of an id, if it is trusted; its errors are its own."""
+    module, _ = split_id(env_id)
+    if is_trusted(module):
+        importlib.import_module(module)
+
+
+def trusted_words() -> list[str]:
+    """The options by which another command of tipl trusts what this process does."""
+    return [word for module in sorted(_trusted) for word in ("--trust-module", module)]
+
+
+def untrusted(env_id: str) -> TiplError:
+    """What to say of an id, from a file, whose module nobody has named. Imports nothing."""
+    module, _ = split_id(env_id)
+    if not is_module_name(module):
+        return TiplError(
+            f"a task with the environment id {env_id!r} was read: expected the name of a module "
+            "before the colon, as in 'my_package.envs:MyEnv-v0'; correct the id"
+        )
+    return TiplError(
+        f"the task {env_id!r} asks for the module {module!r}, which would be imported "
+        f"({_origin(module)}): expected your word before a file names code that runs; if you trust "
+        f"that module, add `--trust-module {module}` to the command, or call "
+        f"tipl.trust({module!r}) first"
+    )
+
+
+def _origin(module: str) -> str:
+    """Where a module would be imported from: to find a submodule would import its package."""
+    package = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(package)
+    except Exception:  # of somebody's finder, or of a module that was made by hand
+        spec = None
+    if spec is None:
+        return f"{package} is not found here"
+    places = [spec.origin, *(spec.submodule_search_locations or ())]
+    return f"{package} from {next(filter(None, places), 'nowhere that could be told')}"

@@ -37,6 +37,7 @@ from tipl.experiments.acceleration.trials import (
     comparison_methods,
 )
 from tipl.experiments.benchmark.ledger import Cost
+from tipl.experiments.config import COMPARISON
 from tipl.paths import create_dataset
 from tipl.paths.returns import EvaluationMetadata
 from tipl.report.methods import line_styles, method_with_key
@@ -351,15 +352,15 @@ def test_a_stage_without_its_time_is_noticed(tmp_path: Path) -> None:
 
 def test_the_record_comes_back(tmp_path: Path) -> None:
     config = dataclasses.replace(MADE_UP, widths=(64, 8), nino="n", paths="p")
-    for more in ({"cost": None}, {"cost": {"env_steps": 1.0}}, {}):
+    cost = ModelCost(1.0, 2.0, own=True)
+    for more in ({"cost": None}, {"cost": dataclasses.asdict(cost)}, {}):
         config.write_record(tmp_path, "tipl accelerate x", **more)
-        found, record = AccelerationConfig.read_record(tmp_path)
-        assert found == config
-        assert record.pop("command") == "tipl accelerate x"
-        del record["config"]
-        assert record == more
+        record = COMPARISON.read(tmp_path / COMPARISON.name)
+        assert record.config == config
+        assert record.command == "tipl accelerate x"
+        assert record.cost == (cost if more.get("cost") else None)
     with pytest.raises(TiplError, match=r"record of a comparison \(made by `tipl accelerate`\)"):
-        AccelerationConfig.read_record(tmp_path / "elsewhere")
+        COMPARISON.read(tmp_path / "elsewhere" / COMPARISON.name)
 
 
 # --- the model's cost ------------------------------------------------------------------------
@@ -535,9 +536,9 @@ def test_a_second_run_reuses_all_stages_and_prints_the_headline(
     assert "layers of 8-8" in printed.out
     assert "layers of 6-6" in printed.out
     assert f"{made.directory / 'report.html'}: the report" in printed.out
-    config, record = AccelerationConfig.read_record(made.directory)
-    assert config == CONFIG
-    assert record["command"] == shlex.join(["tipl", *arguments])  # not those of the process
+    record = COMPARISON.read(made.directory / COMPARISON.name)
+    assert record.config == CONFIG
+    assert record.command == shlex.join(["tipl", *arguments])  # not those of the process
 
 
 def test_its_report_is_made_again_as_a_comparisons(

@@ -45,6 +45,7 @@ from tipl.experiments.benchmark.outcome import (
 )
 from tipl.experiments.benchmark.report import tally
 from tipl.experiments.benchmark.stages import FILM, benchmark_stages
+from tipl.experiments.config import BENCHMARK
 from tipl.experiments.films import film_files, film_section
 from tipl.experiments.run import Run
 from tipl.models import kinds
@@ -555,9 +556,9 @@ def test_a_configuration_comes_back_from_json_and_from_its_command_line(tmp_path
         starts=(0.5,),
     )
     config.write_record(tmp_path, None)
-    found, record = BenchmarkConfig.read_record(tmp_path)
-    assert found == config
-    line = record["command"]
+    record = BENCHMARK.read(tmp_path / BENCHMARK.name)
+    assert record.config == config
+    line = record.command
     assert line == (
         "tipl benchmark HalfCheetah-v4 --num-trials 17 --nowcaster-steps 3 --starts 0.5 "
         f"--pptb 1 0.5 2 0.25 --out {tmp_path}"

@@ -440,12 +440,12 @@ def test_returns_come_back_from_disk(
         ForecastReturns.load(out)
     main(["evaluate", str(out), "--episodes", "2", "--seed", "5", "--threads", "1"])
     measured = forecasts.evaluate(2, seed=5, threads=1)
-    loaded, settings = ForecastReturns.load(out)
+    loaded, command = ForecastReturns.load(out)
     for found in (measured, loaded):
         np.testing.assert_array_equal(found.forecasts, returns.forecasts)
         np.testing.assert_array_equal(found.checkpoints, returns.checkpoints)
     assert (forecasts.evaluate(2, seed=6).checkpoints != returns.checkpoints).any()
-    assert settings["command"] == f"tipl evaluate {out} --episodes 2 --seed 5"
+    assert command == f"tipl evaluate {out} --episodes 2 --seed 5"
     forecasts.save(out)  # other forecasts would have other returns
     with pytest.raises(TiplError, match=r"no .*returns"):
         ForecastReturns.load(out)

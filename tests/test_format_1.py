@@ -20,7 +20,7 @@ from results_files import read_results
 from tipl import Forecaster, PathDataset, Policy
 from tipl.cli import main
 from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
-from tipl.experiments.config import AccelerationConfig
+from tipl.experiments.config import COMPARISON
 from tipl.experiments.pipeline import read_records
 
 FILES = Path(__file__).parent / "data" / "format_1"
@@ -113,9 +113,9 @@ def test_forecasts_and_their_returns_open(forecasts: ForecastSet) -> None:
     tensors = load_file(FILES / "forecasts" / "forecasts.safetensors")
     np.testing.assert_array_equal(forecasts.params, tensors["params"])
     np.testing.assert_array_equal(forecasts.end_distances, tensors["end_distances"])
-    returns, settings = ForecastReturns.load(FILES / "forecasts")
+    returns, command = ForecastReturns.load(FILES / "forecasts")
     assert returns.forecasts.shape == (len(forecasts.cases), len(forecasts.paths), 1)
-    assert settings["command"] == "tipl evaluate forecasts --episodes 1 --seed 0"
+    assert command == "tipl evaluate forecasts --episodes 1 --seed 0"
 
 
 def test_a_policy_opens_and_acts() -> None:
@@ -155,7 +155,8 @@ def test_what_the_stages_of_a_run_took_opens() -> None:
 
 
 def test_what_a_comparison_was_told_opens() -> None:
-    config, record = AccelerationConfig.read_record(FILES / "run")
-    assert record["command"].startswith("tipl accelerate InvertedPendulum-v4 --out run")
+    record = COMPARISON.read(FILES / "run" / COMPARISON.name)
+    config = record.config
+    assert record.command.startswith("tipl accelerate InvertedPendulum-v4 --out run")
     assert (config.env_id, config.widths) == ("InvertedPendulum-v4", (4,))
     assert (config.num_trials, config.total_steps) == (2, 4096)

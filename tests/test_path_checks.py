@@ -133,7 +133,7 @@ def rewrite(path: Path, change: Callable[[Arrays], object]) -> None:
     [
         (lambda data: data.update(format_version=2), "has format version 2, but this tipl reads"),
         (lambda data: data.pop("format_version"), "has format version None"),
-        (lambda data: data.pop("seed"), "lacks seed; restore"),
+        (lambda data: data.pop("seed"), "missing required field `seed`; restore"),
         (lambda data: data["task"].pop("env_id"), "env_id"),
         (lambda data: data.update(hidden_sizes=3), "metadata.json: "),
         (lambda data: data.update(layout=[["x"]]), "a parameter layout must be"),
@@ -267,8 +267,8 @@ def test_returns_of_another_evaluation_are_detected(directory: Path, tmp_path: P
     ("change", "message"),
     [
         (lambda data: data.update(format_version=2), "has format version 2, but this tipl reads"),
-        (lambda data: data.pop("every"), "the evaluation lacks every; restore"),
-        (lambda data: data.update(episodes=0), "episodes is 0"),
+        (lambda data: data.pop("every"), "missing required field `every`; restore"),
+        (lambda data: data.update(episodes=0), "Expected `int` >= 1 - at `$.episodes`"),
         (lambda data: data.update(every="2"), "evaluation.json: "),
         (lambda data: data.update(dataset="0"), "belongs to another dataset"),
     ],

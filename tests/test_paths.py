@@ -233,13 +233,13 @@ def test_slices_across_parts(directory: Path, trials: list[int], checkpoints: sl
 
 def test_each_part_is_hashed_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
-    read_tensors = storage.read_tensors
+    verify_tensors = storage.verify_tensors
 
-    def record(path: Path, *args: Any) -> Any:
+    def record(path: Path, *args: Any) -> None:
         hashed.append(path)
-        return read_tensors(path, *args)
+        verify_tensors(path, *args)
 
-    monkeypatch.setattr(storage, "read_tensors", record)
+    monkeypatch.setattr(storage, "verify_tensors", record)
     paths = PathDataset.open(directory)
     paths.select([0]).params(slice(0, 4))
     assert hashed == part_files(directory)[:2]

@@ -115,7 +115,7 @@ def paths_best(
 def print_summary(directory: Path) -> None:
     """Prints what is in a dataset, complete or not, as a table on standard output."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in _rows(summarize(directory)):
+    for name, value in _rows(summarize(directory, progress=True)):
         table.add_row(Text(name, style="bold"), Text(value))
     Console().print(table)
 

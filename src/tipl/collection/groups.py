@@ -8,18 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.atomic import FileLock, remove_unfinished, unfinished_writes
+from tipl.core.schemas import Natural, TensorsFile
 from tipl.core.seeds import Stream
 from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
 from tipl.paths import PathMetadata
 from tipl.paths.grid import PartRange, part_ranges
+from tipl.paths.parts import PER_CHECKPOINT
 from tipl.paths.writing import PartWriter
 from tipl.ppo.ppo import PPO, StoppedError
 
@@ -136,23 +139,36 @@ class TrialGroup:
         if not self._state_file.exists():
             return None
         try:
-            state, header = storage.read_tensors(self._state_file)
-            if header["dataset"] != self.metadata.digest:
+            state, header = RESUME.read(self._state_file)
+            count, writer = header.growing, self._writer()
+            if header.dataset != self.metadata.digest or count > header.checkpoints:
                 return None
-            writer, count = self._writer(), int(header["growing"])
-            writer.finished = int(header["checkpoints"])
+            writer.finished = header.checkpoints
             written = [p for p in self.parts if p.first_checkpoint < writer.finished - count]
             if not all(part.path(self.directory).exists() for part in written):
                 return None
             for i in range(count):
-                own = [name for name in sorted(state) if name.startswith(f"growing.{i}.")]
-                column = {name.removeprefix(f"growing.{i}."): state.pop(name) for name in own}
-                writer.growing.append(column)
+                writer.growing.append(self._stored_checkpoint(state, i))
             ppo = self._untrained()
             ppo.set_state(state)
-        except (TiplError, LookupError):
+        except (AttributeError, TiplError, LookupError, TypeError, ValueError):
             return None
         return ppo, writer
+
+    def _stored_checkpoint(self, state: dict[str, Array], i: int) -> dict[str, Array]:
+        """Takes the i-th checkpoint of the part that grows out of a saved state.
+
+        Raises:
+            LookupError: it is not there, or has other arrays than a part.
+        """
+        part = self.parts[0]._replace(last_checkpoint=self.parts[0].first_checkpoint)
+        column = {}
+        for name, (dtype, shape) in self._writer().files.arrays(part).items():
+            column[name] = array = state.pop(f"growing.{i}.{name}")
+            once = shape[:-1] if name in PER_CHECKPOINT else (shape[0], *shape[2:])  # no [t]
+            if (array.dtype.name, array.shape) != (dtype, once):
+                raise LookupError(name)
+        return column
 
     def _save(self, ppo: PPO, writer: PartWriter) -> None:
         """Replaces the saved state by the present one, whole or not at all."""
@@ -184,6 +200,17 @@ class TrialGroup:
     def _steps(self, iterations: int) -> int:
         """Environment steps of all trials in some iterations."""
         return iterations * self.config.ppo.num_steps * len(self.trials)
+
+
+class _Header(msgspec.Struct):
+    """What the header of a saved state says."""
+
+    dataset: str
+    checkpoints: Natural  # that are finished
+    growing: Natural  # of them those in the part that is not written yet
+
+
+RESUME = TensorsFile(".safetensors", _Header, "where a collection goes on")
 
 
 def draw_physics(ranges: Mapping[str, Sequence[float]], seed: int, trial: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -30,6 +30,9 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
 Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 """A finite number above 0 (JSON has no infinity)."""
 
+NotNegative: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+"""A finite number of 0 or more."""
+
 SchemaT = TypeVar("SchemaT")
 
 _KINDS: list[JsonFile[Any] | TensorsFile[Any]] = []
@@ -42,7 +45,8 @@ class JsonFile(Generic[SchemaT]):
     name: str
     """of such a file, or how such names end"""
     schema: type[SchemaT]
-    """a dataclass or `msgspec.Struct`: what the file says, without its hash"""
+    """a dataclass or `msgspec.Struct`: what the file says, without its hash; a class that does not
+    have its fields as they stand there has a `from_json`"""
     expected: str
     """what it is and how it is made, for messages"""
 
@@ -55,7 +59,14 @@ class JsonFile(Generic[SchemaT]):
         Raises:
             TiplError: there is none, it is damaged, or it says something impossible.
         """
-        return conforming(storage.read_json(path, self.expected), self.schema, str(path))
+        data = storage.read_json(path, self.expected)
+        from_json = getattr(self.schema, "from_json", None)
+        if from_json is None:
+            return conforming(data, self.schema, str(path))
+        try:
+            return cast("SchemaT", from_json(data))
+        except TiplError as error:
+            raise TiplError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -123,15 +134,21 @@ def conforming(data: Any, schema: type[SchemaT], owner: str) -> SchemaT:
         TiplError: something is missing, or of another type or size than the schema says.
     """
     try:
-        return msgspec.convert(data, schema)
+        return msgspec.convert(data, schema, dec_hook=_from_text)
     except msgspec.ValidationError as error:
         cause = error.__cause__
         if isinstance(cause, TiplError):
             raise TiplError(f"{owner}: {cause}") from error
         raise TiplError(
-            f"{owner} is not as tipl writes such a file: {error}; restore it from a copy, or make "
-            "it again"
+            f"{owner} is not as tipl writes it: {error}; restore it from a copy, or make it again"
         ) from error
+
+
+def _from_text(schema: type[Any], text: Any) -> Any:
+    """A value of a type that JSON has as text, and msgspec does not know."""
+    if schema is Path and isinstance(text, str):
+        return Path(text)
+    raise NotImplementedError(f"a {schema.__name__} of JSON")
 
 
 def check_arrays(specs: storage.ArraySpecs, expected: Mapping[str, ArrayType], owner: str) -> None:

@@ -177,11 +177,26 @@ def read_tensors(
     return tensors, file.metadata
 
 
+def verify_tensors(
+    path: str | Path,
+    expected: str = "a safetensors file of tipl",
+    check: HeaderCheck | None = None,
+) -> None:
+    """Looks at every byte of a file that `write_tensors` wrote, as `read_tensors` does.
+
+    No more than one array at a time is in memory.
+
+    Raises:
+        TiplError: what `read_tensors` would raise.
+    """
+    with open_tensors(path, expected, check) as file, _damage_named(Path(path)):
+        file.verify()
+
+
 def check_tensors(path: str | Path) -> str | None:
     """What is wrong with a file that `write_tensors` wrote, of which every byte counts, or None."""
     try:
-        with open_tensors(path) as file, _damage_named(Path(path)):
-            file.verify()
+        verify_tensors(path)
     except TiplError as error:
         return str(error)
     return None

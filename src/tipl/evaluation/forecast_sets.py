@@ -13,11 +13,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from tipl.core import atomic, storage
 from tipl.core.arrays import Array
+from tipl.core.schemas import ArrayType, Count, JsonFile, Natural, TensorsFile
 from tipl.errors import TiplError
 from tipl.evaluation.behaviour import action_unit, visited_observations
 from tipl.evaluation.returns import evaluate_stack
@@ -36,8 +38,8 @@ class ForecastCase:
     """Which forecaster, from where, how far."""
 
     method: str  # name of the forecaster
-    start: int  # last checkpoint of the history
-    horizon: int  # checkpoints ahead
+    start: Natural  # last checkpoint of the history
+    horizon: Count  # checkpoints ahead
 
     @property
     def target(self) -> int:
@@ -55,6 +57,15 @@ class ForecastReturns:
     """see `ForecastSet.action_errors`; None where physics vary"""
 
     def __post_init__(self) -> None:
+        """Raises a TiplError if they are not those of the same cases and trials, or not finite."""
+        (F, N, E), (trials, _, episodes) = self.forecasts.shape, self.checkpoints.shape
+        errors = () if self.action_errors is None else self.action_errors.shape
+        if (trials, episodes) != (N, E) or errors not in ((), (F, N)):
+            raise TiplError(
+                f"returns of {F} forecasts of {N} trials with {E} episodes, of the checkpoints of "
+                f"{trials} trials with {episodes}, and {list(errors)} errors of actions were "
+                "given; expected those of the same trials and episodes: evaluate them again"
+            )
         for name, array in vars(self).items():
             if array is not None and not np.isfinite(array).all():
                 raise TiplError(
@@ -67,21 +78,25 @@ class ForecastReturns:
     def save(self, directory: str | Path, command: str) -> None:
         """Keeps them in the forecasts' directory, with the command line that measured them."""
         tensors = {name: array for name, array in vars(self).items() if array is not None}
-        path = Path(directory) / "returns.safetensors"
+        path = Path(directory) / RETURNS.name
         storage.write_tensors(path, tensors, {"kind": "returns", "command": command})
 
     @classmethod
-    def load(cls, directory: str | Path) -> tuple[ForecastReturns, dict[str, Any]]:
-        """Reads what `save` wrote: the returns, and the `command` among their settings.
+    def load(cls, directory: str | Path) -> tuple[ForecastReturns, str]:
+        """Reads what `save` wrote: the returns, and the command line that measured them.
 
         Raises:
             TiplError: the forecasts have not been evaluated, or the file is damaged.
         """
-        tensors, settings = storage.read_tensors(
-            Path(directory) / "returns.safetensors",
-            "the returns of the forecasts (made by `tipl evaluate`)",
+        tensors, header = RETURNS.read(
+            Path(directory) / RETURNS.name,
+            {
+                "forecasts": ArrayType("float64", (None, None, None)),
+                "checkpoints": ArrayType("float64", (None, None, None)),
+                "action_errors": ArrayType("float64", (None, None), optional=True),
+            },
         )
-        return cls(**tensors), settings
+        return cls(**tensors), header.command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +113,13 @@ class ForecastSet:
     if a trial ends where one does."""
 
     def __post_init__(self) -> None:
+        """Raises a TiplError if a case is not of the paths, or a forecast is not finite."""
+        end = self.paths.num_checkpoints - 1
+        if late := [case for case in self.cases if case.target > end]:
+            raise TiplError(
+                f"a forecast of checkpoint {late[0].target} was given, but the paths of "
+                f"{self.paths.directory} end at checkpoint {end}; run `tipl forecast` again"
+            )
         broken = np.argwhere(~np.isfinite(self.params).all(axis=2))  # [broken, 2]: of F and of N
         if len(broken):
             case, trial = self.cases[broken[0][0]], self.paths.trials[broken[0][1]]
@@ -115,11 +137,11 @@ class ForecastSet:
     def save(self, directory: str | Path) -> None:
         """Writes `forecasts.json` and `forecasts.safetensors`, whole or not at all."""
         directory = Path(directory)
-        with atomic.new_directory(directory, replaces="forecasts.json") as new:
+        with atomic.new_directory(directory, replaces=RECORD.name) as new:
             tensors = {"params": self.params}
             if self.end_distances is not None:
                 tensors["end_distances"] = self.end_distances
-            storage.write_tensors(new / "forecasts.safetensors", tensors, {"kind": "forecasts"})
+            storage.write_tensors(new / FORECASTS.name, tensors, {"kind": "forecasts"})
             record = {
                 "kind": "forecasts",
                 "dataset": str(self.paths.directory.resolve()),
@@ -128,7 +150,7 @@ class ForecastSet:
                 "cases": [dataclasses.asdict(case) for case in self.cases],
                 "settings": self.settings,
             }
-            storage.write_json(new / "forecasts.json", record)
+            storage.write_json(new / RECORD.name, record)
 
     @classmethod
     def load(cls, directory: str | Path) -> ForecastSet:
@@ -139,19 +161,22 @@ class ForecastSet:
                 is gone or has changed.
         """
         directory = Path(directory)
-        record = storage.read_json(
-            directory / "forecasts.json", "a set of forecasts (made by `tipl forecast`)"
-        )
-        paths = PathDataset.open(record["dataset"])
-        if paths.metadata.digest != record["dataset_digest"]:
+        record = RECORD.read(directory / RECORD.name)
+        paths = PathDataset.open(record.dataset)
+        if paths.metadata.digest != record.dataset_digest:
             raise TiplError(
                 f"the forecasts in {directory} were made from another dataset than the one now in "
-                f"{record['dataset']}; run `tipl forecast` again"
+                f"{record.dataset}; run `tipl forecast` again"
             )
-        tensors, _ = storage.read_tensors(directory / "forecasts.safetensors", "the forecasts")
-        cases = [ForecastCase(**case) for case in record["cases"]]
-        trials = paths.select(record["trials"])
-        return cls(trials, cases, settings=record["settings"], **tensors)
+        trials, F = paths.select(record.trials), len(record.cases)
+        tensors, _ = FORECASTS.read(
+            directory / FORECASTS.name,
+            {
+                "params": ArrayType("float32", (F, len(trials), paths.layout.size)),
+                "end_distances": ArrayType("float32", (F, len(trials)), optional=True),
+            },
+        )
+        return cls(trials, record.cases, settings=record.settings, **tensors)
 
     def weight_errors(self) -> Float64[np.ndarray, "F N"]:
         """Distance of each forecast from the true checkpoint, in units of standing still's."""
@@ -234,6 +259,42 @@ class ForecastSet:
         states = seen.reshape(-1, seen.shape[-1])  # [N * C, S, O] -> [N * C * S, O]
         chosen = np.random.default_rng(seed).permutation(len(states))[:NUM_STATES]
         return np.ascontiguousarray(states[np.sort(chosen)])
+
+
+class _Settings(msgspec.Struct):
+    """What others read of how forecasts were made."""
+
+    best_checkpoint: tuple[Natural, Natural] | None = None  # trial and checkpoint
+
+
+class _Record(msgspec.Struct):
+    """What `forecasts.json` says."""
+
+    dataset: str
+    dataset_digest: str
+    trials: list[Natural]
+    cases: list[ForecastCase]
+    settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        msgspec.convert(self.settings, _Settings)
+
+
+class _Header(msgspec.Struct):
+    """What the header of forecasts says."""
+
+
+class _ReturnsHeader(msgspec.Struct):
+    """What the header of returns says."""
+
+    command: str
+
+
+RECORD = JsonFile("forecasts.json", _Record, "a set of forecasts (made by `tipl forecast`)")
+FORECASTS = TensorsFile("forecasts.safetensors", _Header, "the forecasts")
+RETURNS = TensorsFile(
+    "returns.safetensors", _ReturnsHeader, "the returns of the forecasts (made by `tipl evaluate`)"
+)
 
 
 def equal_rows(*columns: Array) -> list[int]:

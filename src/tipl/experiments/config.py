@@ -16,6 +16,7 @@ from tyro.conf import Positional
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.core.options import at_least
+from tipl.core.schemas import JsonFile, NotNegative
 from tipl.core.trust import trust_own
 from tipl.envs.mujoco_tasks import task_budget
 from tipl.errors import TiplError
@@ -149,18 +150,6 @@ class ExperimentConfig:
         record = {"config": dataclasses.asdict(self), "command": command, **more}
         storage.write_json(directory / f"{self.NAME}.json", record)
 
-    @classmethod
-    def read_record(cls: type[Kind], directory: Path) -> tuple[Kind, dict[str, Any]]:
-        """What `write_record` has kept: the configuration, and all of the record.
-
-        Raises:
-            TiplError: there is no record, or it is damaged.
-        """
-        expected = f"the record of a {cls.NAME} (made by `tipl {cls.COMMAND}`)"
-        record = storage.read_json(directory / f"{cls.NAME}.json", expected)
-        fields = {name: _with_tuples(value) for name, value in record["config"].items()}
-        return cls(**fields), record
-
     def command_line(self, out: Path) -> str:
         """The command line that does this experiment in a directory."""
         usual, words = self._usual(self.env_id), ["tipl", self.COMMAND, self.env_id]
@@ -176,11 +165,6 @@ class ExperimentConfig:
             "collect", self.env_id, "--num-trials", num_trials, "--total-steps", self.total_steps,
             "--checkpoint-interval", self.checkpoint_interval, *shape, "--seed", self.seed,
         )  # fmt: skip
-
-
-def _with_tuples(value: Any) -> Any:
-    """A value of JSON, in which tuples are lists."""
-    return tuple(_with_tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def _flat(value: Any) -> list[str]:
@@ -310,3 +294,41 @@ class AccelerationConfig(ExperimentConfig):
         if self.model is not None:
             return self.model
         return self.env_id if self.env_id in shipped_models() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCost:
+    """What data and training of a model took."""
+
+    env_steps: NotNegative
+    """of all trials of its dataset, and of training itself, if that is known"""
+    cpu_seconds: NotNegative
+    """of collecting and training"""
+    own: bool
+    """whether the model of the comparison learned from that very dataset; if not, the costs are
+    those of one that is made alike"""
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkRecord:
+    """What `write_record` keeps of a benchmark."""
+
+    config: BenchmarkConfig
+    command: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonRecord:
+    """What `write_record` keeps of a comparison."""
+
+    config: AccelerationConfig
+    command: str
+    cost: ModelCost | None = None
+
+
+BENCHMARK = JsonFile(
+    "benchmark.json", BenchmarkRecord, "the record of a benchmark (made by `tipl benchmark`)"
+)
+COMPARISON = JsonFile(
+    "comparison.json", ComparisonRecord, "the record of a comparison (made by `tipl accelerate`)"
+)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from tipl.core import storage
 from tipl.core.atomic import explained, write_bytes_atomically
+from tipl.core.regular_files import read_regular
+from tipl.core.schemas import JsonFile
 from tipl.errors import TiplError
 from tipl.evaluation.film import animation, check_gif_name, film, save_filmstrip
 from tipl.evaluation.pictures import missing_renderer
@@ -16,6 +19,10 @@ from tipl.forecast.trained import TrainedForecaster
 from tipl.report.page import Picture, Section
 
 TITLE = "Before, after PPO, and after inference"
+
+
+MAX_BYTES = 1 << 26
+"""Of a picture in a page: many times what ours take."""
 
 
 def film_files(gif: Path) -> tuple[Path, Path, Path, Path]:
@@ -52,23 +59,37 @@ def film_run(run: Run, gif: Path, seed: int = 0) -> None:
     storage.write_json(record, {"labels": labels, "returns": returns, "model": model.name})
 
 
+class _Film(msgspec.Struct):
+    """What is said of a film beside it."""
+
+    labels: list[str]
+    returns: list[float]
+    model: str
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.returns):
+            raise ValueError(f"{len(self.labels)} labels and {len(self.returns)} returns")
+
+
+FILM = JsonFile("film.json", _Film, "the record of a film (made by `tipl film`)")
+
+
 def film_section(gif: Path) -> Section:
     """What `film_run` has made, or why there is nothing."""
     wide, narrow, stills, file = film_files(gif)
     if not file.exists():
         why = missing_renderer() or f"`tipl film RUN --out {gif.name}` says why"
         return Section(TITLE, f"The films are left out, as nothing can be drawn here: {why}")
-    record = storage.read_json(file)
+    record = FILM.read(file)
     returns = "; ".join(
         f"{label}: {value:,.0f}".replace("-", "−")
-        for label, value in zip(record["labels"], record["returns"], strict=True)
+        for label, value in zip(record.labels, record.returns, strict=True)
     )
-    with explained("read", gif):
-        pictures = [one.read_bytes() for one in (wide, stills, narrow)]
+    pictures = [read_regular(one, "a film's picture", MAX_BYTES) for one in (wide, stills, narrow)]
     return Section(
         TITLE,
         f"The same held-out network three times, in the same episode. Return: {returns}. Inference "
-        f"is one call of the {record['model']}; the trial is the median one of PPO's.",
+        f"is one call of the {record.model}; the trial is the median one of PPO's.",
         pictures=[Picture(pictures[0], f"Three films of policies. {returns}.", *pictures[1:])],
     )
 

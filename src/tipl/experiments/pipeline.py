@@ -23,12 +23,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from tipl.core import storage
 from tipl.core.atomic import explained
 from tipl.core.options import thread_count
+from tipl.core.schemas import JsonFile, Natural, NotNegative
 from tipl.core.trust import trusted_words
 from tipl.errors import TiplError
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
@@ -121,9 +123,9 @@ class StageRecord:
 
     name: str
     command: str
-    seconds: float  # wall time
-    cpu_seconds: float = math.nan  # of all threads together; NaN is not known
-    peak_rss_mb: int = 0  # largest resident memory of its process
+    seconds: NotNegative  # wall time
+    cpu_seconds: NotNegative = math.nan  # of all threads together; NaN is not known
+    peak_rss_mb: Natural = 0  # largest resident memory of its process
     digest: str = ""  # of the command and of the stages that it needs; empty if it is not done
     unfinished: str = ""  # that of a command that was interrupted or failed
     reads: Mapping[str, str] = field(default_factory=dict)  # digests of the directories
@@ -141,6 +143,15 @@ class StageRecord:
         return {name: values[name] for name in values if name not in unknown}
 
 
+class _Stages(msgspec.Struct):
+    """What `stages.json` says."""
+
+    stages: list[StageRecord]
+
+
+STAGES = JsonFile(FILE, _Stages, "the record of an experiment's stages")
+
+
 def read_records(directory: str | Path) -> dict[str, StageRecord]:
     """What the stages in an experiment's directory took, by name, in order of their first run.
 
@@ -150,8 +161,7 @@ def read_records(directory: str | Path) -> dict[str, StageRecord]:
     file = Path(directory) / FILE
     if not file.exists():
         return {}
-    found = storage.read_json(file, "the record of an experiment's stages")["stages"]
-    return {record["name"]: StageRecord(**record) for record in found}
+    return {record.name: record for record in STAGES.read(file).stages}
 
 
 def prepare_directory(directory: Path, fresh: bool, command: str) -> None:

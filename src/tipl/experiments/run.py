@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tipl.core.arrays import Array
+from tipl.errors import TiplError
 from tipl.evaluation import stats
 from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.pipeline import StageRecord, read_records
@@ -202,8 +203,14 @@ def load_run(directory: str | Path) -> Run:
     """
     directory = Path(directory)
     forecasts = ForecastSet.load(directory / "forecasts")
-    returns, settings = ForecastReturns.load(directory / "forecasts")
+    returns, command = ForecastReturns.load(directory / "forecasts")
+    made, evaluated = forecasts.params.shape[:2], returns.forecasts.shape[:2]
+    if made != evaluated or returns.checkpoints.shape[1] != forecasts.paths.num_checkpoints:
+        raise TiplError(
+            f"{directory / 'forecasts'} holds {made[0]} forecasts of {made[1]} trials, and returns "
+            f"of {evaluated[0]} of {evaluated[1]}; run `tipl evaluate {directory / 'forecasts'}`"
+        )
     configs = sorted((directory / "models").glob("*/config.json"), reverse=True)
     models = {one.parent.name: Forecaster.from_pretrained(one.parent) for one in configs}
     paths, stages = PathDataset.open(directory / "paths"), list(read_records(directory).values())
-    return Run(paths, models, forecasts, returns, settings["command"], stages)
+    return Run(paths, models, forecasts, returns, command, stages)

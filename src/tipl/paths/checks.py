@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.atomic import explained, is_unfinished
+from tipl.core.progress import progress_bar
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import PartFiles, parts_present
 from tipl.paths.returns import ReturnFiles, settings_path
+
+LONG = 1 << 29
+"""Bytes of a dataset that take so long to look at that people want to see how far it is."""
 
 
 def verify(directory: str | Path) -> list[str]:
@@ -184,34 +189,28 @@ class PathSummary:
         return not self.missing_parts
 
 
-def summarize(directory: str | Path) -> PathSummary:
-    """Sums up a dataset, complete or not, without reading its weights.
+def summarize(directory: str | Path, progress: bool = False) -> PathSummary:
+    """Sums up a dataset, complete or not, after a look at every byte of what is there.
 
     Raises:
-        TiplError: there is none in the directory, the header of a part is damaged, or the
-            evaluation is.
+        TiplError: there is none in the directory, a part is damaged, or the evaluation is.
     """
     directory = Path(directory)
     metadata = read_metadata(directory)
     files = PartFiles(directory, metadata)
     present = parts_present(directory, metadata)
-    lengths = files.lengths
-    row = {trial: row for row, trial in enumerate(lengths)}
-    shape = (len(row), max(lengths.values(), default=0))
-    returns = np.full(shape, np.nan, np.float32)
-    diverged = np.zeros(shape, bool)
-    steps = np.zeros(shape, np.int64)
-    for part in present:
-        first = row[part.first_trial]
-        place = slice(first, first + part.num_trials), part.slices[1]
-        with files.open(part) as file:
-            grown = slice(part.num_checkpoints)
-            every = slice(part.num_trials), grown
-            returns[place] = file.read("episodic_return", *every)
-            diverged[place] = file.read("diverged", *every)
-            steps[place] = file.read("global_step", grown)  # [t] -> [n, t]
-    last_steps = steps.max(axis=1, initial=0)
-    steps_per_trial = int(last_steps.max(initial=0))
+    trials: dict[int, _Trial] = {}
+    long = sum(files.path(part).stat().st_size for part in present) > LONG
+    for part in _counted(present, progress and long):
+        with files.open_intact(part) as file:
+            every, grown = slice(part.num_trials), slice(part.num_checkpoints)
+            returns = file.read("episodic_return", every, grown).astype(np.float64)
+            diverged = np.asarray(file.read("diverged", every, grown).any(axis=1))
+            steps = int(file.read("global_step", grown)[-1])
+        for row in range(part.num_trials):
+            trial = trials.setdefault(part.first_trial + row, _Trial())
+            trial.go_on(returns[row], bool(diverged[row]), steps)
+    steps_per_trial = max((trial.steps for trial in trials.values()), default=0)
     if metadata.num_checkpoints is not None:
         steps_per_trial = (metadata.num_checkpoints - 1) * metadata.steps_per_checkpoint
     settings = settings_path(directory)
@@ -224,18 +223,46 @@ def summarize(directory: str | Path) -> PathSummary:
     return PathSummary(
         directory=directory,
         metadata=metadata,
-        lengths=lengths,
+        lengths=files.lengths,
         num_parameters=metadata.layout.size,
         num_parts=len(present),
         missing_parts=tuple(part.file_name for part in files.missing()),
         steps_per_trial=steps_per_trial,
-        total_steps=int(last_steps.sum()),
+        total_steps=sum(trial.steps for trial in trials.values()),
         size_on_disk=sum(path.stat().st_size for path in stored if path.exists()),
-        diverged_trials=tuple(trial for trial in lengths if diverged[row[trial]].any()),
-        first_return=_first_known(returns),
-        last_return=_first_known(returns[:, ::-1]),
+        diverged_trials=tuple(number for number in sorted(trials) if trials[number].diverged),
+        first_return=_range(np.array([trial.first_return for trial in trials.values()])),
+        last_return=_range(np.array([trial.last_return for trial in trials.values()])),
         evaluation=_summarize_evaluation(directory, metadata),
     )
+
+
+def _counted(parts: Sequence[PartRange], progress: bool) -> Iterator[PartRange]:
+    """The parts, with a bar that tells how many are left."""
+    with progress_bar(progress) as bar:
+        task = bar.add_task("read every byte", total=len(parts), note="")
+        for part in parts:
+            yield part
+            bar.advance(task)
+
+
+@dataclass
+class _Trial:
+    """What is known of a trial from the parts of it that are there."""
+
+    first_return: float = math.nan
+    last_return: float = math.nan
+    diverged: bool = False
+    steps: int = 0
+
+    def go_on(self, returns: Float64[np.ndarray, " t"], diverged: bool, steps: int) -> None:
+        """Takes its next part."""
+        known = returns[np.isfinite(returns)]
+        if known.size:
+            if math.isnan(self.first_return):
+                self.first_return = float(known[0])
+            self.last_return = float(known[-1])
+        self.diverged, self.steps = self.diverged or diverged, max(self.steps, steps)
 
 
 def _summarize_evaluation(directory: Path, metadata: PathMetadata) -> EvaluationSummary | None:
@@ -254,15 +281,6 @@ def _summarize_evaluation(directory: Path, metadata: PathMetadata) -> Evaluation
         missing_files=tuple(part.file_name for part in missing),
         last_return=_range(np.concatenate(last)) if last else None,
     )
-
-
-def _first_known(returns: Float32[np.ndarray, "N T"]) -> ReturnRange | None:
-    """Mean and range over trials of the first return of each that is not NaN."""
-    if not returns.size:
-        return None
-    known = np.isfinite(returns)
-    first = known.argmax(axis=1)
-    return _range(returns[np.arange(len(returns)), first].astype(np.float64))
 
 
 def _range(values: Float64[np.ndarray, " N"]) -> ReturnRange | None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args, get_type_hints
+
+import msgspec
 
 from tipl.core import storage
 from tipl.core.options import one_of
+from tipl.core.schemas import Count, JsonFile, Natural, Positive, conforming
 from tipl.errors import TiplError
 from tipl.policies.actions import OBSERVATION_CLIP, checked_clip
 from tipl.policies.layout import ParamLayout, actor_layout
@@ -20,6 +25,9 @@ from tipl.policies.tasks import TaskSpec
 
 CHECKPOINTS_PER_PART = 8
 """In a dataset that is collected; files of others open just as well."""
+
+MAX_TRIALS, MAX_CHECKPOINTS, MAX_PARTS = 100_000, 1_000_000, 100_000
+"""Of a dataset of planned trials; a dataset of the largest networks has far fewer on any disk."""
 
 Networks = Literal["actor", "actor+critic"]
 Initial = Literal["independent", "shared"]
@@ -40,6 +48,8 @@ class Described:
     """
 
     what: ClassVar[str]
+    in_files: ClassVar[Mapping[str, Any]] = {}
+    """the types of fields that stand otherwise in a file than here"""
     format_version: int
 
     @cached_property
@@ -61,33 +71,30 @@ class Described:
         given = data.get("format_version")
         if given != cls.format_version:
             raise TiplError(
-                f"{cls.what} has format version {given!r}, but this tipl reads version "
+                f"{cls.what} has format version {reprlib.repr(given)}, but this tipl reads version "
                 f"{cls.format_version}; install the tipl that wrote it, or a newer one"
             )
-        known = fields(cast(Any, cls))
-        needed = [one.name for one in known if one.default is one.default_factory is MISSING]
-        missing = [name for name in needed if name not in data]
-        if missing:
-            raise TiplError(
-                f"{cls.what} lacks {', '.join(missing)}; restore its file from a copy, or make it "
-                "again"
-            )
-        values = {one.name: data[one.name] for one in known if one.name in data}
-        return cls(**cls._parsed(values))
+        said = conforming(data, _file_schema(cast(Any, cls)), cls.what)
+        values = {name: getattr(said, name) for name in said.__struct_fields__}
+        return cls(**cls._parsed({n: v for n, v in values.items() if v is not msgspec.UNSET}))
 
     @classmethod
     def _parsed(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The fields' values, from what stands for them in JSON."""
         return values
 
-    @classmethod
-    def read(cls: type[Kind], path: Path, expected: str) -> Kind:
-        """Reads the file; where there is none, a TiplError says that `expected` should be."""
-        data = storage.read_json(path, expected)
-        try:
-            return cls.from_json(data)
-        except (TypeError, ValueError) as error:
-            raise TiplError(f"{path}: {error}") from error
+
+@functools.cache
+def _file_schema(cls: Any) -> type[msgspec.Struct]:
+    """What stands in the file of a class: its fields, of which those with a default may lack."""
+    types = get_type_hints(cls, include_extras=True) | dict(cls.in_files)
+    needed, others = list[Any](), list[Any]()
+    for one in fields(cast(Any, cls)):
+        if one.default is one.default_factory is MISSING:
+            needed.append((one.name, types[one.name]))
+        else:
+            others.append((one.name, types[one.name] | msgspec.UnsetType, msgspec.UNSET))
+    return msgspec.defstruct(cls.__name__, needed + others)
 
 
 @dataclass(frozen=True)
@@ -99,11 +106,16 @@ class PathMetadata(Described):
     """
 
     what: ClassVar = "the path dataset"
+    in_files: ClassVar = {
+        "task": dict[str, Any],
+        "layout": list[Any] | dict[str, Any],
+        "observation_clip": Positive | None,
+    }
 
     task: TaskSpec
     layout: ParamLayout
     """of a stored parameter vector"""
-    hidden_sizes: tuple[int, ...]
+    hidden_sizes: tuple[Count, ...]
     networks: Networks
     """what is stored: the actor alone, or the actor followed by the critic"""
     initial: Initial
@@ -111,26 +123,28 @@ class PathMetadata(Described):
     normaliser: Normaliser
     """by what observations are normalised: the task's frozen statistics, or running ones that are
     stored with every checkpoint"""
-    num_trials: int | None
+    num_trials: Count | None
     """number of paths, N; None in a dataset of recorded runs, which holds those that there were"""
-    num_checkpoints: int | None
+    num_checkpoints: Count | None
     """length of a path, T; checkpoint 0 is the untrained network; None of recorded runs, each of
     which has its own"""
-    trials_per_part: int
+    trials_per_part: Count
     """the last parts may hold fewer"""
-    checkpoints_per_part: int
+    checkpoints_per_part: Count
     """likewise"""
-    checkpoint_interval: int
+    checkpoint_interval: Count
     """PPO iterations between checkpoints"""
-    steps_per_checkpoint: int
+    steps_per_checkpoint: Count
     """environment steps of one trial between checkpoints, without those of tests of forecasts"""
-    seed: int
+    seed: Natural
     """that all trials' seeds were derived from"""
     ppo: dict[str, Any]
     """hyperparameters by name"""
     versions: dict[str, str]
     """of the libraries that made the data, by name"""
-    vary: dict[str, list[float]] = field(default_factory=dict)
+    vary: dict[str, Annotated[list[Positive], msgspec.Meta(min_length=2, max_length=2)]] = field(
+        default_factory=dict
+    )
     """lowest and highest factor, by name, of the physics that differ between trials; each trial's
     own factors are stored with it"""
     pptb: dict[str, Any] = field(default_factory=dict)
@@ -154,12 +168,26 @@ class PathMetadata(Described):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise TiplError(f"{name} of {_OWNER} is {value!r}; expected a positive integer")
+        if not self.recorded:
+            self._check_sizes()
         units = self.layout.activation, self.layout.squashed
         expected = networks_layout(self.task, self.hidden_sizes, self.networks, *units)
         if self.layout != expected:
             raise TiplError(
                 f"the layout {self.layout.to_json()} is not the one of {self.networks} with hidden "
                 f"sizes {self.hidden_sizes} in {self.task.env_id}; expected {expected.to_json()}"
+            )
+
+    def _check_sizes(self) -> None:
+        """Raises a TiplError if the planned trials are more than a dataset can hold."""
+        trials, checkpoints = self.num_trials or 0, self.num_checkpoints or 0
+        parts = -(-trials // self.trials_per_part) * -(-checkpoints // self.checkpoints_per_part)
+        if trials > MAX_TRIALS or checkpoints > MAX_CHECKPOINTS or parts > MAX_PARTS:
+            raise TiplError(
+                f"{_OWNER} of {trials:,} trials of {checkpoints:,} checkpoints, in {parts:,} "
+                f"parts, was given; expected at most {MAX_TRIALS:,} trials, {MAX_CHECKPOINTS:,} "
+                f"checkpoints and {MAX_PARTS:,} parts: make several datasets, with other seeds, or "
+                "store fewer checkpoints"
             )
 
     @property
@@ -248,11 +276,17 @@ def first_difference(
     return None
 
 
+METADATA = JsonFile(
+    "metadata.json",
+    PathMetadata,
+    "the description of a path dataset (made by `tipl collect` or a PathRecorder)",
+)
+
+
 def read_metadata(directory: str | Path) -> PathMetadata:
     """Reads the `metadata.json` of a dataset.
 
     Raises:
         TiplError: there is no dataset in the directory, or its metadata is damaged.
     """
-    expected = "the description of a path dataset (made by `tipl collect` or a PathRecorder)"
-    return PathMetadata.read(Path(directory) / "metadata.json", expected)
+    return METADATA.read(Path(directory) / METADATA.name)

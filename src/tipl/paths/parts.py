@@ -15,6 +15,7 @@ recorded run the last part grows, until it holds what its name says: see `tipl.p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -27,6 +28,7 @@ from jaxtyping import Int64
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.atomic import explained, is_unfinished, locked_directory, remove_unfinished
+from tipl.core.storage import ArraySpecs
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange, as_stored, full_part, part_ranges, recorded_parts
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
@@ -37,8 +39,6 @@ PER_CHECKPOINT = ("global_step", "iteration")
 JUMP_COUNTS = ("jump_steps", "jumps", "rollbacks")
 """What is counted of trials that jump: environment steps that tests of forecasts have taken before
 a checkpoint, jumps so far, and jumps that were undone so far."""
-
-ArraySpecs = dict[str, tuple[str, tuple[int, ...]]]
 
 
 class PartFiles:
@@ -149,8 +149,7 @@ class PartFiles:
 
     def read_part(self, part: PartRange) -> dict[str, Array]:
         """All arrays of a part, after a look at every byte."""
-        tensors, header = storage.read_tensors(self.path(part), self.one)
-        self._check(part, header, _array_specs(tensors))
+        tensors, _ = storage.read_tensors(self.path(part), self.one, self._checks(part))
         _check_finite(self.path(part), tensors, part.first_trial, part.first_checkpoint)
         grown = slice(part.num_checkpoints)  # since somebody has looked how far
         return {
@@ -161,9 +160,21 @@ class PartFiles:
     @contextmanager
     def open(self, part: PartRange) -> Iterator[storage.TensorFile]:
         """Opens the file of a part for reading slices, after checking its header."""
-        with storage.open_tensors(self.path(part), self.one) as file:
-            self._check(part, file.metadata, file.arrays)
+        with storage.open_tensors(self.path(part), self.one, self._checks(part)) as file:
             yield file
+
+    @contextmanager
+    def open_intact(self, part: PartRange) -> Iterator[storage.TensorFile]:
+        """Opens the file of a part; the first time, after a look at every byte."""
+        if part not in self._intact:
+            storage.verify_tensors(self.path(part), self.one, self._checks(part))
+            self._intact.add(part)
+        with self.open(part) as file:
+            yield file
+
+    def _checks(self, part: PartRange) -> storage.HeaderCheck:
+        """What looks at the header of a part's file before anything else is read of it."""
+        return functools.partial(self._check, part)
 
     def _check(self, part: PartRange, header: Mapping[str, Any], arrays: ArraySpecs) -> None:
         """Raises a TiplError unless a file's header and array shapes are those of the part."""
@@ -200,32 +211,27 @@ class PartFiles:
         self, part: PartRange, name: str, trials: Int64[np.ndarray, " n"], first: int, last: int
     ) -> Array:
         """The array `[n, t, ...]` of trials of one part, from checkpoint `first` to `last`."""
-        path = self.path(part)
-        if part not in self._intact:
-            storage.read_tensors(path, self.one)  # looks at every byte
-            self._intact.add(part)
         lowest, highest = int(trials.min()), int(trials.max())
         index = (
             slice(lowest - part.first_trial, highest - part.first_trial + 1),
             slice(first - part.first_checkpoint, last - part.first_checkpoint + 1),
         )
-        with self.open(part) as file:
+        with self.open_intact(part) as file:
             block = {one: file.read(one, *index) for one in {name, "diverged"} & {*file.arrays}}
-        _check_finite(path, block, lowest, first)
+        _check_finite(self.path(part), block, lowest, first)
         chosen: Array = block[name][trials - lowest]
         return chosen
 
     def read_axes(self, name: str, trials: Int64[np.ndarray, " N"], stop: int) -> Array:
         """The array `name`, `[N, T]`, of trials by number, which grows, up to a checkpoint.
 
-        One row stands for all trials unless they are of recorded runs. A few numbers are read for
-        it, and of a part's bytes only those are looked at.
+        One row stands for all trials unless they are of recorded runs.
         """
         own = trials if self.metadata.recorded else np.zeros(1, np.int64)
         columns: dict[int, list[Array]] = {int(trial): [] for trial in own}
         for part in self.parts:
             if part.first_trial in columns and part.first_checkpoint < stop:
-                with self.open(part) as file:
+                with self.open_intact(part) as file:
                     columns[part.first_trial].append(file.read(name))
         axes = np.stack([np.concatenate(columns[int(trial)])[:stop] for trial in own])
         if (np.diff(axes) <= 0).any():

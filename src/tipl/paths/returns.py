@@ -17,10 +17,12 @@ from jaxtyping import Bool
 from tipl.core import storage
 from tipl.core.atomic import explained
 from tipl.core.options import at_least
+from tipl.core.schemas import Count, JsonFile, Natural
+from tipl.core.storage import ArraySpecs
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange, as_stored
 from tipl.paths.metadata import Described, PathMetadata
-from tipl.paths.parts import ArraySpecs, PartFiles
+from tipl.paths.parts import PartFiles
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,15 @@ class EvaluationMetadata(Described):
     what: ClassVar = "the evaluation"
 
     dataset: str  # digest of the metadata of the dataset whose checkpoints were run
-    episodes: int  # of each checkpoint, E
-    every: int  # checkpoints 0, every, 2 every, ... were run, and always the last
-    seed: int  # of the episodes' starts
+    episodes: Count  # of each checkpoint, E
+    every: Count  # checkpoints 0, every, 2 every, ... were run, and always the last
+    seed: Natural  # of the episodes' starts
     versions: dict[str, str]  # of the libraries that ran them, by name
     format_version: int = 1
 
     def __post_init__(self) -> None:
         at_least(1, episodes=self.episodes, every=self.every)
         at_least(0, seed=self.seed)
-
-    @classmethod
-    def _parsed(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name in ("episodes", "every", "seed"):
-            if not isinstance(values[name], int):
-                raise TiplError(f"{name} is {values[name]!r}; expected a whole number")
-        return values
 
     @property
     def settings(self) -> str:
@@ -63,9 +58,12 @@ class EvaluationMetadata(Described):
         return chosen
 
 
+EVALUATION = JsonFile("evaluation.json", EvaluationMetadata, "the settings of an evaluation")
+
+
 def settings_path(directory: str | Path) -> Path:
     """Where an evaluation says what was asked for; there is one where this file is."""
-    return Path(directory) / ReturnFiles.folder_name / "evaluation.json"
+    return Path(directory) / ReturnFiles.folder_name / EVALUATION.name
 
 
 def read_evaluation(directory: str | Path, metadata: PathMetadata) -> EvaluationMetadata:
@@ -81,7 +79,7 @@ def read_evaluation(directory: str | Path, metadata: PathMetadata) -> Evaluation
                 f"there is no {path}, so the checkpoints have not been evaluated; run "
                 f"`tipl paths evaluate {directory}` first"
             )
-    evaluation = EvaluationMetadata.read(path, "the settings of an evaluation")
+    evaluation = EVALUATION.read(path)
     if evaluation.dataset != metadata.digest:
         raise TiplError(
             f"{path} belongs to another dataset than the metadata.json beside its folder; remove "

@@ -22,7 +22,7 @@ from tipl.experiments.acceleration.trials import (
     load_architecture,
 )
 from tipl.experiments.benchmark.ledger import COSTS, finite, read_costs, uses_until_paid
-from tipl.experiments.config import AccelerationConfig
+from tipl.experiments.config import COMPARISON, AccelerationConfig, ModelCost
 from tipl.experiments.pipeline import StageRecord, read_records
 from tipl.forecast.hub import model_directory
 from tipl.paths import PathDataset
@@ -37,17 +37,6 @@ COUNTS = dict(zip(JUMP_COUNTS, ("test_steps", "jumps", "rollbacks"), strict=True
 
 USES = (1.0, 10.0, 100.0, math.inf)
 """Trainings among which data and training of a model are shared out; infinitely many: its use."""
-
-
-@dataclass(frozen=True)
-class ModelCost:
-    """What data and training of a model took."""
-
-    env_steps: float  # of all trials of its dataset, and of training itself, if that is known
-    cpu_seconds: float  # of collecting and training
-    # whether the model of the comparison learned from that very dataset; if not, the costs are
-    # those of one that is made alike
-    own: bool
 
 
 def model_cost(config: AccelerationConfig) -> ModelCost | None:
@@ -225,12 +214,12 @@ def load_comparison(directory: str | Path) -> Comparison:
             ones, or fewer than two of them diverged under no method.
     """
     directory = Path(directory)
-    config, record = AccelerationConfig.read_record(directory)
+    record = COMPARISON.read(directory / COMPARISON.name)
+    config = record.config
     stages = read_records(directory)
     architectures = [
         load_architecture(directory, list(comparison_methods(config, directory, width)), stages)
         for width in config.widths
     ]
-    cost = None if record["cost"] is None else ModelCost(**record["cost"])
     done = list(stages.values())
-    return Comparison(config, record["command"], directory, architectures, cost, done)
+    return Comparison(config, record.command, directory, architectures, record.cost, done)

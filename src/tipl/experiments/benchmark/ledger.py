@@ -16,12 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from tipl.core import storage
+from tipl.core.schemas import JsonFile, NotNegative
 from tipl.experiments.run import Run
 from tipl.forecast.trained import TrainedForecaster
 from tipl.models.kinds import recorded_config
@@ -70,19 +72,42 @@ class Cost:
             WHOLE_STAGES.get(self.name, self.name) if self.kind == "stage" else self.name
         )
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Cost:
-        """Reads a cost as JSON, also of an earlier version, which kept the words alone."""
-        known: dict[str, Any] = {
-            name: math.nan if value is None else value for name, value in values.items()
-        }
-        if work := known.pop("work", ""):
+
+class _WrittenCost(msgspec.Struct):
+    """A cost in a file; null is not counted."""
+
+    env_steps: NotNegative | None
+    cpu_seconds: NotNegative | None
+    flops: NotNegative | None
+    peak_rss_mb: NotNegative | None
+    command: str
+    kind: Work = "stage"
+    name: str = ""
+    work: str = ""  # of an earlier version, which kept the words alone
+
+    def known(self) -> Cost:
+        """The cost that was written."""
+        kind, name = self.kind, self.name
+        if self.work:
             stages = {words: name for name, words in WHOLE_STAGES.items()}
-            known |= {"kind": "stage", "name": stages.get(work, work)}
-            for kind, beginning in WORDS.items():
-                if work.startswith(beginning):
-                    known |= {"kind": kind, "name": work.removeprefix(beginning)}
-        return cls(**known)
+            name = stages.get(self.work, self.work)
+            for one, beginning in WORDS.items():
+                if self.work.startswith(beginning):
+                    kind, name = one, self.work.removeprefix(beginning)
+        numbers = {
+            number: math.nan if getattr(self, number) is None else getattr(self, number)
+            for number in ("env_steps", "cpu_seconds", "flops", "peak_rss_mb")
+        }
+        return Cost(kind, name, **numbers, command=self.command)
+
+
+class _Ledger(msgspec.Struct):
+    """What `costs.json` says."""
+
+    costs: list[_WrittenCost]
+
+
+LEDGER = JsonFile(COSTS, _Ledger, "the costs of a run (made by `tipl costs`)")
 
 
 def finite(row: Result) -> Result:
@@ -111,8 +136,7 @@ def read_costs(file: Path) -> list[Cost]:
     Raises:
         TiplError: there is no such file, or it is damaged.
     """
-    record = storage.read_json(file, "the costs of a run (made by `tipl costs`)")
-    return [Cost.from_json(cost) for cost in record["costs"]]
+    return [cost.known() for cost in LEDGER.read(file).costs]
 
 
 def uses_until_paid(cost: float, saved: float) -> float:

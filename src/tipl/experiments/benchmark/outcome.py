@@ -26,7 +26,7 @@ from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.evaluation.stats import Interval, first_reached, reach_interval, resampling_weights
 from tipl.experiments.benchmark.ledger import COSTS, Cost, finite, read_costs, uses_until_paid
 from tipl.experiments.benchmark.stages import pptb_directory, pptb_name
-from tipl.experiments.config import BenchmarkConfig
+from tipl.experiments.config import BENCHMARK, BenchmarkConfig
 from tipl.experiments.path_dimension import dimension_rows
 from tipl.experiments.run import Run, load_run
 from tipl.paths import PathDataset
@@ -196,15 +196,16 @@ def load_benchmark(directory: str | Path) -> Benchmark:
         TiplError: a stage's result is missing or damaged.
     """
     directory = Path(directory)
-    config, record = BenchmarkConfig.read_record(directory)
+    record = BENCHMARK.read(directory / BENCHMARK.name)
+    config = record.config
     boosted = {
         pptb_name(rank, boost): PathDataset.open(pptb_directory(directory, rank, boost))
         for rank, boost in (config.pptb if config.pptb_trials else ())
     }
     shared = load_run(directory / "shared") if config.shared_trials else None
     costs = read_costs(directory / COSTS)
-    command, run = record["command"], load_run(directory)
-    return Benchmark(config, command, directory, run, shared, boosted, costs)
+    run = load_run(directory)
+    return Benchmark(config, record.command, directory, run, shared, boosted, costs)
 
 
 def pay_back_uses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tipl.cli import main
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.evaluation.forecast_sets import ForecastCase, ForecastReturns, ForecastSet
+from tipl.evaluation.returns import evaluate_stack
 from tipl.forecast.base import Forecaster
 from tipl.forecast.extrapolation import (
     RELEX,
@@ -245,3 +247,123 @@ def test_so_are_their_returns(tmp_path: Path) -> None:
     )
     with pytest.raises(TiplError, match=message):
         ForecastReturns.load(tmp_path)
+
+
+# --- policies and their tasks ---------------------------------------------------------------------
+
+POLICY = tipl.Policy.initial("InvertedPendulum-v4", hidden=(3,))
+STATISTICS = {
+    "zero": np.array([1.0, 0.0, 1.0, 1.0]),
+    "negative": np.array([1.0, -1.0, 1.0, 1.0]),
+    "nan": np.array([1.0, np.nan, 1.0, 1.0]),
+    "inf": np.array([1.0, np.inf, 1.0, 1.0]),
+    "int": np.ones(4, np.int64),
+    "bool": np.ones(4, bool),
+    "complex": np.ones(4, complex),
+    "object": np.ones(4, object),
+    "short": np.ones(3),
+    "row": np.ones((1, 4)),
+}
+BROKEN = [("observation_std", name) for name in STATISTICS]
+BROKEN += [("observation_mean", name) for name in STATISTICS if name not in ("zero", "negative")]
+PARAMS = {
+    "int": np.ones(POLICY.params.size, np.int32),
+    "bool": np.ones(POLICY.params.size, bool),
+    "complex": np.ones(POLICY.params.size, complex),
+    "object": np.ones(POLICY.params.size, object),
+    "too large": np.full(POLICY.params.size, 1e300),
+    "row": POLICY.params[None],
+}
+
+
+@pytest.mark.parametrize(("what", "how"), BROKEN)
+def test_policies_of_impossible_normalisers_are_refused(
+    what: str, how: str, tmp_path: Path
+) -> None:
+    values = {what: STATISTICS[how]}
+    with pytest.raises(TiplError, match=what):
+        tipl.Policy(POLICY.params, POLICY.layout, POLICY.task, **values)
+    if STATISTICS[how].dtype.kind in "fib":  # of what can be stored
+        with pytest.raises(TiplError, match=what):
+            tipl.Policy.load(stored_policy(tmp_path, **values))
+
+
+@pytest.mark.parametrize("how", PARAMS)
+def test_policies_of_impossible_weights_are_refused(how: str, tmp_path: Path) -> None:
+    with pytest.raises(TiplError, match="parameters"):
+        tipl.Policy(PARAMS[how], POLICY.layout, POLICY.task)
+    if PARAMS[how].dtype.kind in "fib":
+        with pytest.raises(TiplError, match="params"):
+            tipl.Policy.load(stored_policy(tmp_path, params=PARAMS[how]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_of_any_precision_are_taken(dtype: type[np.floating[Any]]) -> None:
+    policy = tipl.Policy(POLICY.params.astype(dtype), POLICY.layout, POLICY.task)
+    assert policy.params.dtype == np.float32
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, np.nan])
+def test_impossible_clips_are_refused(clip: float, tmp_path: Path) -> None:
+    with pytest.raises(TiplError, match=r"observation clip .* expected a number above 0"):
+        tipl.Policy(POLICY.params, POLICY.layout, POLICY.task, observation_clip=clip)
+    if clip == clip:
+        directory = stored_policy(tmp_path)
+        said = storage.read_json(directory / "policy.json") | {"observation_clip": clip}
+        storage.write_json(directory / "policy.json", said)
+        with pytest.raises(TiplError, match="observation_clip"):
+            tipl.Policy.load(directory)
+
+
+def stored_policy(directory: Path, **arrays: Array) -> Path:
+    """A policy whose file holds other arrays, under a valid hash."""
+    POLICY.save(directory / "policy")
+    file = directory / "policy" / "policy.safetensors"
+    tensors, header = storage.read_tensors(file)
+    storage.write_tensors(file, tensors | arrays, header)
+    return directory / "policy"
+
+
+@pytest.mark.parametrize("how", ["zero", "negative", "nan", "inf"])
+def test_so_are_stacks_of_policies(how: str) -> None:
+    std = STATISTICS[how][None]
+    with pytest.raises(TiplError, match=r"a stack of policies has .* in 'observation_std'"):
+        evaluate_stack(
+            POLICY.params[None], POLICY.layout, POLICY.task, 1, statistics=(np.zeros((1, 4)), std)
+        )
+    with pytest.raises(TiplError, match="observation clip"):
+        evaluate_stack(POLICY.params[None], POLICY.layout, POLICY.task, 1, clip=np.nan)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"observation_size": 10**12}, "1000000000000 in 'observation_size'"),
+        ({"action_size": -1}, "-1 in 'action_size'"),
+        ({"observation_size": True}, "True in 'observation_size'"),
+        ({"max_episode_steps": 10**12}, "1000000000000 in 'max_episode_steps'"),
+        ({"first_action": 10**30, "action_low": (), "action_high": ()}, "'first_action'"),
+        ({"physics": (("gravity", 0.0),)}, "the factor 0.0 of 'gravity'"),
+        ({"physics": (("gravity", np.nan),)}, "the factor nan of 'gravity'"),
+        ({"action_dtype": "int8", "action_low": (-300.0,)}, "'int8' in 'action_dtype'"),
+        ({"action_dtype": "float32", "action_high": (1e300,)}, "'float32' in 'action_dtype'"),
+        ({"action_dtype": "float32,float32"}, "'action_dtype'"),
+    ],
+)
+def test_tasks_of_impossible_numbers_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(TiplError, match=message):
+        dataclasses.replace(POLICY.task, **change)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["[" * 100_000, "{", "[]", '{"kwargs": 1}', '{"additional_wrappers": 3}', "true",
+     '{"additional_wrappers": ["x"]}', '{"max_episode_steps": true}'],
+)  # fmt: skip
+def test_gymnasium_specs_that_say_nothing_possible_are_refused(spec: str) -> None:
+    task = dataclasses.replace(POLICY.task, gymnasium_spec=spec)
+    if spec != "[]":  # says nothing at all
+        with pytest.raises(TiplError, match=r"Gymnasium spec of the task .* is damaged"):
+            assert task.wrappers
+    else:
+        assert task.wrappers == []

@@ -302,7 +302,7 @@ def test_an_unknown_activation_in_a_file_is_refused(tmp_path: Path) -> None:
     description = storage.read_json(path)
     description["layout"]["activation"] = "swish"
     storage.write_json(path, description)
-    message = r"holds no usable policy \(the activation 'swish' was given; expected one of tanh, re"
+    message = r"policy.json: the activation 'swish' was given; expected one of tanh, re"
     with pytest.raises(TiplError, match=message):
         Policy.load(tmp_path)
 

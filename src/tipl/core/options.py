@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tipl.errors import TiplError
 
 Config = TypeVar("Config")
@@ -29,6 +31,12 @@ def at_most(highest: float, of: str = "", **values: Any) -> None:
     for name, value in values.items():
         if value is not None and not value <= highest:
             raise TiplError(f"{_whose(name, of)} is {value:.7g}; expected at most {highest:,.7g}")
+
+
+def is_count(value: object) -> bool:
+    """Whether it is a whole number above 0, which `True` is not."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and bool(value >= 1)  # type: ignore[operator]
 
 
 def one_of(choices: Iterable[object], of: str = "", **values: object) -> None:

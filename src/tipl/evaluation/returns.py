@@ -19,10 +19,15 @@ from tipl.core.seeds import Stream
 from tipl.envs import BatchedMujocoEnv, make_vec
 from tipl.errors import TiplError
 from tipl.evaluation.stats import Interval, mean_interval
-from tipl.policies.actions import OBSERVATION_CLIP, best_actions, normalise_observations
+from tipl.policies.actions import (
+    OBSERVATION_CLIP,
+    best_actions,
+    checked_clip,
+    normalise_observations,
+)
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
-from tipl.policies.tasks import TaskSpec, task_label
+from tipl.policies.tasks import TaskSpec, check_normaliser, task_label
 from tipl.ppo.networks import StackedMLP, stacked_actors
 
 NUM_SLOTS = 64
@@ -203,7 +208,8 @@ def evaluate_stack(
 
     Raises:
         TiplError: `episodes` or `threads` is below 1, the seed below 0, the weights are not
-            finite or do not fit the layout, or the physics cannot be scaled.
+            finite or do not fit the layout, statistics are not finite or standard deviations not
+            above 0, or the physics cannot be scaled.
     """
     at_least(1, episodes=episodes)
     at_least(0, seed=seed)
@@ -215,8 +221,10 @@ def evaluate_stack(
         statistics = np.tile(mean, (count, 1)), np.tile(std, (count, 1))
     if physics is None:
         physics = {name: np.full(count, factor) for name, factor in task.physics}
+    mean, std = (one.reshape(-1) for one in statistics)  # [M, O] -> [M * O]
+    check_normaliser("a stack of policies", mean, std, count * task.observation_size)
     found = Episodes(np.full((count, episodes), np.nan), np.zeros((count, episodes), np.int64))
-    stack = _Stack(params, layout, task, *statistics, clip, physics, seed, found)
+    stack = _Stack(params, layout, task, *statistics, checked_clip(clip), physics, seed, found)
     pairs = [(m, e) for m in range(count) for e in range(episodes)]
     workers = min(available, -(-len(pairs) // NUM_SLOTS))
     with (

@@ -6,19 +6,29 @@ import dataclasses
 import functools
 import itertools
 import math
+import reprlib
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.core.options import is_count
+from tipl.core.schemas import Count
 from tipl.errors import TiplError
 from tipl.policies.activations import check_activation
 from tipl.policies.tasks import TaskSpec
 
 ArrayT = TypeVar("ArrayT", bound=Any)
+
+MAX_PARAMETERS = 100_000_000
+"""Of a network: its weights in float32 take 400 MB, and a learning path many times that."""
+
+MAX_UNITS, MAX_LAYERS = 65_536, 64
+"""Of hidden layers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +36,8 @@ class ParamLayout:
     """Names, shapes and order of the arrays in a flat parameter vector of length P.
 
     Raises:
-        TiplError: the activation is none of `tipl.policies.activations.ACTIVATIONS`.
+        TiplError: the activation is none of `tipl.policies.activations.ACTIVATIONS`, a name is
+            given twice, a size is not positive, or there are more than `MAX_PARAMETERS`.
     """
 
     names: tuple[str, ...]
@@ -39,6 +50,18 @@ class ParamLayout:
 
     def __post_init__(self) -> None:
         check_activation(self.activation)
+        sizes = [*itertools.chain(*self.shapes)]
+        if len(set(self.names)) < len(self.names) or len(self.shapes) != len(self.names):
+            raise TiplError(
+                f"the arrays {reprlib.repr(self.names)} of {len(self.shapes)} shapes were given "
+                "for a parameter layout; expected a name of its own for each shape"
+            )
+        if not all(is_count(size) for size in sizes) or self.size > MAX_PARAMETERS:
+            raise TiplError(
+                f"arrays of the shapes {reprlib.repr(self.shapes)} were given for a parameter "
+                f"layout; expected positive sizes and at most {MAX_PARAMETERS:,} parameters: use a "
+                "smaller network"
+            )
 
     @classmethod
     def mlp(
@@ -130,16 +153,23 @@ class ParamLayout:
         """The inverse of `to_json`; raises a TiplError if the data is nothing of the kind."""
         described = data if isinstance(data, dict) else {"arrays": data}
         try:
-            pairs = described["arrays"]
-            names = tuple(str(name) for name, _ in pairs)
-            shapes = tuple(tuple(int(size) for size in shape) for _, shape in pairs)
-        except (KeyError, TypeError, ValueError) as error:
+            said = msgspec.convert(described, _Described)
+        except msgspec.ValidationError as error:
             raise TiplError(
-                f"a parameter layout must be a list of [name, shape] pairs, but {data!r} was "
-                "given; the file was not written by tipl or has been edited"
+                "a parameter layout must be a list of [name, shape] pairs, but "
+                f"{reprlib.repr(data)} was given; the file was not written by tipl or has been "
+                "edited"
             ) from error
-        activation = str(described.get("activation", "tanh"))
-        return cls(names, shapes, activation, bool(described.get("squashed", False)))
+        names, shapes = (tuple(part) for part in zip(*said.arrays, strict=True))
+        return cls(names, shapes, said.activation, said.squashed)
+
+
+class _Described(msgspec.Struct):
+    """A layout in JSON."""
+
+    arrays: Annotated[list[tuple[str, tuple[Count, ...]]], msgspec.Meta(min_length=1)]
+    activation: str = "tanh"
+    squashed: bool = False
 
 
 def layer_names(names: Iterable[str], network: str = "actor") -> list[tuple[str, str]]:
@@ -204,9 +234,15 @@ def initial_params(layout: ParamLayout, seed: int | Sequence[int]) -> Float[np.n
 
 
 def check_hidden_sizes(hidden_sizes: Sequence[int]) -> None:
-    """Raises a TiplError unless there is at least one hidden layer and all are positive."""
-    if not hidden_sizes or min(hidden_sizes) < 1:
+    """Raises a TiplError unless there is at least one hidden layer and all are of a usual size.
+
+    That is from 1 to `MAX_UNITS` units in each of `MAX_LAYERS` layers at most.
+    """
+    if not 1 <= len(hidden_sizes) <= MAX_LAYERS or not all(
+        is_count(units) and units <= MAX_UNITS for units in hidden_sizes
+    ):
         raise TiplError(
-            f"hidden sizes {tuple(hidden_sizes)} were given; expected one positive number of "
-            "units for each hidden layer, such as (64, 64)"
+            f"hidden sizes {reprlib.repr(tuple(hidden_sizes))} were given; expected one positive "
+            f"number of units for each hidden layer, such as (64, 64), of at most {MAX_UNITS:,} "
+            f"units and {MAX_LAYERS} layers"
         )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from tipl.core import atomic, storage
+from tipl.core.arrays import Array
 from tipl.core.options import at_least
+from tipl.core.schemas import ArrayType, JsonFile, Positive, TensorsFile, conforming
 from tipl.errors import TiplError
 from tipl.policies.actions import (
     OBSERVATION_CLIP,
@@ -29,6 +33,49 @@ POLICY_FORMAT_VERSION = 2
 _SAVED_ARRAYS = ("params", "observation_mean", "observation_std")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """What stands in `policy.json`."""
+
+    kind: Literal["policy"]
+    task: dict[str, Any]
+    layout: list[Any] | dict[str, Any]
+    observation_clip: Positive | None = OBSERVATION_CLIP  # None of a policy without
+
+
+@dataclasses.dataclass(frozen=True)
+class _Description:
+    """What `policy.json` says of a policy."""
+
+    task: TaskSpec
+    layout: ParamLayout
+    observation_clip: float
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> _Description:
+        """What stands in the file; raises a TiplError if it is of another version or wrong."""
+        version = data.get("format_version")
+        if type(version) is not int or version not in (1, POLICY_FORMAT_VERSION):
+            raise TiplError(
+                f"the policy has format version {version!r:.60}, but this tipl reads versions 1 "
+                f"and {POLICY_FORMAT_VERSION}; update tipl"
+            )
+        said = conforming(data, _Said, "the policy's description")
+        clip = math.inf if said.observation_clip is None else said.observation_clip
+        return cls(TaskSpec.from_json(said.task), ParamLayout.from_json(said.layout), clip)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Header:
+    """What the header of a policy's weights says."""
+
+    kind: Literal["policy"]
+
+
+POLICY = JsonFile("policy.json", _Description, "a policy (made by `Policy.save`)")
+POLICY_WEIGHTS = TensorsFile("policy.safetensors", _Header, "a policy's weights")
+
+
 class Policy:
     """An MLP policy, Gaussian or categorical, with everything it needs to act.
 
@@ -41,19 +88,21 @@ class Policy:
         observation_clip: normalised observations are clipped to +- this; infinity for no clip.
 
     Raises:
-        TiplError: `params` has another length than the layout or is not finite, or layout or
-            statistics do not fit the task.
+        TiplError: `params` has another length than the layout, is not of floating-point numbers
+            or not finite in float32, or layout or statistics do not fit the task.
     """
 
     def __init__(
         self,
-        params: Float[np.ndarray, " P"],
+        params: Array,
         layout: ParamLayout,
         task: TaskSpec,
-        observation_mean: Float[np.ndarray, " O"] | None = None,
-        observation_std: Float[np.ndarray, " O"] | None = None,
+        observation_mean: Array | None = None,
+        observation_std: Array | None = None,
         observation_clip: float = OBSERVATION_CLIP,
     ) -> None:
+        whose = f"a policy for {task.env_id}"
+        params = checked_floats(whose, "parameters", params)
         if params.shape != (layout.size,):
             raise TiplError(
                 f"the layout holds {layout.size} parameters, but an array of shape "
@@ -70,14 +119,14 @@ class Policy:
                 f"{np.count_nonzero(~np.isfinite(params))} of {params.size} parameters of the "
                 "policy are NaN or infinite; it cannot act: use an earlier checkpoint"
             )
-        self.params, self.layout, self.task = params.astype(np.float32), layout, task
-        mean = task.observation_mean if observation_mean is None else observation_mean
-        std = task.observation_std if observation_std is None else observation_std
+        self.params, self.layout, self.task = params, layout, task
+        frozen_mean, frozen_std = task.observation_statistics
+        mean = frozen_mean if observation_mean is None else observation_mean
+        std = frozen_std if observation_std is None else observation_std
+        check_normaliser(whose, mean, std, task.observation_size)
         self.observation_mean = np.array(mean, np.float64)
         self.observation_std = np.array(std, np.float64)
         self.observation_clip = checked_clip(observation_clip)
-        normaliser = self.observation_mean, self.observation_std
-        check_normaliser(f"a policy for {task.env_id}", *normaliser, task.observation_size)
         self._arrays = layout.unflatten(self.params)
 
     @classmethod
@@ -127,8 +176,8 @@ class Policy:
         sb3 = _sb3_weights()
         sb3.weights_to_sb3(model, sb3.Weights(self.params, self.layout, self.task, *normaliser))
 
-    def with_params(self, params: Float[np.ndarray, " P"]) -> Policy:
-        """The same policy with other weights."""
+    def with_params(self, params: Array) -> Policy:
+        """The same policy with other weights `[P]`."""
         normaliser = self.observation_mean, self.observation_std, self.observation_clip
         return Policy(params, self.layout, self.task, *normaliser)
 
@@ -187,16 +236,16 @@ class Policy:
 
         An existing policy in the directory is replaced, whole or not at all.
         """
-        with atomic.new_directory(Path(directory), replaces="policy.json") as new:
+        with atomic.new_directory(Path(directory), replaces=POLICY.name) as new:
             arrays = {name: getattr(self, name) for name in _SAVED_ARRAYS}
-            storage.write_tensors(new / "policy.safetensors", arrays, {"kind": "policy"})
+            storage.write_tensors(new / POLICY_WEIGHTS.name, arrays, {"kind": "policy"})
             version = 1 if self._plain() else POLICY_FORMAT_VERSION
             description = {"kind": "policy", "format_version": version}
             description |= {"task": self.task.to_json(), "layout": self.layout.to_json()}
             if self.observation_clip != OBSERVATION_CLIP:  # null: none
                 clip = self.observation_clip
                 description["observation_clip"] = clip if np.isfinite(clip) else None
-            storage.write_json(new / "policy.json", description)
+            storage.write_json(new / POLICY.name, description)
 
     def _plain(self) -> bool:
         """Whether a tipl of before there was anything else would do alike with it."""
@@ -213,21 +262,15 @@ class Policy:
         """
         directory = Path(directory)
         refuse_zip(directory)
-        description = storage.read_json(directory / "policy.json")
-        version = description.get("format_version")
-        if version not in (1, POLICY_FORMAT_VERSION):
-            raise TiplError(
-                f"{directory / 'policy.json'} has format version {version!r}, but this tipl reads "
-                f"versions 1 and {POLICY_FORMAT_VERSION}; update tipl"
-            )
-        tensors, _ = storage.read_tensors(directory / "policy.safetensors", "a policy's weights")
+        said = POLICY.read(directory / POLICY.name)
+        layout, size = said.layout, said.task.observation_size
+        arrays = {name: ArrayType("float64", (size,)) for name in _SAVED_ARRAYS}
+        arrays["params"] = ArrayType("float32", (layout.size,))
+        tensors, _ = POLICY_WEIGHTS.read(directory / POLICY_WEIGHTS.name, arrays)
+        params, mean, std = (tensors[name] for name in _SAVED_ARRAYS)
         try:
-            params, mean, std = (tensors[name] for name in _SAVED_ARRAYS)
-            layout = ParamLayout.from_json(description["layout"])
-            clip = description.get("observation_clip", OBSERVATION_CLIP)
-            task, clip = TaskSpec.from_json(description["task"]), np.inf if clip is None else clip
-            return cls(params, layout, task, mean, std, clip)
-        except (KeyError, TiplError) as error:
+            return cls(params, layout, said.task, mean, std, said.observation_clip)
+        except TiplError as error:
             raise TiplError(
                 f"{directory} holds no usable policy ({error}); restore it from a copy, or make "
                 "it again"
@@ -235,6 +278,18 @@ class Policy:
 
     def __repr__(self) -> str:
         return f"Policy({self.task.label}, {self.layout.size} parameters)"
+
+
+def checked_floats(whose: str, what: str, values: Any) -> Array:
+    """Numbers as float32, a copy; raises a TiplError unless they are floating-point ones."""
+    values = np.asarray(values)
+    if values.dtype.kind != "f":
+        raise TiplError(
+            f"{what} of {values.dtype} were given for {whose}; expected floating-point numbers, "
+            "as they were trained"
+        )
+    with np.errstate(over="ignore"):  # what overflows is no longer finite
+        return np.asarray(values.astype(np.float32))
 
 
 def refuse_zip(path: Path) -> None:

@@ -11,19 +11,42 @@ from __future__ import annotations
 import functools
 import json
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from importlib import resources
 from typing import Any
 
+import msgspec
 import numpy as np
 from jaxtyping import Float64, Shaped
 
 from tipl.core.arrays import Array
+from tipl.core.options import is_count
 from tipl.errors import TiplError
+
+MAX_SIZE, MAX_STEPS = 1_000_000, 1_000_000_000
+"""Of observations and actions, in values, and of episodes."""
+
+_HIGHEST = {
+    "observation_size": MAX_SIZE,
+    "action_size": MAX_SIZE,
+    "max_episode_steps": MAX_STEPS,
+}
+_ACTION_DTYPES = [f"float{bits}" for bits in (16, 32, 64)] + [
+    f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+]
 
 MADE_WITH = ("kwargs", "max_episode_steps", "additional_wrappers")
 """What of a Gymnasium spec makes one environment of an id another than the next."""
+
+
+class _Made(msgspec.Struct):
+    """What of a Gymnasium spec is read."""
+
+    kwargs: dict[str, Any] | None = None
+    max_episode_steps: int | None = None
+    additional_wrappers: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +54,8 @@ class TaskSpec:
     """One task: a Gymnasium environment and the normaliser of its observations.
 
     Raises:
-        TiplError: the values contradict each other.
+        TiplError: a value is of another type or size than possible, or values contradict each
+            other.
     """
 
     env_id: str
@@ -66,7 +90,8 @@ class TaskSpec:
     """what was not as registered when the environment was made, in words; empty if nothing was"""
 
     def __post_init__(self) -> None:
-        whose = f"the task spec of {self.env_id!r}"
+        whose = f"the task spec of {reprlib.repr(self.env_id)}"
+        self._check_types(whose)
         for name in ("action_low", "action_high"):
             _check_count(whose, name, getattr(self, name), 0 if self.discrete else self.action_size)
         if not all(low < high for low, high in zip(self.action_low, self.action_high, strict=True)):
@@ -78,6 +103,32 @@ class TaskSpec:
         normaliser = self.observation_mean, self.observation_std
         check_normaliser(whose, *normaliser, self.observation_size)
 
+    def _check_types(self, whose: str) -> None:
+        """Raises a TiplError unless texts are texts and numbers are possible ones."""
+        for name in ("env_id", "gymnasium_spec", "variant", "action_dtype"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise TiplError(f"{whose} has {value!r:.60} in {name!r}: expected text")
+        for name, highest in _HIGHEST.items():
+            value = getattr(self, name)
+            if not is_count(value) or value > highest:
+                raise TiplError(
+                    f"{whose} has {value!r:.60} in {name!r}: expected a whole number from 1 to "
+                    f"{highest:,}; correct the field"
+                )
+        for name in ("action_low", "action_high", "observation_mean", "observation_std"):
+            if not all(map(_is_number, getattr(self, name))):
+                raise TiplError(f"{whose} has something else than numbers in {name!r}; correct it")
+        first = self.first_action
+        if self.discrete and not (type(first) is int and abs(first) <= MAX_STEPS):
+            raise TiplError(f"{whose} has {first!r:.60} in 'first_action': expected a whole number")
+        for name, factor in self.physics:
+            if not (isinstance(name, str) and _is_number(factor) and 0 < factor < math.inf):
+                raise TiplError(
+                    f"{whose} has the factor {factor!r:.60} of {name!r:.60} in 'physics': expected "
+                    "finite factors above 0"
+                )
+
     @property
     def discrete(self) -> bool:
         """Whether actions are numbers, `action_size` of them."""
@@ -86,7 +137,8 @@ class TaskSpec:
     @property
     def observation_statistics(self) -> tuple[Float64[np.ndarray, " O"], Float64[np.ndarray, " O"]]:
         """Mean and standard deviation of the frozen normaliser of observations, `[O]` each."""
-        return np.array(self.observation_mean), np.array(self.observation_std)
+        mean, std = self.observation_mean, self.observation_std
+        return np.array(mean, np.float64), np.array(std, np.float64)
 
     @property
     def bare_id(self) -> str:
@@ -107,8 +159,10 @@ class TaskSpec:
         """
         try:
             spec = json.loads(self.gymnasium_spec)
-            return {name: spec[name] for name in MADE_WITH if name in spec}
-        except (ValueError, TypeError) as error:
+            made = {name: spec[name] for name in MADE_WITH if name in spec}
+            msgspec.convert(made, _Made)
+            return made
+        except (ValueError, TypeError, RecursionError) as error:
             raise TiplError(
                 f"the Gymnasium spec of the task {self.env_id!r} is damaged: {error}; make the "
                 "task again by tipl.envs.make_task"
@@ -117,7 +171,7 @@ class TaskSpec:
     @property
     def wrappers(self) -> list[dict[str, Any]]:
         """The wrappers of the environment as its Gymnasium spec has them, from the inside out."""
-        return list(self.made_with.get("additional_wrappers", []))
+        return list(self.made_with.get("additional_wrappers") or [])
 
     def same_environment(self, other: TaskSpec) -> bool:
         """Whether two tasks are of one environment: id, arguments, limit and wrappers.
@@ -182,24 +236,38 @@ def check_normaliser(
     whose: str, mean: Sequence[float] | Array, std: Sequence[float] | Array, observation_size: int
 ) -> None:
     """Raises a TiplError unless observations can be normalised by mean and std `[O]`."""
-    for name, values, lowest in (("mean", mean, -math.inf), ("std", std, 0.0)):
-        _check_count(whose, f"observation_{name}", values, observation_size)
-        for value in values:
-            if not lowest < value < math.inf:  # NaN neither
-                raise TiplError(
-                    f"{whose} has {value} in 'observation_{name}': expected finite values, and "
-                    "standard deviations above 0; leave out what never changes, or measure again"
-                )
+    for name, given, lowest in (("mean", mean, -math.inf), ("std", std, 0.0)):
+        _check_count(whose, f"observation_{name}", given, observation_size)
+        values = np.asarray(given)
+        if values.dtype.kind not in ("f" if isinstance(given, np.ndarray) else "fiu"):
+            raise TiplError(
+                f"{whose} has values of {values.dtype} in 'observation_{name}': expected floating-"
+                "point numbers; measure again"
+            )
+        impossible = ~((values > lowest) & (values < math.inf))  # NaN as well
+        if impossible.any():
+            raise TiplError(
+                f"{whose} has {values[impossible][0]} in 'observation_{name}': expected finite "
+                "values, and standard deviations above 0; leave out what never changes, or measure "
+                "again"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
 
 
 def _check_dtype(whose: str, dtype: str, bounds: tuple[float, ...]) -> None:
-    try:
-        valid = np.array(bounds, dtype).dtype.kind in "fiu"
-    except (TypeError, OverflowError):
-        valid = False
+    valid = dtype in _ACTION_DTYPES
+    if valid:
+        with np.errstate(all="ignore"):  # what is not held is seen
+            given = np.array(bounds, np.float64)
+            held = given.astype(dtype).astype(np.float64)
+        whole = np.dtype(dtype).kind != "f"
+        valid = all(held == given if whole else np.isfinite(held) == np.isfinite(given))
     if not valid:
         raise TiplError(
-            f"{whose} has {dtype!r} in 'action_dtype' and the action bounds {bounds}: expected "
+            f"{whose} has {dtype!r:.60} in 'action_dtype' and the action bounds {bounds}: expected "
             "float32, float64 or integers that hold the bounds; correct the fields"
         )
 
@@ -242,7 +310,9 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
 
 def _factors(value: Any) -> tuple[tuple[str, float], ...] | None:
     factors = _numbers(list(value.values())) if isinstance(value, dict) else None
-    return tuple(sorted(zip(value, factors, strict=True))) if factors else None
+    if not factors or min(factors) <= 0:
+        return None
+    return tuple(sorted(zip(value, factors, strict=True)))
 
 
 # For each type of a TaskSpec's fields what is expected, and how it is read (None: not as expected).

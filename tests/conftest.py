@@ -74,6 +74,7 @@ def trusted_by_nobody() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trust, "_trusted", set())
+        patch.setattr(trust, "_trusted_arguments", set())
         yield
 
 

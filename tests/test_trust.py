@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -28,9 +29,15 @@ from tipl.envs.variants import described, variant_of
 from tipl.evaluation.behaviour import visited_observations
 from tipl.evaluation.film import film
 from tipl.experiments import pipeline
-from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
+from tipl.experiments.config import (
+    BENCHMARK,
+    COMPARISON,
+    AccelerationConfig,
+    BenchmarkConfig,
+    DemoConfig,
+)
 from tipl.experiments.pipeline import prepare_directory, run_pipeline
-from tipl.policies.tasks import TaskSpec
+from tipl.policies.tasks import TaskSpec, get_task
 from tipl.ppo import PPOConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*WARN")  # Gymnasium's advice
@@ -60,6 +67,7 @@ LITTLE_OPTIONS = ["--total-steps", "32", "--ppo.num-steps", "16", "--ppo.num-min
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the process be as one in which nobody has spoken of the module."""
     monkeypatch.setattr(trusting, "_trusted", set())
+    monkeypatch.setattr(trusting, "_trusted_arguments", set())
     monkeypatch.delitem(gymnasium.registry, "Stranger-v0", raising=False)
     for module in ("stranger", "stranger.envs"):
         monkeypatch.delitem(sys.modules, module, raising=False)
@@ -326,10 +334,12 @@ def test_a_module_that_another_file_names_is_not_trusted_with_it(folder: Path) -
 
 
 def test_records_of_runs_name_no_code(folder: Path) -> None:
-    for kind in (BenchmarkConfig, AccelerationConfig):
-        config = kind(ENV_ID)
-        config.write_record(folder / "run", None)
-        found, _ = kind.read_record(folder / "run")
+    for config, file in (
+        (BenchmarkConfig(ENV_ID), BENCHMARK),
+        (AccelerationConfig(ENV_ID), COMPARISON),
+    ):
+        config.write_record(folder / "run", None, cost=None)
+        found = file.read(folder / "run" / file.name).config
         assert found == config
         found.command_line(folder / "run")
     assert not imported(folder)
@@ -352,7 +362,7 @@ def test_the_stages_of_a_pipeline_are_told_what_is_trusted(
 
     out = folder / "pipeline"
     run_pipeline(DemoConfig(ENV_ID), stages, out, progress=False)
-    trusted = ["--trust-module", "other_envs", "--trust-module", "stranger.envs"]
+    trusted = ["--trust-module=other_envs", "--trust-module=stranger.envs"]
     assert done == [["collect", ENV_ID, *trusted]]
     record = pipeline.read_records(out)["collect"]
     assert record.command.endswith(" ".join(trusted))
@@ -370,3 +380,95 @@ def test_modules_beside_the_files_are_not_imported(folder: Path) -> None:
     assert f"stranger from {folder / 'stranger' / '__init__.py'}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not imported(folder)
+
+
+# --- what a file says of its environment -----------------------------------------------------
+
+
+def hopper(
+    wrapper: str = "", inside: dict[str, Any] | None = None, **kwargs: Any
+) -> Callable[[], object]:
+    """Runs a policy for Hopper whose file gives the environment arguments, and maybe a wrapper."""
+    task = get_task("Hopper-v5")
+    spec = json.loads(task.gymnasium_spec) | {"kwargs": kwargs}
+    if wrapper:
+        name, _, point = wrapper.partition(" ")
+        point = point or f"gymnasium.wrappers.common:{name}"
+        spec["additional_wrappers"] = [{"name": name, "entry_point": point, "kwargs": inside or {}}]
+    task = TaskSpec.from_json(task.to_json() | {"gymnasium_spec": json.dumps(spec)})
+    return lambda: evaluate(Policy.initial(task, hidden=(2,)), 1, threads=1)
+
+
+WITHOUT_A_WORD = "which may name a file or code"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *(
+            (hopper(xml_file=path), f"argument xml_file .*{WITHOUT_A_WORD}")
+            for path in (
+                *("/dev/zero", "./evil.xml", "../evil.xml", "~/evil.xml", "evil/../../evil.xml"),
+                *("c:\\evil.xml", "https://evil.org/evil.xml", "-evil.xml", "$HOME", "a\0b", "\n"),
+            )
+        ),
+        (hopper(model_path="/dev/zero"), WITHOUT_A_WORD),
+        (hopper(env_id="evil:Env-v0"), WITHOUT_A_WORD),
+        (hopper(make_options={"id": ["evil:Env-v0"]}), "argument make_options .*'evil:Env-v0'"),
+        (hopper(options={"evil:Env-v0": 1}), WITHOUT_A_WORD),
+        (hopper("FilterObservation", {"filter_keys": ["/a"]}), f"filter_keys .*{WITHOUT_A_WORD}"),
+        (hopper("TransformReward", {"func": "os:system"}), WITHOUT_A_WORD),
+        (hopper("TransformReward", {"func": "system"}), "'str' object is not callable"),
+        (hopper("ArrayConversion"), "expected wrappers of gymnasium.wrappers alone"),
+        (hopper("Monitor stranger.envs:Monitor"), "expected wrappers of gymnasium.wrappers alone"),
+        (hopper("Cart stranger.envs:Cart"), "expected wrappers of gymnasium.wrappers alone"),
+        (hopper("Cart gymnasium.wrappers.x:Cart"), "expected wrappers of gymnasium.wrappers alone"),
+        (hopper(vector_kwargs={}), "unexpected keyword argument 'vector_kwargs'"),
+        (hopper(disable_env_checker=True), "unexpected keyword argument 'disable_env_checker'"),
+        (hopper(frame_skip=10**9), "frame_skip=1000000000: expected at most 10,000"),
+        (hopper("FrameStackObservation", {"stack_size": 10**12}), "stack_size=.* at most 10,000"),
+        (hopper("ResizeObservation", {"shape": [1, 10**9]}), "shape=.* at most 10,000"),
+        (hopper("FrameStackObservation", {"stack_size": 2}), "'Hopper-v5' has 11 observed values"),
+        (hopper("DiscretizeAction", {"bins": 3}), r"3 actions, .* the actions Discrete\(27\)"),
+        (hopper(exclude_current_positions_from_observation=False), "11 observed values and 3 act"),
+        (hopper(xml_file="ant.xml"), r"observations Box\(-inf, inf, \(28,\), float64\)"),
+    ],
+)
+def test_what_a_file_says_of_its_environment_is_not_believed(
+    call: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(TiplError, match=message) as raised:
+        call()
+    assert "\n" not in str(raised.value)
+
+
+def test_what_names_nothing_needs_no_word() -> None:
+    for call in (
+        hopper("RecordVideo", {"video_folder": "/evil"}),  # left out
+        hopper(render_mode="human"),  # as well
+        hopper(xml_file="hopper.xml", terminate_when_unhealthy=True),
+        hopper("ReshapeObservation", {"shape": [1, 11]}),
+    ):
+        call()
+
+
+def test_a_file_of_ones_own_is_opened_by_ones_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "hopper.xml"
+    mine = str(shutil.copy(original, tmp_path / "mine.xml"))
+    with gymnasium.make("Hopper-v5", xml_file=mine) as env:
+        task = make_task(env.spec)
+    policy = Policy.initial(task, hidden=(2,))
+    evaluate(policy, 1)  # whoever has made it knows of it
+    policy.save(tmp_path / "policy")
+    forget(monkeypatch)
+    words = f"evaluate {tmp_path / 'policy'} --episodes 1"
+    status, error = ends(words, capsys)
+    assert status == 2
+    assert f"the argument xml_file with the text '{mine}'" in error
+    assert ends(f"{words} --trust-argument {mine}", capsys)[0] == 0
+    with tipl.trust(arguments=[mine]):
+        evaluate(policy, 1)
+    with pytest.raises(TiplError, match=WITHOUT_A_WORD):
+        evaluate(policy, 1)

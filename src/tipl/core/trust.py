@@ -1,23 +1,27 @@
-"""Which modules may be imported because an environment's id names them: those of the user's word.
+"""What files may name: modules that are imported and files that are opened on the user's word.
 
-A task's id is `"module:id"` where an environment registers itself when its module is imported. So a
-file names code, and a file may come from anybody: nothing here imports what nobody has named.
+A task's id is `"module:id"` where an environment registers itself when its module is imported, and
+the arguments of its environment may be paths. So a file names code and files, and it may come from
+anybody: nothing here imports what nobody has named.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import accumulate
 
 from tipl.errors import TiplError
 
-_trusted: set[str] = set()  # of the whole process: environments are made in threads as well
+# of the whole process: environments are made in threads as well
+_trusted: set[str] = set()
+_trusted_arguments: set[str] = set()
 
 
-def trust(*modules: str) -> ExitStack:
-    """Lets files name modules, which are imported where an environment is made.
+def trust(*modules: str, arguments: Iterable[str] = ()) -> ExitStack:
+    """Lets files name modules, which are imported where an environment is made, and arguments.
 
     The files of policies, datasets, models and forecasts name their task, and with it the module
     that registers its environment, as in `"my_package.envs:MyEnv-v0"`. Such a module is imported
@@ -29,6 +33,9 @@ def trust(*modules: str) -> ExitStack:
 
     Args:
         *modules: names such as `"my_package"`, which covers `"my_package.envs"`.
+        arguments: texts that files may give to an environment though they could name a file or
+            code, such as `xml_file="./my_ant.xml"`: `["./my_ant.xml"]`. Those of an
+            environment that you have made yourself, `tipl.envs.make_task(env.spec)`, are trusted.
 
     Raises:
         TiplError: one is not the name of a module.
@@ -39,10 +46,11 @@ def trust(*modules: str) -> ExitStack:
                 f"{module!r} was given as the name of a module to trust: expected one such as "
                 "'my_package.envs'; give the name that an import statement would have"
             )
-    new = set(modules) - _trusted
-    _trusted.update(new)
     end = ExitStack()
-    end.callback(_trusted.difference_update, new)
+    for known, names in ((_trusted, set(modules)), (_trusted_arguments, set(arguments))):
+        new = names - known
+        known.update(new)
+        end.callback(known.difference_update, new)
     return end
 
 
@@ -73,6 +81,11 @@ def is_trusted(module: str) -> bool:
     return is_module_name(module) and not _trusted.isdisjoint(parts)
 
 
+def is_trusted_argument(text: str) -> bool:
+    """Whether a text may reach an environment though it could name a file or code."""
+    return text in _trusted_arguments
+
+
 def import_trusted(env_id: str) -> None:
     """Imports the module, if any, of an id, if it is trusted; its errors are its own."""
     module, _ = split_id(env_id)
@@ -82,7 +95,8 @@ def import_trusted(env_id: str) -> None:
 
 def trusted_words() -> list[str]:
     """The options by which another command of tipl trusts what this process does."""
-    return [word for module in sorted(_trusted) for word in ("--trust-module", module)]
+    options = (("--trust-module", _trusted), ("--trust-argument", _trusted_arguments))
+    return [f"{option}={name}" for option, names in options for name in sorted(names)]
 
 
 def untrusted(env_id: str) -> TiplError:

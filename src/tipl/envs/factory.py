@@ -60,14 +60,20 @@ def make_vec(
         physics: see `BatchedMujocoEnv`.
 
     Raises:
-        TiplError: the id is unknown, the environment cannot be made or has other spaces, a
-            number is below 1, or physics are not as expected or not for a batched task; or a task
-            names a module that is not trusted (`tipl.trust`).
+        TiplError: the id is unknown, the environment cannot be made, has other spaces or is not the
+            one that a task was made for, a number is below 1, or physics are not as expected or not
+            for a batched task; or a task names what is not trusted (`tipl.trust`).
     """
     if isinstance(env, str):
         trust_own(env)
         return _make_vec(env, None, num_envs, num_threads, physics)
-    return _make_vec(env.env_id, variant_of(env), num_envs, num_threads, physics)
+    envs = _make_vec(env.env_id, variant_of(env), num_envs, num_threads, physics)
+    try:
+        _check_made_for(env, envs)
+    except TiplError:
+        envs.close()
+        raise
+    return envs
 
 
 def _make_vec(
@@ -259,6 +265,22 @@ def _check_bounds(env_id: str, space: Any) -> None:
         raise TiplError(
             f"{env_id!r} has the actions {space}, of which the values {fixed} are fixed: expected "
             f"each lowest value below its highest; {advice}"
+        )
+
+
+def _check_made_for(task: TaskSpec, envs: VectorEnv[Any, Any, Any]) -> None:
+    """Raises a TiplError unless environments have the sizes that a task, from a file, says."""
+    observations = envs.single_observation_space
+    actions: Any = envs.single_action_space
+    discrete = isinstance(actions, Discrete)
+    sizes = observations.shape, int(actions.n) if discrete else (actions.shape or (0,))[0]
+    said = (task.observation_size,), task.action_size
+    if sizes != said or discrete != task.discrete:
+        raise TiplError(
+            f"the task {task.label!r} has {said[0][0]} observed values and {said[1]} "
+            f"{'discrete ' * task.discrete}actions, but the environment made for it has the "
+            f"observations {observations} and the actions {actions}: expected as many; make the "
+            "task again by tipl.envs.make_task"
         )
 
 

@@ -1,9 +1,9 @@
 """Environments as somebody made them: other arguments, another limit or wrappers than registered.
 
 What a `TaskSpec` writes down of an environment is the text of a Gymnasium spec. Of that text three
-things are believed: the constructor's arguments, the limit of episode steps, and wrappers of
-`gymnasium.wrappers`. The class is always the one that is registered here under the id, so that a
-file from somebody else names no code to run.
+things are believed: the constructor's arguments (see `tipl.envs.arguments`), the limit of episode
+steps, and wrappers of `gymnasium.wrappers`. The class is always the one that is registered here
+under the id, so that a file from somebody else names no code to run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
+from tipl.envs.arguments import check_believed, trust_arguments
 from tipl.envs.registry import one_line, registered_spec
 from tipl.errors import TiplError
 from tipl.policies.tasks import TaskSpec
@@ -72,6 +73,8 @@ def described(spec: EnvSpec) -> Variant | None:
             f"under this id is {point}; {_ADVICE}"
         )
     _check_arguments(spec.id, spec.kwargs)
+    for kwargs in (spec.kwargs, *(one.kwargs or {} for one in spec.additional_wrappers)):
+        trust_arguments(kwargs)  # somebody has made this environment
     inside = _with_effect(registered.additional_wrappers)
     wrappers = _with_effect(spec.additional_wrappers)
     if len(wrappers) > len(inside):  # an entry point may wrap what it makes
@@ -113,7 +116,8 @@ def variant_of(task: TaskSpec) -> Variant | None:
     """How the environment of a task is not as registered; None if it is.
 
     Raises:
-        TiplError: the id is not registered, or the task's text says what is not believed.
+        TiplError: the id is not registered, or the task's text says what is not believed, or
+            not without the user's word.
     """
     registered, made = registered_spec(task), task.made_with
     inside = _with_effect(registered.additional_wrappers)
@@ -130,7 +134,15 @@ def variant_of(task: TaskSpec) -> Variant | None:
             f"the Gymnasium spec of the task {task.env_id!r} is damaged: {one_line(error)}; make "
             "the task again by tipl.envs.make_task"
         ) from error
-    return _variant(registered, kwargs, limit, wrappers, inside)
+    variant = _variant(registered, kwargs, limit, wrappers, inside)
+    if variant is not None:
+        usual = registered.kwargs
+        check_believed(
+            task.env_id, {k: v for k, v in variant.kwargs.items() if usual.get(k) is not v}
+        )
+        for wrapper in variant.wrappers:
+            check_believed(task.env_id, wrapper.kwargs or {})
+    return variant
 
 
 def make_one(
@@ -239,9 +251,8 @@ def _class_of(wrapper: WrapperSpec) -> Any:
     """The class of a wrapper if it is one of Gymnasium's; else None. Imports nothing else."""
     if not wrapper.entry_point.startswith(_OF_GYMNASIUM):
         return None
-    if wrapper.name not in gymnasium.wrappers.__all__:
-        return None
-    found = getattr(gymnasium.wrappers, wrapper.name)
+    # but for those that Gymnasium imports when they are asked for, with PyTorch or JAX
+    found = vars(gymnasium.wrappers).get(wrapper.name)
     return found if isinstance(found, type) and issubclass(found, gymnasium.Wrapper) else None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from update_collection_docs import RESULTS
 
 from tipl.core.atomic import write_bytes_atomically
+from tipl.core.ownership import ANYTHING
 from tipl.report.page import Section
 from tipl.report.results import Result
 from tipl.report.style import save_figure
@@ -64,6 +65,7 @@ def section_lines(section: Section, folder: Path) -> list[str]:
     lines = [f"#### {section.title}", "", section.sentence, ""]
     if section.figure is not None:
         name = slug(section.title)
+        (folder / f"{name}.png").unlink(missing_ok=True)
         save_figure(section.figure(width=WIDTH), folder, name)
         (folder / f"{name}.svg").unlink()  # pages show the PNG
         lines += [f"![{section.title}](results/{folder.name}/{name}.png)", ""]
@@ -80,4 +82,4 @@ def write_numbers(results: Sequence[Result], task: str, command: str, path: Path
         values = [float(f"{x:.6g}") if isinstance(x, float) else x for x in row]
         known = [None if isinstance(x, float) and math.isnan(x) else x for x in values]
         lines.append(json.dumps(known, ensure_ascii=False, separators=(",", ":")))
-    write_bytes_atomically(path, ("\n".join(lines) + "\n").encode())
+    write_bytes_atomically(path, ("\n".join(lines) + "\n").encode(), own=ANYTHING)

@@ -115,6 +115,7 @@ def main(model: Path, results: Path, recipe: Path, /) -> None:
     """
     forecaster = Forecaster.from_pretrained(model)
     directory = SHIPPED / forecaster.task.env_id
+    (directory / "README.md").unlink(missing_ok=True)  # only a model's own files are replaced
     forecaster.save_pretrained(directory)
     text = card(forecaster, storage.read_json(results), recipe)
     write_bytes_atomically(directory / "README.md", text.encode())

@@ -25,7 +25,7 @@ from test_collection import content
 from tipl.collection.collect import collect
 from tipl.collection.groups import TrialGroup
 from tipl.core import storage
-from tipl.core.atomic import FileLock
+from tipl.core.locks import FileLock
 from tipl.errors import TiplError
 from tipl.paths import PathDataset, PathMetadata, part_ranges, read_metadata, verify
 from tipl.paths.writing import PartWriter

@@ -16,7 +16,7 @@ import pytest
 
 from path_data import DIVERGED, N, T, make_dataset, make_evaluation, part_files
 from tipl.cli import main
-from tipl.core import atomic, storage
+from tipl.core import storage, unfinished
 from tipl.errors import TiplError
 from tipl.evaluation import checkpoints as path_evaluation
 from tipl.evaluation.checkpoints import evaluate_paths
@@ -154,7 +154,7 @@ def kill_at(patch: pytest.MonkeyPatch, write: int, after: bool) -> None:
             raise KilledError
 
     patch.setattr(os, "replace", failing)
-    patch.setattr(atomic, "_remove", lambda path: None)
+    patch.setattr(unfinished, "remove", lambda *_: None)
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -131,8 +131,8 @@ def test_nothing_of_other_reads_is_gone_on_with(tmp_path: Path, run: Runner) -> 
         with pytest.raises(TiplError, match="exit status 130"):
             do(directory, goes_on)
         kept.mkdir(exist_ok=True)
-        (kept / half).write_text("kept")
-    assert sorted(path.name for path in kept.iterdir()) == ["one half", "the other"]
+        storage.write_json(kept / f"{half}.json", {"kept": half})
+    assert sorted(path.name for path in kept.iterdir()) == ["one half.json", "the other.json"]
     (tmp_path / "model" / "config.json").write_text("others")
     run.status = 0
     do(directory, goes_on)

@@ -16,7 +16,8 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from tipl.core import atomic, storage
+from tipl.core import atomic, storage, unfinished
+from tipl.core.ownership import ANYTHING, OwnDirectory, OwnFile
 from tipl.errors import TiplError
 
 TENSORS = {
@@ -276,7 +277,7 @@ def test_a_failed_write_leaves_the_old_file(
     storage.write_bytes_atomically(path, b"old")
     monkeypatch.setattr(os, step, fail_with(code))
     with pytest.raises(TiplError, match=f"cannot write .*file: .*{advice}"):
-        storage.write_bytes_atomically(path, b"new")
+        storage.write_bytes_atomically(path, b"new", own=ANYTHING)
     assert path.read_bytes() == b"old"
     assert entries(tmp_path) == ["file"]
 
@@ -291,7 +292,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     storage.write_bytes_atomically(path, b"old")
     monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        storage.write_bytes_atomically(path, b"new")
+        storage.write_bytes_atomically(path, b"new", own=ANYTHING)
     assert path.read_bytes() == b"old"
     assert entries(tmp_path) == ["file"]
 
@@ -325,10 +326,13 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         storage.write_bytes_atomically(tmp_path / "file" / "file", b"")
 
 
-def write_directory(
-    path: Path, content: str, replaces: str | None = "a", error: Exception | None = None
-) -> None:
-    with atomic.new_directory(path, replaces) as new:
+OWN = OwnDirectory(
+    "letters", {"a": OwnFile("a letter", lambda path: path.read_bytes() in (b"old", b"new"))}
+)
+
+
+def write_directory(path: Path, content: str, error: Exception | None = None) -> None:
+    with atomic.new_directory(path, OWN) as new:
         assert new.parent == path.resolve().parent
         storage.write_bytes_atomically(new / "a", content.encode())
         assert not (path / "a").exists() or (path / "a").read_text() == "old"
@@ -361,7 +365,6 @@ def test_a_directory_is_replaced(
         monkeypatch.setattr(atomic, "_exchange", fail_with(errno.ENOSYS))
     path = tmp_path / "directory"
     write_directory(path, "old")
-    (path / "more").touch()
     write_directory(path, "new")
     assert entries(path) == ["a"]
     assert (path / "a").read_text() == "new"
@@ -384,38 +387,36 @@ def test_a_failed_replacement_leaves_the_old_directory(
 ) -> None:
     path = tmp_path / "directory"
     write_directory(path, "old")
-    rename = Path.rename
+    rename = os.rename
 
-    def fail_to_place(source: Path, target: Path) -> Path:
-        if target == path and (source / "a").read_text() == "new":
+    def fail_to_place(source: Path, target: Path) -> None:
+        if target == path and not path.exists() and (source / "a").read_text() == "new":
             raise OSError(errno.EIO, "Input/output error")
-        return rename(source, target)
+        rename(source, target)
 
     monkeypatch.setattr(atomic, "_exchange", fail_with(errno.ENOSYS))
-    monkeypatch.setattr(Path, "rename", fail_to_place)
+    monkeypatch.setattr(os, "rename", fail_to_place)
     with pytest.raises(TiplError, match=r"cannot write .*directory: Input/output error"):
         write_directory(path, "new")
     assert (path / "a").read_text() == "old"
     assert entries(tmp_path) == ["directory"]
 
 
-@pytest.mark.parametrize("replaces", [None, "a"])
-def test_other_files_are_not_replaced(tmp_path: Path, replaces: str | None) -> None:
+def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "directory"
     path.mkdir()
     (path / "thesis.tex").touch()
     with pytest.raises(TiplError, match=r"holds other files \(thesis.tex\).*choose another path"):
-        write_directory(path, "new", replaces)
+        write_directory(path, "new")
     assert entries(path) == ["thesis.tex"]
     assert entries(tmp_path) == ["directory"]
     with pytest.raises(TiplError, match="is a file, but a directory is to be written"):
-        write_directory(path / "thesis.tex", "new", replaces)
+        write_directory(path / "thesis.tex", "new")
 
 
 def test_an_empty_directory_is_replaced(tmp_path: Path) -> None:
-    write_directory(tmp_path / "directory", "new", replaces=None)
     (tmp_path / "empty").mkdir()
-    write_directory(tmp_path / "empty", "new", replaces=None)
+    write_directory(tmp_path / "empty", "new")
     assert (tmp_path / "empty" / "a").read_text() == "new"
 
 
@@ -433,13 +434,13 @@ def test_a_directory_comes_with_its_parents(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    file, folder = atomic._temporary(tmp_path / "f"), atomic._temporary(tmp_path / "d")
+    file, folder = (unfinished.temporary_name(tmp_path / name) for name in "fd")
     file.write_bytes(b"half")
     folder.mkdir()
     (folder / "a").touch()
     (tmp_path / "kept").touch()
-    assert atomic.is_unfinished(file)
-    assert atomic.is_unfinished(folder)
-    assert not atomic.is_unfinished(tmp_path / "kept")
-    atomic.remove_unfinished(tmp_path)
+    assert unfinished.is_unfinished(file)
+    assert unfinished.is_unfinished(folder)
+    assert not unfinished.is_unfinished(tmp_path / "kept")
+    unfinished.remove_unfinished(tmp_path, inside=["a"])
     assert entries(tmp_path) == ["kept"]

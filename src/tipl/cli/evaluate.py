@@ -38,11 +38,15 @@ def evaluate(
         )
     from rich.console import Console
 
-    from tipl.evaluation.forecast_sets import ForecastSet
+    from tipl.core.ownership import check_file, refuse_links
+    from tipl.evaluation.forecast_sets import FORECAST_FILES, ForecastSet
     from tipl.experiments.run import forecast_rows
     from tipl.experiments.run_report import print_headline
     from tipl.report.results import write_results
 
+    refuse_links(target)
+    for name in ("returns.safetensors", "results.jsonl"):
+        check_file(target / name, FORECAST_FILES.files[name])
     forecasts = ForecastSet.load(target)
     returns = forecasts.evaluate(episodes, seed=seed, threads=threads, progress=True)
     command = f"tipl evaluate {target} --episodes {episodes} --seed {seed}"
@@ -88,6 +92,7 @@ def film(
             f"{len(policies)} policies and {len(labels)} labels were given; expected one policy "
             "or more, and a label for each, or no labels"
         )
+    films.check_filmstrip(out)
     loaded = [Policy.load(path) for path in policies]
     gif, png = films.save_filmstrip(out, [films.film(one, seed) for one in loaded], labels)
     print(f"{gif}: the animation; {png}: stills of it")

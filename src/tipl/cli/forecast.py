@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tipl.core.atomic import check_replaceable
+from tipl.core.ownership import check_directory
 from tipl.errors import TiplError
 from tipl.experiments.config import HORIZONS, STARTS
 from tipl.forecast.base import Forecaster, Target
-from tipl.policies.policy import Policy
+from tipl.policies.policy import POLICY_FILES, Policy
 
 
 def forecast(
@@ -34,6 +34,7 @@ def forecast(
         starts: where histories end, as fractions of the path; 0 is the untrained network alone
         horizons: checkpoints ahead, one or more; the jump to the path's end comes on top
     """
+    from tipl.evaluation.forecast_sets import FORECAST_FILES
     from tipl.experiments.forecasts import make_forecasts
     from tipl.paths import PathDataset
 
@@ -42,7 +43,7 @@ def forecast(
             "no model was given; expected one or more before the options: directories that "
             "`tipl train` made, or names of models that ship with tipl"
         )
-    check_replaceable(out, replaces="forecasts.json")
+    check_directory(out, FORECAST_FILES)
     forecasters = [Forecaster.from_pretrained(model) for model in models]
     forecasts = make_forecasts(forecasters, PathDataset.open(paths), starts, horizons)
     forecasts.save(out)
@@ -78,7 +79,7 @@ def optimize(
         steps: jumps that follow one another (default: 3 to own, 2 to elite)
         wished_return: return to ask for, of a model that was trained with returns
     """
-    check_replaceable(out, replaces="policy.json")
+    check_directory(out, POLICY_FILES)
     forecaster = Forecaster.from_pretrained(model)
     if policy is not None:
         start = Policy.load(policy)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
-from tipl.core.atomic import check_replaceable
+from tipl.core.ownership import check_directory
 from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize, verify
 from tipl.policies.actions import OBSERVATION_CLIP
 
@@ -23,12 +23,14 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
         directory: the dataset
         figure: where to draw its learning curves, such as curves.png (an SVG comes with it)
     """
-    print_summary(directory)
     if figure is None:
+        print_summary(directory)
         return
     from tipl.report.charts import learning_curves
-    from tipl.report.style import save_figure
+    from tipl.report.style import check_figure, save_figure
 
+    check_figure(figure.parent, figure.stem)
+    print_summary(directory)
     paths = PathDataset.open(directory)
     note = f"{paths.task.label}, {paths.num_trials} trials"
     returns = paths.episodic_return().astype(np.float64)
@@ -100,8 +102,9 @@ def paths_best(
             act as this policy
     """
     from tipl.evaluation.behaviour import best_checkpoint
+    from tipl.policies.policy import POLICY_FILES
 
-    check_replaceable(out, replaces="policy.json")
+    check_directory(out, POLICY_FILES)
     paths = PathDataset.open(directory)
     training = paths.split(held_out=held_out)[0] if held_out else paths
     best = best_checkpoint(training, episodes, seed)

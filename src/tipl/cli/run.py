@@ -102,9 +102,12 @@ def costs(run: Positional[Path], /) -> None:
     Args:
         run: the run's directory, as `tipl demo` or `tipl benchmark` makes it
     """
+    from tipl.core.ownership import check_file, refuse_links
     from tipl.experiments.benchmark import ledger
     from tipl.experiments.run import load_run
 
+    refuse_links(run)
+    check_file(run / ledger.COSTS, ledger.COST_FILE)
     found = ledger.measure_costs(load_run(run))
     ledger.write_costs(run / ledger.COSTS, found)
     print(f"{run / ledger.COSTS}: the costs of {len(found)} pieces of work")

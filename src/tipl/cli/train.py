@@ -33,11 +33,12 @@ def train(
         held_out: share of the trials that the model does not learn from
         threads: of a NeuronTransformer's training (default: one for each processor)
     """
-    from tipl.core.atomic import check_replaceable
+    from tipl.core.ownership import check_directory
+    from tipl.forecast.trained import MODEL_FILES
     from tipl.models.train import train as train_model
     from tipl.paths.dataset import PathDataset
 
-    check_replaceable(out, replaces="config.json")  # before the work, not after it
+    check_directory(out, MODEL_FILES)  # before the work, not after it
     splits = [PathDataset.open(directory).split(held_out) for directory in paths]
     model = train_model(
         [split.train for split in splits],

@@ -14,9 +14,12 @@ import numpy as np
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.core.atomic import FileLock, remove_unfinished, unfinished_writes
+from tipl.core.atomic import make_folder
+from tipl.core.locks import FileLock
+from tipl.core.ownership import ANYTHING
 from tipl.core.schemas import Natural, TensorsFile
 from tipl.core.seeds import Stream
+from tipl.core.unfinished import remove_unfinished, unfinished_writes
 from tipl.envs import make_vec
 from tipl.errors import TiplError
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
@@ -77,7 +80,7 @@ class TrialGroup:
         Raises:
             TiplError: a file cannot be written. What was saved before stays as it is.
         """
-        self._resume.mkdir(exist_ok=True)
+        make_folder(self._resume)
         if not self._lock.acquire():
             self.holder = self._lock.holder
             return
@@ -179,7 +182,8 @@ class TrialGroup:
         }
         counts = {"checkpoints": writer.finished, "growing": len(writer.growing)}
         header = {"dataset": self.metadata.digest, **counts}
-        storage.write_tensors(self._state_file, ppo.state() | columns, header)
+        state = ppo.state() | columns
+        storage.write_tensors(self._state_file, state, header, own=ANYTHING)
 
     def _checkpoint(self, ppo: PPO) -> dict[str, Array]:
         """The trials' present weights and what is known of them before they act."""

@@ -65,7 +65,7 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
 
 
 _KEPT = {
-    "core": "atomic options progress storage",
+    "core": "options progress storage",
     "evaluation": "behaviour film forecast_sets stats",
     "experiments": "acceleration benchmark demo rivals",
     "forecast": "extrapolation",
@@ -78,6 +78,7 @@ MOVED = {
     name: f"{package}.{name}" for package, names in _KEPT.items() for name in names.split()
 } | {
     "actions": "policies.actions ppo.networks",
+    "atomic": "core.atomic core.locks core.system_errors core.unfinished",
     "adam": "ppo.learner",
     "baselines": "forecast.extrapolation forecast.memory",
     "collect_config": "collection.config",

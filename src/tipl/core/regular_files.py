@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from tipl.core.atomic import explained
+from tipl.core.system_errors import explained
 from tipl.errors import TiplError
 
 _KINDS = {

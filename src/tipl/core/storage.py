@@ -26,6 +26,7 @@ import safetensors.numpy
 
 from tipl.core.arrays import Array
 from tipl.core.atomic import write_bytes_atomically
+from tipl.core.ownership import OwnFile
 from tipl.core.regular_files import open_regular, read_regular
 from tipl.errors import TiplError
 
@@ -118,23 +119,67 @@ def _digest(metadata: Mapping[str, Any], specs: ArraySpecs, arrays: Iterable[Arr
 def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
     """Writes indented JSON with sorted keys, followed by `"sha256"`, the hash of the rest.
 
+    What is replaced is an intact file that has some of the same keys.
+
     Raises:
-        TiplError: the data is not JSON, or the file cannot be written.
+        TiplError: the data is not JSON, something else has that name, or the file cannot be
+            written.
     """
-    write_bytes_atomically(path, _json_bytes(data))
+
+    def alike(found: Mapping[str, Any]) -> bool:
+        return bool(found.keys() & data.keys())
+
+    write_bytes_atomically(path, _json_bytes(data), own=own_json("a JSON file of the kind", alike))
 
 
 def write_tensors(
-    path: str | Path, tensors: Mapping[str, Array], metadata: Mapping[str, Any], sync: bool = True
+    path: str | Path,
+    tensors: Mapping[str, Array],
+    metadata: Mapping[str, Any],
+    sync: bool = True,
+    own: OwnFile | None = None,
 ) -> None:
     """Writes arrays and JSON metadata as a safetensors file with a hash of both.
 
+    What is replaced is a file of the kind `own`, by default an intact one of the same `kind`.
     Without `sync` nobody waits until it is on the disk, as `write_bytes_atomically` says.
 
     Raises:
-        TiplError: the metadata is not JSON, or the file cannot be written.
+        TiplError: the metadata is not JSON, something else has that name, or the file cannot be
+            written.
     """
-    write_bytes_atomically(path, _tensor_bytes(tensors, metadata), sync)
+    own = own or own_tensors(metadata.get("kind"))
+    write_bytes_atomically(path, _tensor_bytes(tensors, metadata), sync, own)
+
+
+def own_json(what: str, accepts: Callable[[dict[str, Any]], bool]) -> OwnFile:
+    """JSON files that `write_json` has written and nobody has changed, of accepted content."""
+    return OwnFile(what, _unless_damaged(lambda path: accepts(read_json(path))))
+
+
+def own_tensors(kind: str | None) -> OwnFile:
+    """Files that `write_tensors` has written and nobody has changed, of a `kind`."""
+
+    def recognises(path: Path) -> bool:
+        with open_tensors(path) as file, _damage_named(path):
+            file.verify()
+            return bool(file.metadata.get("kind") == kind)
+
+    return OwnFile(f"a file of {kind}", _unless_damaged(recognises))
+
+
+def _unless_damaged(recognises: Callable[[Path], bool]) -> Callable[[Path], bool]:
+    """Says no of files that cannot be understood; of one that cannot be read, nothing is known."""
+
+    def recognised(path: Path) -> bool:
+        try:
+            return recognises(path)
+        except TiplError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            return False
+
+    return recognised
 
 
 def read_json(path: str | Path, expected: str = "a JSON file of tipl") -> dict[str, Any]:

@@ -13,16 +13,19 @@ import numpy as np
 from jaxtyping import Float32
 
 from tipl.core import storage
-from tipl.core.atomic import explained, locked_directory, remove_unfinished
+from tipl.core.atomic import make_folder
+from tipl.core.locks import locked_directory
 from tipl.core.options import thread_count
+from tipl.core.ownership import refuse_links
 from tipl.core.progress import progress_bar
+from tipl.core.unfinished import remove_unfinished
 from tipl.envs.registry import registered_spec
 from tipl.errors import TiplError
 from tipl.evaluation.returns import evaluate_stack
 from tipl.paths import PathDataset
 from tipl.paths.grid import PartRange
 from tipl.paths.metadata import first_difference, library_versions
-from tipl.paths.parts import PartFiles
+from tipl.paths.parts import FOLDERS, PartFiles
 from tipl.paths.returns import EvaluationMetadata, ReturnFiles, settings_path
 
 
@@ -56,8 +59,8 @@ def evaluate_paths(
     evaluation = EvaluationMetadata(digest, episodes, every, seed, versions)
     files = ReturnFiles(paths.directory, paths.metadata, evaluation)
     registered_spec(paths.task)  # before anything is written
-    with explained("make", files.folder):
-        files.folder.mkdir(exist_ok=True)
+    refuse_links(paths.directory, *FOLDERS)
+    make_folder(files.folder)
     with locked_directory(files.folder):  # a second process waits, and finds all done
         remove_unfinished(files.folder)
         missing = _begin(files)

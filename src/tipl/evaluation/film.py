@@ -15,9 +15,11 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from tipl.core.atomic import write_bytes_atomically
 from tipl.core.options import at_least
+from tipl.core.ownership import ANIMATION, MARK, PICTURE, check_file
 from tipl.envs import make_vec
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import find_mujoco_task
@@ -190,6 +192,7 @@ def animation(
         append_images=rest,
         duration=[milliseconds] * (count - 1) + [round(1000 * _LAST_SECONDS)],
         loop=0,
+        comment=MARK.encode(),
         palette=palette,  # given, it is written once, not with every frame
         transparency=len(palette) // 3 - 1,  # stands where a pixel is as before
     )
@@ -207,7 +210,10 @@ def still_strip(films: Sequence[Film], labels: Sequence[str], *, moments: int = 
     at_least(1, moments=moments)
     shown = np.linspace(0, len(films[0].frames) - 1, moments).round().astype(int).tolist()
     rows = [_row(film, label, shown) for film, label in zip(films, labels, strict=True)]
-    return _encoded(_grid(rows, 1).quantize(128, dither=Image.Dither.NONE), "PNG")
+    mark = PngInfo()
+    mark.add_text("Software", MARK)
+    page = _grid(rows, 1).quantize(128, dither=Image.Dither.NONE)
+    return _encoded(page, "PNG", pnginfo=mark)
 
 
 def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -222,13 +228,21 @@ def save_filmstrip(
     """Writes `animation` to a `.gif`, and `still_strip` beside it to a `.png`; returns their paths.
 
     Raises:
-        TiplError: the name does not end in `.gif`, a file cannot be written, or the films are as
-            `animation` does not take them.
+        TiplError: the name does not end in `.gif`, something else than a film has it, a file cannot
+            be written, or the films are as `animation` does not take them.
     """
+    gif, png = check_filmstrip(path)
+    moving, stills = animation(films, labels), still_strip(films, labels)
+    write_bytes_atomically(gif, moving, own=ANIMATION)
+    write_bytes_atomically(png, stills, own=PICTURE)
+    return gif, png
+
+
+def check_filmstrip(path: str | Path) -> tuple[Path, Path]:
+    """The paths of `save_filmstrip`; raises a TiplError if something else has them."""
     gif = check_gif_name(path)
-    files = {gif: animation(films, labels), gif.with_suffix(".png"): still_strip(films, labels)}
-    for file, data in files.items():
-        write_bytes_atomically(file, data)
+    check_file(gif, ANIMATION)
+    check_file(gif.with_suffix(".png"), PICTURE)
     return gif, gif.with_suffix(".png")
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float32, Float64
 
 from tipl.core import atomic, storage
 from tipl.core.arrays import Array
+from tipl.core.ownership import ROWS, OwnDirectory
 from tipl.core.schemas import ArrayType, Count, JsonFile, Natural, TensorsFile
 from tipl.errors import TiplError
 from tipl.evaluation.behaviour import action_unit, visited_observations
@@ -27,6 +28,19 @@ from tipl.paths import PathDataset
 from tipl.policies.actions import best_actions
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo.networks import stacked_actors
+
+FORECAST_FILES = OwnDirectory(
+    "a set of forecasts",
+    {
+        "forecasts.json": storage.own_json(
+            "a set of forecasts", lambda found: found.get("kind") == "forecasts"
+        ),
+        "forecasts.safetensors": storage.own_tensors("forecasts"),
+        "returns.safetensors": storage.own_tensors("returns"),
+        "results.jsonl": ROWS,
+    },
+)
+"""What `ForecastSet.save` writes and replaces, and what `tipl evaluate` adds."""
 
 NUM_ANCHORS, STEPS_OF_ANCHOR, NUM_STATES = 4, 200, 512
 """Checkpoints of each true path that are run, for so many steps each, to see the states on which
@@ -136,8 +150,7 @@ class ForecastSet:
 
     def save(self, directory: str | Path) -> None:
         """Writes `forecasts.json` and `forecasts.safetensors`, whole or not at all."""
-        directory = Path(directory)
-        with atomic.new_directory(directory, replaces=RECORD.name) as new:
+        with atomic.new_directory(directory, FORECAST_FILES) as new:
             tensors = {"params": self.params}
             if self.end_distances is not None:
                 tensors["end_distances"] = self.end_distances

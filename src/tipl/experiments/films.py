@@ -8,12 +8,15 @@ import msgspec
 import numpy as np
 
 from tipl.core import storage
-from tipl.core.atomic import explained, write_bytes_atomically
+from tipl.core.atomic import write_bytes_atomically
+from tipl.core.ownership import ANIMATION, PICTURE, OwnFile, check_file
 from tipl.core.regular_files import read_regular
 from tipl.core.schemas import JsonFile
+from tipl.core.system_errors import explained
 from tipl.errors import TiplError
-from tipl.evaluation.film import animation, check_gif_name, film, save_filmstrip
+from tipl.evaluation.film import animation, check_gif_name, film, still_strip
 from tipl.evaluation.pictures import missing_renderer
+from tipl.experiments.clearing import FILM_RECORD, film_files
 from tipl.experiments.run import Run
 from tipl.forecast.trained import TrainedForecaster
 from tipl.report.page import Picture, Section
@@ -25,10 +28,19 @@ MAX_BYTES = 1 << 26
 """Of a picture in a page: many times what ours take."""
 
 
-def film_files(gif: Path) -> tuple[Path, Path, Path, Path]:
-    """The files of a film of a run: wide and narrow animation, stills, and what it shows."""
-    narrow = gif.with_name(f"{gif.stem}-narrow.gif")
-    return gif, narrow, gif.with_suffix(".png"), gif.with_suffix(".json")
+def _own_files(gif: Path) -> dict[Path, OwnFile]:
+    """What `film_run` replaces: also pictures without a mark, of earlier versions, by the record.
+
+    It is looked at now, before there is a new one.
+    """
+    *pictures, record = film_files(gif)
+    recorded = FILM_RECORD.owns(record)
+    kinds = dict(zip(pictures, (ANIMATION, ANIMATION, PICTURE), strict=True))
+    earlier = {
+        file: OwnFile(kind.what, lambda path, kind=kind: recorded or kind.recognises(path))  # type: ignore[misc]
+        for file, kind in kinds.items()
+    }
+    return earlier | {record: FILM_RECORD}
 
 
 def film_run(run: Run, gif: Path, seed: int = 0) -> None:
@@ -38,9 +50,13 @@ def film_run(run: Run, gif: Path, seed: int = 0) -> None:
     the one with the highest mean return over all of them. Writes `film_files`.
 
     Raises:
-        TiplError: nothing can be drawn here, or a file cannot be written.
+        TiplError: nothing can be drawn here, a file cannot be written, or something else has its
+            name.
     """
-    wide, narrow, _, record = film_files(check_gif_name(gif))
+    wide, narrow, stills, record = film_files(check_gif_name(gif))
+    own = _own_files(gif)
+    for file, kind in own.items():
+        check_file(file, kind)
     ends = run.returns.checkpoints[:, -1].mean(axis=1)
     trial = int(np.argsort(ends)[len(ends) // 2])
     untrained = run.forecasts.paths.policy(trial, 0)
@@ -53,8 +69,9 @@ def film_run(run: Run, gif: Path, seed: int = 0) -> None:
     films, labels = [film(policy, seed) for policy in policies.values()], list(policies)
     with explained("write", gif):
         gif.parent.mkdir(parents=True, exist_ok=True)
-    save_filmstrip(wide, films, labels)
-    write_bytes_atomically(narrow, animation(films, labels, columns=1))
+    made = {wide: animation(films, labels), narrow: animation(films, labels, columns=1)}
+    for file, data in (made | {stills: still_strip(films, labels)}).items():
+        write_bytes_atomically(file, data, own=own[file])
     returns = [one.episodic_return for one in films]
     storage.write_json(record, {"labels": labels, "returns": returns, "model": model.name})
 

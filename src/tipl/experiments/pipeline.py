@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import math
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,14 +27,15 @@ from rich.console import Console
 from rich.text import Text
 
 from tipl.core import storage
-from tipl.core.atomic import explained
 from tipl.core.options import thread_count
+from tipl.core.ownership import check_file
 from tipl.core.schemas import JsonFile, Natural, NotNegative
+from tipl.core.system_errors import explained
 from tipl.core.trust import trusted_words
 from tipl.errors import TiplError
+from tipl.experiments.clearing import FILE, RECORD, RECORDS, clear_experiment, clear_stage
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
-
-FILE = "stages.json"
+from tipl.report.page import check_report
 
 REFUSED, INTERRUPTED = 2, 130
 """Exit statuses: the command was given something impossible, or somebody has interrupted it."""
@@ -164,8 +164,12 @@ def read_records(directory: str | Path) -> dict[str, StageRecord]:
     return {record.name: record for record in STAGES.read(file).stages}
 
 
-def prepare_directory(directory: Path, fresh: bool, command: str) -> None:
+def prepare_directory(
+    directory: Path, fresh: bool, command: str, stages: Iterable[Stage] = ()
+) -> None:
     """Makes the directory of `tipl demo`, say; if `fresh`, removes what an earlier one left there.
+
+    What it left is known by its record, and by the stages that are to be done now.
 
     Raises:
         TiplError: the directory holds something else (nothing has been removed then), or it cannot
@@ -179,8 +183,12 @@ def prepare_directory(directory: Path, fresh: bool, command: str) -> None:
                 "--out, or remove it"
             )
         if fresh and directory.exists():
-            shutil.rmtree(directory)
+            commands = [record.command for record in read_records(directory).values()]
+            clear_experiment(directory, commands, [stage.directory for stage in stages])
         directory.mkdir(parents=True, exist_ok=True)
+    for name in RECORDS:
+        check_file(directory / name, RECORD)
+    check_report(directory)
     if not records.exists():
         storage.write_json(records, {"stages": []})
 
@@ -224,8 +232,9 @@ def run_pipeline(
     make_task(config.env_id)
     thread_count(how.get("threads"))
     directory = Path("runs", config.COMMAND, config.env_id) if out is None else Path(out)
-    prepare_directory(directory, how.get("fresh", False), config.COMMAND)
-    Pipeline(directory, list(stages_of(config, directory)), **how).run()
+    stages = list(stages_of(config, directory))
+    prepare_directory(directory, how.get("fresh", False), config.COMMAND, stages)
+    Pipeline(directory, stages, **how).run()
     return directory
 
 
@@ -268,7 +277,7 @@ class Pipeline:
             self.console.print("  already there: reused")
             return
         if stage.command.resumes and not same_reads:  # half of it would be made of other things
-            shutil.rmtree(stage.directory, ignore_errors=True)
+            clear_stage(stage.directory)
         start = time.monotonic()
         ended = _run_tipl(words, quiet=self.console.quiet)
         earlier = StageRecord(stage.name, line, 0.0, 0.0)  # what it took until now

@@ -24,7 +24,15 @@ from tipl.paths.svd import information, information_dimension
 from tipl.report import charts
 from tipl.report.charts import STEPS, Line, Lines, episodes_note, line_chart, return_strips
 from tipl.report.methods import drawn_methods, method_of
-from tipl.report.page import Drawing, Entry, Report, Section, sections_of, write_report
+from tipl.report.page import (
+    Drawing,
+    Entry,
+    Report,
+    Section,
+    check_report,
+    sections_of,
+    write_report,
+)
 from tipl.report.results import Result, Rows
 from tipl.report.style import ACCENT, BLUE, GREY, SERIES, thin_alpha
 from tipl.report.tables import Pivot, Table, format_whole, results_table
@@ -260,6 +268,7 @@ def report_run(directory: str | Path) -> Rows:
     Raises:
         TiplError: a stage's result is missing or damaged, or the report cannot be written.
     """
+    check_report(Path(directory))
     run = load_run(directory)
     write_report(run_report(run), Path(directory), figures=False)
     return run.results

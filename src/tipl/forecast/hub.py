@@ -11,8 +11,8 @@ import numpy as np
 
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.core.atomic import explained
 from tipl.core.lazy import resolve
+from tipl.core.system_errors import explained
 from tipl.errors import TiplError
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tipl.core import atomic, storage
 from tipl.core.arrays import Array
+from tipl.core.ownership import OwnDirectory
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Target
 from tipl.forecast.hub import MODEL_FORMAT_VERSION, check_finite
@@ -23,6 +24,17 @@ from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
 Arrays: TypeAlias = Mapping[str, Array]
+
+MODEL_FILES = OwnDirectory(
+    "a trained model",
+    {
+        "config.json": storage.own_json(
+            "a trained model", lambda found: {"kind", "task", "num_checkpoints"} <= found.keys()
+        ),
+        "model.safetensors": storage.own_tensors("model"),
+    },
+)
+"""What `TrainedForecaster.save_pretrained` writes, and replaces."""
 
 TrainedT = TypeVar("TrainedT", bound="TrainedForecaster")
 
@@ -187,7 +199,7 @@ class TrainedForecaster(Forecaster):
         }
         tensors = self._tensors()
         check_finite(f"the {self.kind} that is to be saved in {directory}", tensors)
-        with atomic.new_directory(Path(directory), replaces="config.json") as new:
+        with atomic.new_directory(directory, MODEL_FILES) as new:
             storage.write_tensors(new / "model.safetensors", tensors, {"kind": "model"})
             storage.write_json(new / "config.json", self._config() | config)
 

@@ -12,8 +12,9 @@ from jaxtyping import Float64
 
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.core.atomic import explained, is_unfinished
 from tipl.core.progress import progress_bar
+from tipl.core.system_errors import explained
+from tipl.core.unfinished import is_unfinished
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange
 from tipl.paths.metadata import PathMetadata, read_metadata

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tipl.core import storage
-from tipl.core.atomic import explained
+from tipl.core.system_errors import explained
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata
 

@@ -27,8 +27,12 @@ from jaxtyping import Int64
 
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.core.atomic import explained, is_unfinished, locked_directory, remove_unfinished
+from tipl.core.atomic import make_folder
+from tipl.core.locks import locked_directory
+from tipl.core.ownership import OwnFile, refuse_links
 from tipl.core.storage import ArraySpecs
+from tipl.core.system_errors import explained
+from tipl.core.unfinished import is_unfinished, remove_unfinished
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange, as_stored, full_part, part_ranges, recorded_parts
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
@@ -145,7 +149,17 @@ class PartFiles:
                 "pass arrays of the dtypes and shapes of a part"
             )
         _check_finite(path, tensors, part.first_trial, part.first_checkpoint)
-        storage.write_tensors(path, tensors, self.header(part), sync)
+        own = OwnFile(f"{self.one} of this dataset", self._is_own)
+        storage.write_tensors(path, tensors, self.header(part), sync, own)
+
+    def _is_own(self, path: Path) -> bool:
+        """Whether a file's header says that it is of this kind and of this dataset."""
+        try:
+            with storage.open_tensors(path) as file:
+                found = file.metadata
+        except TiplError:
+            return False
+        return (found.get("kind"), found.get("dataset")) == (self.kind, self.metadata.digest)
 
     def read_part(self, part: PartRange) -> dict[str, Array]:
         """All arrays of a part, after a look at every byte."""
@@ -262,6 +276,9 @@ def _check_finite(
         )
 
 
+FOLDERS = ("parts", "evaluation", "resume")
+"""All folders that a dataset may have."""
+
 _KINDS = {False: "planned trials (of `tipl collect`)", True: "recorded runs (of a PathRecorder)"}
 
 
@@ -275,10 +292,12 @@ def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
     """
     directory = Path(directory)
     path, parts = directory / "metadata.json", directory / "parts"
+    refuse_links(directory, *FOLDERS)
     with explained("make", directory):
         if not path.exists():
             _refuse_other_files(directory)
-            parts.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(parts)
         with locked_directory(directory):
             remove_unfinished(directory, path.name)
             if not path.exists():
@@ -296,7 +315,7 @@ def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
                     f"{directory} already holds another dataset: its {name} is {found}, but "
                     f"{given} was given; choose another directory, or remove that one first"
                 )
-            parts.mkdir(exist_ok=True)
+            make_folder(parts)
 
 
 def _refuse_other_files(directory: Path) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from tipl.core import storage
-from tipl.core.atomic import explained
 from tipl.core.options import at_least
 from tipl.core.schemas import Count, JsonFile, Natural
 from tipl.core.storage import ArraySpecs
+from tipl.core.system_errors import explained
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange, as_stored
 from tipl.paths.metadata import Described, PathMetadata

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tipl.core.arrays import Array
-from tipl.core.atomic import explained, locked_directory, remove_unfinished
+from tipl.core.locks import locked_directory
+from tipl.core.system_errors import explained
+from tipl.core.unfinished import remove_unfinished
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange, full_part, named_parts, part_ranges
 from tipl.paths.metadata import PathMetadata

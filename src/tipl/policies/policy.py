@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped
 from tipl.core import atomic, storage
 from tipl.core.arrays import Array
 from tipl.core.options import at_least
+from tipl.core.ownership import OwnDirectory
 from tipl.core.schemas import ArrayType, JsonFile, Positive, TensorsFile, conforming
 from tipl.errors import TiplError
 from tipl.policies.actions import (
@@ -236,7 +237,7 @@ class Policy:
 
         An existing policy in the directory is replaced, whole or not at all.
         """
-        with atomic.new_directory(Path(directory), replaces=POLICY.name) as new:
+        with atomic.new_directory(directory, POLICY_FILES) as new:
             arrays = {name: getattr(self, name) for name in _SAVED_ARRAYS}
             storage.write_tensors(new / POLICY_WEIGHTS.name, arrays, {"kind": "policy"})
             version = 1 if self._plain() else POLICY_FORMAT_VERSION
@@ -290,6 +291,16 @@ def checked_floats(whose: str, what: str, values: Any) -> Array:
         )
     with np.errstate(over="ignore"):  # what overflows is no longer finite
         return np.asarray(values.astype(np.float32))
+
+
+POLICY_FILES = OwnDirectory(
+    "a policy",
+    {
+        "policy.json": storage.own_json("a policy", lambda found: found.get("kind") == "policy"),
+        "policy.safetensors": storage.own_tensors("policy"),
+    },
+)
+"""What `Policy.save` writes, and replaces."""
 
 
 def refuse_zip(path: Path) -> None:

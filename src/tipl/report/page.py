@@ -23,7 +23,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tipl.core.atomic import write_bytes_atomically
+from tipl.core.atomic import make_folder, write_bytes_atomically
+from tipl.core.ownership import PAGE, ROWS, check_file, refuse_links
 from tipl.report.methods import method_of
 from tipl.report.results import Result, Rows, write_results
 from tipl.report.style import ACCENT, NARROW, WIDE, figure_svg, save_figure
@@ -136,13 +137,22 @@ def write_report(report: Report, directory: Path, *, figures: bool = True) -> No
     """Writes `report.html`, its numbers as `results.jsonl`, and its figures into `figures`.
 
     Raises:
-        TiplError: a file cannot be written.
+        TiplError: a file cannot be written, or something else has its name.
     """
+    check_report(directory)
     folder = directory / "figures" if figures else None
     if folder is not None:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
     write_results(directory / "results.jsonl", report.results)
-    write_bytes_atomically(directory / "report.html", render_report(report, folder).encode())
+    page = render_report(report, folder)
+    write_bytes_atomically(directory / "report.html", page.encode(), own=PAGE)
+
+
+def check_report(directory: Path) -> None:
+    """Raises a TiplError if no report can be written into a directory, for what is in there."""
+    refuse_links(directory, "figures")
+    check_file(directory / "results.jsonl", ROWS)
+    check_file(directory / "report.html", PAGE)
 
 
 def _draw(section: Section, number: int, folder: Path | None) -> list[Markup]:

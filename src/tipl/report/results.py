@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tipl.core.atomic import write_bytes_atomically
+from tipl.core.ownership import ROWS
 from tipl.errors import TiplError
 
 NAN = math.nan
@@ -208,12 +209,12 @@ def _check_columns(names: Iterable[str]) -> None:
 
 
 def write_results(path: str | Path, results: Iterable[Result]) -> None:
-    """Writes a results file, whole or not at all.
+    """Writes a results file, whole or not at all; another one is replaced.
 
     Raises:
-        TiplError: a number is infinite.
+        TiplError: a number is infinite, something else has that name, or it cannot be written.
     """
-    write_bytes_atomically(path, "".join(map(_to_line, results)).encode())
+    write_bytes_atomically(path, "".join(map(_to_line, results)).encode(), own=ROWS)
 
 
 def _to_line(result: Result) -> str:

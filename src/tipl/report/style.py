@@ -28,6 +28,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tipl.core.arrays import Array
 from tipl.core.atomic import write_bytes_atomically
+from tipl.core.ownership import DRAWING, MARK, PICTURE, STYLE_OF_DRAWINGS, check_file
 
 WIDE, NARROW = 7.6, 3.6
 """Widths in inches of a figure on a page and on a phone."""
@@ -48,9 +49,7 @@ ROOM = 3
 """Lines of a legend for which figures have room."""
 
 _FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue','Liberation Sans',sans-serif"
-_STANDALONE = (
-    f"<style>svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#e4e8ee}}}}</style>"
-)
+_STANDALONE = f"<style>svg{{color:{INK}}}{STYLE_OF_DRAWINGS}</style>"
 styled = matplotlib.style.context(
     {
         "svg.fonttype": "none",  # text stays text: small, sharp, in the page's font
@@ -121,17 +120,26 @@ def _rounded(text: str, digits: int) -> str:
 def save_figure(figure: Figure, directory: str | Path, name: str) -> tuple[Path, Path]:
     """Writes `name.svg` (follows light and dark) and `name.png` (on white); returns their paths.
 
-    The same figure gives the same bytes.
+    The same figure gives the same bytes. Only figures of tipl are replaced.
 
     Raises:
-        TiplError: the directory is missing or cannot be written.
+        TiplError: the directory is missing or cannot be written, or something else has the names.
     """
-    svg, png = Path(directory) / f"{name}.svg", Path(directory) / f"{name}.png"
+    svg, png = check_figure(directory, name)
     drawing = re.sub(r"(<svg[^>]*>)", rf"\g<1>{_STANDALONE}", figure_svg(figure), count=1)
-    write_bytes_atomically(svg, f'<?xml version="1.0" encoding="utf-8"?>\n{drawing}\n'.encode())
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
-    write_bytes_atomically(png, buffer.getvalue())
+    figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": MARK})
+    write_bytes_atomically(png, buffer.getvalue(), own=PICTURE)
+    text = f'<?xml version="1.0" encoding="utf-8"?>\n{drawing}\n'
+    write_bytes_atomically(svg, text.encode(), own=DRAWING)
+    return svg, png
+
+
+def check_figure(directory: str | Path, name: str) -> tuple[Path, Path]:
+    """The paths of `save_figure`; raises a TiplError if something else than a figure has them."""
+    svg, png = Path(directory) / f"{name}.svg", Path(directory) / f"{name}.png"
+    check_file(png, PICTURE)
+    check_file(svg, DRAWING)
     return svg, png
 
 

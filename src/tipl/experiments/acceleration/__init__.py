@@ -11,7 +11,7 @@ from tipl.experiments.acceleration.report import comparison_report, print_headli
 from tipl.experiments.acceleration.trials import acceleration_stages
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import How, run_pipeline
-from tipl.report.page import write_report
+from tipl.report.page import check_report, write_report
 
 __all__ = ["AccelerationConfig", "Comparison", "accelerate", "print_headline", "report_comparison"]
 
@@ -39,6 +39,7 @@ def report_comparison(directory: str | Path) -> Comparison:
     Raises:
         TiplError: a stage's result is missing or damaged, or a file cannot be written.
     """
+    check_report(Path(directory))
     found = load_comparison(directory)
     write_report(comparison_report(found), found.directory)
     return found

@@ -10,7 +10,7 @@ from tipl.experiments.benchmark.report import benchmark_report
 from tipl.experiments.benchmark.stages import benchmark_stages
 from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.pipeline import How, run_pipeline
-from tipl.report.page import write_report
+from tipl.report.page import check_report, write_report
 
 __all__ = ["Benchmark", "BenchmarkConfig", "benchmark", "report_benchmark"]
 
@@ -34,6 +34,7 @@ def report_benchmark(directory: str | Path) -> Benchmark:
     Raises:
         TiplError: a stage's result is missing or damaged, or a file cannot be written.
     """
+    check_report(Path(directory))
     found = load_benchmark(directory)
     write_report(benchmark_report(found), found.directory)
     return found

@@ -110,6 +110,9 @@ class _Ledger(msgspec.Struct):
 LEDGER = JsonFile(COSTS, _Ledger, "the costs of a run (made by `tipl costs`)")
 
 
+COST_FILE = storage.own_json("costs", lambda found: "costs" in found)
+
+
 def finite(row: Result) -> Result:
     """A row for a file: NaN where a goal is not reached."""
     value, low, high = (math.nan if math.isinf(x) else x for x in (row.value, row.low, row.high))

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from tipl.core import storage
 from tipl.core.options import config_from_options
+from tipl.core.ownership import check_file
 from tipl.errors import TiplError
 from tipl.integrations.environment.run_environment import run_environment
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, checked
@@ -126,6 +127,8 @@ class ForecastCallback(BaseCallback):
 
     @guarded
     def _on_training_start(self) -> None:
+        if self.state_file is not None:
+            check_file(self.state_file, storage.own_tensors("jumps"))
         model = on_policy(self)
         trained = (model, self.training_env)
         if self.num_timesteps and list(map(id, self.trained)) == list(map(id, trained)):

@@ -1,0 +1,37 @@
+"""What the system refuses, in one sentence each: which path, why, and what to do."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tipl.errors import TiplError
+
+_ADVICE = {
+    errno.ENOENT: "create the folder first, or check the spelling",
+    errno.ENOTDIR: "a part of the path is a file: choose another path",
+    errno.EISDIR: "this is a folder: give the path of a file",
+    errno.EEXIST: "something else has that name: choose another path",
+    errno.EACCES: "choose a path that you may use, or change its permissions",
+    errno.EPERM: "choose a path that you may use, or change its permissions",
+    errno.ELOOP: "nothing is written through links: choose another path, or remove the link",
+    errno.EROFS: "the disk is read-only: choose another one",
+    errno.ENOSPC: "free some space on the disk, then run the same command again",
+    errno.EDQUOT: "your disk quota is used up: free some space, then run the same command again",
+}
+
+CANNOT = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
+"""What file systems say that know no locks of such files, or that cannot sync folders."""
+
+
+@contextmanager
+def explained(action: str, path: Path) -> Iterator[None]:
+    """Turns an OSError into a TiplError that names the path and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "check the path and the disk, then try again")
+        reason = error.strerror or str(error)
+        raise TiplError(f"cannot {action} {path}: {reason}; {advice}") from error

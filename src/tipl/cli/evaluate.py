@@ -25,9 +25,12 @@ def evaluate(
         threads: default: one for each processor
     """
     if (target / "policy.json").exists():
-        from tipl.evaluation import returns as evaluation
+        from tipl.envs.registry import registered_spec
 
         policy = Policy.load(target)
+        registered_spec(policy.task)  # a refusal waits for nothing heavy
+        from tipl.evaluation import returns as evaluation
+
         print(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True))
         return
     if not (target / "forecasts.json").exists():

@@ -75,6 +75,9 @@ def paths_evaluate(
         seed: of the episodes' starts
         threads: default: one for each processor
     """
+    from tipl.envs.registry import registered_spec
+
+    registered_spec(PathDataset.open(directory).task)  # a refusal waits for nothing heavy
     from tipl.evaluation.checkpoints import evaluate_paths
 
     evaluate_paths(directory, episodes, every=every, seed=seed, threads=threads, progress=True)

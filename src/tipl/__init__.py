@@ -7,10 +7,14 @@ We Optimize Deep RL Policy Weights as Trajectory Modeling?", arXiv 2503.04074 (2
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+from tipl.core.early import end_quietly
 
-from tipl.core.lazy import MovedModules, lazy_names
+end_quietly()  # on the command line, since what follows takes a moment
+
+import sys  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
+
+from tipl.core.lazy import MovedModules, lazy_names  # noqa: E402
 
 __version__ = "0.1.0"
 

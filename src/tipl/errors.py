@@ -1,6 +1,14 @@
-"""The one exception that tipl raises for bad input."""
+"""The one exception that tipl raises for bad input, and how its messages show what was given."""
 
 from __future__ import annotations
+
+import re
+import reprlib
+
+LONGEST_WORD, LONGEST = 200, 1_000
+"""Characters of a word of a message, such as a path, and of a whole message."""
+
+_LINE = 80  # characters of a given value
 
 
 class TiplError(ValueError):
@@ -9,4 +17,55 @@ class TiplError(ValueError):
     The message names what was given, what was expected and what to do. The command line prints
     it without a traceback and exits with status 2. Where it ends work that had begun, what had been
     finished by then stays on the disk, and no file is left half written.
+
+    Messages are one line whatever they quote: control characters are shown as escapes, and what is
+    long is left out of the middle.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_sentence(message))
+
+
+def printable(text: str) -> str:
+    r"""The text with what a terminal would obey or not show as escapes: `\x1b`, `\n`, `\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def shown(value: object, longest: int = _LINE) -> str:
+    """The `repr` of what was given, for a message: a line of it, whatever its size.
+
+    Of long texts and collections only the ends are looked at.
+    """
+    limits = reprlib.Repr()
+    limits.maxstring = limits.maxother = longest
+    limits.maxlong = longest // 2
+    limits.maxlevel = 3
+    if isinstance(value, bytes | bytearray) and len(value) > longest:
+        value = bytes(value[:longest])
+    try:
+        text = limits.repr(value)
+    except Exception:  # somebody's own class, or an integer too long to be written
+        text = f"<{type(value).__name__}>"
+    return printable(_middle_left_out(text, longest))
+
+
+def one_sentence(text: str) -> str:
+    """A message on one line of bearable length: of what is too long, the ends stay."""
+    for _ in range(2):  # escapes are longer than what they stand for
+        text = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", _shortened_word, text)
+        text = printable(_middle_left_out(text, LONGEST))
+    return _middle_left_out(text, LONGEST)
+
+
+def _shortened_word(found: re.Match[str]) -> str:
+    return _middle_left_out(found[0], LONGEST_WORD)
+
+
+def _middle_left_out(text: str, longest: int) -> str:
+    """At most so many characters; more of the end than of the beginning, where the advice is."""
+    if len(text) <= longest:
+        return text
+    start = (longest - 3) // 3
+    return f"{text[:start]}...{text[len(text) - (longest - 3 - start) :]}"

@@ -8,15 +8,19 @@ the libraries that do the work are imported in the function, after the options h
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
-import os
+import io
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from typing import Any
 
 from tipl import __version__
-from tipl.errors import TiplError
+from tipl.core import processes
+from tipl.core.early import ENDING
+from tipl.errors import LONGEST_WORD, TiplError, one_sentence, shown
 
 __all__ = ["COMMANDS", "given_command", "main"]
 
@@ -46,7 +50,12 @@ _given: ContextVar[tuple[str, ...]] = ContextVar("_given", default=())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command and exits: 0 if all went well, 2 for bad input, 130 if interrupted.
+    """Runs a command and exits, with a sentence on standard error if anything went wrong.
+
+    The exit status is 0 if all went well; 1 if `tipl paths verify` found something wrong, or after
+    a fault of tipl itself; 2 for bad input, and for output that cannot be written; 130, 143 and 129
+    if SIGINT, SIGTERM or SIGHUP ended it, also by way of a command that it had started; and 141 if
+    the reader of its output has gone.
 
     Args:
         argv: the arguments; by default those of the process.
@@ -54,33 +63,49 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     before = _given.set(("tipl", *arguments))
     try:
-        _run(arguments)
-        sys.stdout.flush()  # a reader that has gone is noticed here, not after us
-        return
-    except TiplError as error:
-        message, code = str(error), 130 if isinstance(error.__cause__, KeyboardInterrupt) else 2
-    except KeyboardInterrupt:
-        message, code = "interrupted", 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        _drop_output()
-        raise SystemExit(141) from None
-    except MemoryError as error:
-        message, code = f"there is too little memory: {error}; ask for less at once", 2
-    except OSError as error:  # nothing of ours, whose errors say more: such as a full disk at `>`
-        _drop_output()
-        message, code = f"{error}; see to it, then run the same command again", 2
+        with processes.interruptible(*ENDING, to_the_end=argv is None):
+            from tipl.core import terminal
+
+            with terminal.prepared():
+                status = _status(arguments)
+    except KeyboardInterrupt as interruption:  # in the moment before the command, or after it
+        status = processes.exit_status(interruption)
     finally:
         _given.reset(before)
-    print(f"tipl: {message}", file=sys.stderr)
-    raise SystemExit(code)
+    if status:
+        raise SystemExit(status)
 
 
-def _drop_output() -> None:
-    """Lets nothing complain any more, at the process' end, that output could not be written."""
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    with contextlib.suppress(OSError):  # what stands in for a file has no number
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _status(arguments: list[str]) -> int:
+    """Runs a command, says what went wrong, and returns the exit status."""
+    from tipl.core.terminal import complain, drop_output
+
+    status = 2
+    try:
+        try:
+            _run(arguments)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(bool(end.code))
+        else:
+            status = 0
+        sys.stdout.flush()  # a reader that has gone is noticed here, not after us
+        return status
+    except TiplError as error:
+        message, status = str(error), 2
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            status = processes.exit_status(error.__cause__)
+    except KeyboardInterrupt as interruption:
+        message, status = "interrupted", processes.exit_status(interruption)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        drop_output()
+        return 141
+    except MemoryError as error:
+        message, status = f"there is too little memory: {error}; ask for less at once", 2
+    except OSError as error:  # nothing of ours, whose errors say more: such as a full disk at `>`
+        drop_output()
+        message, status = f"{error}; see to it, then run the same command again", 2
+    complain(one_sentence(f"tipl: {message}"))
+    return status
 
 
 def given_command() -> str:
@@ -90,7 +115,9 @@ def given_command() -> str:
 
 def _run(arguments: list[str]) -> None:
     if arguments in (["--version"], ["-V"]):
-        print(f"tipl {__version__}")
+        from tipl.core.terminal import say
+
+        say(f"tipl {__version__}")
         return
     if not arguments or arguments[0] in ("--help", "-h"):
         _print_commands()
@@ -101,32 +128,70 @@ def _run(arguments: list[str]) -> None:
         relatives = [command for command in COMMANDS if command.startswith(f"{name} ")]
         wanted = relatives or COMMANDS
         raise TiplError(
-            f"there is no command {' '.join(arguments[:2])!r}; expected one of: "
+            f"there is no command {shown(' '.join(arguments[:2]))}; expected one of: "
             f"{', '.join(wanted)}. `tipl COMMAND --help` explains each"
         )
+    with _words_of_tyro(name, arguments):
+        command = _with_options(name, arguments[words:])
+    command()
+
+
+def _with_options(name: str, arguments: list[str]) -> Callable[[], None]:
+    """A command with the options that are given; if they are wrong, tyro says so and exits."""
     import tyro
 
     from tipl.cli.trusting import trusting
 
     module = importlib.import_module(f"tipl.cli.{COMMANDS[name][0]}")
-    command, arguments = getattr(module, name.replace(" ", "_")), arguments[words:]
+    command: Callable[..., None] = getattr(module, name.replace(" ", "_"))
     description = None  # but for the function's own
     if hasattr(module, "prepared"):  # some options depend on others, or on the task
         command, description = module.prepared(command, arguments)
-    tyro.cli(trusting(command), prog=f"tipl {name}", description=description, args=arguments)
+    trusted = trusting(command)
+
+    @functools.wraps(trusted)
+    def later(*args: Any, **options: Any) -> Callable[[], None]:
+        return functools.partial(trusted, *args, **options)
+
+    return tyro.cli(later, prog=f"tipl {name}", description=description, args=arguments)
+
+
+@contextlib.contextmanager
+def _words_of_tyro(name: str, arguments: list[str]) -> Iterator[None]:
+    """Lets tyro say what is wrong with arguments as it does, unless no terminal should show them.
+
+    Raises:
+        TiplError: they are wrong, and one of them is very long or holds control characters.
+    """
+    from tipl.core import terminal
+
+    ordinary = all(one.isprintable() and len(one) <= LONGEST_WORD for one in arguments)
+    words = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(words), contextlib.ExitStack() as plain:
+            if not ordinary:  # tyro has no colours where standard output is no terminal
+                plain.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            yield
+    except SystemExit as end:
+        if end.code and not ordinary:
+            said = terminal.without_boxes(words.getvalue())
+            raise TiplError(f"{said}; `tipl {name} --help` explains its arguments") from None
+        terminal.relay(words.getvalue())
+        raise
 
 
 def _print_commands() -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
-    console.print(
-        f"[bold]tipl[/] {__version__}: optimise the weights of reinforcement-learning policies by "
-        "inference.\n\nUsage: tipl COMMAND [--help] ...\n"
-    )
+    from tipl.core import terminal
+
+    console = terminal.console()
+    purpose = "optimise the weights of reinforcement-learning policies by inference."
+    console.print(Text.assemble(("tipl", "bold"), f" {__version__}: {purpose}"))
+    console.print("\nUsage: tipl COMMAND [--help] ...\n")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, (_, purpose) in COMMANDS.items():
-        table.add_row(f"[bold]{name}", purpose)
+        table.add_row(Text(name, "bold"), purpose)
     console.print(table)
     console.print("\nStart with: tipl demo\nOr step by step: collect, train, forecast, evaluate.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from tipl.core.terminal import console, say
 from tipl.errors import TiplError
 from tipl.policies.policy import Policy, refuse_zip
 
@@ -31,7 +32,7 @@ def evaluate(
         registered_spec(policy.task)  # a refusal waits for nothing heavy
         from tipl.evaluation import returns as evaluation
 
-        print(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True))
+        say(str(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True)))
         return
     if not (target / "forecasts.json").exists():
         refuse_zip(target)
@@ -39,8 +40,6 @@ def evaluate(
             f"there is no policy and no set of forecasts in {target}; give a directory that "
             "`tipl optimize` or `tipl forecast` made"
         )
-    from rich.console import Console
-
     from tipl.core.ownership import check_file, refuse_links
     from tipl.evaluation.forecast_sets import FORECAST_FILES, ForecastSet
     from tipl.experiments.run import forecast_rows
@@ -56,8 +55,8 @@ def evaluate(
     returns.save(target, command)
     results = forecast_rows(forecasts, returns, command)
     write_results(target / "results.jsonl", results)
-    print_headline(results, forecasts.paths.num_checkpoints, Console())
-    print(f"All numbers: {target / 'results.jsonl'}")
+    print_headline(results, forecasts.paths.num_checkpoints, console())
+    say(f"All numbers: {target / 'results.jsonl'}")
 
 
 def film(
@@ -87,7 +86,7 @@ def film(
         from tipl.experiments.run import load_run
 
         film_run(load_run(policies[0]), out, seed)
-        print(f"{out}: the animation; {out.with_suffix('.png')}: stills of it")
+        say(f"{out}: the animation; {out.with_suffix('.png')}: stills of it")
         return
     labels = labels or tuple(path.resolve().name for path in policies)
     if not policies or len(labels) != len(policies):
@@ -98,4 +97,4 @@ def film(
     films.check_filmstrip(out)
     loaded = [Policy.load(path) for path in policies]
     gif, png = films.save_filmstrip(out, [films.film(one, seed) for one in loaded], labels)
-    print(f"{gif}: the animation; {png}: stills of it")
+    say(f"{gif}: the animation; {png}: stills of it")

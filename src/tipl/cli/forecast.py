@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from tipl.core.ownership import check_directory
+from tipl.core.terminal import say
 from tipl.errors import TiplError
 from tipl.experiments.config import HORIZONS, STARTS
 from tipl.forecast.base import Forecaster, Target
@@ -47,7 +48,7 @@ def forecast(
     forecasters = [Forecaster.from_pretrained(model) for model in models]
     forecasts = make_forecasts(forecasters, PathDataset.open(paths), starts, horizons)
     forecasts.save(out)
-    print(
+    say(
         f"{out}: {len(forecasts.cases)} forecasts of each of {len(forecasts.paths)} trials; run "
         f"`tipl evaluate {out}` to see what they return"
     )
@@ -89,4 +90,4 @@ def optimize(
         start, horizon, target=target, steps=steps, wished_return=wished_return
     )
     better.save(out)
-    print(f"{out}: a policy for {better.task.label}; run `tipl evaluate {out}` to test it")
+    say(f"{out}: a policy for {better.task.label}; run `tipl evaluate {out}` to test it")

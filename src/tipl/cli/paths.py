@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
 from tipl.core.ownership import check_directory
+from tipl.core.terminal import console, say
+from tipl.errors import printable
 from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize, verify
 from tipl.policies.actions import OBSERVATION_CLIP
 
@@ -36,7 +37,7 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
     returns = paths.episodic_return().astype(np.float64)
     drawing = learning_curves(paths.global_step, returns, note=note)
     svg, png = save_figure(drawing, figure.parent, figure.stem)
-    print(f"drew {png} and {svg}")
+    say(f"drew {png} and {svg}")
 
 
 def paths_verify(directory: Positional[Path], /) -> None:
@@ -49,10 +50,10 @@ def paths_verify(directory: Positional[Path], /) -> None:
     """
     problems = verify(directory)
     for problem in problems:
-        print(problem)
+        say(problem)
     if problems:
         raise SystemExit(1)
-    print(f"{directory} is intact: every byte is as it was written")
+    say(f"{directory} is intact: every byte is as it was written")
 
 
 def paths_evaluate(
@@ -112,7 +113,7 @@ def paths_best(
     training = paths.split(held_out=held_out)[0] if held_out else paths
     best = best_checkpoint(training, episodes, seed)
     best.policy.save(out)
-    print(
+    say(
         f"{out}: checkpoint {best.checkpoint} of trial {best.trial}, mean return "
         f"{best.mean_return:,.1f} over {best.episodes} episodes that did not choose it"
     )
@@ -122,8 +123,8 @@ def print_summary(directory: Path) -> None:
     """Prints what is in a dataset, complete or not, as a table on standard output."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in _rows(summarize(directory, progress=True)):
-        table.add_row(Text(name, style="bold"), Text(value))
-    Console().print(table)
+        table.add_row(Text(name, style="bold"), Text(printable(value)))
+    console().print(table)
 
 
 def _rows(summary: PathSummary) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from tipl.cli import Prepared, given_command
 from tipl.cli.trusting import trusting
+from tipl.core.terminal import console, say
 from tipl.errors import TiplError
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 
@@ -110,7 +111,7 @@ def costs(run: Positional[Path], /) -> None:
     check_file(run / ledger.COSTS, ledger.COST_FILE)
     found = ledger.measure_costs(load_run(run))
     ledger.write_costs(run / ledger.COSTS, found)
-    print(f"{run / ledger.COSTS}: the costs of {len(found)} pieces of work")
+    say(f"{run / ledger.COSTS}: the costs of {len(found)} pieces of work")
 
 
 def benchmark(
@@ -147,12 +148,10 @@ def accelerate(
         config: what to compare
         run: how
     """
-    from rich.console import Console
-
     from tipl.experiments import acceleration
 
     found = acceleration.accelerate(config, **_arguments(run))
-    acceleration.print_headline(found, Console())
+    acceleration.print_headline(found, console())
     _print_made(found.directory, found.results)
 
 
@@ -161,7 +160,7 @@ def _arguments(run: RunOptions) -> dict[str, Any]:
 
 
 def _print_made(directory: Path, results: Sequence[object]) -> None:
-    print(
+    say(
         f"{directory / 'report.html'}: the report; {directory / 'results.jsonl'}: "
         f"{len(results)} numbers"
     )

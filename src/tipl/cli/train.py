@@ -12,6 +12,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from tipl.cli import Prepared
+from tipl.core.terminal import say
 from tipl.models import TrainConfig
 from tipl.models.kinds import all_kinds, check_option, find_kind
 
@@ -47,7 +48,7 @@ def train(
         threads=threads,
     )
     model.save_pretrained(out)
-    print(
+    say(
         f"{out}: {model.kind}, {sum(map(len, model.training_trials.values()))} training and "
         f"{sum(int((~split.held_out.diverged()).sum()) for split in splits)} held-out trials"
     )
@@ -57,7 +58,7 @@ def train(
             for name in ("held_out_loss", "standing_still_loss")
         )
         name = model.with_options(target=target).name
-        print(f"  {name}: held-out loss {held_out_loss}, standing still {still}")
+        say(f"  {name}: held-out loss {held_out_loss}, standing still {still}")
 
 
 def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from tipl.collection.config import CollectConfig, CollectOptions, parse_ranges
 from tipl.collection.groups import TrialGroup, unfinished_groups
 from tipl.core.options import at_least, config_from_options, thread_count
+from tipl.core.processes import interruptible
 from tipl.core.progress import CollectionProgress
 from tipl.envs import make_task, make_vec
 from tipl.errors import TiplError
@@ -103,7 +102,11 @@ def default_directory(env_id: str, config: CollectConfig) -> Path:
 def _run_groups(groups: list[TrialGroup], threads: int, directory: Path) -> None:
     """Runs groups in threads; an interruption or an error stops all of them soon."""
     # Each thread computes alone: BLAS threads of one group would fight with the other group's.
-    with _sigterm_interrupts(), threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+    with (
+        interruptible(signal.SIGTERM),
+        threadpool_limits(1, "blas"),
+        ThreadPoolExecutor(threads) as pool,
+    ):
         futures = [pool.submit(group.run) for group in groups]
         try:
             for future in as_completed(futures):
@@ -118,19 +121,6 @@ def _run_groups(groups: list[TrialGroup], threads: int, directory: Path) -> None
                     "command again to go on"
                 ) from error
             raise
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Treats SIGTERM as Ctrl-C, where signals can be handled: in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _open_when_complete(directory: Path, groups: list[TrialGroup]) -> PathDataset:

@@ -7,8 +7,9 @@ import time
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tipl.core.terminal import console
 
 
 def progress_bar(shown: bool = True) -> Progress:
@@ -17,14 +18,14 @@ def progress_bar(shown: bool = True) -> Progress:
     A task's `note`, with which it begins, is what it says of itself, such as its loss or its speed.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console(stderr=True),
         disable=not shown,
     )
 

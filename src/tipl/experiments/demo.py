@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Unpack
 
-from rich.console import Console
-
 from tipl.core import storage
+from tipl.core.terminal import console, say
 from tipl.experiments.config import DemoConfig
 from tipl.experiments.pipeline import How, Options, Stage, forecasting, run_pipeline, training
 from tipl.experiments.run_report import print_headline, report_run
@@ -32,8 +31,8 @@ def demo(
     storage.write_json(directory / "demo.json", {"config": dataclasses.asdict(config)})
     results = report_run(directory)
     if how.get("progress", True):
-        print_headline(results, config.collection.num_iterations + 1, Console())
-        Console().print(f"Report: {directory / 'report.html'}", highlight=False)
+        print_headline(results, config.collection.num_iterations + 1, console())
+        say(f"Report: {directory / 'report.html'}")
     return results
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import math
 import shlex
 import subprocess
@@ -23,22 +22,23 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
 import msgspec
-from rich.console import Console
 from rich.text import Text
 
 from tipl.core import storage
 from tipl.core.options import thread_count
 from tipl.core.ownership import check_file
+from tipl.core.processes import STATUSES, Interrupted, run_on_leash
 from tipl.core.schemas import JsonFile, Natural, NotNegative
 from tipl.core.system_errors import explained
+from tipl.core.terminal import console
 from tipl.core.trust import trusted_words
-from tipl.errors import TiplError
+from tipl.errors import TiplError, printable
 from tipl.experiments.clearing import FILE, RECORD, RECORDS, clear_experiment, clear_stage
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 from tipl.report.page import check_report
 
-REFUSED, INTERRUPTED = 2, 130
-"""Exit statuses: the command was given something impossible, or somebody has interrupted it."""
+REFUSED = 2
+"""Exit status of a command that was given something impossible."""
 
 
 Options = tuple[object, ...]
@@ -246,7 +246,7 @@ class Pipeline:
 
     def __init__(self, directory: Path, stages: Iterable[Stage], **how: Unpack[How]) -> None:
         self.directory, self.stages = directory, stages
-        self.console = Console(stderr=True, quiet=not how.get("progress", True))
+        self.console = console(stderr=True, quiet=not how.get("progress", True))
         threads = how.get("threads")
         self._threads = () if threads is None else ("--threads", str(threads))
         self._records = read_records(directory)
@@ -265,7 +265,7 @@ class Pipeline:
     def _do(self, stage: Stage) -> None:
         words = [*stage.words, *(self._threads if stage.command.threads else ()), *trusted_words()]
         line = shlex.join(["tipl", *words])
-        self.console.print(Text.assemble((stage.name, "bold"), "  ", (line, "dim")))
+        self.console.print(Text.assemble((stage.name, "bold"), "  ", (printable(line), "dim")))
         digest, reads = self._digest(stage), self._reads(stage)
         before = self._records.get(stage.name) or StageRecord(stage.name, line, 0.0)
         same_reads = before.reads in ({}, reads)
@@ -297,15 +297,23 @@ class Pipeline:
             self._records[stage.name] = record
             written = [one.to_json() for one in self._records.values()]
             storage.write_json(self.directory / FILE, {"stages": written})
-        if ended.status != 0:
-            self._failed(stage, line, ended)
+        interruption = ended.interruption
+        if ended.status in STATUSES:  # somebody has ended the stage alone
+            interruption = interruption or Interrupted(STATUSES[ended.status])
+        if interruption is not None or ended.status != 0:
+            self._failed(stage, line, ended, interruption)
 
-    def _failed(self, stage: Stage, line: str, ended: Ended) -> None:
-        message = f"the stage {stage.name!r} ended with exit status {ended.status}: "
-        message += f"`{line}` says {ended.last_words or 'why above'}"
-        if stage.needed or ended.status == INTERRUPTED:
-            raise TiplError(f"{message}; what was finished is kept: run the same again to go on")
-        self.console.print(f"  left out: {message}", highlight=False)
+    def _failed(
+        self, stage: Stage, line: str, ended: Ended, interruption: KeyboardInterrupt | None
+    ) -> None:
+        message = f"interrupted after the stage {stage.name!r}"
+        if ended.status != 0:
+            message = f"the stage {stage.name!r} ended with exit status {ended.status}: "
+            message += f"`{line}` says {ended.last_words or 'why above'}"
+        if stage.needed or interruption is not None:
+            advice = "what was finished is kept: run the same again to go on"
+            raise TiplError(f"{message}; {advice}") from interruption
+        self.console.print(f"  left out: {message}")
 
     def _digest(self, stage: Stage) -> str:
         return storage.content_digest(
@@ -343,39 +351,18 @@ class Ended(NamedTuple):
     cpu_seconds: float
     peak_rss_mb: float
     last_words: str
-
-
-# A process is charged with the memory of the one that started it until it has become another
-# program. So one that is small starts the command, waits for it, and says what it took.
-_MEASURE = """
-import json, os, signal, sys
-signal.signal(signal.SIGINT, lambda *_: None)  # the command is told as well, and ends by itself
-_, status, used = os.wait4(os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ), 0)
-took = [os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss]
-with open(sys.argv[1], "w") as file:
-    json.dump(took, file)
-"""
+    interruption: KeyboardInterrupt | None = None  # of the experiment itself, meanwhile
 
 
 def _run_tipl(words: Sequence[str], quiet: bool) -> Ended:
     """Runs a command of tipl in a process of its own, and keeps its last words if quiet."""
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
-        took = Path(folder) / "took.json"
-        measured = [sys.executable, "-I", "-S", "-c", _MEASURE, str(took)]
-        process = subprocess.Popen(
-            [*measured, sys.executable, "-m", "tipl", *words],
+    with tempfile.TemporaryFile() as errors:
+        took = run_on_leash(
+            [sys.executable, "-m", "tipl", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # what it made is announced by its stage
             stderr=errors if quiet else None,
         )
-        while True:
-            try:
-                process.wait()
-                break
-            except KeyboardInterrupt:  # the command is told as well, and ends by itself
-                continue
-        status, cpu_seconds, peak = json.loads(took.read_text()) if took.exists() else (-1, 0.0, 0)
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
-    # macOS counts memory in bytes, others in kilobytes
-    return Ended(status, cpu_seconds, peak / (1e6 if sys.platform == "darwin" else 1e3), said)
+    return Ended(took.status, took.cpu_seconds, took.peak_rss_mb, said, took.interruption)

@@ -14,9 +14,9 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 import torch
 
-from tipl.errors import TiplError
+from tipl.core.terminal import LOGGER, warn
+from tipl.errors import TiplError, printable
 
-LOGGER = logging.getLogger("tipl")
 """What tipl says of its own accord: without any setup its warnings are lines on the terminal."""
 
 LONGEST = 300
@@ -78,13 +78,14 @@ class Guard:
 
     def tell(self, sentence: str) -> None:
         """Says a sentence once, to the logger "tipl" and to that of the run; never fails."""
+        sentence = printable(sentence)
         if sentence in self._told:
             return
         self._told.add(sentence)
         seen = False
         with contextlib.suppress(Exception):
             seen = _reaches_the_terminal(LOGGER)
-            LOGGER.warning("%s", sentence)
+            warn(sentence)
         for output in self._outputs():
             with contextlib.suppress(Exception):
                 if not (seen and _is_terminal(getattr(output, "file", None))):

@@ -12,7 +12,7 @@ from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
 from rich.text import Text
 
-from tipl.errors import TiplError
+from tipl.errors import TiplError, printable
 from tipl.report.results import Result, Rows, place_label
 
 
@@ -165,21 +165,21 @@ def column_text(column: str, value: Any) -> str:
 def results_table(table: Table) -> rich_table.Table:
     """A table for the terminal, whose cells have two lines: values, and their intervals below."""
     # Text throughout: rich would read a name in brackets as markup
-    title = Text(table.caption, style="bold")
+    title = Text(printable(table.caption), style="bold")
     drawn = rich_table.Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     names = [str(row[0]) for row in table.rows]
     longest = max((len(word) for name in names for word in name.split()), default=0)
-    drawn.add_column(table.columns[0], min_width=longest)
+    drawn.add_column(Text(printable(table.columns[0])), min_width=longest)
     for column in table.columns[1:]:
-        drawn.add_column(Text(column), justify="right")
+        drawn.add_column(Text(printable(column)), justify="right")
     for name, row in zip(names, table.rows, strict=True):
-        drawn.add_row(Text(name), *map(_terminal_cell, row[1:]))
+        drawn.add_row(Text(printable(name)), *map(_terminal_cell, row[1:]))
     return drawn
 
 
 def _terminal_cell(cell: Cell) -> Text:
     """The value above its interval, so that a few columns fit into 80 characters."""
     if not isinstance(cell, Result):
-        return Text("" if cell is None else str(cell))
+        return Text("" if cell is None else printable(str(cell)))
     value, bounds = value_and_bounds(cell)
     return Text.assemble((value, "bold"), "\n", (bounds, "dim"))

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tipl.core import storage
 from tipl.core.options import config_from_options
 from tipl.core.ownership import check_file
+from tipl.core.terminal import say
 from tipl.errors import TiplError
 from tipl.integrations.environment.run_environment import run_environment
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, checked
@@ -243,7 +244,7 @@ class ForecastCallback(BaseCallback):
             self.logger.record(f"tipl/{name}", value)
         if self.verbose and (report.accepted or report.undone):
             what = "undid its jump" if report.undone else f"jumped {report.horizon} checkpoints"
-            print(  # noqa: T201
+            say(
                 f"tipl: at {self.num_timesteps:,} steps the run {what} (mean return "
                 f"{report.return_before:,.1f}, forecast {report.return_after:,.1f})"
             )

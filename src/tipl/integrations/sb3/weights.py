@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Float, Shaped
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
+from tipl.core.terminal import warn
 from tipl.errors import TiplError
 from tipl.integrations.environment.normaliser import RunNormaliser
 from tipl.integrations.pytorch.agent import TorchActor
@@ -31,8 +31,6 @@ TYPICAL = 256
 
 FAR = 1e-3
 """Actions that differ by more are other actions, in units of the largest action."""
-
-log = logging.getLogger("tipl")
 
 
 class PolicyRun(NamedTuple):
@@ -102,7 +100,7 @@ def _check_saw_them_as_they_are(model: Any) -> None:
             f"that normalises observations; {remedy}"
         )
     if np.asarray(saw).dtype == np.float32:  # to which VecNormalize rounds
-        log.warning(
+        warn(
             f"the {type(model).__name__} is taken to have seen observations as they are; if it was "
             f"trained under VecNormalize, {remedy}"
         )
@@ -196,7 +194,7 @@ def _tell_of_clips(model: Any, weights: Weights, normaliser: RunNormaliser) -> N
     gaps = np.abs(ours.astype(np.float64) - theirs).reshape(len(raw), -1).max(axis=1)
     far = gaps > FAR * max(1.0, float(np.abs(ours).max()))
     if far.any():
-        log.warning(
+        warn(
             f"the model acts otherwise than the policy that it was given on {far.mean():.1%} of "
             f"{len(raw)} observations, by up to {gaps.max():.3g}: normalised observations are "
             f"clipped at {weights.observation_clip:g} by the policy and at {normaliser.clip:g} by "

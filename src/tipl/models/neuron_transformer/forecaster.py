@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from tipl.core.arrays import Array
+from tipl.core.terminal import warn
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecasts, Histories, Layout, Networks, Target
 from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
@@ -26,8 +26,6 @@ from tipl.models.neuron_transformer.net import (
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
-
-log = logging.getLogger("tipl")
 
 JUMPS: dict[Target, int] = {"elite": 2, "own": 3}
 """Jumps that follow one another by default. To the elite each is a whole one, and the second
@@ -99,7 +97,7 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
     ) -> Networks:
         learned = self.models[self.target].config.activations
         if self.target == "elite" and layout.activation not in learned:
-            log.warning(
+            warn(
                 f"networks of {layout.activation} units were given to a model that learned to "
                 f"carry those of {', '.join(learned)}; run what it makes of them, or train one "
                 "with fresh_activations"

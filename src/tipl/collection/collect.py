@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from tipl.collection.config import CollectConfig, CollectOptions, parse_ranges
 from tipl.collection.groups import TrialGroup, unfinished_groups
+from tipl.collection.limits import check_machine
 from tipl.core.options import at_least, config_from_options, thread_count
 from tipl.core.processes import interruptible
 from tipl.core.progress import CollectionProgress
@@ -74,6 +75,7 @@ def collect(
     config = config_from_options(CollectConfig, config, options, "collect")
     metadata = dataset_metadata(env_id, config)
     directory = Path(out) if out is not None else default_directory(env_id, config)
+    check_machine(directory, config, metadata, available)
     create_dataset(directory, metadata)
     parts_present(directory, metadata)  # raises if one of them is damaged
     groups = unfinished_groups(directory, config, metadata)

@@ -9,12 +9,16 @@ from typing import Annotated, TypedDict
 
 from tyro.conf import UseAppendAction
 
-from tipl.core.options import at_least
+from tipl.core.options import at_least, at_most
+from tipl.core.schemas import LARGEST
 from tipl.errors import TiplError
 from tipl.jumps.config import JumpConfig, PPTBConfig
-from tipl.paths.metadata import Initial, Networks, Normaliser
+from tipl.paths.metadata import MAX_TRIALS, Initial, Networks, Normaliser
 from tipl.policies.layout import check_hidden_sizes
 from tipl.ppo.config import PPOConfig
+
+MAX_TOTAL_STEPS = 10**12
+"""Environment steps of a trial: what takes months at any speed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,9 @@ class CollectConfig:
             trials_per_group=self.trials_per_group,
         )
         at_least(0, seed=self.seed)
+        at_most(MAX_TRIALS, num_trials=self.num_trials)
+        at_most(MAX_TOTAL_STEPS, total_steps=self.total_steps)
+        at_most(LARGEST, seed=self.seed)
         parse_ranges(self.vary)
         self.ppo.check()
         self.pptb.check()

@@ -25,7 +25,7 @@ from tipl.errors import TiplError
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
 from tipl.paths import PathMetadata
 from tipl.paths.grid import PartRange, part_ranges
-from tipl.paths.parts import PER_CHECKPOINT
+from tipl.paths.values import PER_CHECKPOINT
 from tipl.paths.writing import PartWriter
 from tipl.ppo.ppo import PPO, StoppedError
 

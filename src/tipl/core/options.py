@@ -26,7 +26,7 @@ def at_least(lowest: int, of: str = "", **values: Any) -> None:
             raise TiplError(f"{_whose(name, of)} is {value}; expected at least {lowest}")
 
 
-def at_most(highest: float, of: str = "", **values: Any) -> None:
+def at_most(highest: float | int, of: str = "", **values: Any) -> None:
     """Checks, as `at_least` does, that no named number is higher, or NaN."""
     for name, value in values.items():
         if value is not None and not value <= highest:

@@ -111,8 +111,8 @@ class ArrayType:
 
     dtype: str
     """NumPy's name"""
-    shape: tuple[int | None, ...]
-    """lengths; None is any"""
+    shape: tuple[int | str, ...]
+    """lengths; of those with a name, all arrays of a file have the same"""
     optional: bool = False
     """whether files do without it"""
 
@@ -159,16 +159,17 @@ def check_arrays(specs: storage.ArraySpecs, expected: Mapping[str, ArrayType], o
             f"{owner} holds the arrays {_listed(specs)}, but {_listed(expected)} are expected; "
             "restore it from a copy, or make it again"
         )
+    lengths: dict[str, int] = {}
     for name, (dtype, shape) in specs.items():
         wanted = expected[name]
-        fits = len(shape) == len(wanted.shape) and all(
-            one is None or one == size for one, size in zip(wanted.shape, shape, strict=True)
-        )
-        if dtype != wanted.dtype or not fits:
-            lengths = ", ".join("any" if one is None else str(one) for one in wanted.shape)
+        fits = dtype == wanted.dtype and len(shape) == len(wanted.shape)
+        for one, size in zip(wanted.shape, shape, strict=False):
+            fits &= size == (lengths.setdefault(one, size) if isinstance(one, str) else one)
+        if not fits:
+            known = ", ".join(str(lengths.get(str(one), one)) for one in wanted.shape)
             raise TiplError(
                 f"{owner} holds the array {name} of {dtype} {list(shape)}, but {wanted.dtype} "
-                f"[{lengths}] is expected; restore it from a copy, or make it again"
+                f"[{known}] is expected; restore it from a copy, or make it again"
             )
 
 

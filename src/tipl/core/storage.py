@@ -157,7 +157,7 @@ def own_json(what: str, accepts: Callable[[dict[str, Any]], bool]) -> OwnFile:
     return OwnFile(what, _unless_damaged(lambda path: accepts(read_json(path))))
 
 
-def own_tensors(kind: str | None) -> OwnFile:
+def own_tensors(kind: object) -> OwnFile:
     """Files that `write_tensors` has written and nobody has changed, of a `kind`."""
 
     def recognises(path: Path) -> bool:

@@ -71,15 +71,7 @@ class ForecastReturns:
     """see `ForecastSet.action_errors`; None where physics vary"""
 
     def __post_init__(self) -> None:
-        """Raises a TiplError if they are not those of the same cases and trials, or not finite."""
-        (F, N, E), (trials, _, episodes) = self.forecasts.shape, self.checkpoints.shape
-        errors = () if self.action_errors is None else self.action_errors.shape
-        if (trials, episodes) != (N, E) or errors not in ((), (F, N)):
-            raise TiplError(
-                f"returns of {F} forecasts of {N} trials with {E} episodes, of the checkpoints of "
-                f"{trials} trials with {episodes}, and {list(errors)} errors of actions were "
-                "given; expected those of the same trials and episodes: evaluate them again"
-            )
+        """Raises a TiplError if a number is not finite."""
         for name, array in vars(self).items():
             if array is not None and not np.isfinite(array).all():
                 raise TiplError(
@@ -105,9 +97,9 @@ class ForecastReturns:
         tensors, header = RETURNS.read(
             Path(directory) / RETURNS.name,
             {
-                "forecasts": ArrayType("float64", (None, None, None)),
-                "checkpoints": ArrayType("float64", (None, None, None)),
-                "action_errors": ArrayType("float64", (None, None), optional=True),
+                "forecasts": ArrayType("float64", ("F", "N", "E")),
+                "checkpoints": ArrayType("float64", ("N", "T", "E")),
+                "action_errors": ArrayType("float64", ("F", "N"), optional=True),
             },
         )
         return cls(**tensors), header.command

@@ -34,6 +34,10 @@ NUM_SLOTS = 64
 """Environments that one thread steps together."""
 
 
+MAX_EPISODES = 10_000_000
+"""Of all policies that are run together: what is known of each is in memory until the end."""
+
+
 class Episodes(NamedTuple):
     """The E episodes of each of M policies."""
 
@@ -216,6 +220,11 @@ def evaluate_stack(
     available = thread_count(threads)
     _check(params, layout)
     count = len(params)
+    if count * episodes > MAX_EPISODES:
+        raise TiplError(
+            f"{episodes:,} episodes of each of {count:,} policies were asked for; expected at most "
+            f"{MAX_EPISODES:,} at once: give fewer episodes, or fewer policies"
+        )
     if statistics is None:
         mean, std = task.observation_statistics
         statistics = np.tile(mean, (count, 1)), np.tile(std, (count, 1))

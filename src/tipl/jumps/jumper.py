@@ -14,7 +14,7 @@ from tipl.forecast.trained import TrainedForecaster
 from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import default_horizons, leads_to_one_behaviour
 from tipl.jumps.gate import Evaluate, ForecastTest, best_forecast, run_tests
-from tipl.paths.parts import JUMP_COUNTS
+from tipl.paths.values import JUMP_COUNTS
 from tipl.policies.layout import ParamLayout
 
 MAX_HISTORY = 64

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
-from tipl.paths.parts import JUMP_COUNTS, PartFiles, parts_present
+from tipl.paths.parts import PartFiles, parts_present
 from tipl.paths.returns import ReturnFiles
+from tipl.paths.values import JUMP_COUNTS
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec

@@ -36,13 +36,7 @@ from tipl.core.unfinished import is_unfinished, remove_unfinished
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange, as_stored, full_part, part_ranges, recorded_parts
 from tipl.paths.metadata import PathMetadata, first_difference, read_metadata
-
-PER_CHECKPOINT = ("global_step", "iteration")
-"""Arrays of a part that are the same for all its trials."""
-
-JUMP_COUNTS = ("jump_steps", "jumps", "rollbacks")
-"""What is counted of trials that jump: environment steps that tests of forecasts have taken before
-a checkpoint, jumps so far, and jumps that were undone so far."""
+from tipl.paths.values import JUMP_COUNTS, PER_CHECKPOINT, check_values
 
 
 class PartFiles:
@@ -50,7 +44,7 @@ class PartFiles:
 
     A file's hash is checked the first time that something of it is read; after that, slices are
     read by memory map. A TiplError names a file that is missing, damaged or another one, or that
-    holds NaN weights which are not labelled as diverged.
+    holds impossible values, such as NaN weights of a trial that is not labelled as diverged.
     """
 
     # for paths, headers and messages
@@ -148,7 +142,7 @@ class PartFiles:
                 f"cannot write {path}: the array {name} is {given}, but {expected} is expected; "
                 "pass arrays of the dtypes and shapes of a part"
             )
-        _check_finite(path, tensors, part.first_trial, part.first_checkpoint)
+        check_values(path, tensors, part.first_trial, part.first_checkpoint)
         own = OwnFile(f"{self.one} of this dataset", self._is_own)
         storage.write_tensors(path, tensors, self.header(part), sync, own)
 
@@ -164,7 +158,7 @@ class PartFiles:
     def read_part(self, part: PartRange) -> dict[str, Array]:
         """All arrays of a part, after a look at every byte."""
         tensors, _ = storage.read_tensors(self.path(part), self.one, self._checks(part))
-        _check_finite(self.path(part), tensors, part.first_trial, part.first_checkpoint)
+        check_values(self.path(part), tensors, part.first_trial, part.first_checkpoint)
         grown = slice(part.num_checkpoints)  # since somebody has looked how far
         return {
             name: array[grown] if name in PER_CHECKPOINT else array[:, grown]
@@ -232,7 +226,7 @@ class PartFiles:
         )
         with self.open_intact(part) as file:
             block = {one: file.read(one, *index) for one in {name, "diverged"} & {*file.arrays}}
-        _check_finite(self.path(part), block, lowest, first)
+        check_values(self.path(part), block, lowest, first)
         chosen: Array = block[name][trials - lowest]
         return chosen
 
@@ -258,22 +252,6 @@ class PartFiles:
 
 def _array_specs(tensors: Mapping[str, Array]) -> ArraySpecs:
     return {name: (array.dtype.name, array.shape) for name, array in tensors.items()}
-
-
-def _check_finite(
-    path: Path, tensors: Mapping[str, Array], first_trial: int, first_checkpoint: int
-) -> None:
-    """Raises a TiplError if weights are NaN or infinite in a trial not labelled as diverged."""
-    if "params" not in tensors:
-        return
-    unlabelled = ~np.isfinite(tensors["params"]).all(axis=-1) & ~tensors["diverged"]
-    if unlabelled.any():
-        trial, checkpoint = np.argwhere(unlabelled)[0]
-        raise TiplError(
-            f"{path}: {np.count_nonzero(unlabelled)} checkpoints, the first of them checkpoint "
-            f"{first_checkpoint + checkpoint} of trial {first_trial + trial}, have NaN or infinite "
-            "weights without being labelled `diverged`; label such trials, or leave them out"
-        )
 
 
 FOLDERS = ("parts", "evaluation", "resume")

@@ -14,8 +14,9 @@ from tipl.core.unfinished import remove_unfinished
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange, full_part, named_parts, part_ranges
 from tipl.paths.metadata import PathMetadata
-from tipl.paths.parts import PER_CHECKPOINT, PartFiles
+from tipl.paths.parts import PartFiles
 from tipl.paths.returns import settings_path
+from tipl.paths.values import PER_CHECKPOINT
 
 Checkpoint = dict[str, Array]
 """Arrays `[n, ...]` by name, of n trials; of those `PER_CHECKPOINT`, a number."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from tipl.core.options import at_least
+from tipl.core.options import at_least, at_most
 from tipl.errors import TiplError
 
 
@@ -50,6 +50,7 @@ class PPOConfig:
             if not math.isfinite(value):
                 raise TiplError(f"{name} is {value}; expected a finite number")
         at_least(1, num_minibatches=self.num_minibatches, update_epochs=self.update_epochs)
+        at_most(10_000, update_epochs=self.update_epochs)
         if self.num_steps < 2 * self.num_minibatches:
             raise TiplError(
                 f"num_steps is {self.num_steps} with {self.num_minibatches} minibatches; "

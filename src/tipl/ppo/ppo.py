@@ -286,7 +286,11 @@ class PPO:
         }
 
     def set_state(self, state: dict[str, Array]) -> None:
-        """Continues from what `state` returned."""
+        """Continues from what `state` returned.
+
+        Raises:
+            LookupError, ValueError: it is the state of other trials, or impossible.
+        """
         parts: dict[str, dict[str, Array]] = {}
         for dotted, array in state.items():
             part, name = dotted.split(".", 1)
@@ -298,3 +302,5 @@ class PPO:
             getattr(self, name)[...] = parts["ppo"][name]
         self.last_finite[:] = self.params
         self.iteration = int(parts["ppo"]["iteration"])
+        if not 0 <= self.iteration <= self.num_iterations or (self.adam.num_steps < 0).any():
+            raise ValueError(f"iteration {self.iteration} of {self.num_iterations}")

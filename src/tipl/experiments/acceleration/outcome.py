@@ -26,7 +26,7 @@ from tipl.experiments.config import COMPARISON, AccelerationConfig, ModelCost
 from tipl.experiments.pipeline import StageRecord, read_records
 from tipl.forecast.hub import model_directory
 from tipl.paths import PathDataset
-from tipl.paths.parts import JUMP_COUNTS
+from tipl.paths.values import JUMP_COUNTS
 from tipl.report.results import Result, Rows
 
 SHARES = (0.95, 1.0)

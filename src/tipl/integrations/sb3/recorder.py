@@ -22,7 +22,8 @@ from tipl.integrations.sb3.weights import read_run
 from tipl.integrations.standing_aside import Guard, guarded, watched
 from tipl.paths import PathMetadata, create_dataset
 from tipl.paths.metadata import CHECKPOINTS_PER_PART, library_versions
-from tipl.paths.parts import PER_CHECKPOINT, PartFiles
+from tipl.paths.parts import PartFiles
+from tipl.paths.values import PER_CHECKPOINT
 from tipl.paths.writing import Checkpoint, PlannedTrial, TrialWriter
 
 HYPERPARAMETERS = {

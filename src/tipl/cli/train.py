@@ -23,15 +23,21 @@ def train(
     config: Annotated[TrainConfig, arg(name="")],
     out: Path,
     held_out: float = 0.25,
+    resume: bool = False,
     threads: int | None = None,
 ) -> None:
     """Train a model of how weights change, or a rival of such models.
+
+    Until the model is there, the state of its training is kept beside it, in
+    OUT.training.safetensors: after a kill, an interruption or a divergence --resume goes on from
+    there.
 
     Args:
         paths: the dataset of paths; a NeuronTransformer learns from several of one task at once
         config: how to train
         out: directory of the model
         held_out: share of the trials that the model does not learn from
+        resume: go on with a training that has not been finished; the learning rate may be another
         threads: of a NeuronTransformer's training (default: one for each processor)
     """
     from tipl.core.ownership import check_directory
@@ -39,15 +45,16 @@ def train(
     from tipl.models.train import train as train_model
     from tipl.paths.dataset import PathDataset
 
-    check_directory(out, MODEL_FILES)  # before the work, not after it
+    check_directory(out, MODEL_FILES)  # before the datasets are opened
     splits = [PathDataset.open(directory).split(held_out) for directory in paths]
     model = train_model(
         [split.train for split in splits],
         held_out=[split.held_out for split in splits],
         config=config,
+        out=out,
+        resume=resume,
         threads=threads,
     )
-    model.save_pretrained(out)
     say(
         f"{out}: {model.kind}, {sum(map(len, model.training_trials.values()))} training and "
         f"{sum(int((~split.held_out.diverged()).sum()) for split in splits)} held-out trials"

@@ -21,6 +21,7 @@ from tipl.core.ownership import (
 from tipl.core.system_errors import explained
 from tipl.core.unfinished import is_held, unfinished_name
 from tipl.errors import TiplError
+from tipl.models import TRAINING_STATE
 
 FILE = "stages.json"
 
@@ -62,7 +63,9 @@ def clear_experiment(directory: Path, commands: Iterable[str], made: Iterable[Pa
             if entry.with_name(name) in stages and _is_folder(entry):
                 for found, more in zip((files, folders, others), _tree(entry), strict=True):
                     found += more
-            elif folder == directory and name in _FILES and _is_own(entry):
+            elif _is_own(entry) and (
+                (folder == directory and name in _FILES) or _is_of_training(entry, name, stages)
+            ):
                 files.append(entry)
             elif _is_folder(entry) and any(entry in stage.parents for stage in stages):
                 above.append(entry)
@@ -129,6 +132,12 @@ def _tree(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
             if not _is_folder(entry):
                 (files if _is_own(entry) else others).append(entry)
     return files, folders, others
+
+
+def _is_of_training(entry: Path, name: str, stages: set[Path]) -> bool:
+    """Whether it is the state of a training, beside where a stage's model is to be."""
+    model = entry.with_name(name.removesuffix(TRAINING_STATE))
+    return name.endswith(TRAINING_STATE) and model in stages
 
 
 def _is_folder(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from tipl.core.options import at_least, at_most
@@ -15,6 +16,9 @@ __all__ = ["Model", "TrainConfig", "TrainOptions"]
 
 Model: TypeAlias = str
 """The name of a kind of model, see `tipl.models.kinds`."""
+
+TRAINING_STATE = ".training.safetensors"
+"""How the file beside a model that is to be is named, with the state of its training."""
 
 MAX_HIDDEN_LAYERS = 3
 """Hidden layers of the networks that a NeuronTransformer reads, at most."""
@@ -92,6 +96,8 @@ class RunOptions(TypedDict, total=False):
     """What `tipl.train` is told beside a configuration, for type checkers."""
 
     held_out: Paths | None
+    out: str | Path | None
+    resume: bool
     threads: int | None
     progress: bool
 

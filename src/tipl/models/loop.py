@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -14,6 +15,15 @@ from tipl.core.progress import progress_bar
 from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
 from tipl.models import TrainConfig
+from tipl.models.resuming import (
+    DivergedError,
+    TrainingState,
+    current_state,
+    fit_state,
+    part_of,
+    set_fit_state,
+    square,
+)
 
 LOG_INTERVAL = 25
 """Training steps between two entries of the training curve."""
@@ -27,6 +37,17 @@ Curve = dict[str, list[int | float | None]]
 """The training curve: a list for each of `CURVES`; None is a loss that is not known."""
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """What a loss has to have if it remembers anything from one batch to the next."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it remembers; none of it is changed in place later on."""
+
+    def set_state(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state` returned."""
+
+
 def fit(
     model: nn.Module,
     config: TrainConfig,
@@ -35,15 +56,17 @@ def fit(
     *,
     label: str,
     progress: bool = True,
+    remembers: Remembers | None = None,
 ) -> Curve:
     """Trains a model in place by AdamW on a one-cycle schedule.
 
     Each step takes the loss of a batch that is drawn with the generator. The loss on what the model
     does not learn from, if there is any, is recorded now and then; with `still=True` it is that of
-    standing still.
+    standing still. Within `tipl.train(..., out=...)` the state of all this is kept, with what the
+    loss `remembers` if it does: a training that is resumed goes on from there, to the same bytes.
 
     Raises:
-        TiplError: the training diverges.
+        TiplError: the training diverges, or the state to go on from is of another one.
     """
     still = held_out_loss(still=True) if held_out_loss else math.nan
     if held_out_loss and not math.isfinite(still):
@@ -51,57 +74,106 @@ def fit(
             f"{label}: the loss of standing still on what is held out is {still}; leave out held-"
             "out trials whose weights or actions are too large, or hold out none"
         )
-    rng = torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.peak_learning_rate, weight_decay=config.weight_decay
-    )
-    rising = 0.1 if config.steps != 9 else 0.11  # of 10 in all, a tenth would have no length
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.peak_learning_rate, total_steps=config.steps + 1, pct_start=rising
-    )
-    rows: list[tuple[int | float, ...]] = []
+    run = _Fit(model, config, label, remembers)
     with progress_bar(progress) as bar:
-        task = bar.add_task(label, total=config.steps, note="")
-        for step in range(1, config.steps + 1):
-            loss = batch_loss(rng)
-            _check_finite(label, step, config, float(loss.detach()))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            _check_finite(label, step, config, float(norm), "norm of its gradient")
-            optimizer.step()
-            schedule.step()
-            if step % LOG_INTERVAL == 0 or step == config.steps:
+        task = bar.add_task(label, total=config.steps, completed=run.step, note="")
+        while run.step < config.steps:
+            loss = run.advance(batch_loss)
+            logged = run.step % LOG_INTERVAL == 0 or run.step == config.steps
+            if logged:
                 held_out = held_out_loss() if held_out_loss else math.nan
                 if held_out_loss:
-                    _check_finite(label, step, config, held_out, "held-out loss")
-                rows.append((step, loss.item(), held_out, still))
-                note = f"loss {loss.item():.3f}"
+                    run.check_finite(held_out, "held-out loss")
+                run.rows.append((run.step, loss, held_out, still))
+                note = f"loss {loss:.3f}"
                 if not math.isnan(held_out):
                     note += f", held-out {held_out:.3f} (standing still {still:.3f})"
                 bar.update(task, note=note)
+            if logged or run.due:
+                run.keep()
             bar.advance(task)
-    _check_finite(label, config.steps, config, _square(model), "square of its weights")
     return {
         name: [None if math.isnan(value) else value for value in values]
-        for name, values in zip(CURVES, zip(*rows, strict=True), strict=True)
+        for name, values in zip(CURVES, zip(*run.rows, strict=True), strict=True)
     }
 
 
-def _square(model: nn.Module) -> float:
-    """The sum of the squares of a model's weights, the last of which no loss has seen."""
-    return sum(float(parameter.detach().square().sum()) for parameter in model.parameters())
+class _Fit:
+    """A model, what moves it, and how far it has come."""
 
-
-def _check_finite(
-    label: str, step: int, config: TrainConfig, value: float, what: str = "loss"
-) -> None:
-    if not math.isfinite(value):
-        raise TiplError(
-            f"{label}: the training diverged at step {step} of {config.steps} (the {what} is "
-            f"{value}) with a learning rate of {config.peak_learning_rate:g}, and nothing was "
-            "saved; train with a smaller one"
+    def __init__(
+        self, model: nn.Module, config: TrainConfig, label: str, remembers: Remembers | None
+    ) -> None:
+        self.model, self.config, self.label, self.remembers = model, config, label, remembers
+        self.step = 0
+        self.rows: list[tuple[int | float, ...]] = []
+        """of the curve"""
+        self.rng = torch.Generator().manual_seed(config.seed)
+        rate = config.peak_learning_rate
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=rate, weight_decay=config.weight_decay
         )
+        rising = 0.1 if config.steps != 9 else 0.11  # of 10 in all, a tenth would have no length
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, rate, total_steps=config.steps + 1, pct_start=rising
+        )
+        self.keeping = current_state()
+        if self.keeping is not None and label in self.keeping.read:
+            self._resume(self.keeping)
+        self.keep()
+
+    def advance(self, batch_loss: Callable[[torch.Generator], Tensor]) -> float:
+        """Takes a step; returns the loss before it."""
+        self.step += 1
+        loss = batch_loss(self.rng)
+        self.check_finite(value := float(loss.detach()), "loss")
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.check_finite(float(norm), "norm of its gradient")
+        self.optimizer.step()
+        self.schedule.step()
+        return value
+
+    def check_finite(self, value: float, what: str) -> None:
+        """Raises a TiplError if the training has diverged."""
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"{self.label}: the training diverged at step {self.step} of {self.config.steps} "
+                f"(the {what} is {value}) with a learning rate of "
+                f"{self.config.peak_learning_rate:g}, and nothing was saved; train with a smaller "
+                "one"
+            )
+
+    # --- keeping the state -----------------------------------------------------------------------
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to keep the state."""
+        return self.keeping is not None and self.keeping.due
+
+    def keep(self) -> None:
+        """Keeps the state, if anybody does, once it is known to be finite."""
+        # what no loss has seen
+        self.check_finite(square(self.model), "square of its weights")
+        if self.keeping is not None:
+            state = fit_state(self.model, self.optimizer, self.rng)
+            state["curve"] = torch.tensor(self.rows, dtype=torch.float64)
+            memory = self.remembers.state() if self.remembers else {}
+            state |= {f"loss.{name}": tensor for name, tensor in memory.items()}
+            self.keeping.keep(self.label, self.step, state)
+
+    def _resume(self, keeping: TrainingState) -> None:
+        self.step, state = keeping.read[self.label]
+        with keeping.refusing_others():
+            set_fit_state(self.model, self.optimizer, self.rng, state)
+            rows = state["curve"].reshape(-1, len(CURVES)).tolist()
+            self.rows = [(int(row[0]), *row[1:]) for row in rows]
+            if self.remembers:
+                self.remembers.set_state(part_of(state, "loss"))
+        if self.step:  # the rate and the moments' decay follow from the step
+            self.schedule.load_state_dict({"last_epoch": self.step - 1, "_step_count": 2})
+            self.schedule.step()
 
 
 @torch.inference_mode()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
 from tipl.core.lazy import resolve
+from tipl.core.ownership import check_directory
 from tipl.errors import TiplError
-from tipl.forecast.trained import TrainedForecaster
+from tipl.forecast.trained import MODEL_FILES, TrainedForecaster
 from tipl.models import Paths, RunOptions, TrainConfig, TrainOptions
 from tipl.models.kinds import Kind, completed, find_kind, make_config
 from tipl.models.neuron_transformer import NeuronTrainOptions
 from tipl.models.path_transformer import PathTrainOptions
+from tipl.models.resuming import keeping, open_state
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
 
@@ -44,6 +48,8 @@ def train(
     model: str | None = None,
     held_out: Paths | None = None,
     config: TrainConfig | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
     threads: int | None = None,
     progress: bool = True,
     **options: Any,
@@ -56,6 +62,12 @@ def train(
         model: the kind of model; by default `"path"`, or the configuration's.
         held_out: other trials, whose loss is recorded but never learned from.
         config: how to train, as an alternative to `model` and `options`.
+        out: directory of the model, which is saved there. Until it is, the state of the training is
+            kept beside it, in `<out>.training.safetensors`, every half a minute or so, and when the
+            training is interrupted or diverges.
+        resume: go on from the state beside `out`, or from the beginning where there is none. With
+            the same options and data the model ends in the same bytes as without the interruption;
+            the learning rate may be another, such as a smaller one after a divergence.
         threads: of a NeuronTransformer's training, by default one for each processor; the others
             are too small to gain from more than one.
         progress: show a progress bar.
@@ -67,7 +79,8 @@ def train(
 
     Raises:
         TiplError: an option is impossible or not the model's, no trial can be learned from, the
-            datasets do not go together, or the training diverges.
+            datasets do not go together, the state to go on from is of another training, or the
+            training diverges: then nothing is saved, and the last good state is kept.
     """
     elite = options.get("elite")
     if elite is not None:  # a configuration is text
@@ -82,9 +95,28 @@ def train(
     others = [held_out] if isinstance(held_out, PathDataset) else list(held_out or [])
     _check_datasets(datasets, others, kind)
     given_policy = {"elite": elite} if isinstance(elite, Policy) else {}
-    forecaster: TrainedForecaster = resolve(kind.train)(
-        datasets, others, config, threads=threads, progress=progress, **given_policy
-    )
+    run = partial(
+        resolve(kind.train), datasets, others, config, threads=threads, progress=progress,
+        **given_policy,
+    )  # fmt: skip
+    if out is None:
+        if resume:
+            raise TiplError("resume was given without out, beside which the state is; give both")
+        return _described(run(), config, datasets)
+    check_directory(out, MODEL_FILES)  # before the work, not after it
+    digests = {name: policy.digest for name, policy in given_policy.items()}
+    state = open_state(Path(out), config, datasets, others, resume=resume, **digests)
+    with keeping(state):
+        forecaster = _described(run(), config, datasets)
+        forecaster.save_pretrained(out)
+    state.remove()
+    return forecaster
+
+
+def _described(
+    forecaster: TrainedForecaster, config: TrainConfig, datasets: Sequence[PathDataset]
+) -> TrainedForecaster:
+    """A forecaster with settings that say how it was trained."""
     learned = [dataset.select(dataset.usable_trials()) for dataset in datasets]
     returns = np.concatenate([dataset.episodic_return().ravel() for dataset in learned])
     if np.isfinite(returns).any():

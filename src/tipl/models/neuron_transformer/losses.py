@@ -6,7 +6,7 @@ which there is no end, learn to act as the elite does, where it acts and they go
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from tipl.models.network import ActionError, Network, Normaliser
 from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import context_checkpoints
 from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
+from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, actor_layout, initial_gain
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
@@ -227,6 +228,28 @@ class EliteLoss:
             half = shape[-1] // 2
             seen[..., :half, :] = _drawn(self.visited, (*shape[:-1], half), rng)
         return seen
+
+    def state(self) -> dict[str, Tensor]:
+        """All that later batches depend on."""
+        counts = torch.tensor([self.env_steps, self.num_batches])
+        remembered = {"counts": counts, "visited": self.visited}
+        if self.last_carried is None:
+            return remembered
+        activation = list(ACTIVATIONS).index(self.last_carried.activation)
+        arrays = {f"carried.{n}": array for n, array in enumerate(self.last_carried.arrays())}
+        return remembered | arrays | {"activation": torch.tensor(activation)}
+
+    def set_state(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state` returned."""
+        self.env_steps, self.num_batches = state["counts"].tolist()
+        self.visited = state["visited"].reshape(-1, self.task.observation_size)
+        arrays = [state[f"carried.{n}"] for n in range(len(state) - 3)]
+        if arrays:
+            activation = list(ACTIVATIONS)[int(state["activation"])]
+            layers = len(arrays) // 2  # an odd one is log_std
+            log_std = arrays[2 * layers] if len(arrays) % 2 else None
+            weights, biases = arrays[:layers], arrays[layers : 2 * layers]
+            self.last_carried = Network(weights, biases, log_std, activation)
 
     def _wanted(self, seen: Float64[Tensor, "*batch O"]) -> Float[Tensor, "*batch A"]:
         """The elite's actions for raw observations."""

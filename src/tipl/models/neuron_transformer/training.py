@@ -89,7 +89,11 @@ def train_neuron_transformer(
                 loss, of_others = (OwnLoss(data, config, first.task) for data in (paths, others))
                 unseen = partial(mean_of_batches, of_others, model) if others else None
             batch_loss, label = partial(loss, model), f"train ({target})"
-            curve = fit(model, config, batch_loss, unseen, label=label, progress=progress)
+            remembers = loss if isinstance(loss, EliteLoss) else None
+            curve = fit(
+                model, config, batch_loss, unseen, label=label, progress=progress,
+                remembers=remembers,
+            )  # fmt: skip
             settings["curves"][target] = curve
             env_steps += loss.env_steps
     settings["env_steps"] = env_steps

@@ -15,6 +15,9 @@ from itertools import accumulate
 
 from tipl.errors import TiplError
 
+LONGEST_NAME = 200
+"""Of a module: longer ones are no names."""
+
 # of the whole process: environments are made in threads as well
 _trusted: set[str] = set()
 _trusted_arguments: set[str] = set()
@@ -43,7 +46,7 @@ def trust(*modules: str, arguments: Iterable[str] = ()) -> ExitStack:
     for module in modules:
         if not is_module_name(module):
             raise TiplError(
-                f"{module!r} was given as the name of a module to trust: expected one such as "
+                f"{module!r:.100} was given as the name of a module to trust: expected one such as "
                 "'my_package.envs'; give the name that an import statement would have"
             )
     end = ExitStack()
@@ -72,7 +75,7 @@ def split_id(env_id: str) -> tuple[str, str]:
 
 def is_module_name(module: str) -> bool:
     """Whether an import statement could name it: no relative, and no path of a file, could."""
-    return all(part.isidentifier() for part in module.split("."))
+    return len(module) <= LONGEST_NAME and all(part.isidentifier() for part in module.split("."))
 
 
 def is_trusted(module: str) -> bool:
@@ -104,11 +107,11 @@ def untrusted(env_id: str) -> TiplError:
     module, _ = split_id(env_id)
     if not is_module_name(module):
         return TiplError(
-            f"a task with the environment id {env_id!r} was read: expected the name of a module "
-            "before the colon, as in 'my_package.envs:MyEnv-v0'; correct the id"
+            f"a task with the environment id {env_id!r:.100} was read: expected the name of a "
+            "module before the colon, as in 'my_package.envs:MyEnv-v0'; correct the id"
         )
     return TiplError(
-        f"the task {env_id!r} asks for the module {module!r}, which would be imported "
+        f"the task {env_id!r:.300} asks for the module {module!r}, which would be imported "
         f"({_origin(module)}): expected your word before a file names code that runs; if you trust "
         f"that module, add `--trust-module {module}` to the command, or call "
         f"tipl.trust({module!r}) first"

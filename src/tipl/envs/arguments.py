@@ -8,7 +8,6 @@ numbers of which there could be too many are bounded.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -41,16 +40,15 @@ def check_believed(task: str, kwargs: Mapping[str, Any]) -> None:
     for name, value in kwargs.items():
         for text in _texts(value):
             if not _PLAIN.fullmatch(text) and not is_trusted_argument(text):
-                shown = textwrap.shorten(repr(text), 200)
                 raise TiplError(
-                    f"the task {task!r} gives its environment the argument {name} with the text "
-                    f"{shown}, which may name a file or code: expected your word before a file "
-                    "names either; if you trust it, give it to --trust-argument of the command, or "
-                    "to tipl.trust(arguments=[...]) first"
+                    f"the task {task!r:.300} gives its environment the argument {name!r:.100} with "
+                    f"the text {text!r:.200}, which may name a file or code: expected your word "
+                    "before a file names either; if you trust it, give it to --trust-argument of "
+                    "the command, or to tipl.trust(arguments=[...]) first"
                 )
         if name in _COUNTS and any(abs(number) > _HIGHEST for number in _numbers(value)):
             raise TiplError(
-                f"the task {task!r} gives its environment {name}={value!s:.60}: expected at "
+                f"the task {task!r:.300} gives its environment {name}={value!s:.60}: expected at "
                 f"most {_HIGHEST:,}; register an environment with it under an id of its own"
             )
 

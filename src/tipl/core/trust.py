@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import accumulate
 
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
-LONGEST_NAME = 200
+LONGEST_NAME = 150
 """Of a module: longer ones are no names."""
 
 # of the whole process: environments are made in threads as well
@@ -46,7 +46,7 @@ def trust(*modules: str, arguments: Iterable[str] = ()) -> ExitStack:
     for module in modules:
         if not is_module_name(module):
             raise TiplError(
-                f"{module!r:.100} was given as the name of a module to trust: expected one such as "
+                f"{shown(module)} was given as the name of a module to trust: expected one such as "
                 "'my_package.envs'; give the name that an import statement would have"
             )
     end = ExitStack()
@@ -107,11 +107,11 @@ def untrusted(env_id: str) -> TiplError:
     module, _ = split_id(env_id)
     if not is_module_name(module):
         return TiplError(
-            f"a task with the environment id {env_id!r:.100} was read: expected the name of a "
+            f"a task with the environment id {shown(env_id)} was read: expected the name of a "
             "module before the colon, as in 'my_package.envs:MyEnv-v0'; correct the id"
         )
     return TiplError(
-        f"the task {env_id!r:.300} asks for the module {module!r}, which would be imported "
+        f"the task {shown(env_id, 200)} asks for the module {module!r}, which would be imported "
         f"({_origin(module)}): expected your word before a file names code that runs; if you trust "
         f"that module, add `--trust-module {module}` to the command, or call "
         f"tipl.trust({module!r}) first"

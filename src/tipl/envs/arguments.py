@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tipl.core.trust import is_trusted_argument, trust
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 # Of a plain word Gymnasium makes no path outside its own files, and nobody an address or an option.
 _PLAIN = re.compile(r"(?:\w[\w .,+=-]*)?")
@@ -41,14 +41,14 @@ def check_believed(task: str, kwargs: Mapping[str, Any]) -> None:
         for text in _texts(value):
             if not _PLAIN.fullmatch(text) and not is_trusted_argument(text):
                 raise TiplError(
-                    f"the task {task!r:.300} gives its environment the argument {name!r:.100} with "
-                    f"the text {text!r:.200}, which may name a file or code: expected your word "
-                    "before a file names either; if you trust it, give it to --trust-argument of "
-                    "the command, or to tipl.trust(arguments=[...]) first"
+                    f"the task {shown(task)} gives its environment the argument {shown(name)} with "
+                    f"the text {shown(text, 200)}, which may name a file or code: expected your "
+                    "word before a file names either; if you trust it, give it to --trust-argument "
+                    "of the command, or to tipl.trust(arguments=[...]) first"
                 )
         if name in _COUNTS and any(abs(number) > _HIGHEST for number in _numbers(value)):
             raise TiplError(
-                f"the task {task!r:.300} gives its environment {name}={value!s:.60}: expected at "
+                f"the task {shown(task)} gives its environment {name}={shown(value)}: expected at "
                 f"most {_HIGHEST:,}; register an environment with it under an id of its own"
             )
 

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import math
+import os
 import shlex
 import subprocess
 import sys
@@ -356,9 +357,11 @@ class Ended(NamedTuple):
 
 def _run_tipl(words: Sequence[str], quiet: bool) -> Ended:
     """Runs a command of tipl in a process of its own, and keeps its last words if quiet."""
+    # `-m` alone adds the current directory, with whatever lies there, to what can be imported
+    added = os.getcwd() in map(os.path.abspath, sys.path)
     with tempfile.TemporaryFile() as errors:
         took = run_on_leash(
-            [sys.executable, "-m", "tipl", *words],
+            [sys.executable, *([] if added else ["-P"]), "-m", "tipl", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # what it made is announced by its stage
             stderr=errors if quiet else None,

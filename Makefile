@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-processors lint check
+.PHONY: help demo test soak test-processors lint check
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ demo: .venv/ready ## collect, train, forecast, evaluate; writes runs/demo/report
 
 test: .venv/ready ## run the tests, in two processes
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(WORKERS)
+
+soak: .venv/ready ## do everything again and again for SOAK_SECONDS (3600): does memory grow?
+	$(BIN)/python benchmarks/soak.py --seconds $(or $(SOAK_SECONDS),3600)
 
 test-processors: .venv/ready ## run the numerical tests as on other processors
 	$(BIN)/python scripts/other_processors.py

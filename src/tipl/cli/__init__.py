@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib
 import io
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _status(arguments: list[str]) -> int:
     """Runs a command, says what went wrong, and returns the exit status."""
+    from tipl.core.system_errors import refusal
     from tipl.core.terminal import complain, drop_output
 
     status = 2
@@ -101,9 +103,13 @@ def _status(arguments: list[str]) -> int:
         return 141
     except MemoryError as error:
         message, status = f"there is too little memory: {error}; ask for less at once", 2
-    except OSError as error:  # nothing of ours, whose errors say more: such as a full disk at `>`
-        drop_output()
-        message, status = f"{error}; see to it, then run the same command again", 2
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        drop_output()  # nothing of ours, whose errors say more: such as a full disk at `>`
+        what = error if isinstance(error, OSError) else f"{reason}: {error}"
+        message, status = f"{what}; see to it, then run the same command again", 2
     complain(one_sentence(f"tipl: {message}"))
     return status
 
@@ -122,6 +128,11 @@ def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("--help", "-h"):
         _print_commands()
         return
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        message = "the folder that you are in has been removed; go to another one"
+        raise TiplError(message) from error
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name = " ".join(arguments[:words])
     if name not in COMMANDS:

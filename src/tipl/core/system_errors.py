@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +27,27 @@ CANNOT = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTS
 """What file systems say that know no locks of such files, or that cannot sync folders."""
 
 
+def refusal(error: Exception) -> str | None:
+    """Why the system refuses something, such as a path; None if the error is of another kind."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return "a NUL character is no part of any path"
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of pathlib
+        return os.strerror(errno.ELOOP)
+    return "it cannot be written in UTF-8" if isinstance(error, UnicodeEncodeError) else None
+
+
 @contextmanager
 def explained(action: str, path: Path) -> Iterator[None]:
-    """Turns an OSError into a TiplError that names the path and says what to do."""
+    """Turns what the system refuses into a TiplError that names the path and says what to do."""
     try:
         yield
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "check the path and the disk, then try again")
-        reason = error.strerror or str(error)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        advice = _ADVICE.get(
+            getattr(error, "errno", 0) or 0, "check the path and the disk, then try again"
+        )
         raise TiplError(f"cannot {action} {path}: {reason}; {advice}") from error

@@ -109,6 +109,7 @@ def prepared() -> Iterator[None]:
     logging.lastResort = logging.StreamHandler(sys.stderr)
     logging.lastResort.setLevel(logging.WARNING)
     logging.lastResort.setFormatter(_Printable())
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it does without a home as well
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -25,7 +25,7 @@ from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import find_mujoco_task
 from tipl.envs.registry import one_line
 from tipl.envs.variants import make_one, variant_of
-from tipl.errors import TiplError
+from tipl.errors import TiplError, one_sentence
 from tipl.evaluation.pictures import SKY, MujocoPictures, integration_state
 from tipl.evaluation.returns import episode_seed, mean_actions
 from tipl.policies.policy import Policy
@@ -362,6 +362,7 @@ def _font(weight: str, size: int) -> ImageFont.FreeTypeFont:
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int | float) -> str:
     """The text, cut off where it would be wider."""
+    text = one_sentence(text)  # fonts know no control characters
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

@@ -8,7 +8,6 @@ beside the model that is to be, and removed when the model is there.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -25,11 +24,10 @@ from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.ownership import check_file
 from tipl.core.schemas import Natural, TensorsFile
+from tipl.core.terminal import warn
 from tipl.errors import TiplError
 from tipl.models import TRAINING_STATE, TrainConfig
 from tipl.paths import PathDataset
-
-log = logging.getLogger("tipl")
 
 SECONDS, SHARE = 30.0, 0.01
 """Between two writings, and the share of the time that they may take."""
@@ -92,7 +90,7 @@ class TrainingState:
             try:
                 self.write()
             except TiplError as error:  # the training goes on without
-                log.warning(f"the training's state is not kept: {error}")
+                warn(f"the training's state is not kept: {error}")
                 self.written = time.monotonic()
 
     def write(self, *, earlier: bool = False) -> int:
@@ -164,11 +162,11 @@ def open_state(
     state = TrainingState(path, options, storage.content_digest({"paths": trials}))
     if not path.exists():
         if resume:
-            log.warning(f"there is no {path} to go on with: the training starts from the beginning")
+            warn(f"there is no {path} to go on with: the training starts from the beginning")
         return state
     arrays, header = STATE.read(path)
     if not resume:
-        log.warning(
+        warn(
             f"{path} holds {_progress(header)} of a training that was not finished, and is "
             "replaced: --resume goes on with such a one"
         )
@@ -240,13 +238,13 @@ def keeping(state: TrainingState | None) -> Iterator[None]:
         try:
             step = state.write(earlier=diverged)
         except TiplError as unwritten:
-            log.warning(f"the training's state is not kept: {unwritten}")
+            warn(f"the training's state is not kept: {unwritten}")
             raise error from None
         if diverged:
             raise TiplError(
                 f"{error}, from the start or, with --resume, from step {step}"
             ) from None
-        log.warning(f"{state.path} keeps the training after step {step:,}: go on with --resume")
+        warn(f"{state.path} keeps the training after step {step:,}: go on with --resume")
         raise
     finally:
         _current.reset(before)

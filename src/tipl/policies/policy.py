@@ -305,7 +305,7 @@ POLICY_FILES = OwnDirectory(
 
 def refuse_zip(path: Path) -> None:
     """Raises a TiplError for what stable-baselines3 has saved."""
-    file = path if path.suffix == ".zip" else path.with_name(f"{path.name}.zip")
+    file = path if path.suffix == ".zip" else path.parent / f"{path.name}.zip"
     if (file == path or file.is_file()) and not path.is_dir():
         raise TiplError(
             f"{file} is no directory of a policy: a model that stable-baselines3 saved is read by "

@@ -14,6 +14,7 @@ learn from a minibatch: the steps at `indices [B]` of all T that `actions`, `old
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from itertools import zip_longest
@@ -21,9 +22,26 @@ from typing import Any, TypeVar, no_type_check
 
 import numba
 import numpy as np
+from numba.core.caching import FunctionCache
 from numba.extending import overload
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _Kept(FunctionCache):
+    """Compiled code on the disk: where none can be kept, or read, it is made again, no more."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # a damaged file may raise anything
+            with contextlib.suppress(Exception):
+                self.flush()  # type: ignore[no-untyped-call]
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):  # a full disk, or one that is read-only by now
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
 def _kernel(function: Function) -> Function:
@@ -34,12 +52,14 @@ def _kernel(function: Function) -> Function:
     """
     compile_function: Any = numba.njit(
         nogil=True,
-        cache=True,
         error_model="numpy",  # Python's would check each division, which rules out SIMD
         fastmath={"contract", "nsz", "arcp", "reassoc"},
     )
-    compiled: Function = compile_function(function)
-    return compiled
+    compiled = compile_function(function)
+    with contextlib.suppress(RuntimeError):  # neither the package's folder nor the user's is there
+        compiled._cache = _Kept(function)  # type: ignore[no-untyped-call]
+    kernel: Function = compiled
+    return kernel
 
 
 def _lambert_fraction(depth: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -81,7 +81,9 @@ def method_of(name: str) -> Method:
     known = [m for m in (*_METHODS.values(), *models) if name.startswith(m.name)]
     if known:
         return max(known, key=lambda method: len(method.name))
-    return Method(name, (GREEN, PURPLE, GOLD)[zlib.crc32(name.encode()) % 3])
+    return Method(
+        name, (GREEN, PURPLE, GOLD)[zlib.crc32(name.encode(errors="backslashreplace")) % 3]
+    )
 
 
 def method_with_key(key: str) -> Method:

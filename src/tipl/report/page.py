@@ -145,7 +145,9 @@ def write_report(report: Report, directory: Path, *, figures: bool = True) -> No
         make_folder(folder)
     write_results(directory / "results.jsonl", report.results)
     page = render_report(report, folder)
-    write_bytes_atomically(directory / "report.html", page.encode(), own=PAGE)
+    write_bytes_atomically(
+        directory / "report.html", page.encode(errors="backslashreplace"), own=PAGE
+    )
 
 
 def check_report(directory: Path) -> None:

@@ -214,7 +214,9 @@ def write_results(path: str | Path, results: Iterable[Result]) -> None:
     Raises:
         TiplError: a number is infinite, something else has that name, or it cannot be written.
     """
-    write_bytes_atomically(path, "".join(map(_to_line, results)).encode(), own=ROWS)
+    write_bytes_atomically(
+        path, "".join(map(_to_line, results)).encode(errors="backslashreplace"), own=ROWS
+    )
 
 
 def _to_line(result: Result) -> str:

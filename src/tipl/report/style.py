@@ -131,7 +131,7 @@ def save_figure(figure: Figure, directory: str | Path, name: str) -> tuple[Path,
     figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": MARK})
     write_bytes_atomically(png, buffer.getvalue(), own=PICTURE)
     text = f'<?xml version="1.0" encoding="utf-8"?>\n{drawing}\n'
-    write_bytes_atomically(svg, text.encode(), own=DRAWING)
+    write_bytes_atomically(svg, text.encode(errors="backslashreplace"), own=DRAWING)
     return svg, png
 
 

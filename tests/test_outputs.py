@@ -392,6 +392,66 @@ def test_what_a_kill_leaves_of_a_file_goes_with_the_next_one(name: str, out: Pat
     assert other.exists()
 
 
+WRITERS: dict[str, Callable[[Path], object]] = {
+    **{kind: write for kind, (write, _) in DIRECTORIES.items()},
+    **{name: lambda path, name=name: FILES[name](path.with_name(name)) for name in FILES},  # type: ignore[misc]
+}
+
+
+@pytest.mark.parametrize("kind", ["policy", "evaluated forecasts", "film.gif", "report.html"])
+def test_a_kill_at_any_step_leaves_all_or_nothing_and_goes(
+    kind: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WRITERS[kind](out)
+    whole, points = everything(out.parent), 0
+
+    def killed(at: int) -> int:
+        """Writes in a child, which kills itself before or after a step; returns its status."""
+        calls = 0
+
+        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def step(*args: Any, **options: Any) -> Any:
+                nonlocal calls
+                calls += 2
+                if calls - 2 == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                try:
+                    return function(*args, **options)
+                finally:
+                    if calls - 1 == at:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            return step
+
+        def child() -> None:
+            for name in (*STEPS, "unlink", "rmdir"):
+                setattr(os, name, counted(getattr(os, name)))
+            atomic._exchange = counted(atomic._exchange)
+            WRITERS[kind](out)
+
+        return os.waitpid(forked(child), 0)[1]
+
+    for old in (True, False):
+        for at in range(0, 400, 1 if kind == "policy" and old else 5):
+            if not old:
+                for entry in out.parent.iterdir():
+                    (shutil.rmtree if entry.is_dir() else os.unlink)(entry)
+            status = killed(at)
+            found = {n: v for n, v in everything(out.parent).items() if ".unfinished" not in n}
+            assert found.items() <= whole.items()  # no half of a file
+            if kind == "policy":
+                assert found == whole or (not found and not old)
+            if not os.WIFSIGNALED(status):
+                assert os.waitstatus_to_exitcode(status) == 0
+                break
+            WRITERS[kind](out)
+            assert everything(out.parent) == whole
+            points += 1
+        else:
+            raise AssertionError("more steps than were tried")
+    assert points > 4
+
+
 def test_what_is_being_written_stays(out: Path) -> None:
     """Two write the same: the last one wins, and nobody takes the other's for a leftover."""
     with atomic.new_directory(out, policy.POLICY_FILES) as first:

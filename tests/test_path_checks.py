@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,13 @@ from path_data import (
     make_metadata,
     part_files,
 )
+from tipl.cli import main
 from tipl.core import storage
+from tipl.core.locks import FileLock, locked_directory
+from tipl.core.unfinished import held, new_file
 from tipl.errors import TiplError
 from tipl.paths import PathDataset, ReturnRange, parts_present, summarize, verify
+from tipl.paths.checks import being_written
 
 
 @pytest.fixture
@@ -184,6 +190,54 @@ def test_strange_files_are_detected(directory: Path) -> None:
     assert "notes.txt does not belong" in lines[0]
     assert "trials-00000.lock does not belong" in lines[1]
     assert "trials-99.safetensors does not belong" in lines[2]
+
+
+def test_what_is_being_written_is_no_problem(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_evaluation(directory)
+    (directory / "resume").mkdir()
+    lock = FileLock(directory / "resume" / "trials-00002.lock")
+    assert lock.acquire()
+    state = lock.path.with_suffix(".safetensors")
+    state.write_bytes(b"replaced while it is read")
+    part = part_files(directory)[0]
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    with (
+        held(part, new_file) as (temporary, _),
+        locked_directory(directory / "evaluation"),
+    ):
+        assert verify(directory) == []
+        assert being_written(directory) == [
+            f"{directory / 'evaluation'} is being written by {me}",
+            f"{temporary} is being written by {me}",
+            f"{lock.path} is being written by {me}",
+        ]
+        main(["paths", "verify", str(directory)])
+        said = capsys.readouterr().out.splitlines()
+        assert said[:3] == being_written(directory)
+        assert said[3].endswith("is intact so far: every byte is as it was written")
+        for missing in (part, directory / "evaluation" / part.name):
+            missing.unlink()
+        problems = verify(directory)
+        assert len(problems) == 2
+        for problem in problems:
+            assert f"are missing, the first of them {directory}" in problem
+            assert problem.endswith(f"; they are being written by {me}: wait for it to end")
+        (directory / "evaluation" / "evaluation.json").unlink()
+        assert len(verify(directory)) == 1  # it may be about to be written
+    lock.release()
+    assert being_written(directory) == []
+    assert "tipl collect" in verify(directory)[1]
+    assert verify(directory)[0].startswith(f"{state} is damaged")
+
+
+def test_who_writes_is_told_where_the_system_says_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "what another system says\n")
+    with held(part_files(directory)[0], new_file) as (temporary, _):
+        assert being_written(directory) == [f"{temporary} is being written by another process"]
 
 
 def test_the_state_of_an_unfinished_collection_is_checked(directory: Path) -> None:

@@ -97,6 +97,22 @@ def test_slices_are_read_without_the_rest(tensor_file: Path) -> None:
     assert scalar == 2.5
 
 
+def test_a_file_that_is_replaced_while_it_is_opened_is_one_or_the_other(
+    tensor_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = safetensors.safe_open
+
+    def late(path: Path, **options: Any) -> Any:
+        monkeypatch.undo()
+        storage.write_tensors(tensor_file, {"x": np.arange(3)}, {"longer": "than before" * 9})
+        return opened(path, **options)
+
+    monkeypatch.setattr(safetensors, "safe_open", late)
+    tensors, metadata = storage.read_tensors(tensor_file)
+    assert list(tensors) == ["x"]
+    assert list(metadata) == ["longer"]
+
+
 def test_every_truncation_is_detected(tensor_file: Path, json_file: Path) -> None:
     for path, read in ((tensor_file, storage.read_tensors), (json_file, storage.read_json)):
         data = path.read_bytes()

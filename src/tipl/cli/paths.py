@@ -14,6 +14,7 @@ from tipl.core.ownership import check_directory
 from tipl.core.terminal import console, say
 from tipl.errors import printable
 from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize, verify
+from tipl.paths.checks import being_written
 from tipl.policies.actions import OBSERVATION_CLIP
 
 
@@ -43,17 +44,19 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
 def paths_verify(directory: Positional[Path], /) -> None:
     """Check every byte of a dataset of paths, and say what is wrong and where.
 
-    Exits with status 1 if anything is wrong.
+    Exits with status 1 if anything is wrong or not there yet. What another process is writing at
+    the moment is told of, and is not wrong.
 
     Args:
         directory: the dataset
     """
-    problems = verify(directory)
-    for problem in problems:
-        say(problem)
+    under_way, problems = being_written(directory), verify(directory)
+    for line in (*under_way, *problems):
+        say(line)
     if problems:
         raise SystemExit(1)
-    say(f"{directory} is intact: every byte is as it was written")
+    so_far = " so far" if under_way else ""
+    say(f"{directory} is intact{so_far}: every byte is as it was written")
 
 
 def paths_evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -105,6 +106,25 @@ def is_free_lock(path: Path) -> bool:
             return is_lock(descriptor) and not is_held(path)
     except OSError:
         return False
+
+
+def writer_of(path: Path) -> str | None:
+    """Who holds a lock on a file or directory, as far as can be told; None if nobody does."""
+    if not is_held(path):
+        return None
+    return FileLock(path).holder if path.suffix == ".lock" else _process_at(path)
+
+
+def _process_at(path: Path) -> str:
+    """The process that the system, if it is Linux, says to have locked what is at a path."""
+    with contextlib.suppress(OSError, ValueError):
+        found = os.lstat(path)
+        place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            _, kind, _, how, process, where, *_ = line.split()
+            if (kind, how, where) == ("FLOCK", "WRITE", place) and int(process) > 0:
+                return f"process {process} on {socket.gethostname()}"
+    return "another process"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from tipl.core.arrays import Array
 from tipl.core.atomic import write_bytes_atomically
 from tipl.core.ownership import OwnFile
 from tipl.core.regular_files import open_regular, read_regular
+from tipl.core.system_errors import explained
 from tipl.errors import TiplError
 
 MAX_JSON_BYTES, MAX_HEADER_BYTES = 4 << 20, 1 << 20
@@ -325,13 +327,20 @@ def open_tensors(
         start = opened.read(8)
         size = int.from_bytes(start, "little")
         header = opened.read(min(size, MAX_HEADER_BYTES))
-    with _damage_named(path):
-        if size > MAX_HEADER_BYTES:  # before safetensors takes memory for it
-            raise ValueError(
-                f"its header has {size:,} bytes, and no file of tipl more than {MAX_HEADER_BYTES:,}"
-            )
-        handle = safetensors.safe_open(path, framework="numpy")
-        file = TensorFile(handle, header)
+        with _damage_named(path):
+            if size > MAX_HEADER_BYTES:  # before safetensors takes memory for it
+                raise ValueError(
+                    f"its header has {size:,} bytes, and no file of tipl more than "
+                    f"{MAX_HEADER_BYTES:,}"
+                )
+            handle = safetensors.safe_open(path, framework="numpy")
+            file = TensorFile(handle, header)
+        with explained("read", path):
+            same = os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
+    if not same:  # it was replaced in between, as parts are that grow
+        with handle, open_tensors(path, expected, check) as file:
+            yield file
+        return
     if check is not None:
         check(file.metadata, file.arrays)
     with handle:

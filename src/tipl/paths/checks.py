@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +14,14 @@ from jaxtyping import Float64
 
 from tipl.core import storage
 from tipl.core.arrays import Array
+from tipl.core.locks import writer_of
 from tipl.core.progress import progress_bar
 from tipl.core.system_errors import explained
 from tipl.core.unfinished import is_unfinished
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange
 from tipl.paths.metadata import PathMetadata, read_metadata
-from tipl.paths.parts import PartFiles, parts_present
+from tipl.paths.parts import FOLDERS, PartFiles, parts_present
 from tipl.paths.returns import ReturnFiles, settings_path
 
 LONG = 1 << 29
@@ -27,6 +30,9 @@ LONG = 1 << 29
 
 def verify(directory: str | Path) -> list[str]:
     """Reads a whole dataset and checks every byte of it.
+
+    What a process is writing now is no problem: `being_written` tells of it. What is not there yet
+    is missing, with a word of who makes it.
 
     Returns:
         A sentence for each problem, with the file and what is wrong with it; none if all is well.
@@ -48,7 +54,8 @@ def verify(directory: str | Path) -> list[str]:
             return [str(error), *_broken_files(directory / "parts", evaluation)]
         files = PartFiles(directory, metadata)
         problems = [*_unexpected(files), *_broken_parts(files)]
-        if evaluation.exists():
+        begun = settings_path(directory).exists() or not writer_of(evaluation)
+        if evaluation.exists() and begun:
             try:
                 returns = ReturnFiles(directory, metadata)
             except TiplError as error:
@@ -59,6 +66,28 @@ def verify(directory: str | Path) -> list[str]:
     return problems
 
 
+def being_written(directory: str | Path) -> list[str]:
+    """A sentence for each file or folder of a dataset that a process is writing now."""
+    held = {entry: writer_of(entry) for _, entry in _entries(Path(directory)) if _is_held(entry)}
+    return [f"{entry} is being written by {writer}" for entry, writer in held.items() if writer]
+
+
+def _is_held(entry: Path) -> bool:
+    """Whether somebody may hold a lock on what has such a name."""
+    return is_unfinished(entry) or entry.suffix == ".lock" or entry.name == "evaluation"
+
+
+def _entries(directory: Path) -> list[tuple[Path, Path]]:
+    """What there is in a dataset, with the folder that it is in."""
+    folders = [directory, *(directory / name for name in FOLDERS)]
+    with explained("read", directory):
+        return [
+            (folder, entry)
+            for folder in folders
+            for entry in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        ]
+
+
 def _broken_files(*folders: Path) -> Iterator[str]:
     """Sentences about the files in folders, for want of a description, each by itself."""
     for folder in folders:
@@ -67,34 +96,58 @@ def _broken_files(*folders: Path) -> Iterator[str]:
 
 def _unexpected(files: PartFiles) -> Iterator[str]:
     """Sentences about what no finished write of ours has left in a dataset."""
-    directory, names = files.directory, [files.path(part).name for part in files.parts]
-    resume, settings = directory / "resume", settings_path(directory)
-    grids = [directory / "parts", settings.parent]
-    folders = [directory, *grids, resume]
-    expected = {directory / "metadata.json", settings, *folders}
-    expected.update(grid / name for grid in grids for name in names)
-    for folder in folders:
-        for entry in sorted(folder.iterdir()) if folder.exists() else []:
-            if folder == resume and entry.suffix == ".lock":
-                continue  # of a collection that may be under way
-            if is_unfinished(entry):
+    directory, entries = files.directory, _entries(files.directory)
+    # those that may be there since, of runs that are being recorded
+    parts = PartFiles(directory, files.metadata).parts
+    settings = settings_path(directory)
+    expected = {directory / "metadata.json", settings, *(directory / name for name in FOLDERS)}
+    for grid in (directory / "parts", settings.parent):
+        expected.update(grid / files.path(part).name for part in parts)
+    left = _left_over(entry for _, entry in entries if is_unfinished(entry))
+    for folder, entry in entries:
+        in_resume = folder == directory / "resume"
+        if in_resume and entry.suffix == ".lock" and entry.is_file():
+            continue  # of a collection that may be under way
+        if is_unfinished(entry):
+            if entry in left:
                 yield f"{entry} was left by a write that never finished; delete it"
-            elif folder == resume:
-                if problem := storage.check_tensors(entry):
-                    yield problem
-            elif entry not in expected:
-                yield f"{entry} does not belong to the dataset; move it elsewhere"
+        elif in_resume:
+            problem = storage.check_tensors(entry)
+            if problem and not writer_of(entry.with_suffix(".lock")) and entry.exists():
+                yield problem
+        elif entry not in expected:
+            yield f"{entry} does not belong to the dataset; move it elsewhere"
+
+
+def _left_over(entries: Iterable[Path]) -> list[Path]:
+    """What nobody is writing; a writer takes a moment to lock what it has just made."""
+    for wait in (0.0, 0.05):
+        time.sleep(wait)
+        entries = [one for one in entries if os.path.lexists(one) and not writer_of(one)]
+        if not entries:
+            break
+    return list(entries)
+
+
+def _makers(files: PartFiles) -> list[str]:
+    """The processes that are making files of one kind."""
+    folder = files.folder if isinstance(files, ReturnFiles) else files.directory / "resume"
+    locks = [folder] if isinstance(files, ReturnFiles) else sorted(folder.glob("*.lock"))
+    return sorted({writer for lock in locks if (writer := writer_of(lock))})
 
 
 def _intact_parts(
     files: PartFiles, problems: list[str]
 ) -> Iterator[tuple[PartRange, dict[str, Array]]]:
     """The parts that can be read, one by one; what is wrong with the others joins `problems`."""
-    missing = files.missing()
+    makers, missing = _makers(files), files.missing()
     if missing:
+        remedy = files.remedy("make them")
+        if makers:
+            remedy = f"they are being written by {', '.join(makers)}: wait for it to end"
         problems.append(
             f"{len(missing)} of {len(files.parts)} {files.several} are missing, the first of them "
-            f"{files.path(missing[0])}; {files.remedy('make them')}"
+            f"{files.path(missing[0])}; {remedy}"
         )
     for part in files.parts:
         if part not in missing:

@@ -34,6 +34,11 @@ from tipl.paths import PathDataset, summarize, verify
 from tipl.paths.returns import EvaluationMetadata
 from tipl.policies.policy import Policy
 from tipl.ppo.config import PPOConfig
+from tried import tried
+
+COUNTS: dict[str, int] = {}
+ARRAY_COUNTS: dict[str, int] = {}
+"""How many were tried of each kind."""
 
 GOLDEN = Path(__file__).parent / "data" / "format_1"
 
@@ -208,9 +213,9 @@ def test_every_field_of_every_wrong_type(name: str, tmp_path: Path) -> None:
     file = make(tmp_path / "place")
     use(tmp_path / "place")
     data = storage.read_json(file)
-    refused = tried = longest = 0
+    refused = count = longest = 0
     for variant in variants(data):
-        tried += 1
+        count += 1
         try:
             storage.write_json(file, variant)
         except TiplError:  # what no JSON of ours can hold
@@ -220,8 +225,14 @@ def test_every_field_of_every_wrong_type(name: str, tmp_path: Path) -> None:
         except TiplError as error:
             refused += 1
             longest = max(longest, len(str(error)))
-    assert refused > tried / 3
+    assert refused > count / 3
     assert longest < 2000
+    COUNTS[name] = count
+
+
+def test_as_many_values_were_tried_as_is_said() -> None:
+    if set(COUNTS) == set(KINDS):  # unless some were left out
+        tried("wrong values in sealed JSON of every kind", sum(COUNTS.values()))
 
 
 # --- arrays ----------------------------------------------------------------------------------
@@ -306,3 +317,10 @@ def test_every_array_of_every_wrong_kind(name: str, tmp_path: Path) -> None:
         with contextlib.suppress(TiplError), np.errstate(over="ignore", invalid="ignore"):
             use(place)
         shutil.rmtree(place)
+    ARRAY_COUNTS[name] = len(cases)
+
+
+def test_as_many_arrays_were_tried_as_is_said() -> None:
+    if set(ARRAY_COUNTS) == set(ARRAYS):
+        what = "wrong arrays and headers in sealed safetensors of every kind"
+        tried(what, sum(ARRAY_COUNTS.values()))

@@ -9,6 +9,7 @@ Its arguments: the parent's id, a descriptor for what the child took (-1: none),
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 import time
@@ -29,7 +30,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _hold(parent: int, told: int, command: list[str]) -> int:
-    """Runs the command, passes signals on to it, and returns its exit status."""
+    """Runs the command, passes signals on to it, and ends with its exit status."""
     passed_on: set[int] = set()
 
     def pass_on(number: int, frame: object = None) -> None:
@@ -71,7 +72,12 @@ def _hold(parent: int, told: int, command: list[str]) -> int:
         took = f"[{code}, {used.ru_utime + used.ru_stime}, {used.ru_maxrss}]"
         with contextlib.suppress(OSError):  # nobody may be left to read it
             os.write(told, took.encode())
-    return code if code >= 0 else 128 - code
+    if code < 0:  # it ends as the child has, but leaves no second image of its memory
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if code != -signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
 
 
 if __name__ == "__main__":

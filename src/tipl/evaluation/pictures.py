@@ -19,6 +19,7 @@ import mujoco  # type: ignore[import-untyped]
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from tipl.core.processes import leash
 from tipl.envs.batched_mujoco import silent_mujoco
 from tipl.envs.mujoco_tasks import MujocoTask, View
 from tipl.errors import TiplError
@@ -216,7 +217,7 @@ def _try_backend(backend: str) -> str | None:
     try:
         with tempfile.TemporaryDirectory() as directory:  # MuJoCo logs errors where it runs
             done = subprocess.run(
-                [sys.executable, "-c", _PROBE], cwd=directory, timeout=60,
+                leash([sys.executable, "-c", _PROBE]), cwd=directory, timeout=60,
                 env=os.environ | {"MUJOCO_GL": backend},
                 capture_output=True, text=True, errors="replace",
             )  # fmt: skip

@@ -7,6 +7,9 @@ PYTHON ?= python3
 PIP_ARGS ?=
 # make demo FRESH=1 starts over; otherwise the demo goes on from what runs/demo holds.
 FRESH ?=
+# make fuzz tries so many damaged files, or for so many seconds, whichever takes longer.
+FUZZ_INPUTS ?= 100000
+FUZZ_SECONDS ?=
 
 BIN := .venv/bin
 # One file after the other goes to whichever process is free, so that what a file makes is made once.
@@ -15,7 +18,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test soak test-processors lint check
+.PHONY: help demo test fuzz soak test-processors lint check
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +28,10 @@ demo: .venv/ready ## collect, train, forecast, evaluate; writes runs/demo/report
 
 test: .venv/ready ## run the tests, in two processes
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(WORKERS)
+
+fuzz: .venv/ready ## give all readers damaged files, others each time (FUZZ_INPUTS=100000, FUZZ_SECONDS=)
+	OMP_NUM_THREADS=1 FUZZ_INPUTS='$(FUZZ_INPUTS)' FUZZ_SECONDS='$(FUZZ_SECONDS)' \
+		$(BIN)/python -m pytest -o addopts=--quiet tests/test_fuzz.py
 
 soak: .venv/ready ## do everything again and again for SOAK_SECONDS (3600): does memory grow?
 	$(BIN)/python benchmarks/soak.py --seconds $(or $(SOAK_SECONDS),3600)

@@ -81,6 +81,8 @@ def trusted_by_nobody() -> Iterator[None]:
 # --- processor time: what a busy machine does not change -------------------------------------
 
 _spent: dict[str, float] = {}
+_counted: list[str] = []
+"""What tests say that they have tried, by `record_property("counted", ...)`."""
 _until_now = 0.0
 
 
@@ -106,6 +108,9 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     spent = getattr(report, "processor_time", 0.0)
     _spent[report.nodeid] = _spent.get(report.nodeid, 0.0) + spent
+    if report.when == "call":
+        told = [value for name, value in report.user_properties if name == "counted"]
+        _counted.extend(f"{value}  {report.nodeid}" for value in told)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -113,3 +118,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for test, seconds in sorted(_spent.items(), key=lambda one: -one[1])[:SHOWN]:
         if seconds >= 1:
             terminalreporter.write_line(f"{seconds:6.1f} s  {test}")
+    if _counted:
+        terminalreporter.section("what was tried")
+        for line in sorted(_counted, key=lambda one: one.partition("  ")[2]):
+            terminalreporter.write_line(line)

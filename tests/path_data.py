@@ -9,6 +9,7 @@ import numpy as np
 
 from tipl.core import storage
 from tipl.paths import PathMetadata, create_dataset, part_ranges, read_metadata, write_part
+from tipl.paths.parts import JUMP_COUNTS
 from tipl.paths.returns import EvaluationMetadata, ReturnFiles, settings_path
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import get_task
@@ -61,6 +62,8 @@ def make_arrays(metadata: PathMetadata) -> Arrays:
         arrays["observation_std"] = rng.uniform(0.5, 2, statistics)
     if metadata.vary:
         arrays["physics"] = np.ones((*shape, len(metadata.vary)))
+    if metadata.jumps:
+        arrays |= {name: np.zeros(shape, np.int64) for name in JUMP_COUNTS}
     arrays["episodic_return"][:, [0, -1]] = np.nan  # no episode ended there
     arrays["episodic_return"][1, :3] = np.nan
     arrays["diverged"][DIVERGED : DIVERGED + 1, 4:] = True

@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ MAX_JSON_BYTES, MAX_HEADER_BYTES = 4 << 20, 1 << 20
 MAX_CONTAINERS = 200_000
 """Lists and objects in a JSON file: each takes many times the memory of its two bytes."""
 
+_LONG_NUMBER = re.compile(r"\d{309}")
 _METADATA_KEY = "tipl"  # a single key, because safetensors keeps metadata keys in no stable order
 # in the order in which safetensors puts arrays of different dtypes into a file
 _DTYPES = {
@@ -58,12 +60,27 @@ def _canonical(data: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal data, equal bytes."""
     try:
         text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+        _check_text(text)
+    except (RecursionError, TypeError, ValueError) as error:
         raise TiplError(
             f"cannot store {reprlib.repr(data)} as JSON: {error}; use finite numbers, strings, "
             "lists and dictionaries"
         ) from error
     return text.encode()
+
+
+def _parsed(text: str) -> Any:
+    """What JSON says, of texts and numbers with which one can go on; or a ValueError."""
+    _check_text(text)
+    return json.loads(text)
+
+
+def _check_text(text: str) -> None:
+    """Raises a ValueError if JSON has halves of characters, or integers larger than any float."""
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    if _LONG_NUMBER.search(text):
+        raise ValueError("it has a number of more than 308 digits")
 
 
 def content_digest(data: Mapping[str, Any]) -> str:
@@ -195,7 +212,7 @@ def read_json(path: str | Path, expected: str = "a JSON file of tipl") -> dict[s
     with _damage_named(path):
         if _containers(data) > MAX_CONTAINERS:
             raise ValueError(f"it has more than {MAX_CONTAINERS:,} lists and objects")
-        content = _without_hash(json.loads(data.decode()))
+        content = _without_hash(_parsed(data.decode()))
         if _json_bytes(content) != data:
             raise ValueError("its content does not have the hash that it was written with")
     return content
@@ -260,7 +277,7 @@ class TensorFile:
     def __init__(self, handle: Any, header: bytes) -> None:
         self._handle, self._header = handle, header
         entries = handle.metadata() or {}
-        self._sealed = json.loads(entries.get(_METADATA_KEY, "null"))
+        self._sealed = _parsed(entries.get(_METADATA_KEY, "null"))
         self.metadata = _without_hash(self._sealed)
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
         self.arrays: ArraySpecs = {

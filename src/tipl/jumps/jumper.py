@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from tipl.core.arrays import Array
+from tipl.core.schemas import ArrayType, TensorsFile, check_arrays
 from tipl.forecast.base import Forecaster
 from tipl.forecast.trained import TrainedForecaster
 from tipl.jumps.config import JumpConfig
@@ -252,13 +254,33 @@ class Jumper:
         return self.arrays | {"rollouts": np.array(self.rollouts), "history": history}
 
     def set_state(self, state: dict[str, Array]) -> None:
-        """Continues from what `state` returned."""
+        """Continues from what `state` returned.
+
+        Raises:
+            TiplError: an array of it is missing, or has another dtype or shape.
+        """
+        own = self.state()
+        specs = {name: (one.dtype.name, one.shape) for name, one in state.items() if name in own}
+        expected = {name: ArrayType(one.dtype.name, one.shape) for name, one in own.items()}
+        shape = specs.get("history", ("", ()))[1]
+        P = "P" if self.layout is None or 0 in shape else self.layout.size
+        expected["history"] = ArrayType("float32", (len(self.arrays["length"]), "H", P))
+        check_arrays(specs, expected, "the state of jumps")
         for name, array in self.arrays.items():
             array[:] = state[name]
         self.rollouts = int(state["rollouts"])
         # [N, H, P] -> H of [N, P]; an earlier tipl remembered what its forecaster does not read
         self.recent.extend(state["history"].swapaxes(0, 1).copy())
         np.minimum(self.arrays["length"], self.remembered, out=self.arrays["length"])
+
+
+class _Header(msgspec.Struct):
+    """What the header of a saved state says."""
+
+    kind: Literal["jumps"]
+
+
+JUMPS = TensorsFile(".safetensors", _Header, "the jumps of a run")
 
 
 def _trained_spacing(forecaster: Forecaster, rollout_steps: int | None) -> int:

@@ -30,6 +30,7 @@ from tipl.integrations.standing_aside import (
     watched,
 )
 from tipl.jumps.config import JumpConfig, JumpOptions
+from tipl.jumps.jumper import JUMPS
 
 
 def on_policy(callback: BaseCallback) -> OnPolicyAlgorithm:
@@ -146,7 +147,7 @@ class ForecastCallback(BaseCallback):
         if before is not None and self.num_timesteps:
             jumps.jumper.count(before.jumper.counters)
         elif self.state_file is not None and self.state_file.exists() and self.num_timesteps:
-            jumps.set_state(storage.read_tensors(self.state_file, "jumps of a run")[0])
+            jumps.set_state(JUMPS.read(self.state_file)[0])
         self._values(jumps, torch.as_tensor(model._last_obs))  # what fails would do so mid-run
         if before is not None:
             jumps.take_steps_over(before)

@@ -752,7 +752,8 @@ def test_starting_over_removes_what_was_made(known: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "strange",
     ["thesis.txt", ".git/config", "models/mine/config.json", "models/notes.md", "paths/notes.txt",
-     "figures/photo.png", "best/.DS_Store", "paths/parts/link", "mine/policy.json"],
+     "figures/photo.png", "figures/mine.svg", "best/.DS_Store", "paths/.git", "best/mine",
+     "paths/parts/link", "mine/policy.json"],
 )  # fmt: skip
 def test_starting_over_removes_nothing_of_others(strange: str, tmp_path: Path) -> None:
     directory = tmp_path / "run"
@@ -760,6 +761,11 @@ def test_starting_over_removes_nothing_of_others(strange: str, tmp_path: Path) -
     (directory / strange).parent.mkdir(exist_ok=True)
     if strange.endswith("link"):
         (directory / strange).symlink_to(tmp_path)
+    elif strange in ("paths/.git", "best/mine"):
+        (directory / strange).mkdir()
+    elif strange == "figures/mine.svg":  # by a command, but not by the run
+        draw(directory / strange)
+        (directory / strange).with_suffix(".png").unlink()
     elif strange.endswith("config.json"):
         (directory / strange).parent.rmdir()
         write_model((directory / strange).parent)  # even if it is of tipl
@@ -783,6 +789,35 @@ def test_starting_over_needs_a_record_of_tipl(record: str, tmp_path: Path) -> No
     assert everything(tmp_path) == before
 
 
+def test_a_record_may_say_anything(tmp_path: Path) -> None:
+    records = [
+        {"name": str(i), "command": command, "seconds": 0.0}
+        for i, command in enumerate(
+            ["tipl 'x", "", "--out", "tipl --out /", "tipl --out ../thesis", "tipl --out thesis"]
+        )
+    ]
+    (tmp_path / "run").mkdir()
+    storage.write_json(tmp_path / "run" / "stages.json", {"stages": records})
+    for place in ("thesis", "run/thesis"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "thesis.txt").write_text("years of work")
+    before = everything(tmp_path)
+    with pytest.raises(TiplError, match=r"\(thesis/thesis.txt\)"):
+        prepare_directory(tmp_path / "run", True, "demo")
+    assert everything(tmp_path) == before
+
+
+def test_a_folder_of_somebodys_is_no_evaluation(tmp_path: Path) -> None:
+    directory = tmp_path / "paths"
+    collect(PENDULUM, out=directory, **TINY)
+    (directory / "evaluation").mkdir()
+    (directory / "evaluation" / "thesis.txt").write_text("years of work")
+    before = everything(tmp_path)
+    with pytest.raises(TiplError, match=r"holds other files \(thesis.txt\) but no evaluation.json"):
+        evaluate_paths(directory, 1)
+    assert everything(tmp_path) == before
+
+
 def test_what_is_in_use_is_not_removed(tmp_path: Path) -> None:
     make_dataset(tmp_path / "paths")
     (tmp_path / "paths" / "resume").mkdir()
@@ -803,7 +838,7 @@ def test_a_stage_that_is_done_anew_removes_nothing_of_others(
     monkeypatch.setattr(pipeline, "_run_tipl", lambda *_, **__: Ended(0, 1.0, 1.0, ""))
     make_dataset(directory / "paths")
     (directory / "paths" / "thesis.txt").write_text("years of work")
-    for n in range(2):
+    for n in range(2):  # what is read is another one each time
         record = {"name": "x", "command": "", "seconds": 0.0, "reads": {"other": str(n)}}
         (directory / "stages.json").unlink(missing_ok=True)
         storage.write_json(directory / "stages.json", {"stages": [record]})

@@ -16,9 +16,10 @@ from tipl.core import storage
 from tipl.core.atomic import make_folder
 from tipl.core.locks import locked_directory
 from tipl.core.options import thread_count
-from tipl.core.ownership import refuse_links
+from tipl.core.ownership import named_among, refuse_links
 from tipl.core.progress import progress_bar
-from tipl.core.unfinished import remove_unfinished
+from tipl.core.system_errors import explained
+from tipl.core.unfinished import is_unfinished, remove_unfinished
 from tipl.envs.registry import registered_spec
 from tipl.errors import TiplError
 from tipl.evaluation.returns import evaluate_stack
@@ -61,12 +62,26 @@ def evaluate_paths(
     registered_spec(paths.task)  # before anything is written
     refuse_links(paths.directory, *FOLDERS)
     make_folder(files.folder)
+    _refuse_other_files(files)
     with locked_directory(files.folder):  # a second process waits, and finds all done
         remove_unfinished(files.folder)
         missing = _begin(files)
         if missing:
             _evaluate_parts(paths, files, missing, available, progress)
     return paths
+
+
+def _refuse_other_files(files: ReturnFiles) -> None:
+    """Raises a TiplError if the folder is somebody's, and no evaluation."""
+    with explained("read", files.folder):
+        names = [path.name for path in sorted(files.folder.iterdir()) if not is_unfinished(path)]
+    settings = settings_path(files.directory).name
+    others = [name for name in names if name not in {files.path(p).name for p in files.parts}]
+    if others and settings not in names:
+        raise TiplError(
+            f"{files.folder} holds other files ({named_among(others)}) but no {settings}, so it "
+            "is no evaluation; move them elsewhere first"
+        )
 
 
 def _begin(files: ReturnFiles) -> list[PartRange]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tipl.core.system_errors import explained
 from tipl.core.unfinished import is_held, unfinished_name
 from tipl.errors import TiplError
 from tipl.models import TRAINING_STATE
+from tipl.paths.parts import FOLDERS
 
 FILE = "stages.json"
 
@@ -111,7 +113,10 @@ def _remove(files: list[Path], folders: list[Path]) -> None:
 def _made_by(directory: Path, commands: Iterable[str]) -> Iterator[Path]:
     """Where commands have put what they made, wherever the directory was then."""
     for command in commands:
-        words = shlex.split(command)
+        try:
+            words = shlex.split(command)
+        except ValueError:  # no command line
+            continue
         if "--out" not in words[:-1]:
             continue
         parts = [part for part in Path(words[words.index("--out") + 1]).parts if part != "/"]
@@ -126,12 +131,20 @@ def _tree(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
     files, folders, others = list[Path](), list[Path](), list[Path]()
     if not _is_folder(directory):
         return [], [], [directory]
-    for folder, _, _ in os.walk(directory):
-        folders.append(Path(folder))
-        for entry in sorted(Path(folder).iterdir()):
+    for name, _, _ in os.walk(directory):
+        folder = Path(name)
+        (folders if folder.name in {directory.name, *FOLDERS} else others).append(folder)
+        for entry in sorted(folder.iterdir()):
             if not _is_folder(entry):
-                (files if _is_own(entry) else others).append(entry)
+                own = _is_own(entry) and (folder.name != _FIGURES or _is_of_report(entry))
+                (files if own else others).append(entry)
     return files, folders, others
+
+
+def _is_of_report(figure: Path) -> bool:
+    """Whether a figure has a name that reports and runs give, and not only somebody's command."""
+    name = unfinished_name(figure) or figure.name
+    return bool(re.fullmatch(r"\d\d+-.+\.(svg|png)|film(-narrow)?\.(gif|png|json)", name))
 
 
 def _is_of_training(entry: Path, name: str, stages: set[Path]) -> bool:

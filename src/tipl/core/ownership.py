@@ -53,16 +53,20 @@ class OwnDirectory:
 
     def has_no(self, name: str) -> bool:
         """Whether it holds no file of such a name, nor an unfinished one of a name that it has."""
-        return (unfinished_name(Path(name)) or name) not in self.files
+        if name.endswith(".unfinished"):
+            name = unfinished_name(Path(name)) or name
+        return name not in self.files
 
     def others(self, directory: Path) -> list[str]:
         """The names in a directory that are not tipl's own files of this kind, in order."""
-        return [name for name in sorted(os.listdir(directory)) if not self._owns(directory / name)]
+        names = sorted(os.listdir(directory))
+        return [name for name in names if self.has_no(name) or not self._owns(directory / name)]
 
     def _owns(self, path: Path) -> bool:
+        """Whether what has a name that it may hold is one of tipl's files."""
         if unfinished_name(path) is not None:
-            return is_regular(path) and not self.has_no(path.name)
-        return path.name in self.files and self.files[path.name].owns(path)
+            return is_regular(path)
+        return self.files[path.name].owns(path)
 
 
 ANYTHING = OwnFile("a file", lambda path: True)

@@ -44,9 +44,9 @@ def unfinished_writes(directory: Path, name: str = "", *, exact: bool = False) -
     A write that is under way looks the same as one whose process was killed: see `is_held`.
     """
     with explained("read", directory):
-        names = sorted(os.listdir(directory)) if directory.exists() else []
+        names = os.listdir(directory) if directory.exists() else []
     paths = (directory / one for one in names if one.endswith(".unfinished"))
-    found = [(path, of) for path in paths if (of := unfinished_name(path)) is not None]
+    found = [(path, of) for path in sorted(paths) if (of := unfinished_name(path)) is not None]
     return [path for path, of in found if (of == name if exact else of.startswith(name))]
 
 

@@ -73,23 +73,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = processes.exit_status(interruption)
     finally:
         _given.reset(before)
-    if status:
+    if status is not None:
         raise SystemExit(status)
 
 
-def _status(arguments: list[str]) -> int:
-    """Runs a command, says what went wrong, and returns the exit status."""
+def _status(arguments: list[str]) -> int | None:
+    """Runs a command, says what went wrong, and returns the exit status; None if all is done."""
     from tipl.core.system_errors import refusal
     from tipl.core.terminal import complain, drop_output
 
-    status = 2
+    status: int | None = None
     try:
         try:
             _run(arguments)
-        except SystemExit as end:
+        except SystemExit as end:  # after some help, say
             status = end.code if isinstance(end.code, int) else int(bool(end.code))
-        else:
-            status = 0
         sys.stdout.flush()  # a reader that has gone is noticed here, not after us
         return status
     except TiplError as error:

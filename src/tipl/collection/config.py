@@ -11,7 +11,7 @@ from tyro.conf import UseAppendAction
 
 from tipl.core.options import at_least, at_most
 from tipl.core.schemas import LARGEST
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.paths.metadata import MAX_TRIALS, Initial, Networks, Normaliser
 from tipl.policies.layout import check_hidden_sizes
@@ -141,7 +141,7 @@ def parse_ranges(vary: Sequence[str]) -> dict[str, tuple[float, float]]:
             bounds = math.nan, math.nan
         if not name or not 0 < bounds[0] <= bounds[1] < math.inf:
             raise TiplError(
-                f"{text!r} was given as what varies; expected a name and a range of positive "
+                f"{shown(text)} was given as what varies; expected a name and a range of positive "
                 "factors of the original value, such as gravity=0.7..1.4"
             )
         if name in ranges:

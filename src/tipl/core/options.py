@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 Config = TypeVar("Config")
 
@@ -45,7 +45,7 @@ def one_of(choices: Iterable[object], of: str = "", **values: object) -> None:
     for name, value in values.items():
         if value not in allowed:
             known = ", ".join(map(str, allowed))
-            raise TiplError(f"{_whose(name, of)} is {value!r}; expected one of {known}")
+            raise TiplError(f"{_whose(name, of)} is {shown(value)}; expected one of {known}")
 
 
 def _whose(name: str, owner: str) -> str:
@@ -75,7 +75,7 @@ def config_from_options(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TiplError(
-            f"{caller} has no option {unknown[0]!r}; expected one of {', '.join(known)}"
+            f"{caller} has no option {shown(unknown[0])}; expected one of {', '.join(known)}"
         )
     return kind(**options)
 

@@ -31,7 +31,7 @@ from tipl.core.atomic import write_bytes_atomically
 from tipl.core.ownership import OwnFile
 from tipl.core.regular_files import open_regular, read_regular
 from tipl.core.system_errors import explained
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 MAX_JSON_BYTES, MAX_HEADER_BYTES = 4 << 20, 1 << 20
 """Of a JSON file, and of the header of a safetensors file: many times what any of ours has."""
@@ -366,7 +366,9 @@ def open_tensors(
 
 def _with_hash(content: Mapping[str, Any], digest: str) -> dict[str, Any]:
     if "sha256" in content:
-        raise TiplError(f"cannot store {content!r}: `sha256` is the file's own; use another name")
+        raise TiplError(
+            f"cannot store {shown(content)}: `sha256` is the file's own; use another name"
+        )
     return {**content, "sha256": digest}
 
 

@@ -20,7 +20,7 @@ from tipl.core.options import at_least
 from tipl.envs.mujoco_functions import Flags, StepResult, Values
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, find_mujoco_task
 from tipl.envs.physics import PhysicsVariants
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 _WORD = 2**64
 
@@ -66,7 +66,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         task = find_mujoco_task(env_id)
         if task is None:
             raise TiplError(
-                f"no batched task {env_id!r}: expected one of {', '.join(MUJOCO_TASKS)}; "
+                f"no batched task {shown(env_id)}: expected one of {', '.join(MUJOCO_TASKS)}; "
                 "tipl.envs.make_vec runs any other Gymnasium id"
             )
         at_least(1, num_envs=num_envs, num_threads=num_threads)
@@ -187,7 +187,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             if given is None or given.shape != present.shape or given.dtype != present.dtype:
                 got = "nothing" if given is None else f"{given.dtype} {given.shape}"
                 raise TiplError(
-                    f"the environment state has {got} for {name!r}: expected {present.dtype} "
+                    f"the environment state has {got} for {shown(name)}: expected {present.dtype} "
                     f"{present.shape}; give the state() of {self.num_envs} envs of this task"
                 )
         self._batch.state[:] = state["simulation"]

@@ -20,7 +20,7 @@ from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, MujocoTask, find_mujoco_task
 from tipl.envs.registry import registered_spec
 from tipl.envs.variants import Variant, described, make_one, variant_of, written
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.policies.tasks import TaskSpec, get_task, known_tasks
 
 OBSERVATION_STD_FLOOR = 1e-3
@@ -89,8 +89,8 @@ def _make_vec(
     if physics:
         whose = env_id if variant is None else f"{env_id} ({variant.words})"
         raise TiplError(
-            f"physics were given for {whose!r}, which does not run on mujoco.batch: expected one "
-            f"of {', '.join(MUJOCO_TASKS)}, as registered; leave the physics out"
+            f"physics were given for {shown(whose)}, which does not run on mujoco.batch: expected "
+            f"one of {', '.join(MUJOCO_TASKS)}, as registered; leave the physics out"
         )
     at_least(1, num_envs=num_envs)
     first = make_one(env_id, variant)
@@ -113,11 +113,13 @@ def register_task(env_id: str, task: MujocoTask) -> None:
             after how many steps an episode is truncated.
     """
     if env_id in _SHIPPED:
-        raise TiplError(f"{env_id!r} ships with tipl; register your task under an id of its own")
+        raise TiplError(
+            f"{shown(env_id)} ships with tipl; register your task under an id of its own"
+        )
     if env_id in _NEW_TO_GYMNASIUM or env_id not in gymnasium.registry:
         if task.max_episode_steps is None or not env_id.rpartition("-v")[2].isdecimal():
             raise TiplError(
-                f"{env_id!r}, which Gymnasium does not know, was given with max_episode_steps="
+                f"{shown(env_id)}, which Gymnasium does not know, was given with max_episode_steps="
                 f"{task.max_episode_steps}; expected an id with a version, such as 'MyHopper-v0', "
                 "and the number of steps after which an episode is truncated"
             )
@@ -174,8 +176,8 @@ def measure_task(
         limit = (variant or registered_spec(env_id)).max_episode_steps
         if limit is None:
             raise TiplError(
-                f"{env_id!r} has no limit of episode steps: expected one; register the environment "
-                "under an id of its own with max_episode_steps"
+                f"{shown(env_id)} has no limit of episode steps: expected one; register the "
+                "environment under an id of its own with max_episode_steps"
             )
         actions: Any = envs.single_action_space
         _check_bounds(env_id, actions)
@@ -230,7 +232,7 @@ def _observe_random_actions(
         observation, *_ = envs.step(_random_actions(space, envs.num_envs, rng))
     if not np.isfinite(observations).all():
         raise TiplError(
-            f"{env_id!r} gave observations that are not finite under random actions: expected "
+            f"{shown(env_id)} gave observations that are not finite under random actions: expected "
             "finite ones; mend the environment"
         )
     return observations
@@ -259,12 +261,14 @@ def _check_bounds(env_id: str, space: Any) -> None:
         finite = np.isfinite(high - low).all()  # False as well where a range has no number
     exact = space.dtype.kind == "f" or (np.maximum(abs(low), abs(high)) < _EXACT).all()
     if not (finite and exact):
-        raise TiplError(f"{env_id!r} has the actions {space}: expected finite bounds; {advice}")
+        raise TiplError(
+            f"{shown(env_id)} has the actions {space}: expected finite bounds; {advice}"
+        )
     if not (low < high).all():
         fixed = np.flatnonzero(~(low < high)).tolist()
         raise TiplError(
-            f"{env_id!r} has the actions {space}, of which the values {fixed} are fixed: expected "
-            f"each lowest value below its highest; {advice}"
+            f"{shown(env_id)} has the actions {space}, of which the values {fixed} are fixed: "
+            f"expected each lowest value below its highest; {advice}"
         )
 
 
@@ -277,7 +281,7 @@ def _check_made_for(task: TaskSpec, envs: VectorEnv[Any, Any, Any]) -> None:
     said = (task.observation_size,), task.action_size
     if sizes != said or discrete != task.discrete:
         raise TiplError(
-            f"the task {task.label!r} has {said[0][0]} observed values and {said[1]} "
+            f"the task {shown(task.label)} has {said[0][0]} observed values and {said[1]} "
             f"{'discrete ' * task.discrete}actions, but the environment made for it has the "
             f"observations {observations} and the actions {actions}: expected as many; make the "
             "task again by tipl.envs.make_task"
@@ -289,12 +293,12 @@ def _check_spaces(env_id: str, env: gymnasium.Env[Any, Any]) -> None:
     advice = "and register it under an id of its own, or choose another"
     if not isinstance(observations, Box):
         raise TiplError(
-            f"{env_id!r} has the observations {observations}: expected a Box; wrap the environment "
-            f"(gymnasium.wrappers.FlattenObservation) {advice}"
+            f"{shown(env_id)} has the observations {observations}: expected a Box; wrap the "
+            f"environment (gymnasium.wrappers.FlattenObservation) {advice}"
         )
     one_dimensional = isinstance(actions, Box) and len(actions.shape) == 1
     if not one_dimensional and not isinstance(actions, Discrete):
         raise TiplError(
-            f"{env_id!r} has the actions {actions}: expected a one-dimensional Box or Discrete "
-            f"actions; wrap the environment {advice}"
+            f"{shown(env_id)} has the actions {actions}: expected a one-dimensional Box or "
+            f"Discrete actions; wrap the environment {advice}"
         )

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tipl.core.arrays import Array
 from tipl.envs.registry import one_line
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 _NO_SEED = -1
 
@@ -164,7 +164,7 @@ class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         """What went wrong in somebody's code, in a sentence."""
         name = self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__
         return TiplError(
-            f"the environment {name!r} failed in {call}: {type(error).__name__}: "
+            f"the environment {shown(name)} failed in {call}: {type(error).__name__}: "
             f"{one_line(error)} (expected of reset an observation and a dict, and of step, for any "
             "action of the space, an observation, a reward, terminated, truncated and a dict; "
             "gymnasium.utils.env_checker.check_env checks that)"

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float64, Integer
 from mujoco import batch as mujoco_batch
 
 from tipl.core.options import spelling_hint
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 # Not the timestep, which is the task's, and not the solver's settings.
 _OPTIONS = ("gravity", "wind", "density", "viscosity", "impratio")
@@ -104,7 +104,7 @@ def find_target(model: Any, name: str) -> Target:
         values = getattr(model, field).copy()
     else:
         raise TiplError(
-            f"no physics {name!r}: expected one of {', '.join(_OPTIONS)}, a float field of "
+            f"no physics {shown(name)}: expected one of {', '.join(_OPTIONS)}, a float field of "
             "MjModel that belongs to bodies, joints, geoms or actuators, or such a field and an "
             f"object, as in 'body_mass:torso'; {spelling_hint(field, [*_OPTIONS, *fields])}"
         )
@@ -113,7 +113,7 @@ def find_target(model: Any, name: str) -> Target:
         scaled &= _rows(model, field, object_name).reshape(-1, *[1] * (values.ndim - 1))
     if not values[scaled].any():
         raise TiplError(
-            f"the physics {name!r} are all 0 in this model: expected values that a factor "
+            f"the physics {shown(name)} are all 0 in this model: expected values that a factor "
             "changes; leave the name out, or scale something else"
         )
     return Target(field, values, scaled)
@@ -135,8 +135,8 @@ def _rows(model: Any, field: str, object_name: str) -> Bool[np.ndarray, " rows"]
     named = [name for name in names if name]
     if object_name not in named:
         raise TiplError(
-            f"no object {object_name!r} for the physics '{field}:{object_name}': expected one of "
-            f"{', '.join(named) or '(none has a name)'}; {spelling_hint(object_name, named)}"
+            f"no object {shown(object_name)} for the physics '{field}:{object_name}': expected one "
+            f"of {', '.join(named) or '(none has a name)'}; {spelling_hint(object_name, named)}"
         )
     owners = model.dof_jntid if kind == "dof" else np.arange(len(names))
     return np.asarray(owners == names.index(object_name))
@@ -158,7 +158,7 @@ def _checked_factors(name: str, factors: np.ndarray, num: int) -> Float64[np.nda
     is_real = factors.dtype.kind in "fiu" and factors.shape == (num,)
     if not is_real or not ((factors > 0) & np.isfinite(factors)).all():
         raise TiplError(
-            f"the physics {name!r} have the factors {factors.tolist()}: expected {num} positive "
-            "finite numbers, one for each environment; give 1 where nothing is to change"
+            f"the physics {shown(name)} have the factors {factors.tolist()}: expected {num} "
+            "positive finite numbers, one for each environment; give 1 where nothing is to change"
         )
     return factors.astype(np.float64)

@@ -10,7 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from tipl.core.options import spelling_hint
 from tipl.core.trust import import_trusted, is_trusted, split_id, untrusted
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.policies.tasks import TaskSpec, known_tasks
 
 # For the beginnings of well-known ids, the package to install and the module that registers them.
@@ -43,8 +43,9 @@ def registered_spec(env: str | TaskSpec) -> EnvSpec:
         package, _ = _package(name) or (None, None)
         advice = f"install {package}, or see" if package else "see"
         raise TiplError(
-            f"the environment {env_id!r} could not be made: {one_line(error)} (expected a module "
-            f"{module!r} that registers it; {advice} that Python finds it, on PYTHONPATH)"
+            f"the environment {shown(env_id)} could not be made: {one_line(error)} (expected a "
+            f"module {shown(module)} that registers it; {advice} that Python finds it, "
+            "on PYTHONPATH)"
         ) from error
     if name in gymnasium.registry:
         return gymnasium.registry[name]
@@ -53,7 +54,7 @@ def registered_spec(env: str | TaskSpec) -> EnvSpec:
     if isinstance(env, TaskSpec):
         _explain_task(env)
     raise TiplError(
-        f"unknown environment id {env_id!r}: expected one of {', '.join(known_tasks())} or "
+        f"unknown environment id {shown(env_id)}: expected one of {', '.join(known_tasks())} or "
         "another id that Gymnasium has registered ('module:id' imports a file of yours); "
         f"{_hint(name)}"
     )
@@ -83,7 +84,9 @@ def _explain_task(task: TaskSpec) -> None:
         module, _, name = json.loads(task.gymnasium_spec)["entry_point"].partition(":")
     except (AttributeError, KeyError, TypeError, ValueError):
         return
-    unknown = f"unknown environment id {task.env_id!r}: the class {name} of its environment was"
+    unknown = (
+        f"unknown environment id {shown(task.env_id)}: the class {name} of its environment was"
+    )
     if module == "__main__":
         raise TiplError(
             f"{unknown} in a script that was run: expected a module that registers it; move class "

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.forecast.hub import load_model
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
@@ -159,7 +159,7 @@ class Forecaster(abc.ABC):
         """
         if target is not None or wished_return is not None:
             raise TiplError(
-                f"target={target!r} and wished_return={wished_return!r} were given, but "
+                f"target={shown(target)} and wished_return={shown(wished_return)} were given, but "
                 f"{self.name} can be asked for neither: leave them out, or use a trained model"
             )
         return self

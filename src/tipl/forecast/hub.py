@@ -13,7 +13,7 @@ from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.lazy import resolve
 from tipl.core.system_errors import explained
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 if TYPE_CHECKING:
     from tipl.forecast.base import Forecaster
@@ -77,7 +77,7 @@ def check_finite(whose: str, tensors: Mapping[str, Array]) -> None:
         if not np.isfinite(array).all():
             raise TiplError(
                 f"{whose} has {np.count_nonzero(~np.isfinite(array))} of {array.size} numbers of "
-                f"{name!r} that are NaN or infinite; use another model, or train "
+                f"{shown(name)} that are NaN or infinite; use another model, or train "
                 "it again with a smaller learning rate"
             )
 
@@ -87,14 +87,14 @@ def _model_class(directory: Path, config: Mapping[str, Any]) -> type[TrainedFore
     version, kind = config.get("format_version"), config.get("kind")
     if version != MODEL_FORMAT_VERSION:
         raise TiplError(
-            f"{directory} holds a model of format version {version!r}, but this tipl reads "
+            f"{directory} holds a model of format version {shown(version)}, but this tipl reads "
             f"version {MODEL_FORMAT_VERSION}; update tipl"
         )
     kinds = importlib.import_module("tipl.models.kinds")  # the one door to the models of tipl
     forecasters = {entry.title: entry.forecaster for entry in kinds.all_kinds()}
     if kind not in forecasters:
         raise TiplError(
-            f"{directory} holds a model of the kind {kind!r}, but this tipl reads "
+            f"{directory} holds a model of the kind {shown(kind)}, but this tipl reads "
             f"{', '.join(sorted(forecasters))}; update tipl, or import the module that registers "
             "the kind"
         )

@@ -14,7 +14,7 @@ import numpy as np
 from tipl.core import atomic, storage
 from tipl.core.arrays import Array
 from tipl.core.ownership import OwnDirectory
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.forecast.base import Forecaster, Target
 from tipl.forecast.hub import MODEL_FORMAT_VERSION, check_finite
 from tipl.paths.svd import TemporalSVD
@@ -147,14 +147,14 @@ class TrainedForecaster(Forecaster):
         other.target = target or self.target
         if other.target not in self.targets:
             raise TiplError(
-                f"the target {target!r} was given, but this {self.kind} was trained for "
+                f"the target {shown(target)} was given, but this {self.kind} was trained for "
                 f"{', '.join(self.targets)}; use one of these, or train a model for it"
             )
         if wished_return is not None and not other.knows_returns:
             raise TiplError(
                 f"a return of {wished_return} is wished for, but this model was trained without "
-                f"returns (target {other.target!r}); train one with condition_on_return=True and "
-                "ask for the target 'own'"
+                f"returns (target {shown(other.target)}); train one with condition_on_return=True "
+                "and ask for the target 'own'"
             )
         wish = self.wished_return if wished_return is None else wished_return
         other.wished_return = wish if other.knows_returns else None  # nor one wished for before

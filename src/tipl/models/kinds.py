@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tipl.core.lazy import resolve
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.forecast.base import Target
 from tipl.models import TrainConfig
 
@@ -147,9 +147,9 @@ def register(kind: Kind) -> None:
         taken = known.title == kind.title or known.name == kind.name
         if taken and (known in _OURS or known.name != kind.name):
             raise TiplError(
-                f"the model {kind.name!r} with the title {kind.title!r} was given to register, but "
-                f"there is {known.name!r} with the title {known.title!r}; choose another name and "
-                "title"
+                f"the model {shown(kind.name)} with the title {shown(kind.title)} was given to "
+                f"register, but there is {shown(known.name)} with the title {shown(known.title)}; "
+                "choose another name and title"
             )
     _REGISTERED[kind.name] = kind
 
@@ -159,8 +159,8 @@ def find_kind(name: str) -> Kind:
     kinds = {kind.name: kind for kind in all_kinds()}
     if name not in kinds:
         raise TiplError(
-            f"model is {name!r}; expected one of {', '.join(kinds)}, or the name of a kind that "
-            "was registered (`tipl.models.kinds.register`)"
+            f"model is {shown(name)}; expected one of {', '.join(kinds)}, or the name of a kind "
+            "that was registered (`tipl.models.kinds.register`)"
         )
     return kinds[name]
 
@@ -177,10 +177,10 @@ def check_option(kind: Kind, name: str) -> None:
     """Raises a TiplError unless a kind has an option; it says which kinds have it."""
     if name in kind.options:
         return
-    others = [f"model={other.name!r}" for other in all_kinds() if name in other.options]
+    others = [f"model={shown(other.name)}" for other in all_kinds() if name in other.options]
     having = f", which belongs to {' and '.join(others)}" if others else ""
     raise TiplError(
-        f"model={kind.name!r} has no option {name!r}{having}; expected one of "
+        f"model={shown(kind.name)} has no option {shown(name)}{having}; expected one of "
         f"{', '.join(kind.options)}"
     )
 
@@ -206,8 +206,8 @@ def completed(config: TrainConfig) -> TrainConfig:
         return config
     if type(config) is not TrainConfig:
         raise TiplError(
-            f"a {type(config).__name__} was given with model={config.model!r}, whose options are "
-            f"in {kind.config_class.__name__}; give that, or leave `model` as it is"
+            f"a {type(config).__name__} was given with model={shown(config.model)}, whose options "
+            f"are in {kind.config_class.__name__}; give that, or leave `model` as it is"
         )
     stated = {
         field.name: getattr(config, field.name)

@@ -18,7 +18,7 @@ import msgspec
 from tipl.core import storage
 from tipl.core.options import one_of
 from tipl.core.schemas import Count, JsonFile, Natural, Positive, conforming
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.policies.actions import OBSERVATION_CLIP, checked_clip
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.tasks import TaskSpec
@@ -167,7 +167,9 @@ class PathMetadata(Described):
         for name in (*planned, *sizes, "steps_per_checkpoint"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise TiplError(f"{name} of {_OWNER} is {value!r}; expected a positive integer")
+                raise TiplError(
+                    f"{name} of {_OWNER} is {shown(value)}; expected a positive integer"
+                )
         if not self.recorded:
             self._check_sizes()
         units = self.layout.activation, self.layout.squashed

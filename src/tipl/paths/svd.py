@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from tipl.core.arrays import Array
 from tipl.core.options import at_least
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 Basis = Literal["joint", "path"]
 Center = Literal["none", "initial", "mean"]
@@ -243,7 +243,7 @@ def make_tokenizer(basis: Basis, rank: int, center: Center) -> TemporalSVD | Pat
         return TemporalSVD(rank, center)
     if center != "initial":
         raise TiplError(
-            f"center={center!r} was given with basis='path'; a path's own basis describes its "
+            f"center={shown(center)} was given with basis='path'; a path's own basis describes its "
             "displacements from its start: use center='initial'"
         )
     return PathSVD(rank)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from tipl.core.arrays import Array
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, layer_names
 from tipl.policies.tasks import TaskSpec
@@ -106,7 +106,7 @@ def checked_clip(clip: Any) -> float:
     """A clip as a number; raises a TiplError unless it is one above 0, which infinity is."""
     if isinstance(clip, bool) or not isinstance(clip, (int, float)) or not clip > 0:
         raise TiplError(
-            f"the observation clip {clip!r} was given; expected a number above 0: of how many "
+            f"the observation clip {shown(clip)} was given; expected a number above 0: of how many "
             "standard deviations normalised observations may be, or math.inf for no clip"
         )
     return float(clip)

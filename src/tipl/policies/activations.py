@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tipl.core.arrays import Array
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 
 def _elu(x: Array) -> Array:
@@ -45,5 +45,5 @@ def check_activation(name: str) -> None:
     """Raises a TiplError unless there is an activation of this name."""
     if name not in ACTIVATIONS:
         raise TiplError(
-            f"the activation {name!r} was given; expected one of {', '.join(ACTIVATIONS)}"
+            f"the activation {shown(name)} was given; expected one of {', '.join(ACTIVATIONS)}"
         )

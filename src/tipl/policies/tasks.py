@@ -23,7 +23,7 @@ from jaxtyping import Float64, Shaped
 
 from tipl.core.arrays import Array
 from tipl.core.options import is_count
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 MAX_SIZE, MAX_STEPS = 1_000_000, 1_000_000_000
 """Of observations and actions, in values, and of episodes."""
@@ -108,25 +108,29 @@ class TaskSpec:
         for name in ("env_id", "gymnasium_spec", "variant", "action_dtype"):
             value = getattr(self, name)
             if not isinstance(value, str):
-                raise TiplError(f"{whose} has {value!r:.60} in {name!r}: expected text")
+                raise TiplError(f"{whose} has {shown(value)} in {shown(name)}: expected text")
         for name, highest in _HIGHEST.items():
             value = getattr(self, name)
             if not is_count(value) or value > highest:
                 raise TiplError(
-                    f"{whose} has {value!r:.60} in {name!r}: expected a whole number from 1 to "
-                    f"{highest:,}; correct the field"
+                    f"{whose} has {shown(value)} in {shown(name)}: expected a whole number from 1 "
+                    f"to {highest:,}; correct the field"
                 )
         for name in ("action_low", "action_high", "observation_mean", "observation_std"):
             if not all(map(_is_number, getattr(self, name))):
-                raise TiplError(f"{whose} has something else than numbers in {name!r}; correct it")
+                raise TiplError(
+                    f"{whose} has something else than numbers in {shown(name)}; correct it"
+                )
         first = self.first_action
         if self.discrete and not (type(first) is int and abs(first) <= MAX_STEPS):
-            raise TiplError(f"{whose} has {first!r:.60} in 'first_action': expected a whole number")
+            raise TiplError(
+                f"{whose} has {shown(first)} in 'first_action': expected a whole number"
+            )
         for name, factor in self.physics:
             if not (isinstance(name, str) and _is_number(factor) and 0 < factor < math.inf):
                 raise TiplError(
-                    f"{whose} has the factor {factor!r:.60} of {name!r:.60} in 'physics': expected "
-                    "finite factors above 0"
+                    f"{whose} has the factor {shown(factor)} of {shown(name)} in 'physics': "
+                    "expected finite factors above 0"
                 )
 
     @property
@@ -164,8 +168,8 @@ class TaskSpec:
             return made
         except (ValueError, TypeError, RecursionError) as error:
             raise TiplError(
-                f"the Gymnasium spec of the task {self.env_id!r} is damaged: {error}; make the "
-                "task again by tipl.envs.make_task"
+                f"the Gymnasium spec of the task {shown(self.env_id)} is damaged: {error}; make "
+                "the task again by tipl.envs.make_task"
             ) from error
 
     @property
@@ -219,9 +223,9 @@ class TaskSpec:
                 continue
             values[name] = read(data[name]) if name in data else None
             if values[name] is None:
-                fault = f"has {data[name]!r} in" if name in data else "lacks"
+                fault = f"has {shown(data[name])} in" if name in data else "lacks"
                 raise TiplError(
-                    f"a task spec {fault} the field {name!r}: expected {expected}; "
+                    f"a task spec {fault} the field {shown(name)}: expected {expected}; "
                     "write it with TaskSpec.to_json()"
                 )
         return cls(**values)
@@ -267,15 +271,15 @@ def _check_dtype(whose: str, dtype: str, bounds: tuple[float, ...]) -> None:
         valid = all(held == given if whole else np.isfinite(held) == np.isfinite(given))
     if not valid:
         raise TiplError(
-            f"{whose} has {dtype!r:.60} in 'action_dtype' and the action bounds {bounds}: expected "
-            "float32, float64 or integers that hold the bounds; correct the fields"
+            f"{whose} has {shown(dtype)} in 'action_dtype' and the action bounds {bounds}: "
+            "expected float32, float64 or integers that hold the bounds; correct the fields"
         )
 
 
 def _check_count(whose: str, name: str, values: Sequence[float] | Array, count: int) -> None:
     if np.shape(values) != (count,):
         raise TiplError(
-            f"{whose} has {'x'.join(map(str, np.shape(values)))} values in {name!r}: expected "
+            f"{whose} has {'x'.join(map(str, np.shape(values)))} values in {shown(name)}: expected "
             f"{count}, one per dimension; correct the field or its size"
         )
 
@@ -290,8 +294,9 @@ def get_task(env_id: str) -> TaskSpec:
     specs = _shipped_specs()
     if env_id not in specs:
         raise TiplError(
-            f"the task {env_id!r} does not ship with tipl: expected one of {', '.join(specs)}; "
-            f"for any other Gymnasium id, measure it with tipl.envs.make_task({env_id!r})"
+            f"the task {shown(env_id)} does not ship with tipl: expected one of "
+            f"{', '.join(specs)}; for any other Gymnasium id, measure it with "
+            f"tipl.envs.make_task({shown(env_id)})"
         )
     return specs[env_id]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from tipl.core.atomic import write_bytes_atomically
 from tipl.core.ownership import ROWS
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 
 NAN = math.nan
 
@@ -205,7 +205,9 @@ def _test(wanted: Any) -> Callable[[Any], bool]:
 def _check_columns(names: Iterable[str]) -> None:
     for name in names:
         if name not in _COLUMNS:
-            raise TiplError(f"results have no column {name!r}; they have {', '.join(_COLUMNS)}")
+            raise TiplError(
+                f"results have no column {shown(name)}; they have {', '.join(_COLUMNS)}"
+            )
 
 
 def write_results(path: str | Path, results: Iterable[Result]) -> None:
@@ -223,8 +225,9 @@ def _to_line(result: Result) -> str:
     for name in ("value", "low", "high"):
         if math.isinf(getattr(result, name)):
             raise TiplError(
-                f"{name} of {result.method!r}, {result.setting!r}, {result.metric!r} is infinite; "
-                "expected a finite number, or NaN where there is none"
+                f"{name} of {shown(result.method)}, {shown(result.setting)}, "
+                f"{shown(result.metric)} is infinite; expected a finite number, or NaN where "
+                "there is none"
             )
     fields = {name: getattr(result, name) for name in _WRITTEN}
     fields["experiment"] = result.experiment_label

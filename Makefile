@@ -29,9 +29,9 @@ demo: .venv/ready ## collect, train, forecast, evaluate; writes runs/demo/report
 test: .venv/ready ## run the tests, in two processes
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(WORKERS)
 
-fuzz: .venv/ready ## give all readers damaged files, others each time (FUZZ_INPUTS=100000, FUZZ_SECONDS=)
-	OMP_NUM_THREADS=1 FUZZ_INPUTS='$(FUZZ_INPUTS)' FUZZ_SECONDS='$(FUZZ_SECONDS)' \
-		$(BIN)/python -m pytest -o addopts=--quiet tests/test_fuzz.py
+fuzz: .venv/ready ## damage FUZZ_INPUTS (100000) files, others each time: is every one read, or refused?
+	OMP_NUM_THREADS=1 FUZZ_INPUTS='$(FUZZ_INPUTS)' FUZZ_SECONDS='$(FUZZ_SECONDS)' FUZZ_STEPS=5000 \
+		$(BIN)/python -m pytest -o addopts=--quiet tests/test_fuzz.py tests/test_dataset_machine.py
 
 soak: .venv/ready ## do everything again and again for SOAK_SECONDS (3600): does memory grow?
 	$(BIN)/python benchmarks/soak.py --seconds $(or $(SOAK_SECONDS),3600)

@@ -126,6 +126,13 @@ def test_a_bad_layout_is_refused(data: list[list[Any]]) -> None:
         ParamLayout.from_json(data)
 
 
+def test_weights_that_are_no_matrix_are_refused() -> None:
+    with pytest.raises(
+        TiplError, match=r"weights 'actor.0.weight' .* not two axes; expected \[out"
+    ):
+        ParamLayout.from_json([["actor.0.weight", [1, 5, 4]], ["actor.0.bias", [5]]])
+
+
 # --- initial networks ----------------------------------------------------------------------
 
 

@@ -37,7 +37,8 @@ class ParamLayout:
 
     Raises:
         TiplError: the activation is none of `tipl.policies.activations.ACTIVATIONS`, a name is
-            given twice, a size is not positive, or there are more than `MAX_PARAMETERS`.
+            given twice, a size is not positive, weights are no matrix, or there are more than
+            `MAX_PARAMETERS`.
     """
 
     names: tuple[str, ...]
@@ -61,6 +62,13 @@ class ParamLayout:
                 f"arrays of the shapes {reprlib.repr(self.shapes)} were given for a parameter "
                 f"layout; expected positive sizes and at most {MAX_PARAMETERS:,} parameters: use a "
                 "smaller network"
+            )
+
+        named = zip(self.names, self.shapes, strict=True)
+        if odd := [name for name, shape in named if name.endswith(".weight") and len(shape) != 2]:
+            raise TiplError(
+                f"the weights {reprlib.repr(odd[0])} of a parameter layout have not two axes; "
+                "expected [out, in], as torch.nn.Linear has them"
             )
 
     @classmethod

@@ -79,8 +79,7 @@ def fit(
         task = bar.add_task(label, total=config.steps, completed=run.step, note="")
         while run.step < config.steps:
             loss = run.advance(batch_loss)
-            logged = run.step % LOG_INTERVAL == 0 or run.step == config.steps
-            if logged:
+            if logged := run.is_logged(run.step):
                 held_out = held_out_loss() if held_out_loss else math.nan
                 if held_out_loss:
                     run.check_finite(held_out, "held-out loss")
@@ -121,6 +120,10 @@ class _Fit:
         if self.keeping is not None and label in self.keeping.read:
             self._resume(self.keeping)
         self.keep()
+
+    def is_logged(self, step: int) -> bool:
+        """Whether the curve tells the losses of a step."""
+        return step % LOG_INTERVAL == 0 or step == self.config.steps
 
     def advance(self, batch_loss: Callable[[torch.Generator], Tensor]) -> float:
         """Takes a step; returns the loss before it."""
@@ -169,6 +172,10 @@ class _Fit:
             set_fit_state(self.model, self.optimizer, self.rng, state)
             rows = state["curve"].reshape(-1, len(CURVES)).tolist()
             self.rows = [(int(row[0]), *row[1:]) for row in rows]
+            steps = range(1, min(self.step, self.config.steps) + 1)
+            logged = [step for step in steps if self.is_logged(step)]
+            if self.step > self.config.steps or logged != [row[0] for row in self.rows]:
+                raise ValueError("the curve is of other steps")
             if self.remembers:
                 self.remembers.set_state(part_of(state, "loss"))
         if self.step:  # the rate and the moments' decay follow from the step

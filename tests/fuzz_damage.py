@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import enum
 import functools
@@ -266,7 +267,9 @@ def _vary(draw: Draw, container: Any, key: Any) -> None:
     if isinstance(value, bool):
         value = not value
     elif isinstance(value, (int, float)):
-        value = draw(st.sampled_from(_SCALES))(value)
+        scale = draw(st.sampled_from(_SCALES))
+        with contextlib.suppress(OverflowError):  # of integers that no float holds
+            value = scale(value)
     elif isinstance(value, str):
         longer = value * 2000 if len(value) < 100 else value
         value = draw(st.sampled_from([value + "\x1b[2J", value[:-1], value.upper(), longer]))

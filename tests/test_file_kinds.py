@@ -204,7 +204,7 @@ def test_every_kind_of_json_is_tried_here(
     kinds: tuple[JsonFile[Any] | TensorsFile[Any], ...],
 ) -> None:
     names = {kind.name for kind in kinds if isinstance(kind, JsonFile)}
-    assert names == set(KINDS)
+    assert names == set(KINDS) | {"config.json"}  # of models: see test_hostile_models.py
 
 
 @pytest.mark.parametrize("name", KINDS)

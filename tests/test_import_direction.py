@@ -45,10 +45,10 @@ DOORS = {
     # open does not know policies, so that the door makes no circle.
     ("tipl.policies.policy", "tipl.integrations.sb3.weights"),
     # Forecaster.from_pretrained: reads models of every kind, all of which are forecasters.
-    ("tipl.forecast.hub", "tipl.models.kinds"),
+    ("tipl.forecast.description", "tipl.models.kinds"),
 }
 # The only one that may lead back.
-ROUND_DOORS = {("tipl.forecast.hub", "tipl.models.kinds")}
+ROUND_DOORS = {("tipl.forecast.description", "tipl.models.kinds")}
 # Forecasting works on machines without a simulator. By the order above, what these may import is
 # free of physics as well.
 PHYSICS = {"gymnasium", "mujoco"}

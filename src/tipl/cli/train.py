@@ -59,7 +59,7 @@ def train(
         f"{out}: {model.kind}, {sum(map(len, model.training_trials.values()))} training and "
         f"{sum(int((~split.held_out.diverged()).sum()) for split in splits)} held-out trials"
     )
-    for target, curve in model.settings["curves"].items():
+    for target, curve in model.curves.items():
         held_out_loss, still = (
             "unknown" if curve[name][-1] is None else f"{curve[name][-1]:.3f}"
             for name in ("held_out_loss", "standing_still_loss")

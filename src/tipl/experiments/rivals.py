@@ -65,7 +65,7 @@ class Given:
             return None
         if self.training is None or self.known_best is not None:
             return self.known_best
-        learned = [model for model in self.models if "elite" in model.settings.get("curves", {})]
+        learned = [model for model in self.models if "elite" in model.curves]
         seeds = [m.settings.get("train", {}).get("seed", 0) for m in learned or self.models]
         elite = best_checkpoint(self.training, seed=min(seeds, default=0))
         return elite.trial, elite.checkpoint

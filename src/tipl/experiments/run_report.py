@@ -124,10 +124,9 @@ def training_curves(run: Run) -> Iterator[Section]:
     """Every model's loss over its training, for each target."""
     for model in run.models.values():
         note = f"{sum(map(len, model.training_trials.values()))} training trials"
-        for target in model.targets:
+        for target in [target for target in model.targets if target in model.curves]:
             curves = {  # None, where nothing was measured, becomes NaN
-                name: np.array(values, dtype=float)
-                for name, values in model.settings["curves"][target].items()
+                name: np.array(values, dtype=float) for name, values in model.curves[target].items()
             }
             step, held_out = curves["step"], curves["held_out_loss"]
             known = np.isfinite(held_out)

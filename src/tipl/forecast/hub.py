@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.core.lazy import resolve
+from tipl.core.schemas import check_arrays, conforming
 from tipl.core.system_errors import explained
 from tipl.errors import TiplError, shown
+from tipl.forecast.description import MODEL, MODEL_WEIGHTS
 
 if TYPE_CHECKING:
     from tipl.forecast.base import Forecaster
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "pretrained"
 """One folder for each model that ships with tipl, as `save_pretrained` wrote it."""
-
-MODEL_FORMAT_VERSION = 1
 
 
 def shipped_models() -> list[str]:
@@ -51,24 +49,37 @@ def model_directory(source: str | Path) -> Path:
 def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecaster:
     """The model in a directory or of a name, an instance of a class: see `from_pretrained`."""
     directory = model_directory(source)
-    config = storage.read_json(directory / "config.json", "a model (made by `tipl train`)")
-    model_class = _model_class(directory, config)
+    said = MODEL.read(directory / MODEL.name)
+    model_class = said.forecaster
     if not issubclass(model_class, expected):
         raise TiplError(
             f"{directory} holds a model of the kind {model_class.kind}, but a {expected.__name__} "
             f"is expected; use {model_class.__name__}.from_pretrained, or "
             "Forecaster.from_pretrained for a model of any kind"
         )
-    weights = directory / "model.safetensors"
-    tensors, _ = storage.read_tensors(weights, "the model's weights")
+    weights = directory / MODEL_WEIGHTS.name
+    mismatch = TiplError(
+        f"{weights} is not of the model in the {MODEL.name} beside it; restore both from a copy, "
+        "or train the model again"
+    )
+    arrays = model_class._array_types(said.config)
+
+    def check(header: Mapping[str, Any], specs: storage.ArraySpecs) -> None:
+        try:
+            conforming(header, MODEL_WEIGHTS.schema, str(weights))
+            if arrays is not None:
+                check_arrays(specs, arrays, str(weights))
+        except TiplError as error:
+            raise mismatch from error
+
+    tensors, _ = storage.read_tensors(weights, MODEL_WEIGHTS.expected, check)
     check_finite(str(weights), tensors)
     try:
-        return model_class._from_files(config, tensors)
-    except (KeyError, RuntimeError) as error:
-        raise TiplError(
-            f"{weights} is not of the model in the config.json beside it; restore both from a "
-            "copy, or train the model again"
-        ) from error
+        return model_class._from_files(said.config, tensors)
+    except TiplError:
+        raise
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise mismatch from error
 
 
 def check_finite(whose: str, tensors: Mapping[str, Array]) -> None:
@@ -80,22 +91,3 @@ def check_finite(whose: str, tensors: Mapping[str, Array]) -> None:
                 f"{shown(name)} that are NaN or infinite; use another model, or train "
                 "it again with a smaller learning rate"
             )
-
-
-def _model_class(directory: Path, config: Mapping[str, Any]) -> type[TrainedForecaster]:
-    """The class that reads a model, by what its `config.json` says."""
-    version, kind = config.get("format_version"), config.get("kind")
-    if version != MODEL_FORMAT_VERSION:
-        raise TiplError(
-            f"{directory} holds a model of format version {shown(version)}, but this tipl reads "
-            f"version {MODEL_FORMAT_VERSION}; update tipl"
-        )
-    kinds = importlib.import_module("tipl.models.kinds")  # the one door to the models of tipl
-    forecasters = {entry.title: entry.forecaster for entry in kinds.all_kinds()}
-    if kind not in forecasters:
-        raise TiplError(
-            f"{directory} holds a model of the kind {shown(kind)}, but this tipl reads "
-            f"{', '.join(sorted(forecasters))}; update tipl, or import the module that registers "
-            "the kind"
-        )
-    return cast("type[TrainedForecaster]", resolve(forecasters[kind]))

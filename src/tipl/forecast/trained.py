@@ -14,9 +14,11 @@ import numpy as np
 from tipl.core import atomic, storage
 from tipl.core.arrays import Array
 from tipl.core.ownership import OwnDirectory
+from tipl.core.schemas import ArrayType
 from tipl.errors import TiplError, shown
 from tipl.forecast.base import Forecaster, Target
-from tipl.forecast.hub import MODEL_FORMAT_VERSION, check_finite
+from tipl.forecast.description import MODEL, MODEL_FORMAT_VERSION, MODEL_WEIGHTS
+from tipl.forecast.hub import check_finite
 from tipl.paths.svd import TemporalSVD
 from tipl.policies.actions import OBSERVATION_CLIP, refolded
 from tipl.policies.layout import ParamLayout, actor_layout
@@ -130,6 +132,11 @@ class TrainedForecaster(Forecaster):
         return dict(self.settings.get("datasets", {}))
 
     @property
+    def curves(self) -> dict[Target, dict[str, list[Any]]]:
+        """The curves of its training, by target: lists by name, see `tipl.models.loop.CURVES`."""
+        return dict(self.settings.get("curves", {}))
+
+    @property
     def steps_per_checkpoint(self) -> int | None:
         """Environment steps between the checkpoints that it learned from, if its settings say."""
         steps: int | None = self.settings.get("steps_per_checkpoint")
@@ -180,8 +187,16 @@ class TrainedForecaster(Forecaster):
     @property
     def scaled_wish(self) -> float:
         """The return to ask for, as the training was told returns; NaN is none."""
+        if self.wished_return is None:
+            return math.nan
         mean, std = self.return_scale
-        return math.nan if self.wished_return is None else (self.wished_return - mean) / std
+        wish = (self.wished_return - mean) / std
+        if not abs(wish) <= np.finfo(np.float32).max:
+            raise TiplError(
+                f"a return of {self.wished_return} was wished for, but the model has learned from "
+                f"returns of {mean:g} +- {std:g}; wish for one that is not so far from these"
+            )
+        return wish
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes `config.json` and `model.safetensors`, whole or not at all.
@@ -200,8 +215,8 @@ class TrainedForecaster(Forecaster):
         tensors = self._tensors()
         check_finite(f"the {self.kind} that is to be saved in {directory}", tensors)
         with atomic.new_directory(directory, MODEL_FILES) as new:
-            storage.write_tensors(new / "model.safetensors", tensors, {"kind": "model"})
-            storage.write_json(new / "config.json", self._config() | config)
+            storage.write_tensors(new / MODEL_WEIGHTS.name, tensors, {"kind": "model"})
+            storage.write_json(new / MODEL.name, self._config() | config)
 
     @abc.abstractmethod
     def _config(self) -> dict[str, Any]:
@@ -212,9 +227,21 @@ class TrainedForecaster(Forecaster):
         """All arrays of the model."""
 
     @classmethod
+    def _check_config(cls, config: Mapping[str, Any], task: TaskSpec, num_checkpoints: int) -> None:
+        """Raises a TiplError if what a kind of model has in its `config.json` is impossible.
+
+        What all kinds have (task, length of paths, settings) has been checked before.
+        """
+
+    @classmethod
+    def _array_types(cls, config: Mapping[str, Any]) -> dict[str, ArrayType] | None:
+        """Types and shapes of a model's arrays, by a checked `config.json`; None for any."""
+        return None
+
+    @classmethod
     @abc.abstractmethod
     def _from_files(cls: type[TrainedT], config: Mapping[str, Any], tensors: Arrays) -> TrainedT:
-        """The model of both files; raises a KeyError or RuntimeError if they do not match."""
+        """The model of both checked files; raises a KeyError or the like if they do not match."""
 
 
 class AnyArchitectureForecaster(TrainedForecaster):

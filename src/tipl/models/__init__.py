@@ -6,7 +6,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias, TypedDict
+from typing import Annotated, TypeAlias, TypedDict
+
+import msgspec
 
 from tipl.core.options import at_least, at_most
 from tipl.errors import TiplError
@@ -23,6 +25,18 @@ TRAINING_STATE = ".training.safetensors"
 MAX_HIDDEN_LAYERS = 3
 """Hidden layers of the networks that a NeuronTransformer reads, at most."""
 
+
+MAX_STEPS, MAX_BATCH = 1_000_000_000, 1_000_000
+"""Of a training."""
+
+MAX_WIDTH, MAX_DEPTH, MAX_CONTEXT = 4096, 64, 4096
+"""Of models: the width of their states, blocks or rounds, and checkpoints that are attended to."""
+
+MAX_COORDINATES, MAX_MEMORY = 65_536, 10_000_000
+"""Of models: coordinates of a token, and observations that are remembered."""
+
+Width: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=MAX_WIDTH)]
+Depth: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=MAX_DEPTH)]
 
 LARGEST_RATE, LARGEST_DECAY = 1e30, 1e6
 """Of learning and of weight decay: the products with which a step multiplies stay in float32."""
@@ -63,6 +77,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width, batch_size=self.batch_size, num_steps=self.num_steps)
+        at_most(MAX_WIDTH, width=self.width)
+        at_most(MAX_BATCH, batch_size=self.batch_size)
+        at_most(MAX_STEPS, num_steps=self.num_steps)
         if not 0 <= self.seed < 2**63:
             raise TiplError(f"seed is {self.seed}; expected from 0 to 2^63 - 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
@@ -81,12 +98,12 @@ class TrainConfig:
         """Peak of the one-cycle schedule."""
         return self.learning_rate or 2e-3
 
-    def _check_heads(self, heads: int) -> None:
-        at_least(1, heads=heads)
-        if self.width % heads:
-            raise TiplError(
-                f"a width of {self.width} was given with {heads} heads; expected a multiple"
-            )
+
+def check_heads(width: int, heads: int) -> None:
+    """Raises a TiplError unless a width can be shared among attention heads."""
+    at_least(1, heads=heads)
+    if width % heads:
+        raise TiplError(f"a width of {width} was given with {heads} heads; expected a multiple")
 
 
 Paths: TypeAlias = PathDataset | Sequence[PathDataset]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tipl.core.lazy import resolve
+from tipl.core.schemas import conforming
 from tipl.errors import TiplError, shown
 from tipl.forecast.base import Target
 from tipl.models import TrainConfig
@@ -192,11 +193,9 @@ def recorded_config(record: Mapping[str, Any]) -> TrainConfig:
     """
     kind = find_kind(record.get("model", "path"))
     options: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in record.items()
-        if name in kind.options and value is not None
+        name: value for name, value in record.items() if name in kind.options and value is not None
     }
-    return kind.config_class(**options)
+    return conforming(options, kind.config_class, "the record of a model's training")
 
 
 def completed(config: TrainConfig) -> TrainConfig:

@@ -48,16 +48,7 @@ def usable(paths: PathDataset) -> PathDataset:
             f"the paths in {paths.directory} have {paths.num_checkpoints} checkpoints; expected at "
             f"least 3: {remedy}"
         )
-    chosen = paths.select(trials)
-    infinite = np.isinf(chosen.episodic_return())
-    if infinite.any():
-        trial, checkpoint = np.argwhere(infinite)[0]
-        raise TiplError(
-            f"trial {trials[trial]} of {paths.directory} has an infinite return at checkpoint "
-            f"{checkpoint}; expected returns that are finite, or NaN where none is known: leave "
-            "the trial out, or collect it again"
-        )
-    return chosen
+    return paths.select(trials)
 
 
 def usable_params(trials: PathDataset) -> Float32[np.ndarray, "N T P"]:

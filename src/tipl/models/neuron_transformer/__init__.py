@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from tipl.core.lazy import lazy_names
-from tipl.core.options import at_least, one_of
+from tipl.core.options import at_least, at_most, one_of
 from tipl.errors import TiplError
 from tipl.forecast.base import Target
-from tipl.models import MAX_HIDDEN_LAYERS, TrainConfig, TrainOptions
+from tipl.models import (
+    MAX_CONTEXT,
+    MAX_DEPTH,
+    MAX_HIDDEN_LAYERS,
+    MAX_MEMORY,
+    TrainConfig,
+    TrainOptions,
+    check_heads,
+)
 from tipl.policies.activations import check_activation
+from tipl.policies.layout import MAX_UNITS
 from tipl.policies.policy import Policy
 
 __all__ = [
@@ -64,7 +73,11 @@ class NeuronTrainConfig(TrainConfig):
         at_least(1, rounds=self.rounds, context=self.context)
         at_least(0, behaviour_weight=self.behaviour_weight, jump_penalty=self.jump_penalty)
         at_least(0, memory=self.memory)
-        self._check_heads(self.heads)
+        at_most(MAX_DEPTH, rounds=self.rounds)
+        at_most(MAX_CONTEXT, context=self.context)
+        at_most(MAX_MEMORY, memory=self.memory)
+        at_most(1e6, behaviour_weight=self.behaviour_weight, jump_penalty=self.jump_penalty)
+        check_heads(self.width, self.heads)
         if not self.targets:
             raise TiplError("no targets were given; expected elite, own or both")
         for target in self.targets:
@@ -78,8 +91,13 @@ class NeuronTrainConfig(TrainConfig):
             raise TiplError("no fresh_activations were given; expected one at least")
         for activation in self.fresh_activations:
             check_activation(activation)
-        if not self.fresh_widths or min(self.fresh_widths) < 1:
-            raise TiplError(f"fresh_widths is {self.fresh_widths}; expected positive numbers")
+        if not self.fresh_widths or not 1 <= min(self.fresh_widths) <= max(self.fresh_widths) <= (
+            MAX_UNITS
+        ):
+            raise TiplError(
+                f"fresh_widths is {self.fresh_widths}; expected positive numbers, of at most "
+                f"{MAX_UNITS:,} units"
+            )
         depths = range(1, MAX_HIDDEN_LAYERS + 1)
         if not self.fresh_depths or not set(self.fresh_depths) <= {*depths}:
             raise TiplError(

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Annotated, Any, cast, get_args
 
+import msgspec
 import numpy as np
 import torch
 
 from tipl.core.arrays import Array
+from tipl.core.schemas import ArrayType, Count, conforming
 from tipl.core.terminal import warn
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecasts, Histories, Layout, Networks, Target
+from tipl.forecast.description import ReturnScale
 from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
 from tipl.models import check_depth
+from tipl.models.building import array_types, filled, outlined
 from tipl.models.loop import torch_threads
 from tipl.models.network import Network
 from tipl.models.neuron_transformer.net import (
@@ -23,7 +27,7 @@ from tipl.models.neuron_transformer.net import (
     NeuronTransformer,
     NeuronTransformerConfig,
 )
-from tipl.policies.layout import ParamLayout
+from tipl.policies.layout import ParamLayout, check_hidden_sizes
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
 
@@ -48,6 +52,14 @@ def context_checkpoints(times: Sequence[int], context: int) -> tuple[int, ...]:
     nearest = [min(range(len(times)), key=lambda i: (abs(times[i] - time), i)) for time in wanted]
     candidates = [last, *([0] if context > 1 else []), *nearest, *range(last, -1, -1)]
     return tuple(sorted(list(dict.fromkeys(candidates))[:context]))
+
+
+class _Described(msgspec.Struct):
+    """What `config.json` says of this kind of model alone."""
+
+    models: Annotated[dict[Target, NeuronTransformerConfig], msgspec.Meta(min_length=1)]
+    hidden_sizes: list[Count]
+    return_scale: ReturnScale
 
 
 class NeuronTransformerForecaster(AnyArchitectureForecaster):
@@ -181,19 +193,43 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
         return {name: tensor.numpy() for name, tensor in both.state_dict().items()}
 
     @classmethod
+    def _check_config(cls, config: Mapping[str, Any], task: TaskSpec, num_checkpoints: int) -> None:
+        said = conforming(config, _Described, f"a {cls.kind}'s description")
+        check_hidden_sizes(said.hidden_sizes)
+        check_depth(len(said.hidden_sizes))
+        expected = task.observation_size, task.action_size, num_checkpoints
+        for target, sizes in said.models.items():
+            found = sizes.observation_size, sizes.action_size, sizes.num_checkpoints
+            if found != expected or (target == "elite" and sizes.context != 1):
+                raise TiplError(
+                    f"a {cls.kind} of the target {target} reads networks of {found[0]} inputs and "
+                    f"{found[1]} outputs, {sizes.context} of {found[2]} checkpoints, but those of "
+                    f"{task.env_id} have {expected[0]} and {expected[1]}, in paths of "
+                    f"{expected[2]}; restore its config.json from a copy, or train it again"
+                )
+
+    @classmethod
+    def _array_types(cls, config: Mapping[str, Any]) -> dict[str, ArrayType]:
+        return array_types(cls._outline(config))
+
+    @classmethod
+    def _outline(cls, config: Mapping[str, Any]) -> torch.nn.ModuleDict:
+        """The models of a checked `config.json`, by target, without their weights."""
+        sizes = conforming(config, _Described, cls.kind).models
+        return outlined(
+            lambda: torch.nn.ModuleDict(
+                {str(t): NeuronTransformer(one) for t, one in sizes.items()}
+            )
+        )
+
+    @classmethod
     def _from_files(cls, config: Mapping[str, Any], tensors: Arrays) -> NeuronTransformerForecaster:
-        models: dict[Target, NeuronTransformer] = {
-            target: NeuronTransformer(NeuronTransformerConfig.from_json(sizes))
-            for target, sizes in config["models"].items()
-        }
-        # refuses weights of a target that the config.json does not name, too
-        both = torch.nn.ModuleDict({str(target): model for target, model in models.items()})
-        both.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+        both = filled(cls._outline(config), tensors)
         return cls(
-            models,
+            cast("Mapping[Target, NeuronTransformer]", dict(both.items())),
             TaskSpec.from_json(config["task"]),
             config["hidden_sizes"],
             config["num_checkpoints"],
-            tuple(config["return_scale"]),
+            conforming(config, _Described, cls.kind).return_scale,
             config["settings"],
         )

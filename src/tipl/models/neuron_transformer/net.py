@@ -15,14 +15,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Annotated, TypeAlias
 
+import msgspec
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tipl.models import MAX_HIDDEN_LAYERS, check_depth
+from tipl.core.schemas import Count
+from tipl.forecast.description import PathLength
+from tipl.models import (
+    MAX_CONTEXT,
+    MAX_HIDDEN_LAYERS,
+    MAX_MEMORY,
+    Depth,
+    Width,
+    check_depth,
+    check_heads,
+)
 from tipl.models.network import (
     REFERENCE_WIDTH,
     Network,
@@ -33,6 +43,7 @@ from tipl.models.network import (
     mlp,
 )
 from tipl.models.readout import LeastSquaresReadout
+from tipl.policies.activations import check_activation
 from tipl.policies.layout import layer_group
 
 KINDS = ("input", "hidden", "output")
@@ -49,30 +60,29 @@ NUM_STATISTICS = 5
 class NeuronTransformerConfig:
     """Size of a NeuronTransformer, and of the networks that it reads."""
 
-    observation_size: int
+    observation_size: Count
     """inputs of the networks"""
-    action_size: int
+    action_size: Count
     """outputs of the networks"""
-    num_checkpoints: int
+    num_checkpoints: PathLength
     """checkpoints T of a whole path: the unit of progress"""
-    width: int = 64
+    width: Width = 64
     """width D of a unit's state"""
-    rounds: int = 3
+    rounds: Depth = 3
     """times that messages travel forwards and back"""
-    context: int = 1
+    context: Annotated[int, msgspec.Meta(ge=1, le=MAX_CONTEXT)] = 1
     """checkpoints that it is trained to read at most; one of 1 has no attention over time"""
-    heads: int = 4
+    heads: Width = 4
     """attention heads over time"""
-    memory: int = 0
+    memory: Annotated[int, msgspec.Meta(ge=0, le=MAX_MEMORY)] = 0
     """observations on which output layers are fitted; 0: they change as other layers do"""
-    activations: tuple[str, ...] = ("tanh",)
+    activations: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tanh",)
     """of the networks that it is trained on; where they are several, it tells them apart"""
 
-    @classmethod
-    def from_json(cls, sizes: Mapping[str, Any]) -> NeuronTransformerConfig:
-        """The fields as a JSON object has them; those of older models may be missing."""
-        lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
-        return cls(**{**sizes, **lists})
+    def __post_init__(self) -> None:
+        check_heads(self.width, self.heads)
+        for activation in self.activations:
+            check_activation(activation)
 
 
 @dataclasses.dataclass(frozen=True)

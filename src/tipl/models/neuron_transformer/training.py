@@ -16,6 +16,7 @@ from tipl.errors import TiplError
 from tipl.evaluation.behaviour import best_checkpoint
 from tipl.evaluation.returns import evaluate
 from tipl.forecast.base import Target
+from tipl.models.building import outlined
 from tipl.models.learning_paths import (
     NUM_ANCHORS,
     change_scales,
@@ -190,4 +191,5 @@ def _initial_model(
     sizes = NeuronTransformerConfig(
         *ends, T, config.width, config.rounds, context, config.heads, memory, activations
     )
+    outlined(lambda: NeuronTransformer(sizes))  # before it takes memory
     return NeuronTransformer(sizes, *scales)

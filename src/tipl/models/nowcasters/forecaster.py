@@ -6,19 +6,31 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 import torch
 
 from tipl.core.arrays import Array
+from tipl.core.schemas import ArrayType, Count, conforming
+from tipl.errors import TiplError
 from tipl.forecast.base import Forecasts, Histories, Layout
 from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
+from tipl.models.building import array_types, filled, outlined
 from tipl.models.loop import torch_threads
 from tipl.models.network import Network
-from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, Nowcaster
+from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
+from tipl.policies.layout import check_hidden_sizes
 from tipl.policies.tasks import TaskSpec
 
 MAX_PARAMS_AT_ONCE = 100_000
 """Weights that are forecast in one pass of the model: bounds its memory."""
+
+
+class _Described(msgspec.Struct):
+    """What `config.json` says of this kind of model alone."""
+
+    model: dict[str, Any]
+    hidden_sizes: list[Count]
 
 
 class NowcasterForecaster(AnyArchitectureForecaster):
@@ -66,9 +78,37 @@ class NowcasterForecaster(AnyArchitectureForecaster):
         return {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
 
     @classmethod
+    def _check_config(cls, config: Mapping[str, Any], task: TaskSpec, num_checkpoints: int) -> None:
+        check_hidden_sizes(
+            conforming(config, _Described, f"a {cls.kind}'s description").hidden_sizes
+        )
+        sizes = cls._sizes(config)
+        ends = task.observation_size, task.action_size
+        own = (sizes.observation_size, sizes.action_size) if isinstance(sizes, NiNoConfig) else ends
+        if sizes.num_checkpoints != num_checkpoints or own != ends:
+            raise TiplError(
+                f"a {cls.kind} of networks with {own[0]} inputs and {own[1]} outputs and of "
+                f"{sizes.num_checkpoints} checkpoints was given, but those of {task.env_id} have "
+                f"{ends[0]} and {ends[1]}, in paths of {num_checkpoints}; restore its config.json "
+                "from a copy, or train it again"
+            )
+
+    @classmethod
+    def _sizes(cls, config: Mapping[str, Any]) -> NowcasterConfig:
+        return conforming(config["model"], cls.model_class.config_class, f"a {cls.kind}'s model")
+
+    @classmethod
+    def _outline(cls, config: Mapping[str, Any]) -> Nowcaster:
+        """The model of a checked `config.json`, without its weights."""
+        return outlined(lambda: cls.model_class(cls._sizes(config)))
+
+    @classmethod
+    def _array_types(cls, config: Mapping[str, Any]) -> dict[str, ArrayType]:
+        return array_types(cls._outline(config))
+
+    @classmethod
     def _from_files(cls, config: Mapping[str, Any], tensors: Arrays) -> NowcasterForecaster:
-        model = cls.model_class(cls.model_class.config_class(**config["model"]))
-        model.load_state_dict({name: torch.from_numpy(a) for name, a in tensors.items()})
+        model = filled(cls._outline(config), tensors)
         task = TaskSpec.from_json(config["task"])
         return cls(model, task, config["hidden_sizes"], config["settings"])
 

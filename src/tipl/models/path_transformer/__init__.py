@@ -6,8 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING, get_args
 
 from tipl.core.lazy import lazy_names
-from tipl.core.options import at_least, one_of
-from tipl.models import TrainConfig, TrainOptions
+from tipl.core.options import at_least, at_most, one_of
+from tipl.models import MAX_COORDINATES, MAX_DEPTH, TrainConfig, TrainOptions, check_heads
 from tipl.paths.svd import Basis, Center
 
 __all__ = ["PathTrainConfig", "PathTrainOptions", "PathTransformer", "PathTransformerConfig"]
@@ -37,7 +37,9 @@ class PathTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, rank=self.rank, depth=self.depth)
-        self._check_heads(self.heads)
+        at_most(MAX_COORDINATES, rank=self.rank)
+        at_most(MAX_DEPTH, depth=self.depth)
+        check_heads(self.width, self.heads)
         one_of(get_args(Basis), basis=self.basis)
         one_of(get_args(Center), center=self.center)
 

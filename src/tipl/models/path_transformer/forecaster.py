@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, get_args
 
+import msgspec
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from tipl.core.arrays import Array
+from tipl.core.schemas import ArrayType, conforming
+from tipl.errors import TiplError
 from tipl.forecast.base import Forecasts, Histories, Layout
+from tipl.forecast.description import ReturnScale
 from tipl.forecast.trained import Arrays, TrainedForecaster
+from tipl.models import MAX_COORDINATES
+from tipl.models.building import array_types, filled, outlined
 from tipl.models.loop import torch_threads
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
-from tipl.paths.svd import PathSVD, TemporalSVD, make_tokenizer
+from tipl.paths.metadata import Networks, networks_layout
+from tipl.paths.svd import Basis, Center, PathSVD, TemporalSVD, make_tokenizer
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
+
+
+class _Tokenizer(msgspec.Struct):
+    """What `config.json` says of a tokenizer."""
+
+    basis: Basis
+    rank: Annotated[int, msgspec.Meta(ge=1, le=MAX_COORDINATES)]
+    center: Center
+
+
+class _Described(msgspec.Struct):
+    """What `config.json` says of this kind of model alone."""
+
+    model: PathTransformerConfig
+    tokenizer: _Tokenizer
+    layout: list[Any] | dict[str, Any]
+    return_scale: ReturnScale
 
 
 class PathTransformerForecaster(TrainedForecaster):
@@ -104,21 +128,61 @@ class PathTransformerForecaster(TrainedForecaster):
         return weights | {f"tokenizer.{k}": v for k, v in self.tokenizer.state().items()}
 
     @classmethod
+    def _check_config(cls, config: Mapping[str, Any], task: TaskSpec, num_checkpoints: int) -> None:
+        said = conforming(config, _Described, f"a {cls.kind}'s description")
+        model, tokenizer, layout = said.model, said.tokenizer, ParamLayout.from_json(said.layout)
+        make_tokenizer(**msgspec.structs.asdict(tokenizer))
+        most = model.num_coordinates <= tokenizer.rank
+        if model.max_checkpoints != num_checkpoints or not (
+            most if tokenizer.basis == "joint" else model.num_coordinates == tokenizer.rank
+        ):
+            raise TiplError(
+                f"a {cls.kind} of {model.num_coordinates} coordinates and {model.max_checkpoints} "
+                f"checkpoints has a tokenizer of {tokenizer.rank} and paths of {num_checkpoints}; "
+                "restore its config.json from a copy, or train it again"
+            )
+        units = layout.activation, layout.squashed
+        own = [
+            networks_layout(task, layout.hidden_sizes, one, *units) for one in get_args(Networks)
+        ]
+        if layout not in own:
+            raise TiplError(
+                f"a {cls.kind} of networks of {layout} was given, but those of {task.env_id} are "
+                f"{own[0]}; restore its config.json from a copy, or train it again"
+            )
+
+    @classmethod
+    def _array_types(cls, config: Mapping[str, Any]) -> dict[str, ArrayType]:
+        said = conforming(config, _Described, cls.kind)
+        outline = array_types(outlined(lambda: PathTransformer(said.model)))
+        types = {f"model.{name}": one for name, one in outline.items()}
+        if said.tokenizer.basis == "joint":
+            size = ParamLayout.from_json(said.layout).size
+            shapes: tuple[tuple[int | str, ...], ...] = (
+                (said.model.num_coordinates, size),
+                ("values",),
+                (size,),
+            )
+            for name, shape in zip(TemporalSVD.fitted, shapes, strict=True):
+                types[f"tokenizer.{name}"] = ArrayType("float64", shape)
+        return types
+
+    @classmethod
     def _from_files(cls, config: Mapping[str, Any], tensors: Arrays) -> PathTransformerForecaster:
         arrays: dict[str, dict[str, Array]] = {"model": {}, "tokenizer": {}}
         for name, array in tensors.items():
             part, _, own_name = name.partition(".")
             arrays[part][own_name] = array
-        tokenizer = make_tokenizer(**config["tokenizer"])
+        said = conforming(config, _Described, cls.kind)
+        tokenizer = make_tokenizer(**msgspec.structs.asdict(said.tokenizer))
         tokenizer.set_state(arrays["tokenizer"])
-        model = PathTransformer(PathTransformerConfig(**config["model"]))
-        model.load_state_dict({name: torch.from_numpy(a) for name, a in arrays["model"].items()})
+        model = filled(outlined(lambda: PathTransformer(said.model)), arrays["model"])
         return cls(
             tokenizer,
             model,
             ParamLayout.from_json(config["layout"]),
             TaskSpec.from_json(config["task"]),
             config["num_checkpoints"],
-            tuple(config["return_scale"]),
+            said.return_scale,
             config["settings"],
         )

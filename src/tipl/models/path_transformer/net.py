@@ -7,11 +7,15 @@ checkpoint t + 1, for every t at once; training minimises the mean squared error
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
+import msgspec
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tipl.forecast.description import PathLength
+from tipl.models import MAX_COORDINATES, Depth, Width, check_heads
 from tipl.models.network import Scale, causal_attention, mlp, register_scale
 
 
@@ -19,18 +23,21 @@ from tipl.models.network import Scale, causal_attention, mlp, register_scale
 class PathTransformerConfig:
     """Size of a PathTransformer."""
 
-    num_coordinates: int
+    num_coordinates: Annotated[int, msgspec.Meta(ge=1, le=MAX_COORDINATES)]
     """coordinates K of a token"""
-    max_checkpoints: int
+    max_checkpoints: PathLength
     """checkpoints T of a whole path: later ones share the last position"""
-    width: int = 64
+    width: Width = 64
     """width D of the residual stream"""
-    depth: int = 2
+    depth: Depth = 2
     """Transformer blocks"""
-    heads: int = 4
+    heads: Width = 4
     """attention heads in each block"""
     condition_on_return: bool = False
     """tell the model the return that the path ends with"""
+
+    def __post_init__(self) -> None:
+        check_heads(self.width, self.heads)
 
 
 class Block(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tipl.errors import TiplError
+from tipl.models.building import outlined
 from tipl.models.learning_paths import return_scale, usable, usable_params
 from tipl.models.loop import fit, torch_threads
 from tipl.models.path_transformer import PathTrainConfig
@@ -144,7 +145,9 @@ def _initial_model(config: PathTrainConfig, sequences: TokenSequences) -> PathTr
     sizes = PathTransformerConfig(
         K, length, config.width, config.depth, config.heads, config.condition_on_return
     )
-    return PathTransformer(sizes, _root_mean_square(tokens), _root_mean_square(sequences.changes()))
+    scales = _root_mean_square(tokens), _root_mean_square(sequences.changes())
+    outlined(lambda: PathTransformer(sizes))  # before it takes memory
+    return PathTransformer(sizes, *scales)
 
 
 def _root_mean_square(values: Float[Tensor, "M K"]) -> Float[Tensor, " K"]:

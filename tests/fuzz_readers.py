@@ -331,7 +331,7 @@ def _recorded(directory: Path) -> None:
     record(directory, 4, 2)
 
 
-_MODELS: tuple[str, ...] = ()
+_MODELS = ("path-transformer", "neuron-transformer", "wnn", "nino")
 
 READERS = (
     Reader("PathDataset.open", _planned, use_dataset, 6),

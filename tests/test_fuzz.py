@@ -120,7 +120,10 @@ def test_every_kind_of_file_is_given_to_a_reader(
         original = getattr(storage, name)
 
         def read(
-            path: Path, expected: str, *more: object, original: Callable[..., object] = original
+            path: Path,
+            expected: str = "a file",
+            *more: object,
+            original: Callable[..., object] = original,
         ) -> object:
             met.add(expected)
             return original(path, expected, *more)

@@ -16,6 +16,7 @@ import torch
 import tipl
 from path_data import make_arrays, make_metadata, write_parts
 from tipl.cli import main
+from tipl.core.schemas import conforming
 from tipl.envs import make_task
 from tipl.errors import TiplError
 from tipl.evaluation import behaviour
@@ -220,8 +221,9 @@ def test_a_model_tells_the_activations_apart_that_it_learned(
 
 def test_models_of_before_know_tanh_alone() -> None:
     sizes = {"observation_size": 4, "action_size": 1, "num_checkpoints": 5, "width": 8}
-    assert NeuronTransformerConfig.from_json(sizes).activations == ("tanh",)
-    several = NeuronTransformerConfig.from_json(sizes | {"activations": ["tanh", "relu"]})
+    assert conforming(sizes, NeuronTransformerConfig, "a model").activations == ("tanh",)
+    told = sizes | {"activations": ["tanh", "relu"]}
+    several = conforming(told, NeuronTransformerConfig, "a model")
     assert several.activations == ("tanh", "relu")
 
 

@@ -151,14 +151,16 @@ class TrialGroup:
             if not all(part.path(self.directory).exists() for part in written):
                 return None
             for i in range(count):
-                writer.growing.append(self._stored_checkpoint(state, i))
+                writer.growing.append(self._stored_checkpoint(writer, state, i))
             ppo = self._untrained()
             ppo.set_state(state)
         except (AttributeError, TiplError, LookupError, TypeError, ValueError):
             return None
         return ppo, writer
 
-    def _stored_checkpoint(self, state: dict[str, Array], i: int) -> dict[str, Array]:
+    def _stored_checkpoint(
+        self, writer: PartWriter, state: dict[str, Array], i: int
+    ) -> dict[str, Array]:
         """Takes the i-th checkpoint of the part that grows out of a saved state.
 
         Raises:
@@ -166,7 +168,7 @@ class TrialGroup:
         """
         part = self.parts[0]._replace(last_checkpoint=self.parts[0].first_checkpoint)
         column = {}
-        for name, (dtype, shape) in self._writer().files.arrays(part).items():
+        for name, (dtype, shape) in writer.files.arrays(part).items():
             column[name] = array = state.pop(f"growing.{i}.{name}")
             once = shape[:-1] if name in PER_CHECKPOINT else (shape[0], *shape[2:])  # no [t]
             if (array.dtype.name, array.shape) != (dtype, once):

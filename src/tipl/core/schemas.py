@@ -95,14 +95,15 @@ class TensorsFile(Generic[SchemaT]):
         Raises:
             TiplError: there is none, it is damaged, or it holds something impossible.
         """
+        said: list[SchemaT] = []
 
         def check(metadata: Mapping[str, Any], specs: storage.ArraySpecs) -> None:
-            conforming(metadata, self.schema, str(path))
+            said.append(conforming(metadata, self.schema, str(path)))
             if arrays is not None:
                 check_arrays(specs, arrays, str(path))
 
-        tensors, header = storage.read_tensors(path, self.expected, check)
-        return tensors, conforming(header, self.schema, str(path))
+        tensors, _ = storage.read_tensors(path, self.expected, check)
+        return tensors, said[-1]
 
 
 @dataclass(frozen=True)

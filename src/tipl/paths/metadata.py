@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 import json
 import math
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
@@ -71,7 +70,7 @@ class Described:
         given = data.get("format_version")
         if given != cls.format_version:
             raise TiplError(
-                f"{cls.what} has format version {reprlib.repr(given)}, but this tipl reads version "
+                f"{cls.what} has format version {shown(given)}, but this tipl reads version "
                 f"{cls.format_version}; install the tipl that wrote it, or a newer one"
             )
         said = conforming(data, _file_schema(cast(Any, cls)), cls.what)

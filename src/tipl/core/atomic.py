@@ -175,7 +175,8 @@ def _swap_in_steps(new: Path, old: Path, own: OwnDirectory) -> None:
                 remove(aside, own.files)  # where it is still: another process has put its own there
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
             raise
-        os.rename(aside, new)
+        with contextlib.suppress(FileNotFoundError):  # of tipl's own, which another has removed
+            os.rename(aside, new)
 
 
 def _exchange(first: Path, second: Path) -> None:

@@ -39,7 +39,12 @@ class OwnFile:
 
     def owns(self, path: Path) -> bool:
         """Whether a path is a regular file of this kind, not a link to one."""
-        return is_regular(path) and self.recognises(path)
+        try:
+            return is_regular(path) and self.recognises(path)
+        except TiplError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # moved away since
+                return False
+            raise
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,6 @@ def check_directory(path: str | Path, own: OwnDirectory) -> None:
     with explained("write", path):
         place = place_of(path)
         _check_folder(place.parent)
-        if not os.path.lexists(place):
-            return
-        if not place.is_dir():
-            raise TiplError(f"{path} is a file, but a directory is to be written; {_ELSEWHERE}")
-        _check_folder(place)
         others = _others(place, own)
     if others:
         raise TiplError(
@@ -128,15 +128,36 @@ def check_directory(path: str | Path, own: OwnDirectory) -> None:
 
 
 def _others(place: Path, own: OwnDirectory) -> list[str]:
-    """As `OwnDirectory.others`, of a directory that another process may replace at any moment."""
-    while True:
+    """As `OwnDirectory.others`, of a directory that must be one that may be written, or not there.
+
+    Another process may replace it at any moment: what is found wrong counts only if the directory
+    that it was found in is still in its place.
+    """
+    while (before := _identity(place)) is not None:
+        others, problem = list[str](), None
         try:
-            before = os.stat(place)
+            if not place.is_dir():
+                raise TiplError(f"{place} is a file, but a directory is to be written; {_ELSEWHERE}")
+            _check_folder(place)
             others = own.others(place)
-            if not others or os.path.samestat(before, os.stat(place)):
-                return others
-        except FileNotFoundError:
-            return []
+        except (OSError, TiplError) as error:
+            problem = error
+        if not others and problem is None:
+            break
+        if _identity(place) == before:
+            if problem is not None:
+                raise problem
+            return others
+    return []
+
+
+def _identity(place: Path) -> tuple[int, int, int] | None:
+    """What no other file that has ever had this name has; None if there is none."""
+    try:
+        status = os.lstat(place)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_ctime_ns  # of renaming, too
 
 
 def place_of(path: Path) -> Path:

@@ -19,8 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tipl.errors import TiplError
-from tipl.report import charts
-from tipl.report import style as figure_style
+from tipl.report import charts, palette
 from tipl.report.charts import Line, Lines, StepsToReach, curve, line_chart
 from tipl.report.methods import Method, line_styles, method_of, method_with_key, register_method
 from tipl.report.page import (
@@ -234,7 +233,7 @@ def test_saving_into_a_missing_directory_is_refused(tmp_path: Path) -> None:
 def test_ink_is_the_colour_of_the_page_but_in_text() -> None:
     svg = figure_svg(CHARTS["log_chart"](note=HOSTILE))
     assert "currentColor" in svg
-    assert figure_style.INK not in "".join(re.findall("<[^>]*>", svg))
+    assert palette.INK not in "".join(re.findall("<[^>]*>", svg))
     assert "0.00025 #1b2431" in svg  # a label's numbers are neither rounded nor recoloured
 
 
@@ -251,12 +250,12 @@ def test_global_settings_neither_change_nor_matter() -> None:
 
 def test_a_method_has_one_colour() -> None:
     assert method_of("PathTransformer (path basis)").colour == method_of("NeuronTransformer").colour
-    assert method_of("PathTransformer").colour == figure_style.ACCENT
+    assert method_of("PathTransformer").colour == palette.ACCENT
     assert method_of("RELEX, gated") == method_with_key("relex")
     assert method_of("RELEX, gated").colour == method_of("RELEX").colour
     unheard = method_of("an unheard-of rival")
     assert unheard == method_of("an unheard-of rival")
-    assert unheard.colour != figure_style.ACCENT
+    assert unheard.colour != palette.ACCENT
 
 
 def test_a_method_of_ones_own_is_drawn_as_its_entry_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,8 +269,8 @@ def test_a_method_of_ones_own_is_drawn_as_its_entry_says(monkeypatch: pytest.Mon
 
 def test_methods_of_one_colour_differ_in_dashes() -> None:
     rivals = ["last-difference line", "least-squares line"]
-    register_method(Method("last-difference line", figure_style.GREEN))
-    register_method(Method("least-squares line", figure_style.GREEN))
+    register_method(Method("last-difference line", palette.GREEN))
+    register_method(Method("least-squares line", palette.GREEN))
     axes = Lines("episodic_return")(horizon_rows("episodic_return", rivals)).axes[0]
     assert len({line.get_linestyle() for line in axes.lines}) == 2
     assert [style["linestyle"] for style in line_styles(rivals).values()] == ["-", "--"]
@@ -345,7 +344,7 @@ def _lab(linear: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
 def test_colours_are_told_apart_and_seen_on_light_and_dark_pages(blindness: str) -> None:
-    colours = [*figure_style.SERIES, figure_style.GREY]
+    colours = [*palette.SERIES, palette.GREY]
     seen = [_lab(np.array(BLINDNESS[blindness]) @ _linear(colour)) for colour in colours]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) >= 20
     for colour, page in itertools.product(colours, ["#fdfdfc", "#14181e"]):

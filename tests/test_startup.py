@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 
 from tipl.cli import COMMANDS
 from tipl.policies.policy import Policy
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # scripts, not a package
+refusals = importlib.import_module("refusals")
 
 HEAVY = (
     *("torch", "numba", "scipy", "gymnasium", "mujoco", "matplotlib", "PIL", "jinja2"),
@@ -43,6 +47,27 @@ print(json.dumps([after_import, [name for name in sys.argv[1].split() if name in
 """
 
 
+REFUSE = """
+import contextlib, io, json, os, sys
+from tipl.cli import main
+
+os.chdir(sys.argv[2])
+found = {}
+for line in json.loads(sys.argv[3]):
+    words = io.StringIO()
+    status = 0
+    with contextlib.redirect_stderr(words), contextlib.redirect_stdout(words):
+        try:
+            main(line.split())
+        except SystemExit as end:
+            status = end.code
+    said = words.getvalue().splitlines()
+    assert status == 2 and said[-1].startswith("tipl: "), (line, said)
+    found[line] = [name for name in sys.argv[1].split() if name in sys.modules]
+print(json.dumps(found))
+"""
+
+
 def run(code: str, *arguments: str, folder: Path | None = None) -> str:
     """What a fresh Python prints."""
     environment = os.environ | ({} if folder is None else {"NUMBA_CACHE_DIR": str(folder)})
@@ -66,6 +91,18 @@ def loaded_by_help() -> dict[str, list[str]]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_imports_nothing_heavy(command: str, loaded_by_help: dict[str, list[str]]) -> None:
     assert loaded_by_help[command] == []
+
+
+def test_no_refusal_waits_for_what_computes_or_draws(tmp_path: Path) -> None:
+    """But for what an id means: Gymnasium and MuJoCo are asked."""
+    refusals.make_inputs(tmp_path)
+    lines = refusals.refusals()
+    before = sorted(tmp_path.rglob("*"))
+    loaded = json.loads(run(REFUSE, str(tmp_path), json.dumps(lines)))
+    assert {line: {*found} - {"gymnasium", "mujoco"} for line, found in loaded.items()} == {
+        line: set() for line in lines
+    }
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_stored_policy_acts_without_anything_heavy(tmp_path: Path) -> None:

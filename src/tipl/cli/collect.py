@@ -35,6 +35,11 @@ def collect(
         evaluate_every: the distance of the checkpoints that do
         from_sb3: run the PPO of stable-baselines3 instead, one trial after the other
     """
+    from tipl.core.trust import trust_own
+    from tipl.envs.registry import registered_spec
+
+    trust_own(env_id)
+    registered_spec(env_id)  # no refusal waits for what collects
     if from_sb3:
         from tipl.evaluation.checkpoints import evaluate_paths
         from tipl.integrations.sb3.trials import collect_with_sb3

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from tipl.core.options import at_least
 from tipl.core.terminal import console, say
 from tipl.errors import TiplError
 from tipl.policies.policy import Policy, refuse_zip
@@ -25,11 +26,12 @@ def evaluate(
         seed: of the episodes' starts
         threads: default: one for each processor
     """
+    at_least(1, episodes=episodes)
     if (target / "policy.json").exists():
         from tipl.envs.registry import registered_spec
 
         policy = Policy.load(target)
-        registered_spec(policy.task)  # a refusal waits for nothing heavy
+        registered_spec(policy.task)  # no refusal waits for what evaluates
         from tipl.evaluation import returns as evaluation
 
         say(str(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True)))
@@ -42,14 +44,15 @@ def evaluate(
         )
     from tipl.core.ownership import check_file, refuse_links
     from tipl.evaluation.forecast_sets import FORECAST_FILES, ForecastSet
-    from tipl.experiments.run import forecast_rows
-    from tipl.experiments.run_report import print_headline
-    from tipl.report.results import write_results
 
     refuse_links(target)
     for name in ("returns.safetensors", "results.jsonl"):
         check_file(target / name, FORECAST_FILES.files[name])
     forecasts = ForecastSet.load(target)
+    from tipl.experiments.run import forecast_rows
+    from tipl.experiments.run_report import print_headline
+    from tipl.report.results import write_results
+
     returns = forecasts.evaluate(episodes, seed=seed, threads=threads, progress=True)
     command = f"tipl evaluate {target} --episodes {episodes} --seed {seed}"
     returns.save(target, command)
@@ -78,14 +81,16 @@ def film(
         labels: one for each policy (default: the names of the directories)
         seed: of the episode's start
     """
-    from tipl.evaluation import film as films
+    from tipl.evaluation.film_files import check_filmstrip, check_gif_name
 
-    films.check_gif_name(out)
+    check_gif_name(out)
     if len(policies) == 1 and not labels and (policies[0] / "forecasts").exists():
-        from tipl.experiments.films import film_run
         from tipl.experiments.run import load_run
 
-        film_run(load_run(policies[0]), out, seed)
+        run = load_run(policies[0])
+        from tipl.experiments.films import film_run
+
+        film_run(run, out, seed)
         say(f"{out}: the animation; {out.with_suffix('.png')}: stills of it")
         return
     labels = labels or tuple(path.resolve().name for path in policies)
@@ -94,7 +99,9 @@ def film(
             f"{len(policies)} policies and {len(labels)} labels were given; expected one policy "
             "or more, and a label for each, or no labels"
         )
-    films.check_filmstrip(out)
+    check_filmstrip(out)
     loaded = [Policy.load(path) for path in policies]
+    from tipl.evaluation import film as films  # brings what draws, for which no refusal waits
+
     gif, png = films.save_filmstrip(out, [films.film(one, seed) for one in loaded], labels)
     say(f"{gif}: the animation; {png}: stills of it")

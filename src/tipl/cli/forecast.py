@@ -6,11 +6,13 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from tipl.core.options import at_least
 from tipl.core.ownership import check_directory
 from tipl.core.terminal import say
 from tipl.errors import TiplError
-from tipl.experiments.config import HORIZONS, STARTS
+from tipl.experiments.config import HORIZONS, STARTS, check_places
 from tipl.forecast.base import Forecaster, Target
+from tipl.forecast.hub import check_model
 from tipl.policies.policy import POLICY_FILES, Policy
 
 
@@ -36,7 +38,6 @@ def forecast(
         horizons: checkpoints ahead, one or more; the jump to the path's end comes on top
     """
     from tipl.evaluation.forecast_sets import FORECAST_FILES
-    from tipl.experiments.forecasts import make_forecasts
     from tipl.paths import PathDataset
 
     if not models:
@@ -45,8 +46,15 @@ def forecast(
             "`tipl train` made, or names of models that ship with tipl"
         )
     check_directory(out, FORECAST_FILES)
+    check_places(starts, horizons)
+    dataset = PathDataset.open(paths)
+    dataset.usable_trials()  # reads them
+    for model in models:
+        check_model(model)
     forecasters = [Forecaster.from_pretrained(model) for model in models]
-    forecasts = make_forecasts(forecasters, PathDataset.open(paths), starts, horizons)
+    from tipl.experiments.forecasts import make_forecasts  # no refusal waits for it
+
+    forecasts = make_forecasts(forecasters, dataset, starts, horizons)
     forecasts.save(out)
     say(
         f"{out}: {len(forecasts.cases)} forecasts of each of {len(forecasts.paths)} trials; run "
@@ -81,11 +89,15 @@ def optimize(
         wished_return: return to ask for, of a model that was trained with returns
     """
     check_directory(out, POLICY_FILES)
-    forecaster = Forecaster.from_pretrained(model)
+    at_least(1, horizon=horizon, steps=steps)
+    task = check_model(model)
+    start = None
     if policy is not None:
         start = Policy.load(policy)
-    else:
-        start = Policy.initial(forecaster.task, seed, hidden or forecaster.hidden_sizes)
+    elif hidden:
+        start = Policy.initial(task, seed, hidden)
+    forecaster = Forecaster.from_pretrained(model)  # brings PyTorch, for which no refusal waits
+    start = start or Policy.initial(task, seed, forecaster.hidden_sizes)
     better = forecaster.optimize(
         start, horizon, target=target, steps=steps, wished_return=wished_return
     )

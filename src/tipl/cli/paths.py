@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
+from tipl.core.options import at_least
 from tipl.core.ownership import check_directory
 from tipl.core.terminal import console, say
 from tipl.errors import printable
@@ -29,7 +30,8 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
         print_summary(directory)
         return
     from tipl.report.charts import learning_curves
-    from tipl.report.style import check_figure, save_figure
+    from tipl.report.files import check_figure
+    from tipl.report.style import save_figure
 
     check_figure(figure.parent, figure.stem)
     print_summary(directory)
@@ -81,7 +83,10 @@ def paths_evaluate(
     """
     from tipl.envs.registry import registered_spec
 
-    registered_spec(PathDataset.open(directory).task)  # a refusal waits for nothing heavy
+    paths = PathDataset.open(directory)
+    registered_spec(paths.task)  # no refusal waits for what evaluates
+    paths.usable_trials()  # reads them
+    at_least(1, episodes=episodes, every=every)
     from tipl.evaluation.checkpoints import evaluate_paths
 
     evaluate_paths(directory, episodes, every=every, seed=seed, threads=threads, progress=True)
@@ -108,12 +113,14 @@ def paths_best(
         seed: of the episodes' starts; with that of `tipl train`, a NeuronTransformer learned to
             act as this policy
     """
-    from tipl.evaluation.behaviour import best_checkpoint
     from tipl.policies.policy import POLICY_FILES
 
     check_directory(out, POLICY_FILES)
     paths = PathDataset.open(directory)
     training = paths.split(held_out=held_out)[0] if held_out else paths
+    at_least(1, episodes=episodes)
+    from tipl.evaluation.behaviour import best_checkpoint  # no refusal waits for it
+
     best = best_checkpoint(training, episodes, seed)
     best.policy.save(out)
     say(

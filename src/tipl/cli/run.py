@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
@@ -16,6 +16,9 @@ from tipl.cli.trusting import trusting
 from tipl.core.terminal import console, say
 from tipl.errors import TiplError
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
+
+if TYPE_CHECKING:
+    from tipl.experiments.pipeline import AnyConfig
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def demo(
         fresh: start over
         threads: default: one for each processor
     """
+    _check(config, out, threads)
     from tipl.experiments import demo as main_job
 
     main_job.demo(out, config, fresh=fresh, threads=threads)
@@ -88,9 +92,12 @@ def report(run: Positional[Path], /) -> None:
             f"report by `tipl benchmark TASK --out {run}`, which reuses what is there"
         )
     else:
-        from tipl.experiments import run_report
+        from tipl.experiments.run import load_run
 
-        results = run_report.report_run(run)
+        loaded = load_run(run)  # no refusal waits for what draws
+        from tipl.experiments.run_report import report_run
+
+        results = report_run(run, loaded)
     _print_made(run, results)
 
 
@@ -109,7 +116,10 @@ def costs(run: Positional[Path], /) -> None:
 
     refuse_links(run)
     check_file(run / ledger.COSTS, ledger.COST_FILE)
-    found = ledger.measure_costs(load_run(run))
+    loaded = load_run(run)
+    from tipl.experiments.benchmark.measuring_costs import measure_costs  # brings PyTorch
+
+    found = measure_costs(loaded)
     ledger.write_costs(run / ledger.COSTS, found)
     say(f"{run / ledger.COSTS}: the costs of {len(found)} pieces of work")
 
@@ -128,6 +138,7 @@ def benchmark(
         config: what to do
         run: how
     """
+    _check(config, run.out, run.threads)
     from tipl.experiments import benchmark as the_benchmark
 
     found = the_benchmark.benchmark(config, **_arguments(run))
@@ -148,11 +159,20 @@ def accelerate(
         config: what to compare
         run: how
     """
+    _check(config, run.out, run.threads)
     from tipl.experiments import acceleration
+    from tipl.experiments.acceleration.report import print_headline
 
     found = acceleration.accelerate(config, **_arguments(run))
-    acceleration.print_headline(found, console())
+    print_headline(found, console())
     _print_made(found.directory, found.results)
+
+
+def _check(config: AnyConfig, out: Path | None, threads: int | None) -> None:
+    """Refuses early what can be refused without the libraries that an experiment needs."""
+    from tipl.experiments.pipeline import check_experiment
+
+    check_experiment(config, out, threads)
 
 
 def _arguments(run: RunOptions) -> dict[str, Any]:

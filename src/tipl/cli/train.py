@@ -42,11 +42,12 @@ def train(
     """
     from tipl.core.ownership import check_directory
     from tipl.forecast.trained import MODEL_FILES
-    from tipl.models.train import train as train_model
     from tipl.paths.dataset import PathDataset
 
     check_directory(out, MODEL_FILES)  # before the datasets are opened
     splits = [PathDataset.open(directory).split(held_out) for directory in paths]
+    from tipl.models.train import train as train_model  # brings PyTorch, for which no refusal waits
+
     model = train_model(
         [split.train for split in splits],
         held_out=[split.held_out for split in splits],

@@ -7,13 +7,12 @@ import dataclasses
 import signal
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tipl.collection.config import CollectConfig, CollectOptions, parse_ranges
-from tipl.collection.groups import TrialGroup, unfinished_groups
 from tipl.collection.limits import check_machine
 from tipl.core.options import at_least, config_from_options, thread_count
 from tipl.core.processes import interruptible
@@ -31,6 +30,9 @@ from tipl.paths.metadata import (
 )
 from tipl.paths.parts import create_dataset, parts_present
 from tipl.policies.policy import Policy
+
+if TYPE_CHECKING:
+    from tipl.collection.groups import TrialGroup
 
 SHARED = ("networks", "initial", "normaliser", "num_trials", "checkpoint_interval", "seed")
 """What a dataset says of itself as its collection was told."""
@@ -78,6 +80,8 @@ def collect(
     check_machine(directory, config, metadata, available)
     create_dataset(directory, metadata)
     parts_present(directory, metadata)  # raises if one of them is damaged
+    from tipl.collection.groups import unfinished_groups  # late: it brings the compiler
+
     groups = unfinished_groups(directory, config, metadata)
     if groups:
         steps = config.ppo.num_steps * config.num_trials * (config.num_iterations + 1)

@@ -137,7 +137,9 @@ def _others(place: Path, own: OwnDirectory) -> list[str]:
         others, problem = list[str](), None
         try:
             if not place.is_dir():
-                raise TiplError(f"{place} is a file, but a directory is to be written; {_ELSEWHERE}")
+                raise TiplError(
+                    f"{place} is a file, but a directory is to be written; {_ELSEWHERE}"
+                )
             _check_folder(place)
             others = own.others(place)
         except (OSError, TiplError) as error:

@@ -19,13 +19,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from tipl.core.atomic import write_bytes_atomically
 from tipl.core.options import at_least
-from tipl.core.ownership import ANIMATION, MARK, PICTURE, check_file
+from tipl.core.ownership import ANIMATION, MARK, PICTURE
 from tipl.envs import make_vec
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import find_mujoco_task
 from tipl.envs.registry import one_line
 from tipl.envs.variants import make_one, variant_of
 from tipl.errors import TiplError, one_sentence
+from tipl.evaluation.film_files import check_filmstrip
 from tipl.evaluation.pictures import SKY, MujocoPictures, integration_state
 from tipl.evaluation.returns import episode_seed, mean_actions
 from tipl.policies.policy import Policy
@@ -236,22 +237,6 @@ def save_filmstrip(
     write_bytes_atomically(gif, moving, own=ANIMATION)
     write_bytes_atomically(png, stills, own=PICTURE)
     return gif, png
-
-
-def check_filmstrip(path: str | Path) -> tuple[Path, Path]:
-    """The paths of `save_filmstrip`; raises a TiplError if something else has them."""
-    gif = check_gif_name(path)
-    check_file(gif, ANIMATION)
-    check_file(gif.with_suffix(".png"), PICTURE)
-    return gif, gif.with_suffix(".png")
-
-
-def check_gif_name(path: str | Path) -> Path:
-    """The path of a GIF; raises a TiplError if its name does not end in `.gif`."""
-    path = Path(path)
-    if path.suffix.lower() != ".gif":
-        raise TiplError(f"{path} was given for a film; expected a name that ends in .gif")
-    return path
 
 
 def _check(films: Sequence[Film], labels: Sequence[str]) -> None:

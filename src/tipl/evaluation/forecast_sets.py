@@ -22,12 +22,9 @@ from tipl.core.arrays import Array
 from tipl.core.ownership import ROWS, OwnDirectory
 from tipl.core.schemas import ArrayType, Count, JsonFile, Natural, TensorsFile
 from tipl.errors import TiplError
-from tipl.evaluation.behaviour import action_unit, visited_observations
-from tipl.evaluation.returns import evaluate_stack
 from tipl.paths import PathDataset
 from tipl.policies.actions import best_actions
 from tipl.policies.tasks import TaskSpec
-from tipl.ppo.networks import stacked_actors
 
 FORECAST_FILES = OwnDirectory(
     "a set of forecasts",
@@ -208,6 +205,10 @@ class ForecastSet:
                 f"{self.paths.metadata.normaliser!r}, whose statistics a forecast does not carry; "
                 "collect with normaliser='frozen'"
             )
+        from tipl.evaluation.returns import (
+            evaluate_stack,  # late, as those below: reading needs none
+        )
+
         true = self.paths.params()
         (F, N), (_, T, P) = self.params.shape[:2], true.shape
         policies = np.concatenate([self.params.reshape(-1, P), true.reshape(-1, P)])
@@ -235,6 +236,8 @@ class ForecastSet:
         units of standing still's. Of discrete actions, the share of states with another action. The
         seed is of the environments in which the states are visited.
         """
+        from tipl.ppo.networks import stacked_actors
+
         true, task, layout = self.paths.params(), self.paths.task, self.paths.layout
         states = self._visited_states(seed)
         errors = np.empty(self.params.shape[:2])
@@ -254,6 +257,8 @@ class ForecastSet:
 
     def _visited_states(self, seed: int) -> Float32[np.ndarray, "S O"]:
         """A fixed sample of normalised observations along the true paths."""
+        from tipl.evaluation.behaviour import visited_observations
+
         true, layout = self.paths.params(), self.paths.layout
         anchors = np.unique(np.linspace(0, true.shape[1] - 1, NUM_ANCHORS + 1).round())[1:]
         policies = true[:, anchors.astype(int)].reshape(-1, layout.size)  # [N, C, P] -> [N * C, P]
@@ -321,5 +326,7 @@ def _action_distance(task: TaskSpec, actions: Array, others: Array) -> Float64[n
     """How far actions of N policies on S states are from others."""
     if task.discrete:
         return np.asarray((actions != others).mean(axis=1, dtype=np.float64))
+    from tipl.evaluation.behaviour import action_unit
+
     apart = (actions.astype(np.float64) - others) / action_unit(task)  # [N, S, A]
     return np.asarray(np.sqrt(np.square(apart).mean(axis=(1, 2))))

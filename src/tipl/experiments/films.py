@@ -14,7 +14,8 @@ from tipl.core.regular_files import read_regular
 from tipl.core.schemas import JsonFile
 from tipl.core.system_errors import explained
 from tipl.errors import TiplError
-from tipl.evaluation.film import animation, check_gif_name, film, still_strip
+from tipl.evaluation.film import animation, film, still_strip
+from tipl.evaluation.film_files import check_gif_name
 from tipl.evaluation.pictures import missing_renderer
 from tipl.experiments.clearing import FILM_RECORD, film_files
 from tipl.experiments.run import Run

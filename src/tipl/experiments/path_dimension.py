@@ -32,8 +32,8 @@ from tipl.paths.svd import information_dimension
 from tipl.report.charts import Handle, Line, handle, line_chart, ratio_strips
 from tipl.report.methods import line_styles
 from tipl.report.page import Section
+from tipl.report.palette import GREY, SERIES
 from tipl.report.results import Result
-from tipl.report.style import GREY, SERIES
 from tipl.report.tables import Table, format_number
 
 REPORTED_SHARES = (0.01, 0.1, 0.5)

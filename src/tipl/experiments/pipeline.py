@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
+from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 from rich.text import Text
@@ -32,11 +32,11 @@ from tipl.core.processes import STATUSES, Interrupted, run_on_leash
 from tipl.core.schemas import JsonFile, Natural, NotNegative
 from tipl.core.system_errors import explained
 from tipl.core.terminal import console
-from tipl.core.trust import trusted_words
+from tipl.core.trust import trust_own, trusted_words
 from tipl.errors import TiplError, printable
 from tipl.experiments.clearing import FILE, RECORD, RECORDS, clear_experiment, clear_stage
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
-from tipl.report.page import check_report
+from tipl.report.files import check_report
 
 REFUSED = 2
 """Exit status of a command that was given something impossible."""
@@ -177,12 +177,8 @@ def prepare_directory(
             be used.
     """
     records = directory / FILE
+    check_free(directory, command)
     with explained("use", directory):
-        if directory.exists() and any(directory.iterdir()) and not records.exists():
-            raise TiplError(
-                f"{directory} holds other files than those of `tipl {command}`; choose another "
-                "--out, or remove it"
-            )
         if fresh and directory.exists():
             commands = [record.command for record in read_records(directory).values()]
             clear_experiment(directory, commands, [stage.directory for stage in stages])
@@ -192,6 +188,16 @@ def prepare_directory(
     check_report(directory)
     if not records.exists():
         storage.write_json(records, {"stages": []})
+
+
+def check_free(directory: Path, command: str) -> None:
+    """Raises a TiplError if a directory holds more than what `tipl demo`, say, has left there."""
+    with explained("use", directory):
+        if directory.exists() and any(directory.iterdir()) and not (directory / FILE).exists():
+            raise TiplError(
+                f"{directory} holds other files than those of `tipl {command}`; choose another "
+                "--out, or remove it"
+            )
 
 
 class How(TypedDict, total=False):
@@ -206,6 +212,8 @@ class How(TypedDict, total=False):
     command: str | None
     """the command line, for the record; by default one that does the same"""
 
+
+AnyConfig: TypeAlias = DemoConfig | BenchmarkConfig | AccelerationConfig
 
 Config = TypeVar("Config", DemoConfig, BenchmarkConfig, AccelerationConfig)
 
@@ -230,12 +238,27 @@ def run_pipeline(
     """
     from tipl.envs import make_task
 
+    directory = check_experiment(config, out, how.get("threads"))
     make_task(config.env_id)
-    thread_count(how.get("threads"))
-    directory = Path("runs", config.COMMAND, config.env_id) if out is None else Path(out)
     stages = list(stages_of(config, directory))
     prepare_directory(directory, how.get("fresh", False), config.COMMAND, stages)
     Pipeline(directory, stages, **how).run()
+    return directory
+
+
+def check_experiment(config: AnyConfig, out: str | Path | None, threads: int | None) -> Path:
+    """The directory of an experiment that `run_pipeline` would take; nothing heavy is imported.
+
+    Raises:
+        TiplError: as `run_pipeline`, before anything is made.
+    """
+    from tipl.envs.registry import registered_spec
+
+    trust_own(config.env_id)
+    registered_spec(config.env_id)
+    thread_count(threads)
+    directory = Path("runs", config.COMMAND, config.env_id) if out is None else Path(out)
+    check_free(directory, config.COMMAND)
     return directory
 
 

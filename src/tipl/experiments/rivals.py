@@ -36,7 +36,7 @@ from tipl.forecast.trained import TrainedForecaster
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
 from tipl.report.methods import Method, method_of, register_method
-from tipl.report.style import GOLD, GREEN, GREY, PURPLE
+from tipl.report.palette import GOLD, GREEN, GREY, PURPLE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@ from tipl.errors import TiplError
 from tipl.evaluation import stats
 from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.pipeline import StageRecord, read_records
-from tipl.experiments.rivals import rivals
 from tipl.forecast.base import Forecaster
 from tipl.forecast.extrapolation import StandingStill
 from tipl.forecast.trained import TrainedForecaster
@@ -189,6 +188,8 @@ class Run:
         """All methods that forecast the held-out trials: the rivals, and the models in all ways."""
         best = self.forecasts.settings.get("best_checkpoint")
         models = list(self.models.values())
+        from tipl.experiments.rivals import rivals  # late: a report that is refused needs none
+
         return [*rivals(models, self.paths, None if best is None else tuple(best)), *self.ways]
 
 
@@ -210,7 +211,7 @@ def load_run(directory: str | Path) -> Run:
             f"{directory / 'forecasts'} holds {made[0]} forecasts of {made[1]} trials, and returns "
             f"of {evaluated[0]} of {evaluated[1]}; run `tipl evaluate {directory / 'forecasts'}`"
         )
+    paths, stages = PathDataset.open(directory / "paths"), list(read_records(directory).values())
     configs = sorted((directory / "models").glob("*/config.json"), reverse=True)
     models = {one.parent.name: Forecaster.from_pretrained(one.parent) for one in configs}
-    paths, stages = PathDataset.open(directory / "paths"), list(read_records(directory).values())
     return Run(paths, models, forecasts, returns, command, stages)

@@ -19,22 +19,22 @@ from tipl.errors import TiplError
 from tipl.experiments.run import Run, load_run
 from tipl.forecast.extrapolation import StandingStill
 from tipl.models.kinds import loss_sentence
-from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.paths.svd import information, information_dimension
 from tipl.report import charts
 from tipl.report.charts import STEPS, Line, Lines, episodes_note, line_chart, return_strips
+from tipl.report.files import check_report
 from tipl.report.methods import drawn_methods, method_of
 from tipl.report.page import (
     Drawing,
     Entry,
     Report,
     Section,
-    check_report,
     sections_of,
     write_report,
 )
+from tipl.report.palette import ACCENT, BLUE, GREY, SERIES
 from tipl.report.results import Result, Rows
-from tipl.report.style import ACCENT, BLUE, GREY, SERIES, thin_alpha
+from tipl.report.style import thin_alpha
 from tipl.report.tables import Pivot, Table, format_whole, results_table
 
 HISTORIES = {"initial": None, "start": lambda start: start >= 0.09}
@@ -154,7 +154,7 @@ def forecast_coordinates(run: Run) -> Iterator[Section]:
     path, own = run.forecasts.paths[0], run.held_out[0]
     steps = run.paths.global_step
     for model in run.models.values():
-        if not isinstance(model, PathTransformerForecaster) or model.basis != "path":
+        if getattr(model, "basis", None) != "path":
             continue
         look = {"color": BLUE, "alpha": 0.75}
         panels = [[Line(steps, true, look, "true path")] for true in own.coordinates.T]
@@ -261,14 +261,14 @@ SECTIONS: list[Entry[Run]] = [
 # --- the report -------------------------------------------------------------------------------
 
 
-def report_run(directory: str | Path) -> Rows:
-    """Writes `results.jsonl` and `report.html` of a run; returns the results.
+def report_run(directory: str | Path, run: Run | None = None) -> Rows:
+    """Writes `results.jsonl` and `report.html` of a run, or of what `load_run` found; returns rows.
 
     Raises:
         TiplError: a stage's result is missing or damaged, or the report cannot be written.
     """
     check_report(Path(directory))
-    run = load_run(directory)
+    run = run or load_run(directory)
     write_report(run_report(run), Path(directory), figures=False)
     return run.results
 

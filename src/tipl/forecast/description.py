@@ -90,9 +90,8 @@ class ModelDescription:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelDescription:
         """What a file says; raises a TiplError if it is of no known kind, or impossible."""
-        forecaster = _model_class(data)
-        said = conforming(data, _Common, "the model's description")
-        task = TaskSpec.from_json(said.task)
+        entry, task, said = _common(data)
+        forecaster = cast("type[TrainedForecaster]", resolve(entry))
         forecaster._check_config(data, task, said.num_checkpoints)
         return cls(forecaster, data)
 
@@ -108,8 +107,20 @@ MODEL = JsonFile("config.json", ModelDescription, "a model (made by `tipl train`
 MODEL_WEIGHTS = TensorsFile("model.safetensors", _Header, "the model's weights")
 
 
-def _model_class(config: Mapping[str, Any]) -> type[TrainedForecaster]:
-    """The class that reads a model, by what its `config.json` says."""
+def described_task(config: Mapping[str, Any]) -> TaskSpec:
+    """The task of a model; raises what `ModelDescription` does that needs none of its libraries."""
+    return _common(config)[1]
+
+
+def _common(config: Mapping[str, Any]) -> tuple[Any, TaskSpec, _Common]:
+    """What models of all kinds say of themselves, and where the class is that reads this one."""
+    entry = _entry_of_kind(config)
+    said = conforming(config, _Common, "the model's description")
+    return entry, TaskSpec.from_json(said.task), said
+
+
+def _entry_of_kind(config: Mapping[str, Any]) -> Any:
+    """Where the class is that reads a model, by what its `config.json` says."""
     version, kind = config.get("format_version"), config.get("kind")
     if type(version) is not int or version != MODEL_FORMAT_VERSION:
         raise TiplError(
@@ -124,4 +135,4 @@ def _model_class(config: Mapping[str, Any]) -> type[TrainedForecaster]:
             f"{', '.join(sorted(forecasters))}; update tipl, or import the module that registers "
             "the kind"
         )
-    return cast("type[TrainedForecaster]", resolve(forecasters[kind]))
+    return forecasters[kind]

@@ -13,11 +13,12 @@ from tipl.core.arrays import Array
 from tipl.core.schemas import check_arrays, conforming
 from tipl.core.system_errors import explained
 from tipl.errors import TiplError, shown
-from tipl.forecast.description import MODEL, MODEL_WEIGHTS
+from tipl.forecast.description import MODEL, MODEL_WEIGHTS, described_task
 
 if TYPE_CHECKING:
     from tipl.forecast.base import Forecaster
     from tipl.forecast.trained import TrainedForecaster
+    from tipl.policies.tasks import TaskSpec
 
 
 SHIPPED = Path(__file__).parent / "pretrained"
@@ -80,6 +81,20 @@ def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecas
         raise
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise mismatch from error
+
+
+def check_model(source: str | Path) -> TaskSpec:
+    """The task of a model, after all has been looked at that needs none of its libraries.
+
+    Raises:
+        TiplError: what `load_model` would raise of files that are missing, damaged or not finite.
+    """
+    directory = model_directory(source)
+    task = described_task(storage.read_json(directory / MODEL.name, MODEL.expected))
+    weights = directory / MODEL_WEIGHTS.name
+    tensors, _ = storage.read_tensors(weights, MODEL_WEIGHTS.expected)
+    check_finite(str(weights), tensors)
+    return task
 
 
 def check_finite(whose: str, tensors: Mapping[str, Array]) -> None:

@@ -3,7 +3,8 @@
 Many small MLPs of one shape run forward and backward together. The backward pass is written
 out by hand: at these sizes (64 wide, minibatches of 64) NumPy's batched matrix products and
 compiled inner loops run several times faster on a CPU than an autograd graph of small operations,
-and they release the interpreter lock, so groups of trials can learn in parallel threads.
+and they release the interpreter lock, so groups of trials can learn in parallel threads. The
+compiler is imported where they are first called, for half a second of those who do not get there.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, layer_names
-from tipl.ppo import kernels
-from tipl.ppo.kernels import add_bias_tanh, backward_tanh
 
 
 class StackedMLP:
@@ -44,12 +43,14 @@ class StackedMLP:
 
     def forward(self, inputs: Float[np.ndarray, "N B in"]) -> Float[np.ndarray, "N B out"]:
         """Returns the outputs and keeps the activations for one `backward`."""
+        from tipl.ppo import kernels
+
         hidden = self._buffers(self._activations, inputs.shape[1])
         self._inputs = [inputs]
         for weight, bias, out in zip(self.weights, self.biases, hidden, strict=False):
             np.matmul(self._inputs[-1], weight.swapaxes(1, 2), out=out)
             if self.activation == "tanh":
-                add_bias_tanh(out, bias)
+                kernels.add_bias_tanh(out, bias)
             else:
                 out[:] = ACTIVATIONS[self.activation](out + bias[:, None])
             self._inputs.append(out)
@@ -70,6 +71,8 @@ class StackedMLP:
                 f"networks of {self.activation} units were given to tipl's own PPO, which trains "
                 "those of tanh; train them with stable-baselines3 or PyTorch"
             )
+        from tipl.ppo import kernels
+
         d_hidden = self._buffers(self._scratch, d_outputs.shape[1])
         d_out = d_outputs
         np.sum(d_out, axis=1, out=gradients.biases[-1])
@@ -82,7 +85,7 @@ class StackedMLP:
                 np.multiply(d_out, self.weights[layer], out=d_in)
             else:
                 np.matmul(d_out, self.weights[layer], out=d_in)
-            backward_tanh(d_in, self._inputs[layer], gradients.biases[layer - 1])
+            kernels.backward_tanh(d_in, self._inputs[layer], gradients.biases[layer - 1])
             d_out = d_in
 
     def _buffers(self, cache: dict[int, list[Array]], batch: int) -> list[Array]:
@@ -157,13 +160,15 @@ class GaussianHead:
         self, outputs: Float[np.ndarray, "N A"], noise: Float[np.ndarray, "N A"]
     ) -> tuple[Float[np.ndarray, "N A"], Float[np.ndarray, " N"]]:
         """Actions, not clipped to any bounds, and the logarithms of their densities."""
-        log_probs = -0.5 * noise**2 - (self.log_std + kernels.HALF_LOG_TWO_PI)
+        log_probs = -0.5 * noise**2 - (self.log_std + 0.5 * math.log(2 * math.pi))
         return outputs + np.exp(self.log_std) * noise, log_probs.sum(axis=1)
 
     def gradient(
         self, outputs: Float[np.ndarray, "N B A"], minibatch: Minibatch
     ) -> Float[np.ndarray, "N B A"]:
         """The gradient with respect to the means; that with respect to `log_std` is written."""
+        from tipl.ppo import kernels
+
         clip, d_outputs = outputs.dtype.type(self.clip_coef), np.empty_like(outputs)
         kernels.gaussian_gradient(
             outputs, self.log_std, *minibatch, clip, d_outputs, self.log_std_gradient
@@ -199,6 +204,8 @@ class CategoricalHead:
         self, outputs: Float[np.ndarray, "N B A"], minibatch: Minibatch
     ) -> Float[np.ndarray, "N B A"]:
         """The gradient with respect to the logits."""
+        from tipl.ppo import kernels
+
         coefficients = map(outputs.dtype.type, (self.clip_coef, self.ent_coef))
         d_outputs = np.empty_like(outputs)
         kernels.categorical_gradient(outputs, *minibatch, *coefficients, d_outputs)

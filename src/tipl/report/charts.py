@@ -23,19 +23,9 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from tipl.core.arrays import Array
 from tipl.report.methods import drawn_methods, line_styles, method_of
+from tipl.report.palette import ACCENT, BLUE, GREY, INK
 from tipl.report.results import Rows, place_label
-from tipl.report.style import (
-    ACCENT,
-    BLUE,
-    GREY,
-    INK,
-    WIDE,
-    legend,
-    log_axis,
-    panel_grid,
-    styled,
-    thin_alpha,
-)
+from tipl.report.style import WIDE, legend, log_axis, panel_grid, styled, thin_alpha
 from tipl.report.tables import format_number
 
 STEPS = "environment steps"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tipl.models.kinds import all_kinds
-from tipl.report.style import ACCENT, BLUE, GOLD, GREEN, GREY, PALETTE, PURPLE
+from tipl.report.palette import ACCENT, BLUE, GOLD, GREEN, GREY, PALETTE, PURPLE
 
 DASHES = ("-", "--", ":", "-.")  # tells methods of one colour apart
 

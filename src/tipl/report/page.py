@@ -24,10 +24,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tipl.core.atomic import make_folder, write_bytes_atomically
-from tipl.core.ownership import PAGE, ROWS, check_file, refuse_links
+from tipl.core.ownership import PAGE
+from tipl.report.files import check_report
 from tipl.report.methods import method_of
+from tipl.report.palette import ACCENT
 from tipl.report.results import Result, Rows, write_results
-from tipl.report.style import ACCENT, NARROW, WIDE, figure_svg, save_figure
+from tipl.report.style import NARROW, WIDE, figure_svg, save_figure
 from tipl.report.tables import Judged, Number, Pivot, Table, value_and_bounds
 
 Drawing = Callable[..., Figure]
@@ -148,13 +150,6 @@ def write_report(report: Report, directory: Path, *, figures: bool = True) -> No
     write_bytes_atomically(
         directory / "report.html", page.encode(errors="backslashreplace"), own=PAGE
     )
-
-
-def check_report(directory: Path) -> None:
-    """Raises a TiplError if no report can be written into a directory, for what is in there."""
-    refuse_links(directory, "figures")
-    check_file(directory / "results.jsonl", ROWS)
-    check_file(directory / "report.html", PAGE)
 
 
 def _draw(section: Section, number: int, folder: Path | None) -> list[Markup]:

@@ -28,22 +28,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tipl.core.arrays import Array
 from tipl.core.atomic import write_bytes_atomically
-from tipl.core.ownership import DRAWING, MARK, PICTURE, STYLE_OF_DRAWINGS, check_file
+from tipl.core.ownership import DRAWING, MARK, PICTURE, STYLE_OF_DRAWINGS
+from tipl.report.files import check_figure
+from tipl.report.palette import INK
 
 WIDE, NARROW = 7.6, 3.6
 """Widths in inches of a figure on a page and on a phone."""
-
-INK = "#1b2431"
-PALETTE = {
-    "accent": "#e4581c", "blue": "#4a94ee", "green": "#2b7355",
-    "purple": "#7f54a3", "gold": "#a68f5a", "grey": "#88919a",
-}  # fmt: skip
-"""Each has a contrast of 3 or more to a white and to a dark page, and any two stay apart (by 20 or
-more in CIELAB) to eyes without red, green or blue cones. Entries of models may give their names."""
-ACCENT, BLUE, GREEN, PURPLE, GOLD, GREY = PALETTE.values()
-
-SERIES = (ACCENT, BLUE, GREEN, PURPLE, GOLD)
-"""For lines that are no method."""
 
 ROOM = 3
 """Lines of a legend for which figures have room."""
@@ -132,14 +122,6 @@ def save_figure(figure: Figure, directory: str | Path, name: str) -> tuple[Path,
     write_bytes_atomically(png, buffer.getvalue(), own=PICTURE)
     text = f'<?xml version="1.0" encoding="utf-8"?>\n{drawing}\n'
     write_bytes_atomically(svg, text.encode(errors="backslashreplace"), own=DRAWING)
-    return svg, png
-
-
-def check_figure(directory: str | Path, name: str) -> tuple[Path, Path]:
-    """The paths of `save_figure`; raises a TiplError if something else than a figure has them."""
-    svg, png = Path(directory) / f"{name}.svg", Path(directory) / f"{name}.png"
-    check_file(png, PICTURE)
-    check_file(svg, DRAWING)
     return svg, png
 
 

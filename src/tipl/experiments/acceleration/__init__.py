@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Unpack
 
 from tipl.experiments.acceleration.outcome import Comparison, load_comparison, model_cost
-from tipl.experiments.acceleration.report import comparison_report, print_headline
 from tipl.experiments.acceleration.trials import acceleration_stages
 from tipl.experiments.config import AccelerationConfig
 from tipl.experiments.pipeline import How, run_pipeline
-from tipl.report.page import check_report, write_report
+from tipl.report.files import check_report
 
-__all__ = ["AccelerationConfig", "Comparison", "accelerate", "print_headline", "report_comparison"]
+__all__ = ["AccelerationConfig", "Comparison", "accelerate", "report_comparison"]
 
 
 def accelerate(
@@ -41,5 +40,8 @@ def report_comparison(directory: str | Path) -> Comparison:
     """
     check_report(Path(directory))
     found = load_comparison(directory)
+    from tipl.experiments.acceleration.report import comparison_report  # late: it brings what draws
+    from tipl.report.page import write_report
+
     write_report(comparison_report(found), found.directory)
     return found

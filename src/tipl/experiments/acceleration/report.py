@@ -15,8 +15,8 @@ from tipl.experiments.acceleration.trials import Architecture, Trained
 from tipl.report.charts import INTERVAL, STEPS, ZERO, Axis, Line, curve, line_chart
 from tipl.report.methods import line_styles, method_with_key
 from tipl.report.page import Drawing, Entry, Report, Section, sections_of
+from tipl.report.palette import ACCENT, GOLD, PURPLE
 from tipl.report.results import Result, place_label
-from tipl.report.style import ACCENT, GOLD, PURPLE
 from tipl.report.tables import Cell, Pivot, Table, column_text, format_whole, listed, results_table
 
 Metrics = Mapping[str, str]

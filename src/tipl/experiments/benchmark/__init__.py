@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Unpack
 
 from tipl.experiments.benchmark.outcome import Benchmark, load_benchmark
-from tipl.experiments.benchmark.report import benchmark_report
 from tipl.experiments.benchmark.stages import benchmark_stages
 from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.pipeline import How, run_pipeline
-from tipl.report.page import check_report, write_report
+from tipl.report.files import check_report
 
 __all__ = ["Benchmark", "BenchmarkConfig", "benchmark", "report_benchmark"]
 
@@ -36,5 +35,8 @@ def report_benchmark(directory: str | Path) -> Benchmark:
     """
     check_report(Path(directory))
     found = load_benchmark(directory)
+    from tipl.experiments.benchmark.report import benchmark_report  # late: it brings what draws
+    from tipl.report.page import write_report
+
     write_report(benchmark_report(found), found.directory)
     return found

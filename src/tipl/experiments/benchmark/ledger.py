@@ -9,44 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
-import timeit
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
-import numpy as np
-from threadpoolctl import threadpool_limits
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from tipl.core import storage
 from tipl.core.schemas import JsonFile, NotNegative
-from tipl.experiments.run import Run
-from tipl.forecast.trained import TrainedForecaster
-from tipl.models.kinds import recorded_config
-from tipl.models.train import train
-from tipl.paths import PathDataset
-from tipl.policies.layout import ParamLayout
-from tipl.ppo.networks import ppo_flops_per_step
 from tipl.report.results import Result
 
 COSTS = "costs.json"
 """The file in a run's directory."""
-
-SHORT, LONG = 2, 12
-"""Optimiser steps of two short trainings: what they differ by is the cost of a step."""
 
 WHOLE_STAGES = {
     "forecast": "all forecasts of the held-out trials, rivals included",
     "evaluate": "running them in the environment",
 }
 """Stages whose parts are not told apart, and what they do."""
-
-CALLS = 5
-"""Calls of which the median is taken."""
 
 Work = Literal["collect", "train", "forecast", "stage"]
 WORDS: dict[Work, str] = {"collect": "collect ", "train": "train: ", "forecast": "forecast: "}
@@ -119,11 +99,6 @@ def finite(row: Result) -> Result:
     return dataclasses.replace(row, value=value, low=low, high=high)
 
 
-def measure_costs(run: Run) -> list[Cost]:
-    """The costs of a run's collection, of each training, and of one forecast by each method."""
-    return [*_stage_costs(run), *_forecast_costs(run)]
-
-
 def write_costs(file: Path, costs: Sequence[Cost]) -> None:
     """Writes costs for `read_costs`."""
     values = [
@@ -145,88 +120,3 @@ def read_costs(file: Path) -> list[Cost]:
 def uses_until_paid(cost: float, saved: float) -> float:
     """Uses that save as much as something has cost; infinite if a use saves nothing."""
     return float(math.ceil(cost / saved)) if saved > 0 else math.inf
-
-
-def _stage_costs(run: Run) -> Iterator[Cost]:
-    paths = run.paths
-    layout = paths.metadata.actor_layout + ParamLayout.critic(
-        paths.task.observation_size, paths.metadata.hidden_sizes
-    )
-    trained = {f"train ({name})": model for name, model in run.models.items()}
-    for stage in run.stages:
-        kind: Work = "stage"
-        if stage.name == "collect":
-            kind, name = "collect", f"{paths.num_trials} trials"
-            env_steps = float(paths.global_step[-1] * paths.num_trials)
-            flops = env_steps * ppo_flops_per_step(layout, paths.metadata.ppo["update_epochs"])
-        elif (model := trained.get(stage.name)) is not None:
-            kind, name = "train", model.label
-            env_steps = float(model.settings.get("env_steps", 0))
-            flops = _training_flops(paths, model)
-        elif stage.name in WHOLE_STAGES:
-            name, env_steps, flops = stage.name, math.nan, math.nan
-        else:
-            continue
-        memory = float(stage.peak_rss_mb)
-        yield Cost(kind, name, env_steps, stage.cpu_seconds, flops, memory, stage.command)
-
-
-def _training_flops(paths: PathDataset, model: TrainedForecaster) -> float:
-    """Of a whole training, from a few steps of it on a few of the trials."""
-    config = recorded_config(model.settings["train"])
-    few = paths.select(paths.usable_trials()[:4])
-    counts = []
-    for steps in (SHORT, LONG):
-        short = dataclasses.replace(config, num_steps=steps)
-        counts.append(_flops(partial(train, few, config=short, threads=1, progress=False)))
-    return (counts[1] - counts[0]) / (LONG - SHORT) * config.steps
-
-
-class _FlopCounter(TorchDispatchMode):
-    """Adds up what torch's own formulas say of every operation.
-
-    `FlopCounterMode` does that by module, and cannot where modules take lists of tensors.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0.0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """An operation, counted; one that is made of others is counted as those."""
-        named = kwargs or {}
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is None:
-            with self:
-                parts = func.decompose(*args, **named)
-            if parts is not NotImplemented:
-                return parts
-        made = func(*args, **named)
-        if formula is not None:
-            self.flops += formula(*args, **named, out_val=made)
-        return made
-
-
-def _flops(work: Callable[[], Any]) -> float:
-    """Floating-point operations that torch does for a call."""
-    with _FlopCounter() as counter:
-        work()
-    return float(counter.flops)
-
-
-def _forecast_costs(run: Run) -> Iterator[Cost]:
-    """Of one forecast, from the history nearest to a quarter of the path to its end."""
-    paths, end = run.forecasts.paths, run.end
-    starts = {case.start for case in run.forecasts.cases}
-    start = min(starts, key=lambda s: (abs(s - end / 4), -s))
-    history = paths.params(slice(0, start + 1))[0]
-    for forecaster in run.forecasters():
-        if forecaster.min_history > start + 1:
-            continue
-        call = partial(forecaster.forecast, history, end - start, layout=paths.layout)
-        with threadpool_limits(1, "blas"):
-            call()  # what a first call prepares is not counted
-            seconds = timeit.repeat(call, timer=time.process_time, repeat=CALLS, number=1)
-            flops = _flops(call) or math.nan  # nothing counted: it is not torch that works
-        cpu_seconds = float(np.median(seconds))
-        yield Cost("forecast", forecaster.name, 0.0, cpu_seconds, flops, math.nan, "")

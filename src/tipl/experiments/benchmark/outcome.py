@@ -27,7 +27,6 @@ from tipl.evaluation.stats import Interval, first_reached, reach_interval, resam
 from tipl.experiments.benchmark.ledger import COSTS, Cost, finite, read_costs, uses_until_paid
 from tipl.experiments.benchmark.stages import pptb_directory, pptb_name
 from tipl.experiments.config import BENCHMARK, BenchmarkConfig
-from tipl.experiments.path_dimension import dimension_rows
 from tipl.experiments.run import Run, load_run
 from tipl.paths import PathDataset
 from tipl.paths.dimension import PathDimension, measure_dataset
@@ -177,6 +176,8 @@ class Benchmark:
     @cached_property
     def results(self) -> Rows:
         """All rows of `results.jsonl`."""
+        from tipl.experiments.path_dimension import dimension_rows  # late: it brings what draws
+
         shared = self.shared.results if self.shared else ()
         task, command = self.run.paths.task.env_id, self.command
         return Rows(

@@ -27,8 +27,8 @@ from tipl.experiments.run import TRUE_CHECKPOINT, Run
 from tipl.models.kinds import all_kinds
 from tipl.report.charts import INTERVAL, STEPS, ZERO, StepsToReach, curve, line_chart
 from tipl.report.page import Entry, Report, Section, sections_of
+from tipl.report.palette import BLUE, SERIES
 from tipl.report.results import Rows, place_label
-from tipl.report.style import BLUE, SERIES
 from tipl.report.tables import Cell, Pivot, Table, format_whole_interval, listed
 
 HEADLINE_STARTS = (0.0, 0.1, 0.25, 0.5)

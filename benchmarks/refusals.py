@@ -1,0 +1,163 @@
+"""How long tipl takes to refuse bad input, and how much memory: beside what it may be.
+
+    python benchmarks/refusals.py
+
+One row for each command line of `refusals`, which all end in one sentence. Each is run in a process
+of its own, with what it needs compiled; seconds are wall time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from tipl import Policy, PPOConfig, TiplError, collect
+from tipl.core.progress import progress_bar
+
+SECONDS, MEGABYTES = 1.0, 100.0
+"""What a refusal may take."""
+
+TASK = "InvertedPendulum-v4"
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What to measure."""
+
+    repeats: int = 3
+    """processes of each command line"""
+
+
+def make_inputs(place: Path) -> None:
+    """Makes what the command lines name: a dataset, a policy, and a damaged copy of each."""
+    ppo = PPOConfig(num_steps=8, num_minibatches=2, update_epochs=1)
+    for name in ("paths", "damaged-paths"):
+        collect(
+            TASK, out=place / name, num_trials=2, total_steps=32, hidden_sizes=(3,), ppo=ppo,
+            threads=1, progress=False,
+        )  # fmt: skip
+    for name in ("policy", "damaged-policy"):
+        Policy.initial(TASK, 1, (3,)).save(place / name)
+    for file in [
+        *(place / "damaged-paths").rglob("*.safetensors"),
+        place / "damaged-policy" / "policy.safetensors",
+    ]:
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+    (place / "other").mkdir()
+    (place / "other" / "thesis.txt").write_text("not tipl's")
+
+
+def refusals() -> list[str]:
+    """Command lines after `tipl` that are refused, run where `make_inputs` has put its files."""
+    lines = f"""
+        train none --out out
+        train damaged-paths --out out
+        train paths --out other
+        train paths --out out --held-out 7
+        train paths --out out --model none
+        train paths --out out --num-steps -3
+        forecast none --paths paths --out out
+        forecast {TASK} --paths none --out out
+        forecast {TASK} --paths damaged-paths --out out
+        forecast {TASK} --paths paths --out other
+        forecast {TASK} --paths paths --out out --starts 7
+        optimize none --out out
+        optimize {TASK} --out other
+        optimize {TASK} --out out --policy damaged-policy
+        optimize {TASK} --out out --hidden -3
+        optimize {TASK} --out out --steps 0
+        evaluate none
+        evaluate paths
+        evaluate damaged-policy
+        evaluate policy --episodes 0
+        film none --out out.gif
+        film damaged-policy --out out.gif
+        film policy --out out.mp4
+        collect None-v4
+        collect none:None-v4
+        collect {TASK} --out other
+        collect {TASK} --num-trials -1
+        paths show none
+        paths show damaged-paths
+        paths evaluate none
+        paths evaluate damaged-paths
+        paths evaluate paths --episodes 0
+        paths best damaged-paths --out out
+        paths best paths --out other
+        report none
+        report other
+        costs none
+        demo --out other
+        benchmark None-v4
+        benchmark {TASK} --out other
+        accelerate None-v4
+        accelerate {TASK} --out other
+    """
+    return [line.strip() for line in lines.strip().splitlines()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """What one took."""
+
+    seconds: float
+    megabytes: float
+    """of memory at most"""
+    said: str
+
+
+def refuse(arguments: Sequence[str], place: Path) -> Refusal:
+    """Runs a command line that is refused.
+
+    Raises:
+        TiplError: it was not, or not in one sentence.
+    """
+    start = time.monotonic()
+    with tempfile.TemporaryFile("w+") as words:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tipl", *arguments], stdout=words, stderr=words, cwd=place
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        words.seek(0)
+        said = words.read().strip()
+    seconds = time.monotonic() - start
+    if os.waitstatus_to_exitcode(status) != 2 or "\ntipl: " not in f"\n{said}":
+        raise TiplError(f"`tipl {' '.join(arguments)}` was not refused: {said}")
+    return Refusal(seconds, usage.ru_maxrss / 1024, said)
+
+
+def main(args: Args) -> None:
+    """Measures, and prints the medians beside what they may be."""
+    table = Table("tipl", "wall s", "MB", "", title="refusals: medians of fresh processes")
+    with tempfile.TemporaryDirectory() as folder, progress_bar() as bar:
+        place, lines = Path(folder), refusals()
+        make_inputs(place)
+        job = bar.add_task("measure", total=args.repeats * len(lines), note="")
+        found: dict[str, list[Refusal]] = {line: [] for line in lines}
+        for _ in range(args.repeats):
+            for line in lines:
+                found[line].append(refuse(line.split(), place))
+                bar.advance(job)
+    for line, those in found.items():
+        seconds = statistics.median(one.seconds for one in those)
+        megabytes = max(one.megabytes for one in those)
+        missed = "missed" if seconds > SECONDS or megabytes > MEGABYTES else ""
+        table.add_row(line, f"{seconds:.2f}", f"{megabytes:.0f}", missed)
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -45,8 +45,8 @@ from tipl.experiments.acceleration.outcome import model_cost
 from tipl.experiments.benchmark.ledger import Cost, read_costs, write_costs
 from tipl.experiments.config import BENCHMARK, COMPARISON, AccelerationConfig, BenchmarkConfig
 from tipl.experiments.films import film_files, film_section
-from tipl.experiments.pipeline import read_records
 from tipl.experiments.run import load_run
+from tipl.experiments.stage_records import read_records
 from tipl.forecast.extrapolation import LastDifferenceLine
 from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import jump_forecaster

@@ -29,7 +29,7 @@ from tipl.evaluation.forecast_sets import FORECASTS, RETURNS, ForecastReturns, F
 from tipl.experiments.benchmark.ledger import read_costs
 from tipl.experiments.config import BENCHMARK, COMPARISON, BenchmarkConfig
 from tipl.experiments.films import FILM
-from tipl.experiments.pipeline import read_records
+from tipl.experiments.stage_records import read_records
 from tipl.paths import PathDataset, summarize, verify
 from tipl.paths.returns import EvaluationMetadata
 from tipl.policies.policy import Policy

@@ -21,7 +21,7 @@ from tipl import Forecaster, PathDataset, Policy
 from tipl.cli import main
 from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.config import COMPARISON
-from tipl.experiments.pipeline import read_records
+from tipl.experiments.stage_records import read_records
 
 FILES = Path(__file__).parent / "data" / "format_1"
 MODELS = ("path-transformer", "neuron-transformer", "wnn", "nino")

@@ -19,10 +19,9 @@ from tipl.experiments.pipeline import (
     Ended,
     Pipeline,
     Stage,
-    StageRecord,
     prepare_directory,
-    read_records,
 )
+from tipl.experiments.stage_records import StageRecord, read_records
 
 
 class Runner:
@@ -53,6 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Runner:
     made = {
         "make": Command("result", threads=True),
         "go on": Command("result", resumes=True),
+        "learn": Command("result", state=".state.safetensors"),
     }
     monkeypatch.setattr(pipeline, "COMMANDS", made)
     return runner
@@ -138,6 +138,82 @@ def test_nothing_of_other_reads_is_gone_on_with(tmp_path: Path, run: Runner) -> 
     do(directory, goes_on)
     assert [path.name for path in kept.iterdir()] == ["result"]
     assert read_records(directory)["goes on"].cpu_seconds == 3.0
+
+
+class Killed(BaseException):
+    """Ends the experiment and its command at once: neither writes another byte."""
+
+
+def killed_while_learning(directory: Path, *options: str, state: bool = True) -> list[str]:
+    """The command that was under way when the experiment was killed; leaves a state."""
+    given: list[str] = []
+
+    def die(words: Sequence[str], quiet: bool) -> Ended:
+        given.extend(words)
+        if state:
+            storage.write_tensors(directory / "model.state.safetensors", {}, {"kind": "training"})
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):  # noqa: PT012
+        patch.setattr(pipeline, "_run_tipl", die)
+        do(directory, learning(directory, *options))
+    return given
+
+
+def learning(directory: Path, *options: str) -> Stage:
+    return stage(directory, "model", *options, command="learn", reads=["../data"])
+
+
+def test_what_was_begun_goes_on_from_its_state(tmp_path: Path, run: Runner) -> None:
+    out = tmp_path / "model"
+    begun = ["learn", "--out", str(out)]
+    assert killed_while_learning(tmp_path) == begun
+    assert read_records(tmp_path)["model"].digest == ""
+    assert killed_while_learning(tmp_path) == [*begun, "--resume"]
+    run.status = 130
+    with pytest.raises(TiplError, match=f"`tipl learn --out {out}` says"):
+        do(tmp_path, learning(tmp_path))
+    run.status = 0
+    do(tmp_path, learning(tmp_path))
+    assert run.commands == [[*begun, "--resume"]] * 2
+    record = read_records(tmp_path)["model"]
+    assert (record.command, record.cpu_seconds) == (f"tipl learn --out {out}", 6.0)
+    do(tmp_path, learning(tmp_path))
+    assert len(run.commands) == 2  # it is done
+
+
+@pytest.mark.parametrize("changed", ["options", "data", "version"])
+def test_another_one_starts_over(
+    changed: str, tmp_path: Path, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "run"
+    killed_while_learning(directory)
+    options = ["--more"] if changed == "options" else []
+    if changed == "data":
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "metadata.json").write_text("others")
+    elif changed == "version":
+        monkeypatch.setattr(pipeline.importlib.metadata, "version", lambda name: "other")
+    assert "--resume" not in killed_while_learning(directory, *options, state=False)
+    assert not (directory / "model.state.safetensors").exists()  # nothing goes on with it later
+    do(directory, learning(directory, *options))
+    assert "--resume" not in run.commands[-1]
+
+
+def test_a_file_that_is_no_state_stays(tmp_path: Path, run: Runner) -> None:
+    do(tmp_path, stage(tmp_path, "first"))
+    theirs = tmp_path / "model.state.safetensors"
+    theirs.write_text("my thesis")
+    with pytest.raises(TiplError, match=r"model\.state\.safetensors is not a file of training"):
+        do(tmp_path, learning(tmp_path))
+    assert theirs.read_text() == "my thesis"
+
+
+def test_what_was_killed_is_not_what_was_done_before(tmp_path: Path, run: Runner) -> None:
+    do(tmp_path, learning(tmp_path))
+    killed_while_learning(tmp_path, "--other")  # which may have made something
+    do(tmp_path, learning(tmp_path))
+    assert len(run.commands) == 2
 
 
 def test_a_directory_is_read_as_the_last_stage_left_it(tmp_path: Path, run: Runner) -> None:

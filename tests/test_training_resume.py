@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tipl.cli import main
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.evaluation import behaviour
+from tipl.experiments import pipeline
 from tipl.experiments.clearing import clear_experiment
 from tipl.models import learning_paths, loop
 from tipl.models.kinds import all_kinds
@@ -80,8 +82,12 @@ def bytes_of(out: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(out.iterdir())}
 
 
+class Killed(BaseException):
+    """Ends an experiment, too."""
+
+
 @contextlib.contextmanager
-def ending_after(steps: int) -> Iterator[None]:
+def ending_after(steps: int, end: type[BaseException] = KeyboardInterrupt) -> Iterator[None]:
     """Has the next training end in the middle of a later step."""
     left = iter(range(steps))
     advance = loop._Fit.advance
@@ -89,10 +95,10 @@ def ending_after(steps: int) -> Iterator[None]:
     def ending(self: loop._Fit, batch_loss: Callable[..., torch.Tensor]) -> float:
         if next(left, None) is None:
             batch_loss(self.rng)  # draws, and remembers
-            raise KeyboardInterrupt
+            raise end
         return advance(self, batch_loss)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(end):  # noqa: PT012
         patch.setattr(loop._Fit, "advance", ending)
         yield
 
@@ -283,3 +289,37 @@ def test_the_command_line_goes_on(
     main([*arguments, "--resume"])
     assert out.is_dir()
     assert not state_of(out).exists()
+
+
+def test_an_experiment_goes_on_with_a_training(
+    paths: PathDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Sequence[str]] = []
+
+    def run(words: Sequence[str], quiet: bool) -> pipeline.Ended:
+        given.append(words)
+        main(words)
+        return pipeline.Ended(0, 1.0, 1.0, "")
+
+    monkeypatch.setattr(pipeline, "_run_tipl", run)
+
+    def train_in(directory: Path) -> Path:
+        models = {"wnn": ("--model", "wnn", "--num-steps", STEPS, "--width", 8)}
+        (made,) = pipeline.training(directory, models, 0.34, 0)
+        stage = dataclasses.replace(
+            made, arguments=("train", paths.directory, *made.arguments[2:]), reads=()
+        )
+        pipeline.prepare_directory(directory, False, "benchmark")
+        pipeline.Pipeline(directory, [stage], threads=1, progress=False).run()
+        return stage.directory
+
+    undisturbed = train_in(tmp_path / "undisturbed")
+    with ending_after(4, Killed):
+        train_in(tmp_path / "run")
+    given.clear()
+    again = train_in(tmp_path / "run")
+    assert given[0][-1] == "--resume"
+    assert bytes_of(again) == bytes_of(undisturbed)
+    assert not state_of(again).exists()
+    (record,) = storage.read_json(tmp_path / "run" / "stages.json")["stages"]
+    assert "--resume" not in record["command"]

@@ -37,6 +37,7 @@ from tipl.experiments.config import (
     DemoConfig,
 )
 from tipl.experiments.pipeline import prepare_directory, run_pipeline
+from tipl.experiments.stage_records import read_records
 from tipl.policies.tasks import TaskSpec, get_task
 from tipl.ppo import PPOConfig
 
@@ -367,7 +368,7 @@ def test_the_stages_of_a_pipeline_are_told_what_is_trusted(
     run_pipeline(DemoConfig(ENV_ID), stages, out, progress=False)
     trusted = ["--trust-module=other_envs", "--trust-module=stranger.envs"]
     assert done == [["collect", ENV_ID, *trusted]]
-    record = pipeline.read_records(out)["collect"]
+    record = read_records(out)["collect"]
     assert record.command.endswith(" ".join(trusted))
     (out / "paths").mkdir()
     (out / "paths" / "metadata.json").touch()

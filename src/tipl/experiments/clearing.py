@@ -16,6 +16,7 @@ from tipl.core.ownership import (
     PAGE,
     PICTURE,
     ROWS,
+    check_file,
     is_regular,
     named_among,
 )
@@ -89,6 +90,16 @@ def clear_stage(directory: Path) -> None:
         files, folders, others = _tree(directory)
         _refuse(others, directory)
         _remove(files, folders)
+
+
+def clear_state(state: Path) -> None:
+    """Removes the state of a training that is another than the one to come.
+
+    Raises:
+        TiplError: it is something else (nothing has been removed then), or cannot be removed.
+    """
+    check_file(state, storage.own_tensors("training"))
+    _remove([state], [])
 
 
 def _refuse(others: list[Path], directory: Path) -> None:

@@ -1,7 +1,7 @@
 """The pipeline of an experiment: commands of tipl, each in a process of its own, done once.
 
-A stage is done again when its command or what it reads has changed. What each took is kept in the
-`stages.json` of the experiment's directory, which `read_records` reads.
+A stage is done again when its command or what it reads has changed. One that was begun goes on, if
+nothing has. What each took is kept in the `stages.json` of the experiment's directory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-import math
 import os
 import shlex
 import subprocess
@@ -17,25 +16,32 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import NamedTuple, TypeAlias, TypedDict, TypeVar, Unpack
 
-import msgspec
 from rich.text import Text
 
 from tipl.core import storage
 from tipl.core.options import thread_count
 from tipl.core.ownership import check_file
 from tipl.core.processes import STATUSES, Interrupted, run_on_leash
-from tipl.core.schemas import JsonFile, Natural, NotNegative
 from tipl.core.system_errors import explained
 from tipl.core.terminal import console
 from tipl.core.trust import trust_own, trusted_words
 from tipl.errors import TiplError, printable
-from tipl.experiments.clearing import FILE, RECORD, RECORDS, clear_experiment, clear_stage
+from tipl.experiments.clearing import (
+    FILE,
+    RECORD,
+    RECORDS,
+    clear_experiment,
+    clear_stage,
+    clear_state,
+)
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
+from tipl.experiments.stage_records import StageRecord, read_records
+from tipl.models import TRAINING_STATE
 from tipl.report.files import check_report
 
 REFUSED = 2
@@ -52,13 +58,14 @@ class Command(NamedTuple):
     result: str  # a file in its directory that is there when it is done
     threads: bool = False  # whether it takes `--threads`, which change no result
     resumes: bool = False  # whether it goes on with what it finds in its directory
+    state: str = ""  # or how a file beside its directory ends, from which `--resume` goes on
 
 
 COMMANDS = {
     "collect": Command("metadata.json", threads=True, resumes=True),
     "paths evaluate": Command("evaluation.json", threads=True, resumes=True),
     "paths best": Command("policy.json"),
-    "train": Command("config.json", threads=True),
+    "train": Command("config.json", threads=True, state=TRAINING_STATE),
     "optimize": Command("policy.json"),
     "forecast": Command("forecasts.json"),
     "evaluate": Command("returns.safetensors", threads=True),
@@ -90,6 +97,12 @@ class Stage:
         """What the command makes."""
         return COMMANDS.get(" ".join(self.words[:2])) or COMMANDS[self.words[0]]
 
+    @property
+    def state(self) -> Path | None:
+        """The file, if there is one, from which the command goes on when it is told to."""
+        file = self.directory.with_name(self.directory.name + self.command.state)
+        return file if self.command.state and os.path.lexists(file) else None
+
 
 def running_checkpoints(name: str, paths: Path, episodes: int, *options: object) -> Stage:
     """The stage that runs the checkpoints of a dataset which an earlier stage collects."""
@@ -116,53 +129,6 @@ def forecasting(
     words = ("forecast", *trained, "--paths", run / "paths", "--out", out, *places)
     yield Stage(f"forecast{label}", words, out, trained)
     yield Stage(f"evaluate{label}", ("evaluate", out, "--episodes", episodes), out, (out,))
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """What a stage took, also before it was interrupted."""
-
-    name: str
-    command: str
-    seconds: NotNegative  # wall time
-    cpu_seconds: NotNegative = math.nan  # of all threads together; NaN is not known
-    peak_rss_mb: Natural = 0  # largest resident memory of its process
-    digest: str = ""  # of the command and of the stages that it needs; empty if it is not done
-    unfinished: str = ""  # that of a command that was interrupted or failed
-    reads: Mapping[str, str] = field(default_factory=dict)  # digests of the directories
-
-    @property
-    def note(self) -> str:
-        """What a report says of it."""
-        return f"peak memory {self.peak_rss_mb:,} MB"
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as JSON, without what is not known."""
-        values = dataclasses.asdict(self)
-        unknown = {"cpu_seconds"} if math.isnan(self.cpu_seconds) else set()
-        unknown |= {name for name in ("unfinished", "reads") if not values[name]}
-        return {name: values[name] for name in values if name not in unknown}
-
-
-class _Stages(msgspec.Struct):
-    """What `stages.json` says."""
-
-    stages: list[StageRecord]
-
-
-STAGES = JsonFile(FILE, _Stages, "the record of an experiment's stages")
-
-
-def read_records(directory: str | Path) -> dict[str, StageRecord]:
-    """What the stages in an experiment's directory took, by name, in order of their first run.
-
-    Raises:
-        TiplError: the `stages.json` is damaged.
-    """
-    file = Path(directory) / FILE
-    if not file.exists():
-        return {}
-    return {record.name: record for record in STAGES.read(file).stages}
 
 
 def prepare_directory(
@@ -300,32 +266,46 @@ class Pipeline:
         ):
             self.console.print("  already there: reused")
             return
-        if stage.command.resumes and not same_reads:  # half of it would be made of other things
-            clear_stage(stage.directory)
-        start = time.monotonic()
-        ended = _run_tipl(words, quiet=self.console.quiet)
-        earlier = StageRecord(stage.name, line, 0.0, 0.0)  # what it took until now
-        if same_reads and before.unfinished == digest:
-            earlier = before
+        begun = same_reads and before.unfinished == digest
+        going_on = self._going_on(stage, begun, same_reads)
+        earlier = before if begun else StageRecord(stage.name, line, 0.0, 0.0)
         record = dataclasses.replace(
-            earlier,
-            command=line,
-            seconds=round(earlier.seconds + time.monotonic() - start, 1),
-            cpu_seconds=round(earlier.cpu_seconds + ended.cpu_seconds, 1),
-            peak_rss_mb=max(earlier.peak_rss_mb, round(ended.peak_rss_mb)),
+            earlier, command=line, digest="", unfinished=digest, reads=reads
+        )
+        self._keep(record)  # before anything is made, whoever may be killed then
+        start = time.monotonic()
+        ended = _run_tipl([*words, *going_on], quiet=self.console.quiet)
+        record = dataclasses.replace(
+            record,
+            seconds=round(record.seconds + time.monotonic() - start, 1),
+            cpu_seconds=round(record.cpu_seconds + ended.cpu_seconds, 1),
+            peak_rss_mb=max(record.peak_rss_mb, round(ended.peak_rss_mb)),
             digest=digest if ended.status == 0 else "",
             unfinished="" if ended.status == 0 else digest,
-            reads=reads,
         )
-        if not (ended.status == REFUSED and before.digest):
-            self._records[stage.name] = record
-            written = [one.to_json() for one in self._records.values()]
-            storage.write_json(self.directory / FILE, {"stages": written})
+        self._keep(before if ended.status == REFUSED and before.digest else record)
         interruption = ended.interruption
         if ended.status in STATUSES:  # somebody has ended the stage alone
             interruption = interruption or Interrupted(STATUSES[ended.status])
         if interruption is not None or ended.status != 0:
             self._failed(stage, line, ended, interruption)
+
+    def _going_on(self, stage: Stage, begun: bool, same_reads: bool) -> list[str]:
+        """The option by which a command goes on; removes what it must not go on with."""
+        if stage.command.resumes and not same_reads:  # half of it would be made of other things
+            clear_stage(stage.directory)
+        if (state := stage.state) is None:
+            return []
+        if begun:
+            self.console.print(f"  begun before: goes on from {state.name}")
+            return ["--resume"]
+        clear_state(state)
+        return []
+
+    def _keep(self, record: StageRecord) -> None:
+        self._records[record.name] = record
+        written = [one.to_json() for one in self._records.values()]
+        storage.write_json(self.directory / FILE, {"stages": written})
 
     def _failed(
         self, stage: Stage, line: str, ended: Ended, interruption: KeyboardInterrupt | None

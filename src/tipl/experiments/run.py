@@ -13,7 +13,7 @@ from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.evaluation import stats
 from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
-from tipl.experiments.pipeline import StageRecord, read_records
+from tipl.experiments.stage_records import StageRecord, read_records
 from tipl.forecast.base import Forecaster
 from tipl.forecast.extrapolation import StandingStill
 from tipl.forecast.trained import TrainedForecaster

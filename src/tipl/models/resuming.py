@@ -24,6 +24,7 @@ from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.ownership import check_file
 from tipl.core.schemas import Natural, TensorsFile
+from tipl.core.system_errors import explained
 from tipl.core.terminal import warn
 from tipl.errors import TiplError
 from tipl.models import TRAINING_STATE, TrainConfig
@@ -113,6 +114,8 @@ class TrainingState:
                     strides[f"{label}.{name}"] = list(tensor.stride())
         steps = {label: step for label, (step, _) in chosen.items()}
         header = _Header("training", 1, self.options, self.data, steps, strides)
+        with explained("write", self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # as for the model that is to be
         storage.write_tensors(self.path, tensors, asdict(header))
         self.written = time.monotonic()
         self.cost = self.written - start

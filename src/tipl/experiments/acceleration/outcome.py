@@ -23,7 +23,7 @@ from tipl.experiments.acceleration.trials import (
 )
 from tipl.experiments.benchmark.ledger import COSTS, finite, read_costs, uses_until_paid
 from tipl.experiments.config import COMPARISON, AccelerationConfig, ModelCost
-from tipl.experiments.pipeline import StageRecord, read_records
+from tipl.experiments.stage_records import StageRecord, read_records
 from tipl.forecast.hub import model_directory
 from tipl.paths import PathDataset
 from tipl.paths.values import JUMP_COUNTS

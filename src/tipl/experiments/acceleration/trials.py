@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from tipl.errors import TiplError
 from tipl.evaluation.stats import ReturnCurves
 from tipl.experiments.config import AccelerationConfig
-from tipl.experiments.pipeline import Stage, StageRecord, running_checkpoints
+from tipl.experiments.pipeline import Stage, running_checkpoints
+from tipl.experiments.stage_records import StageRecord
 from tipl.forecast.hub import model_directory, shipped_models
 from tipl.paths import PathDataset
 from tipl.ppo.config import PPOConfig

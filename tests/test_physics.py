@@ -11,7 +11,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tipl.envs import BatchedMujocoEnv, make_vec
-from tipl.envs.physics import find_target
+from tipl.envs.physics import find_targets
 from tipl.errors import TiplError
 
 PENDULUM, CHEETAH = "InvertedPendulum-v4", "HalfCheetah-v4"
@@ -34,6 +34,16 @@ def scale(field: str, *rows: int) -> Change:
         getattr(model, field)[list(rows) or slice(None)] *= factor
 
     return change
+
+
+def scale_mass(model: Any, factor: float) -> None:
+    model.body_mass *= factor
+    model.body_inertia *= factor
+
+
+def scale_torso(model: Any, factor: float) -> None:
+    model.body_mass[1] *= factor
+    model.body_inertia[1] *= factor
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +94,9 @@ CHANGES: dict[str, dict[str, Change]] = {
         "actuator_gear:bshin": scale("actuator_gear", 1),
         "actuator_gear": scale("actuator_gear"),  # multiplies with the one before
     },
+    "Walker2d-v4": {"mass": scale_mass, "mass:torso": scale_torso},
     "Hopper-v4": {
+        "actuator_gear:leg_joint": scale("actuator_gear", 1),  # a motor without a name
         "dof_damping": scale("dof_damping"),
         "dof_damping:foot_joint": scale("dof_damping", 5),
     },
@@ -98,7 +110,10 @@ CHANGES: dict[str, dict[str, Change]] = {
 
 def some_physics(env_id: str, num_envs: int, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return {name: rng.uniform(0.3, 3.0, num_envs) for name in CHANGES[env_id]}
+    physics = {name: rng.uniform(0.3, 3.0, num_envs) for name in CHANGES[env_id]}
+    for name in {"actuator_gear", "actuator_gear:leg_joint"} & {*physics}:
+        physics[name][1] *= -1  # reversed
+    return physics
 
 
 @pytest.mark.parametrize("env_id", CHANGES)
@@ -165,12 +180,16 @@ def test_a_factor_replaces_the_one_before() -> None:
 
 def test_a_name_finds_the_rows_of_its_object() -> None:
     model = BatchedMujocoEnv("Ant-v5", 1)._batch.model
-    free = find_target(model, "dof_armature:hip_1")
+    (free,) = find_targets(model, "dof_armature:hip_1")
     assert (free.field, np.flatnonzero(free.scaled).tolist()) == ("dof_armature", [6])
-    floor = find_target(model, "geom_friction:floor")
+    (floor,) = find_targets(model, "geom_friction:floor")
     assert np.array_equal(floor.values, model.geom_friction)
     assert np.array_equal(np.argwhere(floor.scaled), [[0, 0], [0, 1], [0, 2]])
-    gravity = find_target(model, "gravity")
+    (gravity,) = find_targets(model, "gravity")
+    mass, inertia = find_targets(model, "mass:torso")
+    assert (mass.field, np.flatnonzero(mass.scaled).tolist()) == ("body_mass", [1])
+    assert inertia.field == "body_inertia"
+    assert np.array_equal(np.argwhere(inertia.scaled), [[1, 0], [1, 1], [1, 2]])
     assert (gravity.field, gravity.scaled.tolist()) == ("opt.gravity", [True] * 3)
 
 
@@ -188,6 +207,9 @@ def test_a_name_finds_the_rows_of_its_object() -> None:
         ("body_mass:pol", "no object 'pol'.*expected one of world, cart, pole; did you mean pole"),
         ("dof_damping:pole", "no object 'pole'.*expected one of slider, hinge; check its spelling"),
         ("body_mass:", "no object ''"),
+        ("mas", "no physics 'mas'.*did you mean mass"),
+        ("mass:pol", "no object 'pol'.*did you mean pole"),
+        ("mass:world", "'mass:world' are all 0 in this model"),
         ("wind", "'wind' are all 0 in this model"),
         ("body_mass:world", "'body_mass:world' are all 0 in this model"),
     ],
@@ -204,6 +226,24 @@ def test_a_name_that_scales_nothing_is_explained(name: str, message: str) -> Non
 def test_factors_are_positive_finite_and_one_each(factors: list[Any]) -> None:
     with pytest.raises(TiplError, match=r"'gravity' have the factors .* expected 2 positive"):
         make_vec(PENDULUM, 2, physics={"gravity": np.array(factors)})
+
+
+@pytest.mark.parametrize("name", ["actuator_gear", "actuator_gear:slide"])
+@pytest.mark.parametrize("factor", [0.0, np.nan, -np.inf])
+def test_a_gear_may_be_reversed_but_never_lost(name: str, factor: float) -> None:
+    with pytest.raises(TiplError, match="expected 1 finite numbers other than 0"):
+        make_vec(PENDULUM, 1, physics={name: np.array([factor])})
+
+
+def test_a_reversed_motor_does_what_the_opposite_action_does() -> None:
+    """Rewards of InvertedPendulum do not see actions, so that all is equal."""
+    reversed_, plain = (
+        make_vec(PENDULUM, 1, physics={"actuator_gear": np.array([sign])}) for sign in (-1.0, 1.0)
+    )
+    for env in (reversed_, plain):
+        env.reset(seed=3)
+    actions = random_actions(plain, 60)
+    assert run(reversed_, -actions) == run(plain, actions)
 
 
 def test_bad_calls_change_nothing() -> None:

@@ -21,6 +21,11 @@ def test_ranges_are_read_and_sorted() -> None:
         ("gravity", (0.7, 1.4)),
     ]
     assert parse_ranges([]) == {}
+    reversed_ = parse_ranges(["actuator_gear:bthigh=-1.5..-0.5"])
+    assert reversed_ == {"actuator_gear:bthigh": (-1.5, -0.5)}
+    assert draw_physics({"actuator_gear": (-1.5, -0.5)}, 7, 0)["actuator_gear"] == pytest.approx(
+        -draw_physics({"actuator_gear": (0.5, 1.5)}, 7, 0)["actuator_gear"]
+    )
 
 
 NO_RANGES = """
@@ -35,6 +40,11 @@ gravity=-1..1
 gravity=nan..1
 gravity=1..inf
 gravity=1..2..3
+gravity=-2..-1
+body_mass=-2..-1
+actuator_gear=-1..1
+actuator_gear=0..1
+actuator_gear=-1..-2
 """
 
 

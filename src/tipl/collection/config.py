@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
@@ -14,6 +13,7 @@ from tipl.core.schemas import LARGEST
 from tipl.errors import TiplError, shown
 from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.paths.metadata import MAX_TRIALS, Initial, Networks, Normaliser
+from tipl.policies.factors import is_range, numbers
 from tipl.policies.layout import check_hidden_sizes
 from tipl.ppo.config import PPOConfig
 
@@ -129,22 +129,20 @@ def parse_ranges(vary: Sequence[str]) -> dict[str, tuple[float, float]]:
         For each name the lowest and the highest factor of the original value, sorted by name.
 
     Raises:
-        TiplError: a text is not `name=low..high` with 0 < low <= high, or a name comes twice.
+        TiplError: a text is not `name=low..high` with low <= high, which are factors that the name
+            may have and of one sign, or a name comes twice.
     """
     ranges: dict[str, tuple[float, float]] = {}
     for text in vary:
         name, _, interval = text.partition("=")
-        low, _, high = interval.partition("..")
-        try:
-            bounds = float(low), float(high)
-        except ValueError:
-            bounds = math.nan, math.nan
-        if not name or not 0 < bounds[0] <= bounds[1] < math.inf:
+        bounds = numbers(interval, "..")
+        if not name or len(bounds) != 2 or not is_range(name, *bounds):
             raise TiplError(
                 f"{shown(text)} was given as what varies; expected a name and a range of positive "
-                "factors of the original value, such as gravity=0.7..1.4"
+                "factors of the original value, such as gravity=0.7..1.4 (of actuator_gear also of "
+                "negative ones)"
             )
         if name in ranges:
             raise TiplError(f"{name} varies twice; give one range for each name")
-        ranges[name] = bounds
+        ranges[name] = bounds[0], bounds[1]
     return dict(sorted(ranges.items()))

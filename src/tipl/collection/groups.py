@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -27,6 +26,7 @@ from tipl.paths import PathMetadata
 from tipl.paths.grid import PartRange, part_ranges
 from tipl.paths.values import PER_CHECKPOINT
 from tipl.paths.writing import PartWriter
+from tipl.policies.factors import log_uniform
 from tipl.ppo.ppo import PPO, StoppedError
 
 
@@ -222,7 +222,4 @@ RESUME = TensorsFile(".safetensors", _Header, "where a collection goes on")
 def draw_physics(ranges: Mapping[str, Sequence[float]], seed: int, trial: int) -> dict[str, float]:
     """One trial's factors by name, uniform in the logarithm: half as likely as double."""
     rng = Stream.PHYSICS.rng(seed, trial)
-    return {
-        name: math.exp(rng.uniform(math.log(low), math.log(high)))
-        for name, (low, high) in sorted(ranges.items())
-    }
+    return {name: log_uniform(rng, low, high) for name, (low, high) in sorted(ranges.items())}

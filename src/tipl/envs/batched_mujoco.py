@@ -207,7 +207,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
         Raises:
             TiplError: the ids are not n different environments, the names are not the
-                constructor's, or the factors not positive, finite and one for each environment.
+                constructor's, or the factors not possible ones, one for each environment.
         """
         self._physics.set(ids, physics)
 

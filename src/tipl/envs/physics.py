@@ -5,12 +5,14 @@ A name says what is scaled:
 - `gravity`, `wind`, `density`, `viscosity` or `impratio`, of MuJoCo's options;
 - a float64 field of `mujoco.MjModel` that belongs to bodies, joints (`jnt_`), degrees of
   freedom (`dof_`), geoms or actuators: `body_mass`, `dof_damping`, `geom_friction`, ...;
-- a field and an object's name, `body_mass:torso` or `actuator_gear:bthigh`: the object's part
-  of the field. The object of a `dof_` field is a joint.
+- `mass`: masses of bodies together with their inertias, by one factor, as if their density
+  changed (`body_mass` alone leaves a heavy body turning like a light one);
+- any of the last two and an object's name, `mass:torso` or `actuator_gear:bthigh`: the object's
+  part. The object of a `dof_` field is a joint; an actuator without a name goes by its joint's.
 
 The constants that MuJoCo derives (`mj_setConst`) follow; what only its compiler derives, such as
 inertias from masses or bounding volumes from sizes, does not. Where names overlap, their factors
-multiply.
+multiply. What factors may be says `tipl.policies.factors`.
 """
 
 from __future__ import annotations
@@ -25,9 +27,13 @@ from mujoco import batch as mujoco_batch
 
 from tipl.core.options import spelling_hint
 from tipl.errors import TiplError, shown
+from tipl.policies.factors import are_factors, expected_factors
 
 # Not the timestep, which is the task's, and not the solver's settings.
 _OPTIONS = ("gravity", "wind", "density", "viscosity", "impratio")
+
+# Names of several fields that are scaled together.
+_TOGETHER = {"mass": ("body_mass", "body_inertia")}
 
 # The objects that a field belongs to, by the start of its name: their type and their number.
 _OBJECTS = {
@@ -47,7 +53,7 @@ _NOT_SCALED = {
 
 
 class Target(NamedTuple):
-    """What a name scales."""
+    """A field that a name scales, or a part of it."""
 
     field: str
     """as `mujoco.batch` names it"""
@@ -66,7 +72,7 @@ class PhysicsVariants:
 
     def __init__(self, batch: mujoco_batch.Batch, names: tuple[str, ...]) -> None:
         self._batch = batch
-        self._targets = {name: find_target(batch.model, name) for name in names}
+        self._targets = {name: find_targets(batch.model, name) for name in names}
 
     def set(self, ids: Integer[np.ndarray, " n"], physics: Mapping[str, np.ndarray]) -> None:
         """Replaces the physics of some simulations; see `BatchedMujocoEnv.set_physics`."""
@@ -78,11 +84,12 @@ class PhysicsVariants:
                 "give all of them, and no others"
             )
         values: dict[str, np.ndarray] = {}
-        for name, target in self._targets.items():
+        for name, targets in self._targets.items():
             factors = _checked_factors(name, physics[name], ids.size)
-            per_simulation = factors.reshape(-1, *[1] * target.values.ndim)
-            scaled = np.where(target.scaled, per_simulation, 1.0)  # [n, ...], as the values
-            values[target.field] = values.get(target.field, target.values) * scaled
+            for target in targets:
+                per_simulation = factors.reshape(-1, *[1] * target.values.ndim)  # [n, 1, ...]
+                scaled = np.where(target.scaled, per_simulation, 1.0)  # [n, ...], as the values
+                values[target.field] = values.get(target.field, target.values) * scaled
         if not values:
             return
         for field, new in values.items():
@@ -90,32 +97,41 @@ class PhysicsVariants:
         self._batch.set_const(np.sort(ids))
 
 
-def find_target(model: Any, name: str) -> Target:
-    """Finds what a name scales in a `mujoco.MjModel`.
+def find_targets(model: Any, name: str) -> tuple[Target, ...]:
+    """Finds what a name scales in a `mujoco.MjModel`: one field, or several by one factor.
 
     Raises:
         TiplError: there is no such field or object, or all the values are 0.
     """
-    field, colon, object_name = name.partition(":")
-    fields = _float_fields(model)
+    first, colon, object_name = name.partition(":")
+    known = _float_fields(model)
     if name in _OPTIONS:
-        field, values = f"opt.{name}", np.array(getattr(model.opt, name), dtype=np.float64)
-    elif field in fields:
-        values = getattr(model, field).copy()
+        values = np.array(getattr(model.opt, name), dtype=np.float64)
+        targets = [Target(f"opt.{name}", values, np.ones(values.shape, np.bool_))]
+    elif first in {*_TOGETHER, *known}:
+        chosen = object_name if colon else None
+        targets = [_part(model, field, chosen) for field in _TOGETHER.get(first, (first,))]
     else:
+        names = [*_OPTIONS, *_TOGETHER, *known]
         raise TiplError(
-            f"no physics {shown(name)}: expected one of {', '.join(_OPTIONS)}, a float field of "
-            "MjModel that belongs to bodies, joints, geoms or actuators, or such a field and an "
-            f"object, as in 'body_mass:torso'; {spelling_hint(field, [*_OPTIONS, *fields])}"
+            f"no physics {shown(name)}: expected one of {', '.join((*_OPTIONS, *_TOGETHER))}, a "
+            "float field of MjModel that belongs to bodies, joints, geoms or actuators, or such a "
+            f"field and an object, as in 'body_mass:torso'; {spelling_hint(first, names)}"
         )
-    scaled = np.ones(values.shape, dtype=np.bool_)
-    if colon:
-        scaled &= _rows(model, field, object_name).reshape(-1, *[1] * (values.ndim - 1))
-    if not values[scaled].any():
+    if not any(target.values[target.scaled].any() for target in targets):
         raise TiplError(
             f"the physics {shown(name)} are all 0 in this model: expected values that a factor "
             "changes; leave the name out, or scale something else"
         )
+    return tuple(targets)
+
+
+def _part(model: Any, field: str, object_name: str | None) -> Target:
+    """A field of the model, or an object's part of it."""
+    values = getattr(model, field).copy()
+    scaled = np.ones(values.shape, dtype=np.bool_)
+    if object_name is not None:
+        scaled &= _rows(model, field, object_name).reshape(-1, *[1] * (values.ndim - 1))
     return Target(field, values, scaled)
 
 
@@ -130,8 +146,7 @@ def _float_fields(model: Any) -> list[str]:
 def _rows(model: Any, field: str, object_name: str) -> Bool[np.ndarray, " rows"]:
     """Says which rows of a field belong to an object."""
     kind = field.partition("_")[0]
-    object_type, count = _OBJECTS[kind]
-    names = [mujoco.mj_id2name(model, object_type, i) for i in range(getattr(model, count))]
+    names = object_names(model, kind)
     named = [name for name in names if name]
     if object_name not in named:
         raise TiplError(
@@ -140,6 +155,21 @@ def _rows(model: Any, field: str, object_name: str) -> Bool[np.ndarray, " rows"]
         )
     owners = model.dof_jntid if kind == "dof" else np.arange(len(names))
     return np.asarray(owners == names.index(object_name))
+
+
+def object_names(model: Any, kind: str) -> list[str]:
+    """The names of the objects that fields of a kind (`"body"`, `"dof"`, ...) belong to, in order.
+
+    An actuator without a name has its joint's, if it moves one; what has none has an empty one.
+    """
+    object_type, count = _OBJECTS[kind]
+    names = [mujoco.mj_id2name(model, object_type, i) for i in range(getattr(model, count))]
+    if kind == "actuator":
+        joints = object_names(model, "jnt")
+        moves_joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
+        for i in np.flatnonzero(moves_joint):
+            names[i] = names[i] or joints[model.actuator_trnid[i, 0]]
+    return [name or "" for name in names]
 
 
 def _checked_ids(ids: np.ndarray, num_envs: int) -> np.ndarray:
@@ -156,9 +186,9 @@ def _checked_ids(ids: np.ndarray, num_envs: int) -> np.ndarray:
 def _checked_factors(name: str, factors: np.ndarray, num: int) -> Float64[np.ndarray, " n"]:
     factors = np.asarray(factors)
     is_real = factors.dtype.kind in "fiu" and factors.shape == (num,)
-    if not is_real or not ((factors > 0) & np.isfinite(factors)).all():
+    if not is_real or not are_factors(name, factors).all():
         raise TiplError(
             f"the physics {shown(name)} have the factors {factors.tolist()}: expected {num} "
-            "positive finite numbers, one for each environment; give 1 where nothing is to change"
+            f"{expected_factors(name)}, one for each environment; give 1 where nothing is to change"
         )
     return factors.astype(np.float64)

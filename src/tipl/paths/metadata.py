@@ -19,6 +19,7 @@ from tipl.core.options import one_of
 from tipl.core.schemas import Count, JsonFile, Natural, Positive, conforming
 from tipl.errors import TiplError, shown
 from tipl.policies.actions import OBSERVATION_CLIP, checked_clip
+from tipl.policies.factors import expected_factors, is_range
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.tasks import TaskSpec
 
@@ -141,7 +142,7 @@ class PathMetadata(Described):
     """hyperparameters by name"""
     versions: dict[str, str]
     """of the libraries that made the data, by name"""
-    vary: dict[str, Annotated[list[Positive], msgspec.Meta(min_length=2, max_length=2)]] = field(
+    vary: dict[str, Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]] = field(
         default_factory=dict
     )
     """lowest and highest factor, by name, of the physics that differ between trials; each trial's
@@ -168,6 +169,12 @@ class PathMetadata(Described):
             if not isinstance(value, int) or value < 1:
                 raise TiplError(
                     f"{name} of {_OWNER} is {shown(value)}; expected a positive integer"
+                )
+        for name, (low, high) in self.vary.items():
+            if not is_range(name, low, high):
+                raise TiplError(
+                    f"{name} varies from {shown(low)} to {shown(high)} in {_OWNER}; expected "
+                    f"{expected_factors(name)}, the lower one first"
                 )
         if not self.recorded:
             self._check_sizes()

@@ -142,7 +142,7 @@ class PartFiles:
                 f"cannot write {path}: the array {name} is {given}, but {expected} is expected; "
                 "pass arrays of the dtypes and shapes of a part"
             )
-        check_values(path, tensors, part.first_trial, part.first_checkpoint)
+        self._check_values(part, tensors, part.first_trial, part.first_checkpoint)
         own = OwnFile(f"{self.one} of this dataset", self._is_own)
         storage.write_tensors(path, tensors, self.header(part), sync, own)
 
@@ -158,7 +158,7 @@ class PartFiles:
     def read_part(self, part: PartRange) -> dict[str, Array]:
         """All arrays of a part, after a look at every byte."""
         tensors, _ = storage.read_tensors(self.path(part), self.one, self._checks(part))
-        check_values(self.path(part), tensors, part.first_trial, part.first_checkpoint)
+        self._check_values(part, tensors, part.first_trial, part.first_checkpoint)
         grown = slice(part.num_checkpoints)  # since somebody has looked how far
         return {
             name: array[grown] if name in PER_CHECKPOINT else array[:, grown]
@@ -226,9 +226,16 @@ class PartFiles:
         )
         with self.open_intact(part) as file:
             block = {one: file.read(one, *index) for one in {name, "diverged"} & {*file.arrays}}
-        check_values(self.path(part), block, lowest, first)
+        self._check_values(part, block, lowest, first)
         chosen: Array = block[name][trials - lowest]
         return chosen
+
+    def _check_values(
+        self, part: PartRange, tensors: Mapping[str, Array], first_trial: int, first_checkpoint: int
+    ) -> None:
+        """Raises a TiplError if arrays of a part hold what is impossible; see `check_values`."""
+        physics = sorted(self.metadata.vary)
+        check_values(self.path(part), tensors, first_trial, first_checkpoint, physics)
 
     def read_axes(self, name: str, trials: Int64[np.ndarray, " N"], stop: int) -> Array:
         """The array `name`, `[N, T]`, of trials by number, which grows, up to a checkpoint.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.policies.factors import are_factors
 
 PER_CHECKPOINT = ("global_step", "iteration")
 """Arrays of a part that are the same for all its trials."""
@@ -43,14 +44,17 @@ _IMPOSSIBLE: dict[str, tuple[Callable[[Array], Array], str]] = {
     **_STATISTICS,
     "episodic_return": (_infinite, "an infinite return"),  # NaN: no episode ended
     "deterministic_return": (_infinite, "an infinite return"),
-    "physics": (_not_positive, "a factor of its physics that is not positive"),
     **dict.fromkeys(("num_episodes", *JUMP_COUNTS), (_negative, "a count below 0")),
 }
 """What no array of a part may hold; of `_STATISTICS` where a trial is not labelled as diverged."""
 
 
 def check_values(
-    path: Path, tensors: Mapping[str, Array], first_trial: int, first_checkpoint: int
+    path: Path,
+    tensors: Mapping[str, Array],
+    first_trial: int,
+    first_checkpoint: int,
+    physics: Sequence[str] = (),
 ) -> None:
     """Raises a TiplError if an array `[n, t, ...]` of a part holds what is impossible.
 
@@ -59,9 +63,16 @@ def check_values(
         tensors: arrays of it by name, with `diverged` among them if there are weights.
         first_trial: number of the first trial in the arrays.
         first_checkpoint: number of the first checkpoint in them.
+        physics: names of the V factors in `physics` `[n, t, V]`.
     """
-    for name in sorted(set(tensors) & set(_IMPOSSIBLE)):
-        impossible, words = _IMPOSSIBLE[name]
+
+    def no_factor(array: Array) -> Array:
+        possible = [are_factors(name, array[..., v]) for v, name in enumerate(physics)]
+        return ~np.stack(possible, axis=-1)  # V times [n, t] -> [n, t, V]
+
+    kinds = _IMPOSSIBLE | {"physics": (no_factor, "an impossible factor of its physics")}
+    for name in sorted(set(tensors) & set(kinds)):
+        impossible, words = kinds[name]
         found = impossible(tensors[name])
         found = np.asarray(found.any(axis=tuple(range(2, found.ndim))))  # [n, t, ...] -> [n, t]
         advice = "restore the file from a copy"

@@ -24,6 +24,7 @@ from jaxtyping import Float64, Shaped
 from tipl.core.arrays import Array
 from tipl.core.options import is_count
 from tipl.errors import TiplError, shown
+from tipl.policies.factors import are_factors, checked_factors
 
 MAX_SIZE, MAX_STEPS = 1_000_000, 1_000_000_000
 """Of observations and actions, in values, and of episodes."""
@@ -127,11 +128,9 @@ class TaskSpec:
                 f"{whose} has {shown(first)} in 'first_action': expected a whole number"
             )
         for name, factor in self.physics:
-            if not (isinstance(name, str) and _is_number(factor) and 0 < factor < math.inf):
-                raise TiplError(
-                    f"{whose} has the factor {shown(factor)} of {shown(name)} in 'physics': "
-                    "expected finite factors above 0"
-                )
+            if not isinstance(name, str):
+                raise TiplError(f"{whose} has {shown(name)} in 'physics': expected names")
+            checked_factors({name: factor}, f"{whose} has physics of which")
 
     @property
     def discrete(self) -> bool:
@@ -315,9 +314,10 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
 
 def _factors(value: Any) -> tuple[tuple[str, float], ...] | None:
     factors = _numbers(list(value.values())) if isinstance(value, dict) else None
-    if not factors or min(factors) <= 0:
+    if not factors:
         return None
-    return tuple(sorted(zip(value, factors, strict=True)))
+    named = dict(sorted(zip(value, factors, strict=True)))
+    return tuple(named.items()) if all(map(are_factors, named, named.values())) else None
 
 
 # For each type of a TaskSpec's fields what is expected, and how it is read (None: not as expected).
@@ -330,5 +330,8 @@ _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     ),
     "int | None": ("an integer", lambda value: value if type(value) is int else None),
     "tuple[float, ...]": ("a list of finite numbers", _numbers),
-    "tuple[tuple[str, float], ...]": ("an object of names and positive factors", _factors),
+    "tuple[tuple[str, float], ...]": (
+        "an object of names and their factors",
+        _factors,
+    ),
 }

@@ -104,9 +104,9 @@ def test_warnings_show_what_strangers_wrote(caplog: pytest.LogCaptureFixture) ->
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a dataset, a policy and whatever else, all of which mean harm."""
-    folder = tmp_path_factory.mktemp("strangers") / EVIL.replace("/", "")
+    hostile = EVIL.replace("\udcff", "")  # which no file of ours can hold, and no command takes
+    folder = tmp_path_factory.mktemp("strangers") / hostile.replace("/", "")
     folder.mkdir()
-    hostile = EVIL.replace("\udcff", "")  # which no file of ours can hold
     make_dataset(folder / "paths", versions={"tipl": hostile, hostile: "1"})
     Policy.initial("InvertedPendulum-v4", 1).save(folder / "policy")
     (folder / "file").write_text(EVIL, encoding="utf-8", errors="replace")
@@ -146,6 +146,19 @@ def test_no_command_lets_a_stranger_command_the_terminal(command: str, strangers
     assert not any(line.startswith("fake") for line in (out + err).splitlines())
     assert len(err) < 2 * LONGEST
     assert "Traceback" not in err
+
+
+def test_bytes_that_are_no_text_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        for word in ("x\udcff", "--out=x\udcff"):
+            code, out, err = tipl(*command.split(), word)
+            assert (code, out) == (2, "")
+            assert r"x\udcff' was given, with bytes that are no characters: expected text" in err
+            assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 LONG, LOOP = "x" * 5_000, "loop"

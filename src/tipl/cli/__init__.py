@@ -140,6 +140,13 @@ def _run(arguments: list[str]) -> None:
             f"there is no command {shown(' '.join(arguments[:2]))}; expected one of: "
             f"{', '.join(wanted)}. `tipl COMMAND --help` explains each"
         )
+    for argument in arguments:
+        if any("\ud800" <= one <= "\udfff" for one in argument):  # as Python has undecodable bytes
+            raise TiplError(
+                f"{shown(argument)} was given, with bytes that are no characters: expected text, "
+                "since the command is kept on record; rename the file, or go to its folder and "
+                "name it from there"
+            )
     with _words_of_tyro(name, arguments):
         command = _with_options(name, arguments[words:])
     command()

@@ -41,8 +41,8 @@ def test_options_are_the_fields_of_the_configuration(options: Any, config: Any) 
     names = {field.name for field in dataclasses.fields(config)} - {"model"}  # has its own argument
     types = get_type_hints(config)
     beside = get_type_hints(RunOptions) if issubclass(config, TrainConfig) else {}
-    if config is NeuronTrainConfig:  # of which a call takes more than text can say
-        types["elite"] |= Path | Policy
+    for name in {"elite", "start"} & names:  # of which a call takes more than text can say
+        types[name] |= Path | Policy
     assert get_type_hints(options) == {name: types[name] for name in names} | beside
     assert options.__required_keys__ == frozenset()
 

@@ -148,7 +148,8 @@ def _rows(summary: PathSummary) -> Iterator[tuple[str, str]]:
     lengths = sorted(summary.lengths.values())
     shortest, longest = (lengths[0], lengths[-1]) if lengths else (0, 0)
     number = f"{len(lengths):,} recorded" if metadata.recorded else f"{len(lengths):,}"
-    yield "trials", f"{number} from {metadata.initial} initial networks"
+    start = f"the policy {metadata.start[:12]}" if metadata.start else ""
+    yield "trials", f"{number} from {start or f'{metadata.initial} initial networks'}"
     yield "checkpoints", f"{shortest:,} {'each' if shortest == longest else f'to {longest:,}'}"
     yield "parameters", f"{summary.num_parameters:,} ({metadata.networks}, {hidden})"
     each = "each" if shortest == longest else "at most"

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from tipl.collection.config import CollectConfig, CollectOptions, parse_ranges
 from tipl.collection.limits import check_machine
+from tipl.collection.start import read_start, start_for, with_start
 from tipl.core.options import at_least, config_from_options, thread_count
 from tipl.core.processes import interruptible
 from tipl.core.progress import CollectionProgress
@@ -65,24 +66,32 @@ def collect(
             (`tipl.evaluation.checkpoints.evaluate_paths`); none by default.
         evaluate_every: the distance of the checkpoints that do; 1 is all of them.
         config: what to collect, as an alternative to `options`.
-        **options: fields of `CollectConfig`, such as `num_trials=128` or `total_steps=61_440`.
+        **options: fields of `CollectConfig`, such as `num_trials=128` or `total_steps=61_440`. The
+            `start` may be a `Policy`, too.
 
     Raises:
-        TiplError: the environment is unknown or unsupported, an option is impossible, or the
-            directory holds something else. Nothing has been written then.
+        TiplError: the environment is unknown or unsupported, an option is impossible, the start is
+            no policy that trials can go on with, or the directory holds something else. Nothing has
+            been written then.
     """
     available = thread_count(threads)
     at_least(0, evaluation_episodes=evaluation_episodes)
     at_least(1, evaluate_every=evaluate_every)
+    given = options.get("start")
+    if given is not None:  # a configuration is text
+        options["start"] = str(given)
     config = config_from_options(CollectConfig, config, options, "collect")
-    metadata = dataset_metadata(env_id, config)
+    start = None if config.start is None else read_start(given or config.start)
+    config = with_start(config, start)
+    metadata = dataset_metadata(env_id, config, start)
     directory = Path(out) if out is not None else default_directory(env_id, config)
     check_machine(directory, config, metadata, available)
     create_dataset(directory, metadata)
     parts_present(directory, metadata)  # raises if one of them is damaged
     from tipl.collection.groups import unfinished_groups  # late: it brings the compiler
 
-    groups = unfinished_groups(directory, config, metadata)
+    actor = None if start is None else start_for(start, metadata.task, config).params
+    groups = unfinished_groups(directory, config, metadata, actor)
     if groups:
         steps = config.ppo.num_steps * config.num_trials * (config.num_iterations + 1)
         with CollectionProgress(config.num_trials, steps, progress) as bar:
@@ -146,16 +155,21 @@ def _open_when_complete(directory: Path, groups: list[TrialGroup]) -> PathDatase
     return PathDataset.open(directory)
 
 
-def dataset_metadata(env_id: str, config: CollectConfig) -> PathMetadata:
+def dataset_metadata(
+    env_id: str, config: CollectConfig, start: Policy | None = None
+) -> PathMetadata:
     """What the dataset of a collection says of itself; nothing is written.
 
-    A task that does not ship with tipl is measured.
+    A task that does not ship with tipl is measured. The start is the policy that the configuration
+    names.
 
     Raises:
         TiplError: the environment is unknown or unsupported, its physics cannot vary as asked, or
-            the forecaster of jumps does not fit the trials.
+            the start or the forecaster of jumps does not fit the trials.
     """
     task = make_task(env_id)
+    if start is not None:
+        start_for(start, task, config)
     ranges = parse_ranges(config.vary)
     if ranges:
         make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
@@ -163,14 +177,12 @@ def dataset_metadata(env_id: str, config: CollectConfig) -> PathMetadata:
     if config.jumps.forecaster is not None:
         forecaster = jump_forecaster(config.jumps.forecaster, config.jumps.target)
         lowest = {name: low for name, (low, _) in ranges.items()}
-        check_fits(
-            forecaster, Policy.initial(task.with_physics(lowest), hidden=config.hidden_sizes)
-        )
+        check_fits(forecaster, Policy.initial(task.with_physics(lowest), hidden=config.hidden))
         jumps = dataclasses.asdict(config.jumps) | {"horizons": list(config.jumps.horizons)}
     return PathMetadata(
         task=task,
-        layout=networks_layout(task, config.hidden_sizes, config.networks),
-        hidden_sizes=tuple(config.hidden_sizes),
+        layout=networks_layout(task, config.hidden, config.networks),
+        hidden_sizes=config.hidden,
         **{name: getattr(config, name) for name in SHARED},
         num_checkpoints=config.num_iterations // config.checkpoint_interval + 1,
         trials_per_part=config.group_size,
@@ -180,5 +192,6 @@ def dataset_metadata(env_id: str, config: CollectConfig) -> PathMetadata:
         ppo=dataclasses.asdict(config.ppo),
         pptb={} if config.pptb.rank is None else dataclasses.asdict(config.pptb),
         jumps=jumps,
+        start="" if start is None else start.digest,
         versions=library_versions(),
     )

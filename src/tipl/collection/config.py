@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, TypedDict
 
 from tyro.conf import UseAppendAction
@@ -15,7 +16,11 @@ from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.paths.metadata import MAX_TRIALS, Initial, Networks, Normaliser
 from tipl.policies.factors import is_range, numbers
 from tipl.policies.layout import check_hidden_sizes
+from tipl.policies.policy import Policy
 from tipl.ppo.config import PPOConfig
+
+DEFAULT_HIDDEN = (64, 64)
+"""Units in each hidden layer, unless somebody says otherwise."""
 
 MAX_TOTAL_STEPS = 10**12
 """Environment steps of a trial: what takes months at any speed."""
@@ -31,8 +36,8 @@ class CollectConfig:
     """environment steps of each trial (rounded down to whole PPO iterations)"""
     seed: int = 0
     """seed from which every trial's own random numbers are derived"""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """units in each hidden layer of actor and critic"""
+    hidden_sizes: tuple[int, ...] | None = None
+    """units in each hidden layer of actor and critic (default: 64 64, or those of the start)"""
     initial: Initial = "independent"
     """give each trial its own random initial network, or all the same"""
     normaliser: Normaliser = "frozen"
@@ -46,12 +51,20 @@ class CollectConfig:
     vary: Annotated[tuple[str, ...], UseAppendAction] = ()
     """give each trial its own physics, such as gravity=0.7..1.4 or body_mass:pole=0.5..2: factors
     of the original values, drawn from a range (may be given several times)"""
+    start: str | None = None
+    """directory of a policy that all trials start from, instead of random actors; their critics are
+    refitted to the first rollout before the actors move"""
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     """hyperparameters of PPO"""
     pptb: PPTBConfig = dataclasses.field(default_factory=PPTBConfig)
     """policy path trimming and boosting: replace the weights every few PPO iterations"""
     jumps: JumpConfig = dataclasses.field(default_factory=JumpConfig)
     """jump to forecasts of the weights where these are better"""
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Units in each hidden layer; those of a start are known once it has been read."""
+        return DEFAULT_HIDDEN if self.hidden_sizes is None else tuple(self.hidden_sizes)
 
     @property
     def group_size(self) -> int:
@@ -66,7 +79,7 @@ class CollectConfig:
         return self.total_steps // self.ppo.num_steps
 
     def __post_init__(self) -> None:
-        check_hidden_sizes(self.hidden_sizes)
+        check_hidden_sizes(self.hidden)
         at_least(
             1,
             num_trials=self.num_trials,
@@ -85,11 +98,13 @@ class CollectConfig:
             raise TiplError(
                 "both PPTB and jumps were given, and both replace weights; give one of them"
             )
-        if self.normaliser == "running" and self.jumps.forecaster is not None:
-            raise TiplError(
-                "jumps were given with normaliser='running', under which no two policies see the "
-                "same observations; collect with normaliser='frozen'"
-            )
+        given = {"jumps were": self.jumps.forecaster, "a start was": self.start}
+        for what in (name for name, value in given.items() if value is not None):
+            if self.normaliser == "running":
+                raise TiplError(
+                    f"{what} given with normaliser='running', under which no two policies see the "
+                    "same observations; collect with normaliser='frozen'"
+                )
         if self.num_iterations < self.checkpoint_interval:
             raise TiplError(
                 f"total_steps is {self.total_steps}, but one checkpoint takes "
@@ -110,13 +125,14 @@ class CollectOptions(TypedDict, total=False):
     num_trials: int
     total_steps: int
     seed: int
-    hidden_sizes: tuple[int, ...]
+    hidden_sizes: tuple[int, ...] | None
     initial: Initial
     normaliser: Normaliser
     networks: Networks
     checkpoint_interval: int
     trials_per_group: int | None
     vary: tuple[str, ...]
+    start: str | Path | Policy | None
     ppo: PPOConfig
     pptb: PPTBConfig
     jumps: JumpConfig

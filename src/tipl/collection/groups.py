@@ -21,6 +21,7 @@ from tipl.core.seeds import Stream
 from tipl.core.unfinished import remove_unfinished, unfinished_writes
 from tipl.envs import make_vec
 from tipl.errors import TiplError
+from tipl.jumps.lineage import Lineage
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
 from tipl.paths import PathMetadata
 from tipl.paths.grid import PartRange, part_ranges
@@ -31,11 +32,14 @@ from tipl.ppo.ppo import PPO, StoppedError
 
 
 def unfinished_groups(
-    directory: Path, config: CollectConfig, metadata: PathMetadata
+    directory: Path, config: CollectConfig, metadata: PathMetadata, actor: Array | None = None
 ) -> list[TrialGroup]:
-    """The groups of a dataset of which parts are missing, or that were never tidied up."""
+    """The groups of a dataset of which parts are missing, or that were never tidied up.
+
+    The actor's weights `[P]` are those that all trials start from, if there are any.
+    """
     by_trials = groupby(part_ranges(metadata), lambda part: part.first_trial)
-    groups = [TrialGroup(directory, config, metadata, list(parts)) for _, parts in by_trials]
+    groups = [TrialGroup(directory, config, metadata, list(parts), actor) for _, parts in by_trials]
     return [group for group in groups if not group.is_complete() or group.leftovers()]
 
 
@@ -47,10 +51,15 @@ class TrialGroup:
     """
 
     def __init__(
-        self, directory: Path, config: CollectConfig, metadata: PathMetadata, parts: list[PartRange]
+        self,
+        directory: Path,
+        config: CollectConfig,
+        metadata: PathMetadata,
+        parts: list[PartRange],
+        actor: Array | None = None,
     ) -> None:
         self.directory, self.config = directory, config
-        self.metadata, self.parts = metadata, parts
+        self.metadata, self.parts, self.actor = metadata, parts, actor
         self.trials = list(range(parts[0].first_trial, parts[0].last_trial + 1))
         self.holder: str | None = None  # the process that collects them instead, if there is any
         # is told of environment steps as `CollectionProgress.advance` is
@@ -124,13 +133,15 @@ class TrialGroup:
         config = self.config
         task = self.metadata.task
         envs = make_vec(task, len(self.trials), physics=self._physics)
-        options = config.hidden_sizes, config.normaliser, config.initial, config.seed
+        options = config.hidden, config.normaliser, config.initial, config.seed
         ppo = PPO(envs, task, self.trials, config.num_iterations, config.ppo, *options)
         ppo.stop = self.stop
         if config.pptb.rank is not None:
             ppo.plug_in = PathBooster(config.pptb)
         if config.jumps.forecaster is not None:
             ppo.plug_in = ForecastJumps(config.jumps, self._physics)
+        if self.actor is not None:
+            ppo.plug_in = Lineage(self.actor, ppo.plug_in)
         return ppo
 
     def _resumed(self) -> tuple[PPO, PartWriter] | None:

@@ -47,7 +47,7 @@ def check_machine(
             f"take {_size(stored)}, but {_size(free)} are free where {directory} lies; collect "
             "fewer trials, store fewer checkpoints (--checkpoint-interval), or choose another disk"
         )
-    task, hidden = metadata.task, config.hidden_sizes
+    task, hidden = metadata.task, config.hidden
     networks = metadata.actor_layout + ParamLayout.critic(task.observation_size, hidden)
     step = (task.observation_size + task.action_size + 6) * _BYTES_PER_WEIGHT  # with its rewards
     trial = config.ppo.num_steps * step + _COPIES * networks.size * _BYTES_PER_WEIGHT

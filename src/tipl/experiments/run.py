@@ -177,7 +177,8 @@ class Run:
     @property
     def shared_network(self) -> bool:
         """Whether all trials started from the same network, so that held-out ones did, too."""
-        return self.paths.metadata.initial == "shared"
+        metadata = self.paths.metadata
+        return metadata.initial == "shared" or bool(metadata.start)
 
     @property
     def ways(self) -> list[TrainedForecaster]:

@@ -226,7 +226,7 @@ def optimized_networks(run: Run) -> Section:
                 away[case.method] = float(run.forecasts.end_distances[f].mean())
     groups["PPO's own end"] = run.returns.checkpoints[:, -1].mean(axis=1)
     dot = (
-        "All trials, the held-out ones too, start from the same untrained network, so the forecast "
+        "All trials, the held-out ones too, start from the same network, so the forecast "
         "from it is one and the same policy"
         if run.shared_network
         else "Each dot is a held-out random network, moved to the end of its path by forecasts "
@@ -328,7 +328,7 @@ def run_report(run: Run) -> Report:
 
 def _lead(run: Run) -> Iterator[str]:
     paths, trials = run.paths, run.forecasts.paths.num_trials
-    networks = "one shared random network" if run.shared_network else "random initial networks"
+    networks = "one and the same network" if run.shared_network else "random initial networks"
     yield (
         f"{paths.num_trials} independent PPO trials from {networks} made "
         f"{paths.num_trials} paths of {paths.num_checkpoints} checkpoints of {paths.layout.size:,} "

@@ -20,6 +20,9 @@ targets then follow the better critic."""
 CRITIC_LEARNING_RATE = 1e-3
 """Of refitting the critic."""
 
+CRITIC_EPOCHS = 30
+"""Passes over the first rollout by which a critic is refitted, unless a jump is told otherwise."""
+
 
 def _refuse_without(config: JumpConfig | PPTBConfig, who: str, needed: str, example: str) -> None:
     """Raises a TiplError if settings were given, but not the one that they are nothing without."""
@@ -71,7 +74,7 @@ class JumpConfig:
     """undo a jump after which the next rollout returns less than the one before it"""
     moments: Moments = "reset"
     """what becomes of Adam's moments at a jump"""
-    critic_epochs: int = 30
+    critic_epochs: int = CRITIC_EPOCHS
     """passes over the first rollout after a jump that refit the critic before the actor moves"""
     min_log_std: float = -3.0
     """a jump brings the logarithm of the action noise no lower, and never raises it; extrapolations

@@ -37,6 +37,7 @@ Kind = TypeVar("Kind", bound="Described")
 _OWNER = "a path dataset"
 _LEFT_OUT: dict[str, Any] = {
     "vary": {}, "pptb": {}, "jumps": {}, "algorithm": "PPO", "observation_clip": OBSERVATION_CLIP,
+    "start": "",
 }  # fmt: skip
 """What the file does not say where it is so: there was a time when nothing else was possible."""
 
@@ -126,7 +127,7 @@ class PathMetadata(Described):
     num_trials: Count | None
     """number of paths, N; None in a dataset of recorded runs, which holds those that there were"""
     num_checkpoints: Count | None
-    """length of a path, T; checkpoint 0 is the untrained network; None of recorded runs, each of
+    """length of a path, T; checkpoint 0 is what they start from; None of recorded runs, each of
     which has its own"""
     trials_per_part: Count
     """the last parts may hold fewer"""
@@ -155,6 +156,8 @@ class PathMetadata(Described):
     """what `ppo` are the hyperparameters of"""
     observation_clip: float = OBSERVATION_CLIP
     """of how many standard deviations normalised observations may be; infinity for no clip"""
+    start: str = ""
+    """digest of the policy that all trials start from; empty of those that start untrained"""
     format_version: int = 1
 
     def __post_init__(self) -> None:

@@ -21,7 +21,9 @@ from tipl.integrations.sb3.recorder import HYPERPARAMETERS, PathRecorder
 from tipl.paths import PathDataset, PathMetadata, part_ranges, parts_present
 from tipl.paths.writing import PlannedTrial
 
-OURS_ALONE = ("initial", "normaliser", "networks", "trials_per_group", "vary", "pptb", "jumps")
+OURS_ALONE = (
+    *("initial", "normaliser", "networks", "trials_per_group", "vary", "start", "pptb", "jumps"),
+)
 """Options that stable-baselines3's PPO knows nothing of."""
 
 
@@ -132,7 +134,7 @@ def _untrained(env_id: str, config: CollectConfig, trial: int) -> PPO:
         clip_range=ppo.clip_coef,
         clip_range_vf=ppo.clip_coef if ppo.clip_vloss else None,
         policy_kwargs={
-            "net_arch": list(config.hidden_sizes),
+            "net_arch": list(config.hidden),
             "activation_fn": torch.nn.Tanh,
             "optimizer_kwargs": {"eps": ppo.adam_eps},
         },

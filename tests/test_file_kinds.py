@@ -24,6 +24,7 @@ from tipl.collection.collect import collect
 from tipl.collection.groups import TrialGroup
 from tipl.core import storage
 from tipl.core.schemas import JsonFile, TensorsFile, file_kinds
+from tipl.envs.worlds import Worlds
 from tipl.errors import TiplError
 from tipl.evaluation.forecast_sets import FORECASTS, RETURNS, ForecastReturns, ForecastSet
 from tipl.experiments.benchmark.ledger import read_costs
@@ -177,6 +178,24 @@ def use_policy(place: Path) -> None:
     policy.save(place.with_name("again"))
 
 
+def make_worlds(place: Path) -> Path:
+    place.mkdir()
+    held_out = {"interpolation": [{"gravity": 1.5, "actuator_gear": 0.5}]}
+    training = [{"gravity": 0.5}, {"gravity": 2.0, "actuator_gear": -1.0}]
+    Worlds.from_factors("HalfCheetah-v4", {"training": training, **held_out}).save(
+        place / "worlds.json"
+    )
+    return place / "worlds.json"
+
+
+def use_worlds(place: Path) -> None:
+    worlds = Worlds.load(place / "worlds.json")
+    for split in worlds.splits:
+        worlds.split(split)
+        worlds.distances(split, next(iter(worlds.splits)))
+    worlds.save(place.with_name("again.json"))
+
+
 KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "metadata.json": (make_paths, use_dataset),
     "policy.json": (make_policy, use_policy),
@@ -186,6 +205,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "comparison.json": (make_comparison, lambda place: COMPARISON.read(place / COMPARISON.name)),
     "benchmark.json": (make_benchmark, lambda place: BENCHMARK.read(place / BENCHMARK.name)),
     "costs.json": (make_costs, lambda place: read_costs(place / "costs.json")),
+    "worlds.json": (make_worlds, use_worlds),
     "film.json": (make_film, lambda place: FILM.read(place / FILM.name)),
 }
 """For each kind of JSON file how one is made, and what is done with the folder that it is in."""

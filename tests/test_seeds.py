@@ -17,6 +17,7 @@ NUMBERS = {
     "MINIBATCHES": 4,
     "PHYSICS": 5,
     "JUMP_TESTS": 6,
+    "WORLDS": 7,
 }
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "TemporalSVD",
     "TiplError",
     "TrainConfig",
+    "Worlds",
     "__version__",
     "collect",
     "evaluate",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from tipl.collection.collect import collect
     from tipl.collection.config import CollectConfig
     from tipl.core.trust import trust
+    from tipl.envs.worlds import Worlds
     from tipl.errors import TiplError
     from tipl.evaluation.returns import evaluate
     from tipl.forecast.base import Forecaster

@@ -34,6 +34,8 @@ class Stream(enum.IntEnum):
     """a trial's factors of the original physics"""
     JUMP_TESTS = 6
     """starts of the episodes that test forecasts, by test"""
+    WORLDS = 7
+    """a world's factors, by its number, and then by a number of its split"""
 
     def key(self, seed: int, index: int, *more: int) -> tuple[int, ...]:
         """What a generator is seeded with."""

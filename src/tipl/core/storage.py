@@ -135,10 +135,11 @@ def _digest(metadata: Mapping[str, Any], specs: ArraySpecs, arrays: Iterable[Arr
     return digest.hexdigest()
 
 
-def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
+def write_json(path: str | Path, data: Mapping[str, Any], own: OwnFile | None = None) -> None:
     """Writes indented JSON with sorted keys, followed by `"sha256"`, the hash of the rest.
 
-    What is replaced is an intact file that has some of the same keys.
+    What is replaced is a file of the kind `own`, by default an intact one that has some of the same
+    keys.
 
     Raises:
         TiplError: the data is not JSON, something else has that name, or the file cannot be
@@ -148,7 +149,8 @@ def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
     def alike(found: Mapping[str, Any]) -> bool:
         return bool(found.keys() & data.keys())
 
-    write_bytes_atomically(path, _json_bytes(data), own=own_json("a JSON file of the kind", alike))
+    own = own or own_json("a JSON file of the kind", alike)
+    write_bytes_atomically(path, _json_bytes(data), own=own)
 
 
 def write_tensors(

@@ -211,6 +211,10 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """
         self._physics.set(ids, physics)
 
+    def model(self, i: int) -> Any:
+        """A copy of the `mujoco.MjModel` that an environment is stepped with, in its physics."""
+        return self._batch.get_model(i)
+
     def _one_seed_each(self, seed: Any) -> list[int | None]:
         if seed is None:
             return [None] * self.num_envs

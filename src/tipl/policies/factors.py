@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError, shown
@@ -96,3 +97,15 @@ def checked_factors(factors: Mapping[str, Any], whose: str = "the physics") -> d
                 f"{expected_factors(name)}, of which 1 changes nothing"
             )
     return {name: float(factors[name]) for name in sorted(factors)}
+
+
+def log_distances(
+    here: Float64[np.ndarray, "M V"], there: Float64[np.ndarray, "N V"]
+) -> Float64[np.ndarray, "M N"]:
+    """Distances between worlds of V factors each: Euclidean, of the factors' logarithms.
+
+    The logarithm of a negative factor is a complex number: where one motor is reversed and the
+    other is not, their distance is pi at least.
+    """
+    mine, others = (np.log(factors.astype(np.complex128)) for factors in (here, there))
+    return np.asarray(np.linalg.norm(mine[:, None] - others[None], axis=2))  # [M, N, V] -> [M, N]

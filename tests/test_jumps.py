@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tipl import Policy, TiplError
+from tipl.core import storage
 from tipl.evaluation.returns import Episodes
 from tipl.forecast.base import Forecaster
 from tipl.forecast.memory import BestStoredPolicy
@@ -22,7 +23,7 @@ from tipl.jumps.forecasters import (
     leads_to_one_behaviour,
 )
 from tipl.jumps.gate import ForecastTest, best_forecast, run_tests
-from tipl.jumps.jumper import Jumper, Jumps
+from tipl.jumps.jumper import JUMPS, Jumper, Jumps
 from tipl.policies.layout import ParamLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -420,6 +421,54 @@ def test_goes_on_from_its_state() -> None:
         return found
 
     assert continued(True) == continued(False)
+
+
+def jumped_once() -> dict[str, Any]:
+    """The state of two runs, of which the first has jumped."""
+    one = jumper(Scores(), num_runs=2, every=2)
+    for i in range(4):
+        one.before_rollout(np.full((2, P), i, np.float32), np.full(2, i * STEPS), np.zeros(2))
+    return one.state()
+
+
+CHANGES: dict[str, Any] = {
+    "float": lambda array: array.astype(np.float64 if array.dtype != np.float64 else np.float32),
+    "text": lambda array: array.astype("S9"),
+    "row more": lambda array: np.concatenate([np.atleast_1d(array)] * 2),
+    "nothing": lambda array: array[..., :0] if array.ndim else np.zeros(0, array.dtype),
+    "below": lambda array: np.full_like(array, -1),
+    "least": lambda array: np.full_like(array, np.iinfo(np.int64).min),
+    "largest": lambda array: np.full_like(array, np.iinfo(np.int64).max),
+}
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "missing"])
+def test_a_state_of_wrong_content_is_refused(change: str, tmp_path: Path) -> None:
+    for name, array in jumped_once().items():
+        if change in ("below", "least", "largest") and array.dtype != np.int64:
+            continue  # no count
+        state = jumped_once()
+        if change == "missing":
+            del state[name]
+        else:
+            state[name] = CHANGES[change](array)
+        if change != "text":  # which no file holds
+            storage.write_tensors(tmp_path / "state", state, {"kind": "jumps"})
+            state = JUMPS.read(tmp_path / "state")[0]
+        one = jumper(Scores(), num_runs=2, every=2)
+        before = {name: array.copy() for name, array in one.state().items()}
+        named = "" if change == "missing" else name
+        with pytest.raises(TiplError, match=f"the state of jumps .*{named}.* expected"):
+            one.set_state(state)
+        for own, array in one.state().items():  # which stays as it was
+            np.testing.assert_array_equal(array, before[own])
+
+
+@pytest.mark.parametrize("kind", [None, "training", 3, ["jumps"]])
+def test_files_of_other_kinds_are_no_jumps(kind: Any, tmp_path: Path) -> None:
+    storage.write_tensors(tmp_path / "state", jumped_once(), {"kind": kind} if kind else {})
+    with pytest.raises(TiplError, match=r"state is not as tipl writes it: .*kind"):
+        JUMPS.read(tmp_path / "state")
 
 
 def remembering(forecaster: Forecaster, layout: ParamLayout = LAYOUT) -> Jumper:

@@ -147,6 +147,43 @@ def test_other_json_is_refused(tmp_path: Path, content: bytes) -> None:
         storage.read_json(tmp_path / "file")
 
 
+HALF, LONG = "surrogates not allowed", "more than 308 digits"
+HOSTILE = {
+    r'"a\ud800b"': HALF, r'"\uDFFF"': HALF, r'"\udc00\ud800"': HALF, r'{"\uD83D": 1}': HALF,
+    "9" * 309: LONG, "-" + "9" * 5_000: LONG, f"[1, {'1' * 1_000_000}]": LONG,
+}  # fmt: skip
+"""JSON of what nothing can print or write, or no float is as large as, and why it is refused."""
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: value[:12])
+@pytest.mark.parametrize("place", ["%s", '[{"b": [0, %s]}]'])
+def test_halves_of_characters_and_endless_integers_are_refused(
+    tmp_path: Path, value: str, place: str
+) -> None:
+    text = '{"a": ' + place % value + ', "sha256": "0"}'
+    (tmp_path / "json").write_text(text)
+    (tmp_path / "tensors").write_bytes(safetensors.numpy.save({}, {"tipl": text}))
+    for name, read in (("json", storage.read_json), ("tensors", storage.read_tensors)):
+        with pytest.raises(TiplError, match=f"{name} is damaged: .*{HOSTILE[value]}"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", ["a\ud800b", "\udfff", 10**308, -(10**400), {"\ud83d": 1}])
+def test_nor_are_they_written(tmp_path: Path, value: Any) -> None:
+    for data in ({"a": value}, {"a": [{"b": value}]}):
+        with pytest.raises(TiplError, match="cannot store"):
+            storage.write_json(tmp_path / "file", data)
+        with pytest.raises(TiplError, match="cannot store"):
+            storage.write_tensors(tmp_path / "file", {}, data)
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize("value", ["\U0001f600", r"\ud800", "\ue000", 10**308 - 1, -(10**307), "9"])
+def test_what_only_looks_like_them_is_kept(tmp_path: Path, value: Any) -> None:
+    storage.write_json(tmp_path / "file", {"a": value, str(value): [value]})
+    assert storage.read_json(tmp_path / "file") == {"a": value, str(value): [value]}
+
+
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"tipl": "{}"}, {"tipl": "[]"}])
 def test_other_safetensors_are_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     path = tmp_path / "file"

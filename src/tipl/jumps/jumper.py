@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from tipl.core.arrays import Array
-from tipl.core.schemas import ArrayType, TensorsFile, check_arrays
+from tipl.core.schemas import LARGEST, ArrayType, TensorsFile, check_arrays
+from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster
 from tipl.forecast.trained import TrainedForecaster
 from tipl.jumps.config import JumpConfig
@@ -257,15 +258,23 @@ class Jumper:
         """Continues from what `state` returned.
 
         Raises:
-            TiplError: an array of it is missing, or has another dtype or shape.
+            TiplError: an array of it is missing, has another dtype or shape, or counts what cannot
+                be.
         """
         own = self.state()
         specs = {name: (one.dtype.name, one.shape) for name, one in state.items() if name in own}
         expected = {name: ArrayType(one.dtype.name, one.shape) for name, one in own.items()}
         shape = specs.get("history", ("", ()))[1]
-        P = "P" if self.layout is None or 0 in shape else self.layout.size
+        P = "P" if self.layout is None or shape[1:2] == (0,) else self.layout.size
         expected["history"] = ArrayType("float32", (len(self.arrays["length"]), "H", P))
         check_arrays(specs, expected, "the state of jumps")
+        for name, one in expected.items():
+            most = state["history"].shape[1] if name == "length" else LARGEST
+            if one.dtype == "int64" and not ((state[name] >= 0) & (state[name] <= most)).all():
+                raise TiplError(
+                    f"the state of jumps has {name} of {state[name].min()} to {state[name].max()}: "
+                    f"expected 0 to {most}; restore it from a copy, or start the run anew"
+                )
         for name, array in self.arrays.items():
             array[:] = state[name]
         self.rollouts = int(state["rollouts"])

@@ -17,9 +17,10 @@ from rich.text import Text
 
 from path_data import make_dataset
 from tipl.cli import COMMANDS, main
-from tipl.core import terminal
+from tipl.core import storage, terminal
 from tipl.core.progress import progress_bar
 from tipl.errors import LONGEST, TiplError, printable, shown
+from tipl.forecast.hub import model_directory
 from tipl.policies.policy import Policy
 
 SOURCE = Path(__file__).parents[1] / "src" / "tipl"
@@ -99,6 +100,21 @@ def test_consoles_and_progress_bars_show_what_strangers_wrote() -> None:
 def test_warnings_show_what_strangers_wrote(caplog: pytest.LogCaptureFixture) -> None:
     terminal.warn(EVIL)
     assert caplog.messages == [printable(EVIL)]
+    terminal.warn("x y " * 1_000_000)
+    assert len(caplog.messages[1]) <= LONGEST
+
+
+@pytest.mark.parametrize("given", ["x" * 5_000, "\x1b" * 5_000, ["y"] * 5_000, {"z": 10**300}])
+def test_files_are_quoted_in_part(given: Any, tmp_path: Path) -> None:
+    Policy.initial("InvertedPendulum-v4", 1).save(tmp_path)
+    said = storage.read_json(tmp_path / "policy.json")
+    storage.write_json(tmp_path / "policy.json", said | {"format_version": given})
+    with pytest.raises(
+        TiplError, match=r"has format version .{9,60}, but this tipl reads versions"
+    ):
+        Policy.load(tmp_path)
+    with pytest.raises(TiplError, match=r", and .{9,80} is not one of the models that ship"):
+        model_directory(str(given)[:200])
 
 
 @pytest.fixture(scope="module")

@@ -49,8 +49,11 @@ def complain(line: str) -> None:
 
 
 def warn(sentence: str) -> None:
-    """Says a sentence to the logger "tipl", which is the terminal's if nobody chose another."""
-    LOGGER.warning("%s", printable(sentence))
+    """Says a sentence to the logger "tipl", which is the terminal's if nobody chose another.
+
+    As that of an error, it becomes one line of a bearable length.
+    """
+    LOGGER.warning("%s", one_sentence(sentence))
 
 
 def relay(text: str) -> None:

@@ -22,7 +22,7 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
 from tipl.envs.arguments import check_believed, trust_arguments
 from tipl.envs.registry import one_line, registered_spec
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.policies.tasks import TaskSpec
 
 _OF_GYMNASIUM = "gymnasium.wrappers."
@@ -69,8 +69,8 @@ def described(spec: EnvSpec) -> Variant | None:
     point = registered.entry_point
     if isinstance(point, str) and spec.entry_point != point:
         raise TiplError(
-            f"an environment {spec.id!r} was made by {spec.entry_point}, and what is registered "
-            f"under this id is {point}; {_ADVICE}"
+            f"an environment {shown(spec.id)} was made by {spec.entry_point}, and what is "
+            f"registered under this id is {point}; {_ADVICE}"
         )
     _check_arguments(spec.id, spec.kwargs)
     for kwargs in (spec.kwargs, *(one.kwargs or {} for one in spec.additional_wrappers)):
@@ -94,16 +94,16 @@ def written(env_id: str, variant: Variant | None) -> str:
     registered = registered_spec(env_id)
     if not isinstance(registered.entry_point, str | None):
         raise TiplError(
-            f"{env_id!r} is registered with the entry point {registered.entry_point}, which cannot "
-            "be written down: expected text; put it into a module and register the environment as "
-            "'module:Class'"
+            f"{shown(env_id)} is registered with the entry point {registered.entry_point}, which "
+            "cannot be written down: expected text; put it into a module and register the "
+            "environment as 'module:Class'"
         )
     _check_arguments(env_id, registered.kwargs)
     try:
         made = json.loads(registered.to_json())
     except (TypeError, ValueError) as error:
         raise TiplError(
-            f"the Gymnasium spec of {env_id!r} cannot be written down: {one_line(error)} "
+            f"the Gymnasium spec of {shown(env_id)} cannot be written down: {one_line(error)} "
             "(expected plain values; register the environment with such)"
         ) from error
     if variant is not None:
@@ -128,11 +128,11 @@ def variant_of(task: TaskSpec) -> Variant | None:
         kwargs = dict(made.get("kwargs", registered.kwargs))
         limit = made.get("max_episode_steps", registered.max_episode_steps)
         if limit is not None and (type(limit) is not int or limit < 1):
-            raise TypeError(f"max_episode_steps is {limit!r}")
+            raise TypeError(f"max_episode_steps is {shown(limit)}")
     except (AttributeError, TypeError, ValueError) as error:
         raise TiplError(
-            f"the Gymnasium spec of the task {task.env_id!r} is damaged: {one_line(error)}; make "
-            "the task again by tipl.envs.make_task"
+            f"the Gymnasium spec of the task {shown(task.env_id)} is damaged: {one_line(error)}; "
+            "make the task again by tipl.envs.make_task"
         ) from error
     variant = _variant(registered, kwargs, limit, wrappers, inside)
     if variant is not None:
@@ -170,7 +170,7 @@ def make_one(
                 env = _class_of(wrapper)(env, **_tuples(wrapper.kwargs or {}))
     except Exception as error:  # in somebody's code
         raise TiplError(
-            f"the environment {env_id!r} could not be made: {one_line(error)} "
+            f"the environment {shown(env_id)} could not be made: {one_line(error)} "
             "(expected an environment that gymnasium.make can make here; install what it needs, "
             "and register it with the arguments that it needs)"
         ) from error
@@ -224,7 +224,7 @@ def _outside(
     theirs = [one.entry_point for one in inside]
     if [one.entry_point for one in wrappers[: len(inside)]] != theirs:
         raise TiplError(
-            f"an environment {env_id!r} was made with the wrappers "
+            f"an environment {shown(env_id)} was made with the wrappers "
             f"{', '.join(one.name for one in wrappers) or '(none)'}: expected at first those that "
             f"it is registered with, {', '.join(theirs)}; {_ADVICE}"
         )
@@ -235,13 +235,13 @@ def _checked_wrapper(env_id: str, wrapper: WrapperSpec) -> WrapperSpec:
     """A wrapper that can be written down, its arguments as text has them."""
     if not isinstance(wrapper.kwargs, dict) or _class_of(wrapper) is None:
         raise TiplError(
-            f"an environment {env_id!r} was made with the wrapper {wrapper.name} "
+            f"an environment {shown(env_id)} was made with the wrapper {wrapper.name} "
             f"({wrapper.entry_point}): expected wrappers of gymnasium.wrappers alone; {_ADVICE}"
         )
     if wrapper.name in _WITH_STATISTICS:
         raise TiplError(
-            f"an environment {env_id!r} was made with the wrapper {wrapper.name}, whose running "
-            "statistics would not be those of another one; leave it out"
+            f"an environment {shown(env_id)} was made with the wrapper {wrapper.name}, whose "
+            "running statistics would not be those of another one; leave it out"
         )
     _check_arguments(env_id, wrapper.kwargs, f" of the wrapper {wrapper.name}")
     return dataclasses.replace(wrapper, kwargs=_plain(wrapper.kwargs))
@@ -263,9 +263,9 @@ def _check_arguments(env_id: str, kwargs: Mapping[str, Any], whose: str = "") ->
             _plain(value)
         except (TypeError, ValueError) as error:
             # a function's own text would tell where it lies in memory
-            shown = getattr(value, "__qualname__", textwrap.shorten(repr(value), 60))
+            said = getattr(value, "__qualname__", shown(value, 60))
             raise TiplError(
-                f"an environment {env_id!r} was made with the argument {name}={shown}{whose}, "
+                f"an environment {shown(env_id)} was made with the argument {name}={said}{whose}, "
                 f"which cannot be written down: expected numbers, text and lists of them; {_ADVICE}"
             ) from error
 

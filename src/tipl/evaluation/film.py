@@ -25,7 +25,7 @@ from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import find_mujoco_task
 from tipl.envs.registry import one_line
 from tipl.envs.variants import make_one, variant_of
-from tipl.errors import TiplError, one_sentence
+from tipl.errors import TiplError, one_sentence, shown
 from tipl.evaluation.film_files import check_filmstrip
 from tipl.evaluation.pictures import SKY, MujocoPictures, integration_state
 from tipl.evaluation.returns import episode_seed, mean_actions
@@ -153,13 +153,13 @@ def _rendered(envs: GymnasiumVec, env_id: str, width: int, height: int) -> _Pict
         picture = np.asarray((envs.render() or (None,))[0])
     except Exception as error:  # in somebody's code
         raise TiplError(
-            f"{env_id!r} cannot be drawn: {one_line(error)} (expected an environment with the "
+            f"{shown(env_id)} cannot be drawn: {one_line(error)} (expected an environment with the "
             "render mode 'rgb_array'; install what it needs)"
         ) from error
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise TiplError(
-            f"{env_id!r} draws pictures of shape {picture.shape}: expected [height, width, 3]; "
-            "give the environment the render mode 'rgb_array'"
+            f"{shown(env_id)} draws pictures of shape {picture.shape}: expected [height, width, "
+            "3]; give the environment the render mode 'rgb_array'"
         )
     image = Image.fromarray(picture.astype(np.uint8))
     return np.asarray(ImageOps.pad(image, (width, height), color=_PAPER))

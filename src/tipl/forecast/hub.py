@@ -41,7 +41,7 @@ def model_directory(source: str | Path) -> Path:
         return SHIPPED / source
     raise TiplError(
         f"there is no {directory / 'config.json'}, but a model (made by `tipl train`) is expected "
-        f"there, and {str(source)!r} is not one of the models that ship with tipl "
+        f"there, and {shown(str(source))} is not one of the models that ship with tipl "
         f"({', '.join(names) or 'there are none'}); check the spelling, or make a model by "
         "`tipl train`"
     )

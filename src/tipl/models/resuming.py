@@ -26,7 +26,7 @@ from tipl.core.ownership import check_file
 from tipl.core.schemas import Natural, TensorsFile
 from tipl.core.system_errors import explained
 from tipl.core.terminal import warn
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.models import TRAINING_STATE, TrainConfig
 from tipl.paths import PathDataset
 
@@ -194,9 +194,9 @@ def _check_same(path: Path, header: _Header, state: TrainingState) -> None:
         before, now = header.options.get(name), state.options.get(name)
         if before != now and name != _MAY_CHANGE:
             raise TiplError(
-                f"{path} is of a training with {name} {before!r:.60}, but {now!r:.60} was given to "
-                "go on with it; give the same options (the learning rate alone may be another), or "
-                "train without --resume"
+                f"{path} is of a training with {name} {shown(before, 60)}, but {shown(now, 60)} "
+                "was given to go on with it; give the same options (the learning rate alone may be "
+                "another), or train without --resume"
             )
     if header.data != state.data:
         raise TiplError(

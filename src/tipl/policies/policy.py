@@ -17,7 +17,7 @@ from tipl.core.arrays import Array
 from tipl.core.options import at_least
 from tipl.core.ownership import OwnDirectory
 from tipl.core.schemas import ArrayType, JsonFile, Positive, TensorsFile, conforming
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.policies.actions import (
     OBSERVATION_CLIP,
     best_actions,
@@ -58,8 +58,8 @@ class _Description:
         version = data.get("format_version")
         if type(version) is not int or version not in (1, POLICY_FORMAT_VERSION):
             raise TiplError(
-                f"the policy has format version {version!r:.60}, but this tipl reads versions 1 "
-                f"and {POLICY_FORMAT_VERSION}; update tipl"
+                f"the policy has format version {shown(version, 60)}, but this tipl reads versions "
+                f"1 and {POLICY_FORMAT_VERSION}; update tipl"
             )
         said = conforming(data, _Said, "the policy's description")
         clip = math.inf if said.observation_clip is None else said.observation_clip

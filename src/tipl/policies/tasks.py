@@ -13,7 +13,7 @@ import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from importlib import resources
 from typing import Any
 
@@ -195,7 +195,8 @@ class TaskSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as a dictionary of plain JSON values, for `from_json`."""
-        values = asdict(self) | {"physics": dict(self.physics)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["physics"] = dict(self.physics)
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()

@@ -17,6 +17,7 @@ from fuzz_damage import Damage, damages, put
 from fuzz_readers import READERS, Reader, consistent, content_of, is_read
 from tipl.core import schemas, storage
 from tipl.errors import TiplError
+from tried import tried
 
 INPUTS = 5000
 """In all, where nobody asks for more."""
@@ -27,6 +28,8 @@ ROUND = 500
 GIVEN = {name: int(os.environ.get(f"FUZZ_{name}") or 0) for name in ("INPUTS", "SECONDS")}
 AT_LENGTH = any(GIVEN.values())
 FAILURES = Path("fuzz-failures")
+COUNTS: dict[str, int] = {}
+"""Inputs of each reader."""
 
 
 class Campaign:
@@ -109,7 +112,13 @@ def test_whatever_is_read_ends_in_a_result_or_a_sentence(
             left -= inputs
     finally:
         told = ", ".join(f"{count:,} {what}" for what, count in campaign.counts.items())
-        record_property("counted", f"{sum(campaign.counts.values()):,} inputs: {told}")
+        COUNTS[reader.name] = sum(campaign.counts.values())
+        record_property("counted", f"{COUNTS[reader.name]:,} inputs: {told}")
+
+
+def test_as_many_inputs_were_tried_as_is_said() -> None:
+    if not AT_LENGTH and len(COUNTS) == len(READERS):  # unless some were left out
+        tried("random damage to the files of every reader", sum(COUNTS.values()))
 
 
 def test_every_kind_of_file_is_given_to_a_reader(

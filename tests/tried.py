@@ -1,6 +1,7 @@
 """How much the tests of hostile input try: SECURITY.md says it, and no more than is so.
 
-    TIPL_WRITE_TABLES=1 python -m pytest tests/test_file_kinds.py tests/test_crashes.py
+    TIPL_WRITE_TABLES=1 python -m pytest \\
+        tests/test_file_kinds.py tests/test_fuzz.py tests/test_crashes.py
 
 writes its table anew.
 """

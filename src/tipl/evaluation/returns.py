@@ -215,16 +215,8 @@ def evaluate_stack(
             finite or do not fit the layout, statistics are not finite or standard deviations not
             above 0, or the physics cannot be scaled.
     """
-    at_least(1, episodes=episodes)
-    at_least(0, seed=seed)
-    available = thread_count(threads)
-    _check(params, layout)
-    count = len(params)
-    if count * episodes > MAX_EPISODES:
-        raise TiplError(
-            f"{episodes:,} episodes of each of {count:,} policies were asked for; expected at most "
-            f"{MAX_EPISODES:,} at once: give fewer episodes, or fewer policies"
-        )
+    available, count = thread_count(threads), len(params)
+    _check(params, layout, episodes, seed)
     if statistics is None:
         mean, std = task.observation_statistics
         statistics = np.tile(mean, (count, 1)), np.tile(std, (count, 1))
@@ -251,7 +243,14 @@ def evaluate_stack(
     return found
 
 
-def _check(params: Array, layout: ParamLayout) -> None:
+def _check(params: Array, layout: ParamLayout, episodes: int, seed: int) -> None:
+    at_least(1, episodes=episodes)
+    at_least(0, seed=seed)
+    if len(params) * episodes > MAX_EPISODES:
+        raise TiplError(
+            f"{episodes:,} episodes of each of {len(params):,} policies were asked for; expected "
+            f"at most {MAX_EPISODES:,} at once: give fewer episodes, or fewer policies"
+        )
     if len(params) == 0:
         raise TiplError("no policy was given to evaluate; expected at least one")
     if params.shape[-1] != layout.size:

@@ -285,6 +285,12 @@ def test_evaluate_refuses_no_episodes(episodes: int) -> None:
             evaluate(given, episodes)
 
 
+def test_more_episodes_than_memory_holds_are_refused_at_once() -> None:
+    policies = [Policy.initial("InvertedPendulum-v4", seed) for seed in range(2)]
+    with pytest.raises(TiplError, match="5,000,001 episodes of each of 2 policies were asked for"):
+        evaluate(policies, 5_000_001)
+
+
 def evaluation_of(returns: list[Any], mean: Interval | None = None) -> Evaluation:
     """Episodes of 10 steps with given returns."""
     array = np.array(returns)

@@ -22,7 +22,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from tipl import Policy, PPOConfig, TiplError, collect
+from tipl import Policy, PPOConfig, TiplError, Worlds, collect
 from tipl.core.progress import progress_bar
 
 SECONDS, MEGABYTES = 1.0, 100.0
@@ -56,6 +56,9 @@ def make_inputs(place: Path) -> None:
         data = bytearray(file.read_bytes())
         data[-1] ^= 1
         file.write_bytes(data)
+    worlds = place / "worlds.json"
+    Worlds.from_factors(TASK, {"training": [{"gravity": 0.5}, {"gravity": 2.0}]}).save(worlds)
+    (place / "damaged-worlds.json").write_text(worlds.read_text().replace("0.5", "0.6"))
     (place / "other").mkdir()
     (place / "other" / "thesis.txt").write_text("not tipl's")
 
@@ -90,6 +93,10 @@ def refusals() -> list[str]:
         collect none:None-v4
         collect {TASK} --out other
         collect {TASK} --num-trials -1
+        collect {TASK} --worlds none
+        collect {TASK} --worlds worlds.json --num-trials 3
+        collect {TASK} --worlds worlds.json --vary gravity=1..2
+        collect {TASK} --worlds damaged-worlds.json
         paths show none
         paths show damaged-paths
         paths evaluate none

@@ -202,6 +202,21 @@ def make_run(directory: Path) -> None:
     storage.write_json(directory / "forecasts" / "forecasts.json", record)
 
 
+def make_worlds(directory: Path) -> None:
+    directory.mkdir()
+    splits = {"training": [{"gravity": 0.5}, {"actuator_gear": -1.0}], "test": [{"gravity": 2.0}]}
+    tipl.Worlds.from_factors("InvertedPendulum-v4", splits).save(directory / "worlds.json")
+
+
+def use_worlds(directory: Path) -> None:
+    worlds = tipl.Worlds.load(directory / "worlds.json")
+    splits = list(worlds.splits)
+    attempt(
+        lambda: (repr(worlds), worlds.digest, [worlds.split(split) for split in splits]),
+        lambda: worlds.distances(splits[-1], splits[0]),
+    )
+
+
 # --- runs that go on -------------------------------------------------------------------------
 
 LITTLE = PPOConfig(num_steps=4, num_minibatches=1, update_epochs=1)
@@ -349,6 +364,7 @@ READERS = (
     Reader("ForecastSet.load", make_run, use_forecasts, 5),
     Reader("load_run", make_run, use_run, 2),
     Reader("records of experiments", make_experiment, use_experiment, 14),
+    Reader("Worlds.load", make_worlds, use_worlds, 3),
     Reader("jumps that go on", make_jumps, go_on_jumping, 5),
     Reader("training that goes on", make_training, go_on_training, 1, writes=True),
     *(

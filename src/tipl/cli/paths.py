@@ -163,6 +163,12 @@ def _rows(summary: PathSummary) -> Iterator[tuple[str, str]]:
     clip = metadata.observation_clip
     clipped = "" if clip == OBSERVATION_CLIP else f", clipped to {clip:g} standard deviations"
     yield "normaliser", metadata.normaliser + (clipped if np.isfinite(clip) else ", not clipped")
+    if (worlds := metadata.worlds) is not None:
+        each = f", {worlds.trials_per_world} trials in each" * (worlds.trials_per_world > 1)
+        yield (
+            "worlds",
+            f"the first {len(worlds.names)} of {worlds.split} of {worlds.digest[:12]}{each}",
+        )
     for name, (low, high) in metadata.vary.items():
         yield "physics", f"{name} differs between trials by factors from {low:g} to {high:g}"
     if not metadata.recorded:

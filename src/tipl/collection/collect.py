@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tipl.collection.config import CollectConfig, CollectOptions, parse_ranges
+from tipl.collection.config import CollectConfig, CollectOptions
 from tipl.collection.limits import check_machine
 from tipl.collection.start import read_start, start_for, with_start
+from tipl.collection.trial_worlds import (
+    as_stored,
+    physics_ranges,
+    read_worlds,
+    trial_worlds,
+    with_worlds,
+)
 from tipl.core.options import at_least, config_from_options, thread_count
 from tipl.core.processes import interruptible
 from tipl.core.progress import CollectionProgress
 from tipl.envs import make_task, make_vec
+from tipl.envs.worlds import Worlds
 from tipl.errors import TiplError
 from tipl.evaluation.checkpoints import evaluate_paths
 from tipl.jumps.forecasters import check_fits, jump_forecaster
@@ -35,7 +43,7 @@ from tipl.policies.policy import Policy
 if TYPE_CHECKING:
     from tipl.collection.groups import TrialGroup
 
-SHARED = ("networks", "initial", "normaliser", "num_trials", "checkpoint_interval", "seed")
+SHARED = ("networks", "initial", "normaliser", "checkpoint_interval", "seed")
 """What a dataset says of itself as its collection was told."""
 
 
@@ -67,23 +75,26 @@ def collect(
         evaluate_every: the distance of the checkpoints that do; 1 is all of them.
         config: what to collect, as an alternative to `options`.
         **options: fields of `CollectConfig`, such as `num_trials=128` or `total_steps=61_440`. The
-            `start` may be a `Policy`, too.
+            `start` may be a `Policy`, too, and `worlds` may be `Worlds`.
 
     Raises:
         TiplError: the environment is unknown or unsupported, an option is impossible, the start is
-            no policy that trials can go on with, or the directory holds something else. Nothing has
-            been written then.
+            no policy that trials can go on with, the worlds are of another task, or the directory
+            holds something else. Nothing has been written then.
     """
     available = thread_count(threads)
     at_least(0, evaluation_episodes=evaluation_episodes)
     at_least(1, evaluate_every=evaluate_every)
-    given = options.get("start")
+    given, given_worlds = options.get("start"), options.get("worlds")
     if given is not None:  # a configuration is text
         options["start"] = str(given)
+    if given_worlds is not None:
+        options["worlds"] = str(given_worlds)
     config = config_from_options(CollectConfig, config, options, "collect")
     start = None if config.start is None else read_start(given or config.start)
-    config = with_start(config, start)
-    metadata = dataset_metadata(env_id, config, start)
+    worlds = read_worlds(given_worlds or config.worlds, env_id)
+    config = with_worlds(with_start(config, start), worlds)
+    metadata = dataset_metadata(env_id, config, start, worlds)
     directory = Path(out) if out is not None else default_directory(env_id, config)
     check_machine(directory, config, metadata, available)
     create_dataset(directory, metadata)
@@ -91,11 +102,12 @@ def collect(
     from tipl.collection.groups import unfinished_groups  # late: it brings the compiler
 
     actor = None if start is None else start_for(start, metadata.task, config).params
-    groups = unfinished_groups(directory, config, metadata, actor)
+    chosen = trial_worlds(config, worlds)
+    groups = unfinished_groups(directory, config, metadata, actor, chosen)
     if groups:
-        steps = config.ppo.num_steps * config.num_trials * (config.num_iterations + 1)
-        with CollectionProgress(config.num_trials, steps, progress) as bar:
-            left = sum(len(group.trials) for group in groups) / config.num_trials
+        steps = config.ppo.num_steps * config.trials * (config.num_iterations + 1)
+        with CollectionProgress(config.trials, steps, progress) as bar:
+            left = sum(len(group.trials) for group in groups) / config.trials
             bar.advance(round(steps * (1 - left)), fresh=False)
             for group in groups:
                 group.report = bar.advance
@@ -110,7 +122,7 @@ def collect(
 
 def default_directory(env_id: str, config: CollectConfig) -> Path:
     """Where `collect` puts a dataset that was given no directory."""
-    name = f"{env_id}-{config.num_trials}x{config.total_steps}-seed{config.seed}"
+    name = f"{env_id}-{config.trials}x{config.total_steps}-seed{config.seed}"
     return Path("runs") / "paths" / name.replace("/", "-")
 
 
@@ -156,12 +168,15 @@ def _open_when_complete(directory: Path, groups: list[TrialGroup]) -> PathDatase
 
 
 def dataset_metadata(
-    env_id: str, config: CollectConfig, start: Policy | None = None
+    env_id: str,
+    config: CollectConfig,
+    start: Policy | None = None,
+    worlds: Worlds | None = None,
 ) -> PathMetadata:
     """What the dataset of a collection says of itself; nothing is written.
 
-    A task that does not ship with tipl is measured. The start is the policy that the configuration
-    names.
+    A task that does not ship with tipl is measured. The start is the policy, and the worlds are
+    those, that the configuration names.
 
     Raises:
         TiplError: the environment is unknown or unsupported, its physics cannot vary as asked, or
@@ -170,7 +185,7 @@ def dataset_metadata(
     task = make_task(env_id)
     if start is not None:
         start_for(start, task, config)
-    ranges = parse_ranges(config.vary)
+    ranges = physics_ranges(config, trial_worlds(config, worlds))
     if ranges:
         make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
     jumps: dict[str, Any] = {}
@@ -184,11 +199,13 @@ def dataset_metadata(
         layout=networks_layout(task, config.hidden, config.networks),
         hidden_sizes=config.hidden,
         **{name: getattr(config, name) for name in SHARED},
+        num_trials=config.trials,
         num_checkpoints=config.num_iterations // config.checkpoint_interval + 1,
         trials_per_part=config.group_size,
         checkpoints_per_part=CHECKPOINTS_PER_PART,
         steps_per_checkpoint=config.checkpoint_interval * config.ppo.num_steps,
-        vary={name: list(bounds) for name, bounds in ranges.items()},
+        vary=dict(ranges),
+        worlds=as_stored(config, worlds),
         ppo=dataclasses.asdict(config.ppo),
         pptb={} if config.pptb.rank is None else dataclasses.asdict(config.pptb),
         jumps=jumps,

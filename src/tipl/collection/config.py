@@ -11,6 +11,7 @@ from tyro.conf import UseAppendAction
 
 from tipl.core.options import at_least, at_most
 from tipl.core.schemas import LARGEST
+from tipl.envs.worlds import TRAINING, Worlds
 from tipl.errors import TiplError, shown
 from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.paths.metadata import MAX_TRIALS, Initial, Networks, Normaliser
@@ -18,6 +19,9 @@ from tipl.policies.factors import is_range, numbers
 from tipl.policies.layout import check_hidden_sizes
 from tipl.policies.policy import Policy
 from tipl.ppo.config import PPOConfig
+
+DEFAULT_TRIALS, DEFAULT_SPLIT = 128, TRAINING
+"""Number of trials, and the split of worlds that they learn in, unless somebody says otherwise."""
 
 DEFAULT_HIDDEN = (64, 64)
 """Units in each hidden layer, unless somebody says otherwise."""
@@ -30,8 +34,8 @@ MAX_TOTAL_STEPS = 10**12
 class CollectConfig:
     """What to collect. Equal configurations give equal bytes, whatever the number of threads."""
 
-    num_trials: int = 128
-    """independent PPO trials"""
+    num_trials: int | None = None
+    """independent PPO trials (default: 128, or those that there are worlds for)"""
     total_steps: int = 61_440
     """environment steps of each trial (rounded down to whole PPO iterations)"""
     seed: int = 0
@@ -51,6 +55,13 @@ class CollectConfig:
     vary: Annotated[tuple[str, ...], UseAppendAction] = ()
     """give each trial its own physics, such as gravity=0.7..1.4 or body_mass:pole=0.5..2: factors
     of the original values, drawn from a range (may be given several times)"""
+    worlds: str | None = None
+    """file of worlds (tipl worlds make), instead of ranges: the first trials learn in the first
+    world of the split, and so on"""
+    split: str = DEFAULT_SPLIT
+    """split of the worlds that trials learn in"""
+    trials_per_world: int = 1
+    """trials in each of the worlds; a given number of trials takes the first of them"""
     start: str | None = None
     """directory of a policy that all trials start from, instead of random actors; their critics are
     refitted to the first rollout before the actors move"""
@@ -67,11 +78,16 @@ class CollectConfig:
         return DEFAULT_HIDDEN if self.hidden_sizes is None else tuple(self.hidden_sizes)
 
     @property
+    def trials(self) -> int:
+        """Number of trials; with worlds, it is known once these have been read."""
+        return DEFAULT_TRIALS if self.num_trials is None else self.num_trials
+
+    @property
     def group_size(self) -> int:
         """Trials in one batched loop, the last of which may have fewer."""
         if self.trials_per_group is not None:
-            return min(self.trials_per_group, self.num_trials)
-        return min(64, -(-self.num_trials // 2))  # two threads have work
+            return min(self.trials_per_group, self.trials)
+        return min(64, -(-self.trials // 2))  # two threads have work
 
     @property
     def num_iterations(self) -> int:
@@ -85,12 +101,23 @@ class CollectConfig:
             num_trials=self.num_trials,
             checkpoint_interval=self.checkpoint_interval,
             trials_per_group=self.trials_per_group,
+            trials_per_world=self.trials_per_world,
         )
         at_least(0, seed=self.seed)
-        at_most(MAX_TRIALS, num_trials=self.num_trials)
+        at_most(MAX_TRIALS, num_trials=self.trials)
         at_most(MAX_TOTAL_STEPS, total_steps=self.total_steps)
         at_most(LARGEST, seed=self.seed)
         parse_ranges(self.vary)
+        if self.worlds is not None and self.vary:
+            raise TiplError(
+                f"both worlds and the ranges {' '.join(self.vary)} of what varies were given; give "
+                "one of them"
+            )
+        if self.worlds is None and (self.split, self.trials_per_world) != (DEFAULT_SPLIT, 1):
+            raise TiplError(
+                f"the split {shown(self.split)} and trials_per_world={self.trials_per_world} were "
+                "given without worlds, of which they say something; give a file of worlds, too"
+            )
         self.ppo.check()
         self.pptb.check()
         self.jumps.check()
@@ -122,7 +149,7 @@ class CollectConfig:
 class CollectOptions(TypedDict, total=False):
     """The fields of `CollectConfig` as options of `tipl.collect`, for type checkers."""
 
-    num_trials: int
+    num_trials: int | None
     total_steps: int
     seed: int
     hidden_sizes: tuple[int, ...] | None
@@ -132,6 +159,9 @@ class CollectOptions(TypedDict, total=False):
     checkpoint_interval: int
     trials_per_group: int | None
     vary: tuple[str, ...]
+    worlds: str | Path | Worlds | None
+    split: str
+    trials_per_world: int
     start: str | Path | Policy | None
     ppo: PPOConfig
     pptb: PPTBConfig

@@ -20,6 +20,7 @@ from tipl.core.schemas import Natural, TensorsFile
 from tipl.core.seeds import Stream
 from tipl.core.unfinished import remove_unfinished, unfinished_writes
 from tipl.envs import make_vec
+from tipl.envs.worlds import World
 from tipl.errors import TiplError
 from tipl.jumps.lineage import Lineage
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
@@ -32,14 +33,22 @@ from tipl.ppo.ppo import PPO, StoppedError
 
 
 def unfinished_groups(
-    directory: Path, config: CollectConfig, metadata: PathMetadata, actor: Array | None = None
+    directory: Path,
+    config: CollectConfig,
+    metadata: PathMetadata,
+    actor: Array | None = None,
+    worlds: Sequence[World] = (),
 ) -> list[TrialGroup]:
     """The groups of a dataset of which parts are missing, or that were never tidied up.
 
-    The actor's weights `[P]` are those that all trials start from, if there are any.
+    The actor's weights `[P]` are those that all trials start from, if there are any, and the worlds
+    those of all N trials, unless each draws its own factors.
     """
     by_trials = groupby(part_ranges(metadata), lambda part: part.first_trial)
-    groups = [TrialGroup(directory, config, metadata, list(parts), actor) for _, parts in by_trials]
+    groups = [
+        TrialGroup(directory, config, metadata, list(parts), actor, worlds)
+        for _, parts in by_trials
+    ]
     return [group for group in groups if not group.is_complete() or group.leftovers()]
 
 
@@ -57,6 +66,7 @@ class TrialGroup:
         metadata: PathMetadata,
         parts: list[PartRange],
         actor: Array | None = None,
+        worlds: Sequence[World] = (),
     ) -> None:
         self.directory, self.config = directory, config
         self.metadata, self.parts, self.actor = metadata, parts, actor
@@ -69,8 +79,13 @@ class TrialGroup:
         self._state_file = self._resume / f"{self._name}.safetensors"
         self._lock = FileLock(self._resume / f"{self._name}.lock")
         self.stop = threading.Event()  # once another thread sets it, `run` returns soon
-        draws = [draw_physics(metadata.vary, metadata.seed, trial) for trial in self.trials]
-        self._physics = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
+        draws = [
+            worlds[trial].factors if worlds else draw_physics(metadata.vary, metadata.seed, trial)
+            for trial in self.trials
+        ]
+        self._physics = {
+            name: np.array([draw[name] for draw in draws]) for name in sorted(draws[0])
+        }
 
     def is_complete(self) -> bool:
         """Whether all parts are there."""

@@ -39,7 +39,7 @@ class World:
     """of the model's own values, by the names of `tipl.envs.physics`"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Worlds(Described):
     """Worlds of one task, in splits of which no two have a world in common.
 
@@ -155,6 +155,10 @@ class Worlds(Described):
 
     def __len__(self) -> int:
         return sum(map(len, self.splits.values()))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(worlds)} {split}" for split, worlds in self.splits.items())
+        return f"Worlds({self.env_id}: {counts}; {', '.join(self.physics)})"
 
     def __getitem__(self, name: str) -> dict[str, float]:
         """The factors of one world, as `tipl.evaluate(policy, physics=...)` takes them."""

@@ -164,6 +164,14 @@ class PathDataset:
         factors = self._read("physics", slice(0, 1))[:, 0]  # [N, 1, V] -> [N, V]
         return dict(zip(sorted(self.metadata.vary), factors.T, strict=True))
 
+    @property
+    def worlds(self) -> tuple[str, ...]:
+        """The name of each trial's world, `[N]`; empty unless trials were given worlds by name."""
+        given = self.metadata.worlds
+        if given is None:
+            return ()
+        return tuple(given.names[int(trial) // given.trials_per_world] for trial in self.trials)
+
     def jump_counts(self) -> dict[str, Int64[np.ndarray, "N T"]]:
         """What forecasts have done to each trial before each checkpoint: arrays `[N, T]` by name.
 

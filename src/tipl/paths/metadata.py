@@ -7,19 +7,20 @@ import importlib.metadata
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args, get_type_hints
 
 import msgspec
+import numpy as np
 
 from tipl.core import storage
 from tipl.core.options import one_of
 from tipl.core.schemas import Count, JsonFile, Natural, Positive, conforming
 from tipl.errors import TiplError, shown
 from tipl.policies.actions import OBSERVATION_CLIP, checked_clip
-from tipl.policies.factors import expected_factors, is_range
+from tipl.policies.factors import are_factors, expected_factors, is_range
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.tasks import TaskSpec
 
@@ -37,7 +38,7 @@ Kind = TypeVar("Kind", bound="Described")
 _OWNER = "a path dataset"
 _LEFT_OUT: dict[str, Any] = {
     "vary": {}, "pptb": {}, "jumps": {}, "algorithm": "PPO", "observation_clip": OBSERVATION_CLIP,
-    "start": "",
+    "start": "", "worlds": None,
 }  # fmt: skip
 """What the file does not say where it is so: there was a time when nothing else was possible."""
 
@@ -96,6 +97,20 @@ def _file_schema(cls: Any) -> type[msgspec.Struct]:
         else:
             others.append((one.name, types[one.name] | msgspec.UnsetType, msgspec.UNSET))
     return msgspec.defstruct(cls.__name__, needed + others)
+
+
+@dataclass(frozen=True)
+class TrialWorlds:
+    """The worlds that the trials of a dataset have learned in; each trial has its factors."""
+
+    digest: str
+    """of the `tipl.envs.worlds.Worlds`"""
+    split: str
+    """of them"""
+    trials_per_world: Count
+    """K: trial i has learned in world i // K"""
+    names: tuple[str, ...]
+    """of the worlds, in order"""
 
 
 @dataclass(frozen=True)
@@ -158,6 +173,8 @@ class PathMetadata(Described):
     """of how many standard deviations normalised observations may be; infinity for no clip"""
     start: str = ""
     """digest of the policy that all trials start from; empty of those that start untrained"""
+    worlds: TrialWorlds | None = None
+    """the worlds that trials have learned in; None where factors were drawn for each, if any"""
     format_version: int = 1
 
     def __post_init__(self) -> None:
@@ -174,13 +191,20 @@ class PathMetadata(Described):
                     f"{name} of {_OWNER} is {shown(value)}; expected a positive integer"
                 )
         for name, (low, high) in self.vary.items():
-            if not is_range(name, low, high):
+            # worlds may reverse motors and not, where a range is of one sign
+            both = bool(are_factors(name, np.array([low, high])).all()) and low <= high
+            if not (both if self.worlds else is_range(name, low, high)):
                 raise TiplError(
                     f"{name} varies from {shown(low)} to {shown(high)} in {_OWNER}; expected "
                     f"{expected_factors(name)}, the lower one first"
                 )
         if not self.recorded:
             self._check_sizes()
+        if self.worlds and len(self.worlds.names) * self.worlds.trials_per_world != self.num_trials:
+            raise TiplError(
+                f"{_OWNER} of {self.num_trials} trials has {len(self.worlds.names)} worlds with "
+                f"{self.worlds.trials_per_world} trials each; expected as many trials"
+            )
         units = self.layout.activation, self.layout.squashed
         expected = networks_layout(self.task, self.hidden_sizes, self.networks, *units)
         if self.layout != expected:
@@ -230,6 +254,8 @@ class PathMetadata(Described):
         plain = super().to_json()
         if math.isinf(self.observation_clip):
             plain["observation_clip"] = None
+        if self.worlds is not None:
+            plain["worlds"] = asdict(self.worlds) | {"names": list(self.worlds.names)}
         said = {n: v for n, v in plain.items() if n not in _LEFT_OUT or v != _LEFT_OUT[n]}
         return {
             **said,

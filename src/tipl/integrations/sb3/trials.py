@@ -22,7 +22,8 @@ from tipl.paths import PathDataset, PathMetadata, part_ranges, parts_present
 from tipl.paths.writing import PlannedTrial
 
 OURS_ALONE = (
-    *("initial", "normaliser", "networks", "trials_per_group", "vary", "start", "pptb", "jumps"),
+    *("initial", "normaliser", "networks", "trials_per_group", "vary", "worlds", "split"),
+    *("trials_per_world", "start", "pptb", "jumps"),
 )
 """Options that stable-baselines3's PPO knows nothing of."""
 
@@ -62,7 +63,7 @@ class _PlannedRecorder(PathRecorder):
     def _planned(self) -> dict[str, Any]:
         config = self.config
         return {
-            "num_trials": config.num_trials,
+            "num_trials": config.trials,
             "num_checkpoints": config.num_iterations // config.checkpoint_interval + 1,
             "seed": config.seed,
         }
@@ -90,8 +91,8 @@ def collect_with_sb3(
     _check_options(config)
     directory = Path(f"{default_directory(env_id, config)}-sb3") if out is None else Path(out)
     steps = config.num_iterations * config.ppo.num_steps
-    with CollectionProgress(config.num_trials, steps * config.num_trials, progress) as bar:
-        for trial in range(config.num_trials):
+    with CollectionProgress(config.trials, steps * config.trials, progress) as bar:
+        for trial in range(config.trials):
             recorder = _PlannedRecorder(directory, config, trial, bar.advance)
             model = _untrained(env_id, config, trial)
             if recorder.is_complete(model):

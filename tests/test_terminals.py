@@ -20,7 +20,9 @@ from tipl.cli import COMMANDS, main
 from tipl.core import storage, terminal
 from tipl.core.progress import progress_bar
 from tipl.errors import LONGEST, TiplError, printable, shown
+from tipl.experiments.forecasts import forecast_held_out
 from tipl.forecast.hub import model_directory
+from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
 
 SOURCE = Path(__file__).parents[1] / "src" / "tipl"
@@ -175,6 +177,22 @@ def test_bytes_that_are_no_text_are_refused_at_once(
             assert r"x\udcff' was given, with bytes that are no characters: expected text" in err
             assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_folders_whose_names_are_no_text_are_refused_where_they_would_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "x\udcff"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    make_dataset(folder / "paths")
+    with pytest.raises(TiplError, match="bytes that are no characters: expected text"):
+        forecast_held_out([], PathDataset.open("paths"))
+    Policy.initial("InvertedPendulum-v4", 1).save(folder)
+    code, _, err = tipl("film", ".", "--out", "film.gif")
+    assert code == 2
+    assert "bytes that are no characters: expected text" in err
+    assert tipl("paths", "show", "paths")[0] == 0  # keeps no record
 
 
 LONG, LOOP = "x" * 5_000, "loop"

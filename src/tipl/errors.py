@@ -26,6 +26,15 @@ class TiplError(ValueError):
         super().__init__(one_sentence(message))
 
 
+def check_text(given: str) -> None:
+    """Raises a TiplError for what cannot be kept on record: bytes of names that are no text."""
+    if any("\ud800" <= one <= "\udfff" for one in given):  # as Python has undecodable bytes
+        raise TiplError(
+            f"{shown(given)} was given, with bytes that are no characters: expected text, since "
+            "names are kept on record; rename the file or folder"
+        )
+
+
 def printable(text: str) -> str:
     r"""The text with what a terminal would obey or not show as escapes: `\x1b`, `\n`, `\u202e`."""
     if text.isprintable():

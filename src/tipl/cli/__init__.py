@@ -21,7 +21,7 @@ from typing import Any
 from tipl import __version__
 from tipl.core import processes
 from tipl.core.early import ENDING
-from tipl.errors import LONGEST_WORD, TiplError, one_sentence, shown
+from tipl.errors import LONGEST_WORD, TiplError, check_text, one_sentence, shown
 
 __all__ = ["COMMANDS", "given_command", "main"]
 
@@ -141,12 +141,7 @@ def _run(arguments: list[str]) -> None:
             f"{', '.join(wanted)}. `tipl COMMAND --help` explains each"
         )
     for argument in arguments:
-        if any("\ud800" <= one <= "\udfff" for one in argument):  # as Python has undecodable bytes
-            raise TiplError(
-                f"{shown(argument)} was given, with bytes that are no characters: expected text, "
-                "since the command is kept on record; rename the file, or go to its folder and "
-                "name it from there"
-            )
+        check_text(argument)  # before it is to be recorded
     with _words_of_tyro(name, arguments):
         command = _with_options(name, arguments[words:])
     command()

@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from tipl.core.options import at_least
 from tipl.core.terminal import console, say
-from tipl.errors import TiplError
+from tipl.errors import TiplError, check_text
 from tipl.policies.policy import Policy, refuse_zip
 
 
@@ -94,6 +94,8 @@ def film(
         say(f"{out}: the animation; {out.with_suffix('.png')}: stills of it")
         return
     labels = labels or tuple(path.resolve().name for path in policies)
+    for label in labels:
+        check_text(label)
     if not policies or len(labels) != len(policies):
         raise TiplError(
             f"{len(policies)} policies and {len(labels)} labels were given; expected one policy "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tipl.core.arrays import Array
-from tipl.errors import TiplError
+from tipl.errors import TiplError, check_text
 from tipl.evaluation.forecast_sets import ForecastCase, ForecastSet
 from tipl.experiments.config import HORIZONS, STARTS, check_places
 from tipl.experiments.rivals import Given, rivals_of, seen_trials
@@ -54,6 +54,7 @@ def forecast_held_out(
             histories.
     """
     check_places(starts, horizons)
+    check_text(str(paths.directory.resolve()))  # by which they are found again
     for forecaster in forecasters:
         forecaster.check_layout(paths.layout)
     params, end = paths.params(), paths.num_checkpoints - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -323,6 +324,7 @@ def test_returns_of_another_evaluation_are_detected(directory: Path, tmp_path: P
         (lambda data: data.update(format_version=2), "has format version 2, but this tipl reads"),
         (lambda data: data.pop("every"), "missing required field `every`; restore"),
         (lambda data: data.update(episodes=0), "Expected `int` >= 1 - at `$.episodes`"),
+        (lambda data: data.update(episodes=2 * 10**12), "episodes is 2e+12; expected at most"),
         (lambda data: data.update(every="2"), "evaluation.json: "),
         (lambda data: data.update(dataset="0"), "belongs to another dataset"),
     ],
@@ -341,6 +343,26 @@ def test_an_evaluation_of_another_version_is_refused(
     for function in (summarize, read_returns):
         with pytest.raises(TiplError, match=re.escape(line)):
             function(directory)
+
+
+def test_what_an_evaluation_claims_takes_no_memory(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_evaluation(directory)
+    path = directory / "evaluation" / "evaluation.json"
+    storage.write_json(path, storage.read_json(path) | {"episodes": 9_000_000})
+    paths = PathDataset.open(directory)
+    asked = list[int]()
+    empty = np.empty
+
+    def counted(shape: Any, *more: Any, **others: Any) -> Any:
+        asked.append(math.prod(np.atleast_1d(shape)))
+        return empty(shape, *more, **others)
+
+    monkeypatch.setattr(np, "empty", counted)
+    with pytest.raises(TiplError, match=r"holds deterministic_return = .*9000000"):
+        paths.deterministic_return()
+    assert max(asked, default=0) < 9_000_000
 
 
 def test_what_does_not_belong_to_an_evaluation_is_detected(directory: Path) -> None:

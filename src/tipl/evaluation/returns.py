@@ -19,6 +19,7 @@ from tipl.core.seeds import Stream
 from tipl.envs import BatchedMujocoEnv, make_vec
 from tipl.errors import TiplError
 from tipl.evaluation.stats import Interval, mean_interval
+from tipl.paths.returns import MAX_EPISODES
 from tipl.policies.actions import (
     OBSERVATION_CLIP,
     best_actions,
@@ -32,10 +33,6 @@ from tipl.ppo.networks import StackedMLP, stacked_actors
 
 NUM_SLOTS = 64
 """Environments that one thread steps together."""
-
-
-MAX_EPISODES = 10_000_000
-"""Of all policies that are run together: what is known of each is in memory until the end."""
 
 
 class Episodes(NamedTuple):

@@ -206,14 +206,17 @@ class PartFiles:
         """The array `name`, `[N, T, ...]`, of trials by number and of some checkpoints."""
         start, stop = (min(checkpoints), max(checkpoints) + 1) if checkpoints else (0, 0)
         dtype, (_, _, *rest) = self.arrays(self.parts[0])[name]
-        out = np.empty((len(trials), stop - start, *rest), dtype)
+        shape, out = (len(trials), stop - start, *rest), None
         for part in self.parts:
             rows = np.flatnonzero((part.first_trial <= trials) & (trials <= part.last_trial))
             first, last = max(start, part.first_checkpoint), min(stop - 1, part.last_checkpoint)
             if len(rows) and first <= last:
                 block = self._read_block(part, name, trials[rows], first, last)
+                if out is None:  # not before a file has shown that there is so much
+                    out = np.empty(shape, dtype)
                 out[rows, first - start : last + 1 - start] = block
-        return out[:, :: checkpoints.step]
+        found = np.empty(shape, dtype) if out is None else out  # of nothing asked for
+        return found[:, :: checkpoints.step]
 
     def _read_block(
         self, part: PartRange, name: str, trials: Int64[np.ndarray, " n"], first: int, last: int

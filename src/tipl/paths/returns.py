@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from tipl.core import storage
-from tipl.core.options import at_least
+from tipl.core.options import at_least, at_most
 from tipl.core.schemas import Count, JsonFile, Natural
 from tipl.core.storage import ArraySpecs
 from tipl.core.system_errors import explained
@@ -24,13 +24,17 @@ from tipl.paths.grid import PartRange, as_stored
 from tipl.paths.metadata import Described, PathMetadata
 from tipl.paths.parts import PartFiles
 
+MAX_EPISODES = 10_000_000
+"""Of a policy, and of all policies that are run together: what is known of each is in memory."""
+
 
 @dataclass(frozen=True)
 class EvaluationMetadata(Described):
     """What all returns of an evaluation have in common: the content of `evaluation.json`.
 
     Raises:
-        TiplError: `episodes` or `every` is below 1, or the seed below 0.
+        TiplError: `episodes` or `every` is below 1, the seed below 0, or there are too many
+            episodes.
     """
 
     what: ClassVar = "the evaluation"
@@ -45,6 +49,7 @@ class EvaluationMetadata(Described):
     def __post_init__(self) -> None:
         at_least(1, episodes=self.episodes, every=self.every)
         at_least(0, seed=self.seed)
+        at_most(MAX_EPISODES, episodes=self.episodes)
 
     @property
     def settings(self) -> str:

@@ -188,7 +188,6 @@ def test_folders_whose_names_are_no_text_are_refused_where_they_would_be_recorde
     make_dataset(folder / "paths")
     with pytest.raises(TiplError, match="bytes that are no characters: expected text"):
         forecast_held_out([], PathDataset.open("paths"))
-    Policy.initial("InvertedPendulum-v4", 1).save(folder)
     code, _, err = tipl("film", ".", "--out", "film.gif")
     assert code == 2
     assert "bytes that are no characters: expected text" in err

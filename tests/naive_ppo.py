@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from gymnasium.wrappers import NormalizeReward
+from gymnasium.wrappers.utils import RunningMeanStd
 from torch import Tensor, nn
 from torch.distributions import Normal
 
 from tipl.ppo.config import PPOConfig
 
-__all__ = ["NaiveAgent", "NaivePPO", "NaiveRollout", "scaled_rewards"]
+__all__ = ["NaiveAgent", "NaivePPO", "NaiveRollout", "scaled_rewards", "scaled_together"]
 
 
 @dataclasses.dataclass
 class NaiveRollout:
-    """What one trial saw, float64 (`dones`: bool)."""
+    """What one trial saw in one environment, float64 (`dones`: bool)."""
 
     observations: Tensor  # [T, O], normalised
     actions: Tensor  # [T, A]
@@ -109,18 +110,22 @@ class NaivePPO:
                     break
         return torch.tensor(advantages, dtype=torch.float64)
 
-    def update(self, rollout: NaiveRollout, orders: Iterable[np.ndarray]) -> None:
+    def update(self, rollouts: Sequence[NaiveRollout], orders: Iterable[np.ndarray]) -> None:
         """One PPO update.
 
         Args:
-            rollout: what the trial saw.
-            orders: for each epoch, the order `[T]` in which it sees the steps.
+            rollouts: what the trial saw, in each of its E environments.
+            orders: for each epoch, the order `[T E]` in which it sees the steps; those of all
+                environments at one time follow one another.
         """
         config = self.config
         if config.anneal_lr:
             fraction = 1.0 - self.iteration / self.num_iterations
             self.optimizer.param_groups[0]["lr"] = fraction * config.learning_rate
-        advantages = self.advantages(rollout)
+        advantages = _together([self.advantages(one) for one in rollouts])
+        names = [field.name for field in dataclasses.fields(NaiveRollout)]
+        parts = [[getattr(one, name) for one in rollouts] for name in names]
+        rollout = NaiveRollout(*map(_together, parts))
         returns = advantages + rollout.values
         minibatch_size = len(rollout) // config.num_minibatches
         for order in orders:
@@ -172,6 +177,11 @@ class NaivePPO:
         self.counts[name][1] += clipped.numel()
 
 
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """E tensors `[T, ...]` as CleanRL makes one of them: `b_obs = obs.reshape((-1,) + shape)`."""
+    return torch.stack(list(parts), dim=1).flatten(0, 1)  # [T, E, ...] -> [T E, ...]
+
+
 class _Replay(gymnasium.Env[np.ndarray, np.ndarray]):
     """Gives the rewards and terminations of a list, whatever is done."""
 
@@ -191,4 +201,18 @@ def scaled_rewards(
     """The rewards `[T]` of one trial as Gymnasium's wrapper scales them, then clipped."""
     env = NormalizeReward(_Replay(rewards, terminations), gamma=gamma)
     scaled = [float(env.step(np.zeros(1))[1]) for _ in rewards]
+    return np.clip(scaled, -clip, clip)
+
+
+def scaled_together(
+    rewards: np.ndarray, terminations: np.ndarray, gamma: float, clip: float
+) -> np.ndarray:
+    """The rewards `[T, E]` of one trial, scaled by the statistics of all its environments."""
+    statistics, scaled = RunningMeanStd(), []
+    discounted = [0.0] * rewards.shape[1]
+    for reward, terminated in zip(rewards.tolist(), terminations.tolist(), strict=True):
+        for e, ended in enumerate(terminated):  # each as Gymnasium's wrapper does
+            discounted[e] = discounted[e] * gamma * (1 - ended) + reward[e]
+        statistics.update(np.array(discounted))
+        scaled.append(np.array(reward) / np.sqrt(statistics.var + 1e-8))
     return np.clip(scaled, -clip, clip)

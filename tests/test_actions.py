@@ -47,7 +47,8 @@ def test_draws_follow_the_softmax() -> None:
     head = CategoricalHead(3, clip_coef=0.2, ent_coef=0.0)
     logits = np.log(np.array([0.2, 0.5, 0.3]))
     noise = head.noise(np.random.default_rng(0), 20_000)
-    actions, log_probs = head.draw(np.broadcast_to(logits + 4, noise.shape), noise)
+    drawn = head.draw(np.broadcast_to(logits + 4, noise.shape)[:, None], noise[:, None])
+    actions, log_probs = (array[:, 0] for array in drawn)  # of one environment
     shares = np.bincount(actions[:, 0].astype(int), minlength=3) / len(actions)
     np.testing.assert_allclose(shares, [0.2, 0.5, 0.3], atol=0.02)
     np.testing.assert_allclose(log_probs, logits[actions[:, 0].astype(int)], rtol=1e-12)

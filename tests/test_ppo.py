@@ -13,7 +13,7 @@ import torch
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.wrappers.utils import RunningMeanStd
 
-from naive_ppo import NaiveAgent, NaivePPO, NaiveRollout, scaled_rewards
+from naive_ppo import NaiveAgent, NaivePPO, NaiveRollout, scaled_together
 from probe_envs import (
     ActionProbe,
     ConstantProbe,
@@ -38,18 +38,23 @@ SMALL = PPOConfig(num_steps=128, num_minibatches=4, update_epochs=4, learning_ra
 
 
 def pendulum_ppo(trials: Sequence[int], config: PPOConfig = SMALL, **options: Any) -> PPO:
-    envs = make_vec(PENDULUM, len(trials))
+    envs = make_vec(PENDULUM, len(trials) * config.num_envs)
     return PPO(envs, get_task(PENDULUM), trials, 4, config, **options)
 
 
 def probe_ppo(
     probe: type[Probe], trials: Sequence[int], config: PPOConfig = SMALL, **options: Any
 ) -> PPO:
-    return PPO(probe(len(trials)), probe.task(), trials, 4, config, **options)
+    envs = probe(len(trials) * config.num_envs)
+    return PPO(envs, probe.task(), trials, 4, config, **options)
 
 
-def rollout_bytes(rollout: Rollout, trials: Sequence[int]) -> list[bytes]:
-    """All that some of the trials saw."""
+def rollout_bytes(rollout: Rollout, trials: Sequence[int] | None = None) -> list[bytes]:
+    """All that some of the trials, of one environment each, saw; or all of any."""
+    if trials is None:
+        final = [np.array([t, m, *seen]) for t, m, seen in rollout.final_observations]
+        arrays = [a for name, a in vars(rollout).items() if name != "final_observations"]
+        return [np.ascontiguousarray(array).tobytes() for array in arrays + final]
     theirs = [(t, seen) for t, n, seen in rollout.final_observations if n in trials]
     seen = [rollout.next_observation[trials], *(np.array([t, *o]) for t, o in theirs)]
     for name, array in vars(rollout).items():
@@ -89,15 +94,22 @@ def naive_agent(ppo: PPO, n: int) -> NaiveAgent:
     return NaiveAgent(ppo.params[n], task.observation_size, task.action_size, sizes[:-1])
 
 
-def naive_rollout(rollout: Rollout, n: int) -> NaiveRollout:
+def naive_rollouts(rollout: Rollout, n: int, envs: int) -> list[NaiveRollout]:
+    """What a trial saw in each of its environments."""
     fields = [field.name for field in dataclasses.fields(NaiveRollout)]
-    return NaiveRollout(*(torch.from_numpy(getattr(rollout, name)[:, n].copy()) for name in fields))
+    return [
+        NaiveRollout(*(torch.from_numpy(getattr(rollout, name)[:, m].copy()) for name in fields))
+        for m in range(n * envs, (n + 1) * envs)
+    ]
 
 
 def minibatch_orders(ppo: PPO) -> list[np.ndarray]:
     """The orders in which the next update's epochs see the steps."""
     rng = Stream.MINIBATCHES.rng(ppo.seed, ppo.iteration)
-    return [rng.permutation(ppo.config.num_steps) for _ in range(ppo.config.update_epochs)]
+    return [
+        rng.permutation(ppo.config.num_steps * ppo.config.num_envs)
+        for _ in range(ppo.config.update_epochs)
+    ]
 
 
 UPDATES: dict[str, tuple[Callable[..., PPO], tuple[int, ...], dict[str, Any]]] = {
@@ -117,6 +129,12 @@ UPDATES: dict[str, tuple[Callable[..., PPO], tuple[int, ...], dict[str, Any]]] =
         (64, 64),
         {"ent_coef": 0.1, "norm_adv": False, "clip_coef": 0.1},
     ),
+    "pendulum, three environments": (pendulum_ppo, (64, 64), {"num_envs": 3, "num_steps": 48}),
+    "two environments, truncated episodes": (
+        lambda *args, **options: probe_ppo(Wanderer, *args, **options),
+        (8,),
+        {"num_envs": 2, "num_steps": 66, "ent_coef": 0.02, "vf_coef": 0.9, "gae_lambda": 0.8},
+    ),
 }
 
 
@@ -133,7 +151,7 @@ def test_updates_equal_the_naive_ones(case: str, seed: int) -> None:
         before = ppo.params.copy()
         ppo.update(rollout)
         for n, rival in enumerate(naive):
-            rival.update(naive_rollout(rollout, n), orders)
+            rival.update(naive_rollouts(rollout, n, config.num_envs), orders)
             np.testing.assert_allclose(ppo.params[n], rival.agent.flat(), rtol=0, atol=1e-9)
         assert np.abs(ppo.params - before).max() > 0.01  # it moved, a lot more than the tolerance
     assert ppo.iteration == 2
@@ -195,11 +213,16 @@ def seen_by(recorder: Recorder, n: int) -> Seen:
     )
 
 
-def recorded_ppo(**options: Any) -> tuple[PPO, Recorder]:
+def recorded_ppo(num_envs: int = 1, **options: Any) -> tuple[PPO, Recorder]:
     config = PPOConfig(
-        num_steps=64, num_minibatches=4, update_epochs=2, learning_rate=0.03, reward_clip=1.0
+        num_steps=64,
+        num_envs=num_envs,
+        num_minibatches=4,
+        update_epochs=2,
+        learning_rate=0.03,
+        reward_clip=1.0,
     )
-    recorder = Recorder(Wanderer(3))
+    recorder = Recorder(Wanderer(3 * num_envs))
     task = Wanderer.task()
     ppo = PPO(recorder, task, [4, 1, 7], 3, config, (8,), dtype=np.float64, **options)
     return ppo, recorder
@@ -209,9 +232,10 @@ def assert_close(got: np.ndarray, expected: Any) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_rollouts_say_what_the_environments_did() -> None:
-    ppo, recorder = recorded_ppo()
-    T = ppo.config.num_steps
+@pytest.mark.parametrize("envs", [1, 3])
+def test_rollouts_say_what_the_environments_did(envs: int) -> None:
+    ppo, recorder = recorded_ppo(envs)
+    T, columns = ppo.config.num_steps, range(3 * envs)
     mean, std = np.array(ppo.task.observation_mean), np.array(ppo.task.observation_std)
 
     def normalised(observations: np.ndarray) -> torch.Tensor:
@@ -221,36 +245,44 @@ def test_rollouts_say_what_the_environments_did() -> None:
         agents = [naive_agent(ppo, n) for n in range(3)]
         rollout = ppo.rollout()
         now = slice(iteration * T, (iteration + 1) * T)
-        for n, agent in enumerate(agents):
-            seen = seen_by(recorder, n)
+        ended_now: list[list[float]] = [[] for _ in agents]
+        for m in columns:
+            seen, agent = seen_by(recorder, m), agents[m // envs]
             done = seen.terminations | seen.truncations
             inputs = normalised(seen.observations[now])
-            actions = torch.from_numpy(rollout.actions[:, n].copy())
+            actions = torch.from_numpy(rollout.actions[:, m].copy())
             with torch.no_grad():
                 log_probs = agent.action_distribution(inputs).log_prob(actions).sum(1).numpy()
                 values = agent.get_value(inputs).numpy()
                 next_values = agent.get_value(normalised(seen.followers[now])).numpy()
             next_values[seen.terminations[now]] = 0.0
-            rewards = scaled_rewards(seen.rewards, seen.terminations, ppo.config.gamma, 1.0)
 
-            assert_close(rollout.observations[:, n], inputs)
+            assert_close(rollout.observations[:, m], inputs)
             assert_close(seen.executed[now], actions.clip(-3.0, 3.0).float())
-            assert_close(rollout.log_probs[:, n], log_probs)
-            assert_close(rollout.values[:, n], values)
-            assert_close(rollout.next_values[:, n], next_values)
-            assert_close(rollout.rewards[:, n], rewards[now])
-            np.testing.assert_array_equal(rollout.dones[:, n], done[now])
+            assert_close(rollout.log_probs[:, m], log_probs)
+            assert_close(rollout.values[:, m], values)
+            assert_close(rollout.next_values[:, m], next_values)
+            np.testing.assert_array_equal(rollout.dones[:, m], done[now])
             # Episodes go on from one rollout to the next.
             ends = np.flatnonzero(done)
             returns = [part.sum() for part in np.split(seen.rewards, ends + 1)[:-1]]
-            ended_now = [r for r, end in zip(returns, ends, strict=True) if end >= now.start]
-            assert rollout.num_episodes[n] == len(ended_now)
-            assert rollout.episodic_return[n] == pytest.approx(np.mean(ended_now))
+            pairs = zip(returns, ends, strict=True)
+            ended_now[m // envs] += [r for r, end in pairs if end >= now.start]
+        for n, ended in enumerate(ended_now):
+            own = [seen_by(recorder, m) for m in columns[n * envs : (n + 1) * envs]]
+            stacked = (
+                np.stack([s.rewards for s in own], 1),
+                np.stack([s.terminations for s in own], 1),
+            )
+            rewards = scaled_together(*stacked, ppo.config.gamma, 1.0)
+            assert_close(rollout.rewards[:, n * envs : (n + 1) * envs], rewards[now])
+            assert rollout.num_episodes[n] == len(ended)
+            assert rollout.episodic_return[n] == pytest.approx(np.mean(ended))
         ppo.update(rollout)
 
     # All of it was put to the test.
     terminations, truncations = (
-        np.array([getattr(seen_by(recorder, n), name) for n in range(3)])
+        np.array([getattr(seen_by(recorder, m), name) for m in columns])
         for name in ("terminations", "truncations")
     )
     for kind in (
@@ -264,25 +296,35 @@ def test_rollouts_say_what_the_environments_did() -> None:
     assert (np.abs(rollout.rewards) == 1.0).any()
 
 
-def test_a_running_normaliser_is_gymnasiums() -> None:
-    ppo, recorder = recorded_ppo(normaliser="running")
+@pytest.mark.parametrize("envs", [1, 2])
+def test_a_running_normaliser_is_gymnasiums(envs: int) -> None:
+    ppo, recorder = recorded_ppo(envs, normaliser="running")
     rollouts = []
     for _ in range(2):
         rollouts.append(ppo.rollout())
         ppo.update(rollouts[-1])
     recorded = np.concatenate([rollout.observations for rollout in rollouts])
     for n in range(3):
-        statistics = RunningMeanStd(shape=(3,))
-        received = [recorder.first[n], *(step[1][n] for step in recorder.steps)]
-        for t, observation in enumerate(received):
-            statistics.update(observation[None])
-            scaled = (observation - statistics.mean) / np.sqrt(statistics.var + 1e-8)
+        statistics, own = RunningMeanStd(shape=(3,)), slice(n * envs, (n + 1) * envs)
+        received = [recorder.first[own], *(step[1][own] for step in recorder.steps)]
+        for t, observations in enumerate(received):
+            statistics.update(observations)
+            scaled = (observations - statistics.mean) / np.sqrt(statistics.var + 1e-8)
             expected = np.clip(scaled, -10.0, 10.0)
-            now = recorded[t, n] if t < len(recorded) else ppo.observation[n]
+            now = recorded[t, own] if t < len(recorded) else ppo.observation[own]
             assert_close(now, expected)
         mean, std = ppo.observation_statistics()
         assert_close(mean[n], statistics.mean)
         assert_close(std[n], np.sqrt(statistics.var + 1e-8))
+
+
+def test_the_environments_of_a_trial_start_and_act_differently_and_the_first_as_ever() -> None:
+    several = pendulum_ppo([0, 4], dataclasses.replace(SMALL, num_envs=3))
+    one = pendulum_ppo([0, 4])
+    assert len(np.unique(several.observation, axis=0)) == 6
+    np.testing.assert_array_equal(several.observation[::3], one.observation)
+    actions = several.rollout().actions
+    assert len(np.unique(actions[:, :, 0], axis=1).T) == 6
 
 
 def test_action_noise_is_standard_normal_and_new_each_time() -> None:
@@ -418,16 +460,20 @@ def test_steps_that_overflow_are_undone() -> None:
 # --- resuming ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("envs", [1, 2])
 @pytest.mark.parametrize("normaliser", ["frozen", "running"])
 def test_a_trial_goes_on_from_its_stored_state_in_the_same_bytes(
-    normaliser: str, tmp_path: Path
+    normaliser: str, envs: int, tmp_path: Path
 ) -> None:
-    trials, options = [2, 0, 9], {"normaliser": normaliser, "seed": 4}
+    trials = [2, 0, 9]
+    options: dict[str, Any] = {
+        "normaliser": normaliser, "seed": 4, "config": dataclasses.replace(SMALL, num_envs=envs)
+    }  # fmt: skip
     undisturbed = pendulum_ppo(trials, **options)
     undisturbed.update(undisturbed.rollout())
     undisturbed.params[1, 0] = np.nan  # a diverged trial is resumed as one
     undisturbed.update(undisturbed.rollout())
-    assert undisturbed.episode_return[[0, 2]].all()  # in the middle of episodes
+    assert undisturbed.episode_return[[0, -1]].all()  # in the middle of episodes
     path = tmp_path / "state.safetensors"
     storage.write_tensors(path, undisturbed.state(), {})
 
@@ -437,7 +483,7 @@ def test_a_trial_goes_on_from_its_stored_state_in_the_same_bytes(
     continued.set_state(state)
     for _ in range(2):
         rollouts = [ppo.rollout() for ppo in (undisturbed, continued)]
-        assert rollout_bytes(rollouts[0], range(3)) == rollout_bytes(rollouts[1], range(3))
+        assert rollout_bytes(*rollouts[:1]) == rollout_bytes(*rollouts[1:])
         undisturbed.update(rollouts[0])
         continued.update(rollouts[1])
         expected = undisturbed.state()

@@ -105,7 +105,7 @@ def collect(
     chosen = trial_worlds(config, worlds)
     groups = unfinished_groups(directory, config, metadata, actor, chosen)
     if groups:
-        steps = config.ppo.num_steps * config.trials * (config.num_iterations + 1)
+        steps = config.ppo.rollout_steps * config.trials * (config.num_iterations + 1)
         with CollectionProgress(config.trials, steps, progress) as bar:
             left = sum(len(group.trials) for group in groups) / config.trials
             bar.advance(round(steps * (1 - left)), fresh=False)
@@ -203,10 +203,10 @@ def dataset_metadata(
         num_checkpoints=config.num_iterations // config.checkpoint_interval + 1,
         trials_per_part=config.group_size,
         checkpoints_per_part=CHECKPOINTS_PER_PART,
-        steps_per_checkpoint=config.checkpoint_interval * config.ppo.num_steps,
+        steps_per_checkpoint=config.checkpoint_interval * config.ppo.rollout_steps,
         vary=dict(ranges),
         worlds=as_stored(config, worlds),
-        ppo=dataclasses.asdict(config.ppo),
+        ppo=config.ppo.settings(),
         pptb={} if config.pptb.rank is None else dataclasses.asdict(config.pptb),
         jumps=jumps,
         start="" if start is None else start.digest,

@@ -92,7 +92,7 @@ class CollectConfig:
     @property
     def num_iterations(self) -> int:
         """PPO iterations of each trial."""
-        return self.total_steps // self.ppo.num_steps
+        return self.total_steps // self.ppo.rollout_steps
 
     def __post_init__(self) -> None:
         check_hidden_sizes(self.hidden)
@@ -135,8 +135,8 @@ class CollectConfig:
         if self.num_iterations < self.checkpoint_interval:
             raise TiplError(
                 f"total_steps is {self.total_steps}, but one checkpoint takes "
-                f"{self.ppo.num_steps * self.checkpoint_interval} steps (num_steps x "
-                "checkpoint_interval); give more steps"
+                f"{self.ppo.rollout_steps * self.checkpoint_interval} steps (num_steps x "
+                f"{'num_envs x ' * (self.ppo.num_envs > 1)}checkpoint_interval); give more steps"
             )
         if self.num_iterations % self.checkpoint_interval:
             raise TiplError(

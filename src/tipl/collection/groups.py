@@ -147,7 +147,9 @@ class TrialGroup:
         """The trials before their first step."""
         config = self.config
         task = self.metadata.task
-        envs = make_vec(task, len(self.trials), physics=self._physics)
+        E = config.ppo.num_envs
+        physics = {name: np.repeat(factors, E) for name, factors in self._physics.items()}
+        envs = make_vec(task, len(self.trials) * E, physics=physics)
         options = config.hidden, config.normaliser, config.initial, config.seed
         ppo = PPO(envs, task, self.trials, config.num_iterations, config.ppo, *options)
         ppo.stop = self.stop
@@ -218,7 +220,7 @@ class TrialGroup:
         checkpoint = {
             "params": ppo.params[:, : self.metadata.layout.size].astype(np.float32),
             "diverged": ppo.diverged.copy(),
-            "global_step": np.array(ppo.iteration * self.config.ppo.num_steps, np.int64),
+            "global_step": np.array(self._steps(ppo.iteration) // len(self.trials), np.int64),
             "iteration": np.array(ppo.iteration, np.int64),
         }
         if self.config.normaliser == "running":
@@ -231,7 +233,7 @@ class TrialGroup:
 
     def _steps(self, iterations: int) -> int:
         """Environment steps of all trials in some iterations."""
-        return iterations * self.config.ppo.num_steps * len(self.trials)
+        return iterations * self.config.ppo.rollout_steps * len(self.trials)
 
 
 class _Header(msgspec.Struct):

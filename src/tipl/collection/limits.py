@@ -50,12 +50,12 @@ def check_machine(
     task, hidden = metadata.task, config.hidden
     networks = metadata.actor_layout + ParamLayout.critic(task.observation_size, hidden)
     step = (task.observation_size + task.action_size + 6) * _BYTES_PER_WEIGHT  # with its rewards
-    trial = config.ppo.num_steps * step + _COPIES * networks.size * _BYTES_PER_WEIGHT
+    trial = config.ppo.rollout_steps * step + _COPIES * networks.size * _BYTES_PER_WEIGHT
     at_once = min(threads, -(-trials // config.group_size)) * config.group_size
     needed, memory = at_once * trial, _memory()
     if needed > memory:
         raise TiplError(
-            f"{at_once:,} trials at once, of {config.ppo.num_steps:,} steps a rollout and "
+            f"{at_once:,} trials at once, of {config.ppo.rollout_steps:,} steps a rollout and "
             f"{networks.size:,} weights, take {_size(needed)} of memory, but this machine has "
             f"{_size(memory)}; give fewer trials_per_group, threads or steps, or smaller networks"
         )

@@ -58,7 +58,7 @@ def _collection(config: DemoConfig | ExperimentConfig) -> CollectConfig:
     if found.num_iterations < least:
         raise TiplError(
             f"total_steps is {config.total_steps}; expected at least "
-            f"{least * found.ppo.num_steps}, for paths of three checkpoints"
+            f"{least * found.ppo.rollout_steps}, for paths of three checkpoints"
         )
     return found
 

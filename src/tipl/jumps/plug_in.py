@@ -21,7 +21,7 @@ from tipl.policies.layout import ParamLayout
 from tipl.ppo.learner import StackedAdam, write_value_gradient
 from tipl.ppo.networks import stacked_mlp
 from tipl.ppo.ppo import PPO, PlugIn
-from tipl.ppo.rollout import Rollout
+from tipl.ppo.rollout import Rollout, steps_by_trial
 
 
 class PathBooster(PlugIn):
@@ -121,7 +121,7 @@ class ForecastJumps(PlugIn):
 
     def _prepare(self, ppo: PPO) -> None:
         """Makes what `start` and `set_state` go on from."""
-        evaluate, steps = functools.partial(self._evaluate, ppo), ppo.config.num_steps
+        evaluate, steps = functools.partial(self._evaluate, ppo), ppo.config.rollout_steps
         self.jumper = Jumper(
             self.config, self.forecaster, len(ppo.trials), ppo.actor_layout, evaluate, steps
         )
@@ -147,12 +147,12 @@ class ForecastJumps(PlugIn):
     def _jump(self, ppo: PPO, last: Rollout | None = None) -> None:
         """Lets trials jump whose time it is, given the last rollout, and remembers old weights."""
         last_return = episode_steps = np.full(len(ppo.trials), np.nan)
-        T = ppo.config.num_steps
+        S = ppo.config.rollout_steps
         if last is not None:
             last_return = last.episodic_return
             # no episode ended: one takes as long as the rollout, at least
-            episode_steps = T / np.maximum(last.num_episodes, 1)
-        steps = ppo.iteration * T + self.jumper.counters["jump_steps"]
+            episode_steps = S / np.maximum(last.num_episodes, 1)
+        steps = ppo.iteration * S + self.jumper.counters["jump_steps"]
         actors = ppo.actors.astype(np.float32)
         params, jumped, _ = self.jumper.before_rollout(
             actors, steps, last_return, ~ppo.diverged, episode_steps
@@ -217,18 +217,21 @@ def refit_critics(
     adam = StackedAdam(params, config.adam_eps, config.max_grad_norm)
     critic = stacked_mlp(layout.unflatten(params), "critic")
     gradients = stacked_mlp(layout.unflatten(adam.gradients), "critic")
-    # [T, N, O] -> [n, T, O]
-    observations = np.ascontiguousarray(rollout.observations[:, trials].swapaxes(0, 1))
+    E = config.num_envs
+    columns = (trials[:, None] * E + np.arange(E)).ravel()  # [n, E] -> [n E]
+    # [T, n E, O] -> [n, T E, O]
+    observations = np.ascontiguousarray(steps_by_trial(rollout.observations[:, columns], E))
     for first in range(0, epochs, EPOCHS_OF_TARGETS):
         _, returns = ppo.advantages_and_returns(rollout)
-        targets = np.ascontiguousarray(returns[:, trials].T)  # [T, N] -> [n, T]
+        # [T, n E] -> [n, T E]
+        targets = np.ascontiguousarray(steps_by_trial(returns[:, columns], E))
         for epoch in range(first, min(first + EPOCHS_OF_TARGETS, epochs)):
-            order = np.random.default_rng((seed, epoch)).permutation(config.num_steps)
+            order = np.random.default_rng((seed, epoch)).permutation(config.rollout_steps)
             for indices in np.array_split(order, config.num_minibatches):
                 minibatch = observations[:, indices]
                 write_value_gradient(critic, gradients, minibatch, indices, targets, targets)
                 adam.step(CRITIC_LEARNING_RATE)
         ppo.params[trials, start:] = params
         values, next_values = ppo.values_of(rollout)
-        rollout.values[:, trials] = values[:, trials]
-        rollout.next_values[:, trials] = next_values[:, trials]
+        rollout.values[:, columns] = values[:, columns]
+        rollout.next_values[:, columns] = next_values[:, columns]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from tipl.core.options import at_least, at_most
 from tipl.errors import TiplError
+
+MAX_ENVS = 65_536
+"""Environments of one trial."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +18,9 @@ class PPOConfig:
     """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions."""
 
     num_steps: int = 2048
-    """environment steps of each trial between two updates"""
+    """steps of each environment between two updates"""
+    num_envs: int = 1
+    """environments of each trial; it learns from the steps of all of them"""
     num_minibatches: int = 32
     """minibatches that a rollout is cut into"""
     update_epochs: int = 10
@@ -44,15 +50,33 @@ class PPOConfig:
     reward_clip: float = 10.0
     """scaled rewards are clipped to +- this"""
 
+    @property
+    def rollout_steps(self) -> int:
+        """Environment steps of a trial between two updates."""
+        return self.num_steps * self.num_envs
+
+    def settings(self) -> dict[str, Any]:
+        """All by name, as files say them.
+
+        One environment is not mentioned: there was a time when nothing else was possible.
+        """
+        values = dataclasses.asdict(self)
+        if self.num_envs == 1:
+            del values["num_envs"]
+        return values
+
     def check(self) -> None:
         """Raises a TiplError unless all are finite, and advantages of minibatches normalisable."""
         for name, value in dataclasses.asdict(self).items():
             if not math.isfinite(value):
                 raise TiplError(f"{name} is {value}; expected a finite number")
         at_least(1, num_minibatches=self.num_minibatches, update_epochs=self.update_epochs)
+        at_least(1, num_envs=self.num_envs)
         at_most(10_000, update_epochs=self.update_epochs)
-        if self.num_steps < 2 * self.num_minibatches:
+        at_most(MAX_ENVS, num_envs=self.num_envs)
+        if self.rollout_steps < 2 * self.num_minibatches:
+            several = f" in each of {self.num_envs} environments" if self.num_envs > 1 else ""
             raise TiplError(
-                f"num_steps is {self.num_steps} with {self.num_minibatches} minibatches; "
+                f"num_steps is {self.num_steps}{several} with {self.num_minibatches} minibatches; "
                 "expected at least 2 steps in each, whose advantages can be normalised"
             )

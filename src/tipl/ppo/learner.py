@@ -21,7 +21,7 @@ from tipl.ppo.networks import (
     StackedMLP,
     stacked_mlp,
 )
-from tipl.ppo.rollout import Resumable, Rollout
+from tipl.ppo.rollout import Resumable, Rollout, steps_by_trial
 
 BETA1, BETA2 = 0.9, 0.999
 
@@ -125,21 +125,23 @@ class Learner:
     def update(
         self,
         rollout: Rollout,
-        advantages: Float[np.ndarray, "T N"],
-        returns: Float[np.ndarray, "T N"],
-        orders: Sequence[Int[np.ndarray, " T"]],
+        advantages: Float[np.ndarray, "T M"],
+        returns: Float[np.ndarray, "T M"],
+        orders: Sequence[Int[np.ndarray, " S"]],
         learning_rate: float,
         check_stop: Callable[[], None],
     ) -> None:
         """Improves the weights on the rows' part of a rollout of all trials.
 
-        The `returns` are the values' targets; each of the `orders` is that of one epoch's steps.
-        `check_stop` is called before each minibatch and may raise.
+        The `returns` are the values' targets; each of the `orders` is that of one epoch's steps, of
+        all environments of a trial. `check_stop` is called before each minibatch and may raise.
         """
         acted = rollout.observations, rollout.actions, rollout.log_probs
         of_all_trials = *acted, advantages, returns, rollout.values
-        # [T, n, ...] -> [n, T, ...]
-        steps = [np.ascontiguousarray(a[:, self.rows].swapaxes(0, 1)) for a in of_all_trials]
+        E = self.config.num_envs
+        columns = slice(self.rows.start * E, self.rows.stop * E)
+        # [T, n E, ...] -> [n, T E, ...]
+        steps = [np.ascontiguousarray(steps_by_trial(a[:, columns], E)) for a in of_all_trials]
         for order in orders:
             for indices in np.array_split(order, self.config.num_minibatches):
                 check_stop()
@@ -150,7 +152,7 @@ class Learner:
     def _write_gradients(self, indices: Array, steps: Sequence[Array]) -> None:
         """Writes the gradient of the PPO loss on the minibatch at `indices [B]`, by hand.
 
-        The arrays hold all steps of the rollout, `[n, T, ...]`, as `update` puts them together.
+        The arrays hold all steps of the rollout, `[n, T E, ...]`, as `update` puts them together.
         """
         observations, actions, old_log_probs, advantages, returns, old_values = steps
         config = self.config

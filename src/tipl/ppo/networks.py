@@ -157,11 +157,12 @@ class GaussianHead:
         return rng.standard_normal((num_steps, self.size))
 
     def draw(
-        self, outputs: Float[np.ndarray, "N A"], noise: Float[np.ndarray, "N A"]
-    ) -> tuple[Float[np.ndarray, "N A"], Float[np.ndarray, " N"]]:
+        self, outputs: Float[np.ndarray, "N E A"], noise: Float[np.ndarray, "N E A"]
+    ) -> tuple[Float[np.ndarray, "N E A"], Float[np.ndarray, "N E"]]:
         """Actions, not clipped to any bounds, and the logarithms of their densities."""
-        log_probs = -0.5 * noise**2 - (self.log_std + 0.5 * math.log(2 * math.pi))
-        return outputs + np.exp(self.log_std) * noise, log_probs.sum(axis=1)
+        log_std = self.log_std[:, None]
+        log_probs = -0.5 * noise**2 - (log_std + 0.5 * math.log(2 * math.pi))
+        return outputs + np.exp(log_std) * noise, log_probs.sum(axis=-1)
 
     def gradient(
         self, outputs: Float[np.ndarray, "N B A"], minibatch: Minibatch
@@ -191,13 +192,13 @@ class CategoricalHead:
         return rng.gumbel(size=(num_steps, self.num_actions))
 
     def draw(
-        self, outputs: Float[np.ndarray, "N A"], noise: Float[np.ndarray, "N A"]
-    ) -> tuple[Float[np.ndarray, "N 1"], Float[np.ndarray, " N"]]:
+        self, outputs: Float[np.ndarray, "N E A"], noise: Float[np.ndarray, "N E A"]
+    ) -> tuple[Float[np.ndarray, "N E 1"], Float[np.ndarray, "N E"]]:
         """Numbers of the actions and the logarithms of their probabilities."""
-        chosen = (outputs + noise).argmax(axis=1)[:, None]
-        shifted = outputs - outputs.max(axis=1, keepdims=True)
-        log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        drawn = np.take_along_axis(log_probs, chosen, axis=1)[:, 0]
+        chosen = (outputs + noise).argmax(axis=-1)[..., None]
+        shifted = outputs - outputs.max(axis=-1, keepdims=True)
+        log_probs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        drawn = np.take_along_axis(log_probs, chosen, axis=-1)[..., 0]
         return chosen.astype(outputs.dtype), drawn
 
     def gradient(

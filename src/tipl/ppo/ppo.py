@@ -1,10 +1,12 @@
 """PPO for N independent trials in one batched loop.
 
 The algorithm and its defaults are CleanRL's `ppo_continuous_action` (Huang et al., 2022), after
-Schulman et al. (2017): one environment a trial, clipped surrogate and value losses, generalised
-advantages, reward scaling, Adam with an annealed learning rate. The trial is a batch axis: every
-array starts with N, and nothing is ever summed over it, so trials stay independent. Unlike
-CleanRL, a truncated episode is bootstrapped with the value of its last observation.
+Schulman et al. (2017): one environment a trial or several, clipped surrogate and value losses,
+generalised advantages, reward scaling, Adam with an annealed learning rate. The trial is a batch
+axis: every array starts with N, and nothing is ever summed over it, so trials stay independent.
+Unlike CleanRL, a truncated episode is bootstrapped with the value of its last observation, and the
+environments of one trial share the statistics by which rewards (and, if these are running ones,
+observations) are scaled.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ from tipl.policies.layout import ParamLayout, actor_layout, initial_params
 from tipl.policies.tasks import TaskSpec
 from tipl.ppo.config import PPOConfig
 from tipl.ppo.learner import Learner, StackedAdam
-from tipl.ppo.rollout import RewardScaler, Rollout, RunningMoments, advantages_and_returns
+from tipl.ppo.rollout import (
+    RewardScaler,
+    Rollout,
+    RunningMoments,
+    advantages_and_returns,
+    steps_by_time,
+    steps_by_trial,
+)
 
 
 class PlugIn:
@@ -65,7 +74,7 @@ class StoppedError(Exception):
 
 
 class PPO:
-    """N independent PPO trials, one environment each.
+    """N independent PPO trials, each in `config.num_envs` environments, E.
 
     `rollout()` then `update(rollout)` is one iteration. The actor's parameters come first in
     `params`, then the critic's. Once the event `stop` is set, whatever is under way raises
@@ -74,7 +83,8 @@ class PPO:
     its state is part of the trials'.
 
     Args:
-        envs: N environments with same-step autoreset, as `tipl.envs.make_vec` makes them.
+        envs: N E environments, the first E of them the first trial's, with same-step autoreset, as
+            `tipl.envs.make_vec` makes them.
         task: the task of `envs`; its observation statistics are the frozen normaliser.
         trials: number of each trial, N of them: with `seed`, they fix all random numbers.
         num_iterations: iterations over which the learning rate falls to 0.
@@ -125,9 +135,12 @@ class PPO:
         self.observation_moments = (
             RunningMoments(N, (observation_size,)) if normaliser == "running" else None
         )
-        self.reward_scaler = RewardScaler(N, self.config.gamma, self.config.reward_clip)
-        self.episode_return = np.zeros(N)
-        env_seeds = [Stream.ENVIRONMENT.number(seed, trial) for trial in self.trials]
+        E = self.config.num_envs
+        self.reward_scaler = RewardScaler(N, self.config.gamma, self.config.reward_clip, E)
+        self.episode_return = np.zeros(N * E)
+        own = [(trial, e) for trial in self.trials for e in range(E)]
+        # that of a trial's only environment has always been without a number
+        env_seeds = [Stream.ENVIRONMENT.number(seed, n, *([e] if e else [])) for n, e in own]
         observation, _ = envs.reset(seed=env_seeds)  # type: ignore[arg-type]
         self.observation = self._receive(observation)
 
@@ -152,28 +165,36 @@ class PPO:
         return np.broadcast_to(mean, shape), np.broadcast_to(std, shape)
 
     def _receive(self, observations: Array) -> Array:
-        """The environments' observations `[N, O]`, normalised for the networks."""
+        """The environments' observations `[N E, O]`, normalised for the networks."""
+        apart = self._apart(observations)
         if self.observation_moments is not None:
-            self.observation_moments.update(observations)
-        return normalise_observations(observations, *self.observation_statistics(), self.dtype)
+            self.observation_moments.update(apart)
+        mean, std = (of_trials[:, None] for of_trials in self.observation_statistics())
+        # [N, E, O] -> [N E, O]
+        return normalise_observations(apart, mean, std, self.dtype).reshape(observations.shape)
+
+    def _apart(self, columns: Array) -> Array:
+        """What belongs to environments, `[N E, ...]`, by trials: `[N, E, ...]`."""
+        return columns.reshape(len(self.trials), self.config.num_envs, *columns.shape[1:])
 
     @np.errstate(all="ignore")  # a trial about to diverge may overflow; `update` labels it
     def rollout(self) -> Rollout:
         """Lets every trial act for `num_steps` steps with its present weights."""
-        T, N = self.config.num_steps, len(self.trials)
-        observations = np.empty((T, N, self.task.observation_size), self.dtype)
-        actions = np.empty((T, N, self.head.size), self.dtype)
-        log_probs, rewards = (np.empty((T, N), self.dtype) for _ in range(2))
-        dones, terminated = np.empty((T, N), bool), np.empty((T, N), bool)
+        T, M = self.config.num_steps, len(self.episode_return)
+        observations = np.empty((T, M, self.task.observation_size), self.dtype)
+        actions = np.empty((T, M, self.head.size), self.dtype)
+        log_probs, rewards = (np.empty((T, M), self.dtype) for _ in range(2))
+        dones, terminated = np.empty((T, M), bool), np.empty((T, M), bool)
         final_observations: list[tuple[int, int, Array]] = []  # of truncated episodes
-        return_sum, num_episodes = np.zeros(N), np.zeros(N, np.int32)
+        return_sum, ended = np.zeros(M), np.zeros(M, np.int32)
         noise = self._action_noise()
         for t in range(T):
             self._check_stop()
             observations[t] = self.observation
-            # [N, O] -> [N, 1, O] -> [N, 1, A] -> [N, A]
-            outputs = self.actor.forward(self.observation[:, None])[:, 0]
-            actions[t], log_probs[t] = self.head.draw(outputs, noise[t])
+            outputs = self.actor.forward(self._apart(self.observation))  # [N, E, A]
+            drawn, densities = self.head.draw(outputs, noise[t])
+            # [N, E, A] -> [N E, A], and [N, E] -> [N E]
+            actions[t], log_probs[t] = drawn.reshape(M, -1), densities.reshape(M)
             received, reward, terminated[t], truncated, info = self.envs.step(
                 executable(self.task, actions[t])
             )
@@ -182,40 +203,44 @@ class PPO:
             self.episode_return += reward
             if dones[t].any():
                 return_sum += np.where(dones[t], self.episode_return, 0.0)
-                num_episodes += dones[t]
+                ended += dones[t]
                 self.episode_return[dones[t]] = 0.0
                 bootstrapped = np.flatnonzero(truncated & ~terminated[t])
-                final_observations += [(t, int(n), info["final_obs"][n]) for n in bootstrapped]
+                final_observations += [(t, int(m), info["final_obs"][m]) for m in bootstrapped]
             self.observation = self._receive(received)
         steps = observations, actions, log_probs, rewards, dones, terminated
-        mean_return = np.where(num_episodes, return_sum, np.nan) / np.maximum(num_episodes, 1)
+        num_episodes = self._apart(ended).sum(axis=1, dtype=np.int32)
+        total = self._apart(return_sum).sum(axis=1)
+        mean_return = np.where(num_episodes, total, np.nan) / np.maximum(num_episodes, 1)
         rollout = Rollout(*steps, self.observation, final_observations, mean_return, num_episodes)
         rollout.values, rollout.next_values = self.values_of(rollout)
         return rollout
 
     def _action_noise(self) -> Array:
-        """What actions are drawn with, `[T, N, A]`, each trial's from its own generator."""
+        """What actions are drawn with, `[T, N, E, A]`, each trial's from its own generator."""
         rngs = [Stream.ACTION_NOISE.rng(self.seed, trial, self.iteration) for trial in self.trials]
-        noise = [self.head.noise(rng, self.config.num_steps) for rng in rngs]
+        T, E = self.config.num_steps, self.config.num_envs
+        # N of [T E, A] -> [T, E, A]
+        noise = [self.head.noise(rng, T * E).reshape(T, E, -1) for rng in rngs]
         return np.stack(noise, axis=1).astype(self.dtype)
 
     @np.errstate(all="ignore")  # as in `rollout`
     def values_of(self, rollout: Rollout) -> tuple[Array, Array]:
-        """`values` and `next_values` of a rollout, `[T, N]` each, by the present critics."""
-        # [T + 1, N, O] -> [N, T + 1, O]
+        """`values` and `next_values` of a rollout, `[T, N E]` each, by the present critics."""
+        E = self.config.num_envs
         inputs = np.concatenate([rollout.observations, rollout.next_observation[None]])
-        values = self._critic_values(inputs.swapaxes(0, 1)).T
+        values = steps_by_time(self._critic_values(steps_by_trial(inputs, E)), E)  # [T + 1, N E]
         next_values = np.where(rollout.terminated, self.dtype(0), values[1:])
         if rollout.final_observations:
-            steps, trials, raw = map(np.array, zip(*rollout.final_observations, strict=True))
-            mean, std = self.observation_statistics()
-            # column k of the padded [N, K, O] holds each trial's k-th truncated episode
-            columns = [np.count_nonzero(trials[:i] == n) for i, n in enumerate(trials)]
-            final = np.zeros((len(self.trials), max(columns) + 1, inputs.shape[2]), self.dtype)
-            final[trials, columns] = normalise_observations(
+            steps, columns, raw = map(np.array, zip(*rollout.final_observations, strict=True))
+            trials, (mean, std) = columns // E, self.observation_statistics()
+            # place k of the padded [N, K, O] holds each trial's k-th truncated episode
+            places = [np.count_nonzero(trials[:i] == n) for i, n in enumerate(trials)]
+            final = np.zeros((len(self.trials), max(places) + 1, inputs.shape[2]), self.dtype)
+            final[trials, places] = normalise_observations(
                 raw, mean[trials], std[trials], self.dtype
             )
-            next_values[steps, trials] = self._critic_values(final)[trials, columns]
+            next_values[steps, columns] = self._critic_values(final)[trials, places]
         return values[:-1], next_values
 
     def _critic_values(self, inputs: Array) -> Array:
@@ -226,7 +251,7 @@ class PPO:
     # --- update ----------------------------------------------------------------------------
 
     def advantages_and_returns(self, rollout: Rollout) -> tuple[Array, Array]:
-        """Advantages of a rollout's actions, and what its values shall become, `[T, N]` each."""
+        """Advantages of a rollout's actions, and what its values shall become, `[T, N E]` each."""
         steps = rollout.rewards, rollout.values, rollout.next_values, rollout.dones
         return advantages_and_returns(*steps, self.config.gamma, self.config.gae_lambda)
 
@@ -244,7 +269,7 @@ class PPO:
             learning_rate *= 1.0 - self.iteration / self.num_iterations
         # The order is the same for all trials; their data differ.
         rng = Stream.MINIBATCHES.rng(self.seed, self.iteration)
-        orders = [rng.permutation(config.num_steps) for _ in range(config.update_epochs)]
+        orders = [rng.permutation(config.rollout_steps) for _ in range(config.update_epochs)]
         for learner in self.learners:
             learner.update(rollout, advantages, returns, orders, learning_rate, self._check_stop)
         self.iteration += 1

@@ -109,8 +109,8 @@ def _check_options(config: CollectConfig) -> None:
     """Raises a TiplError unless stable-baselines3 can do what the configuration says."""
     defaults = CollectConfig()
     changed = [n for n in OURS_ALONE if getattr(config, n) != getattr(defaults, n)]
-    if config.ppo.reward_clip != defaults.ppo.reward_clip:
-        changed.append("ppo.reward_clip")  # rewards are taken as they are
+    of_ppo = ("reward_clip", "num_envs")  # rewards are taken as they are, of one environment
+    changed += [f"ppo.{n}" for n in of_ppo if getattr(config.ppo, n) != getattr(defaults.ppo, n)]
     if changed:
         raise TiplError(
             f"{', '.join(changed)} was given together with stable-baselines3, which has no such "

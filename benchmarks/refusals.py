@@ -86,6 +86,9 @@ def refusals() -> list[str]:
         evaluate paths
         evaluate damaged-policy
         evaluate policy --episodes 0
+        evaluate policy --physics gravty=1.3
+        evaluate policy --physics gravity=0
+        evaluate policy --physics gravity
         film none --out out.gif
         film damaged-policy --out out.gif
         film policy --out out.mp4

@@ -447,6 +447,7 @@ BAD_INPUT = {
     "train paths --seed 9223372036854775808 --out new": "expected from 0 to 2^63 - 1",
     "train paths --heads 3 --out new": "a width of 64 was given with 3 heads",
     "forecast --paths paths --out new": "no model was given",
+    "evaluate forecasts --physics gravity=2": "were given for the set of forecasts in forecasts",
     "forecast missing --paths paths --out new": "there is no missing/config.json",
     "forecast paths --paths paths --out new": "there is no paths/config.json",
     "forecast damaged-model.safetensors --paths paths --out new": "model.safetensors is damaged",

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tipl import Worlds
+from tipl import Policy, Worlds, evaluate
+from tipl.cli import main
 from tipl.core import storage
+from tipl.envs import make_task
 from tipl.envs.world_drawing import (
     Recipe,
     draw_worlds,
@@ -292,3 +294,89 @@ def test_a_preset_is_for_its_tasks() -> None:
         preset_worlds("Hopper-v4", "cadm")
     with pytest.raises(TiplError, match="preset is 'v9'; expected one of v1, cadm"):
         preset_worlds("Hopper-v4", "v9")
+
+
+# --- policies in a world ---------------------------------------------------------------------
+
+PENDULUM = "InvertedPendulum-v4"
+
+
+def controller(gain: float) -> Policy:
+    """Balances by pushing against the fall."""
+    policy = Policy.initial(PENDULUM, 0, (1,))
+    params = policy.params.copy()
+    arrays = policy.layout.unflatten(params)
+    for array in arrays.values():
+        array[...] = 0.0
+    first, second = (array for name, array in arrays.items() if name.endswith("weight"))
+    first[...] = np.array([0.0, 0.1, 0.0, 0.02]).reshape(first.shape)
+    second[...] = gain
+    return policy.with_params(params)
+
+
+def test_a_policy_is_evaluated_in_a_world() -> None:
+    """Where the motor is reversed, the policy that pushes the other way stands as well."""
+    policy, mirrored = controller(10.0), controller(-10.0)
+    at_home = evaluate(policy, 2, threads=1)
+    assert at_home.episodic_return.mean() > 2 * evaluate(mirrored, 2, threads=1).mean.value
+    in_mirror = evaluate(mirrored, 2, physics={"actuator_gear": -1.0}, threads=1)
+    np.testing.assert_array_equal(in_mirror.episodic_return, at_home.episodic_return)
+    assert in_mirror.variant == "actuator_gear × -1"
+    assert "InvertedPendulum-v4 (actuator_gear × -1): mean" in str(in_mirror)
+
+
+def test_given_physics_replace_those_of_the_policies() -> None:
+    policy = controller(10.0)
+    heavy = policy.with_physics({"gravity": 30.0})
+    assert policy.task.physics == ()  # another policy
+    assert heavy.task.physics == (("gravity", 30.0),)
+    returns = [
+        evaluate(one, 1, physics=physics, threads=1).episodic_return.tolist()
+        for one, physics in (
+            (policy, None), (heavy, {}), (heavy, {"gravity": 1.0}), (heavy, None),
+            (policy, {"gravity": 30.0}), ([policy, heavy], {"gravity": 30.0}),
+        )
+    ]  # fmt: skip
+    home, falling = returns[0], returns[3]
+    assert home != falling
+    assert returns == [home, home, home, falling, falling, [falling, falling]]
+    assert evaluate([policy, heavy], 1, threads=1).variant == ""  # no world is that of both
+
+
+@pytest.mark.parametrize(
+    ("physics", "message"),
+    [
+        ({"gravty": 1.3}, "no physics 'gravty': .* did you mean gravity"),
+        ({"mass:pol": 1.3}, "no object 'pol' .* did you mean pole"),
+        ({"gravity": 0.0}, "the physics 'gravity' have the factor 0.0; expected positive"),
+        ({"gravity": -1.0}, "the physics 'gravity' have the factor -1.0; expected positive"),
+        ({"actuator_gear": np.nan}, "the physics 'actuator_gear' have the factor nan"),
+    ],
+)
+def test_an_impossible_world_is_refused(physics: dict[str, float], message: str) -> None:
+    with pytest.raises(TiplError, match=message):
+        evaluate(controller(1.0), 1, physics=physics)
+
+
+def test_a_task_that_is_no_batch_has_no_physics() -> None:
+    policy = Policy.initial(make_task("Pendulum-v1"), 0, (2,))
+    with pytest.raises(TiplError, match=r"'Pendulum-v1', which does not run on mujoco\.batch"):
+        evaluate(policy, 1, physics={"gravity": 2.0})
+
+
+def test_the_command_line_evaluates_in_a_world(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    controller(-10.0).save(tmp_path / "policy")
+    words = ["evaluate", str(tmp_path / "policy"), "--episodes", "1", "--threads", "1"]
+    main([*words, "--physics", "actuator_gear=-1", "gravity=0.9"])
+    said = capsys.readouterr().out
+    assert said.startswith("InvertedPendulum-v4 (actuator_gear × -1, gravity × 0.9): mean episodic")
+    for physics, message in {
+        "gravty=1": "did you mean gravity",
+        "gravity=x": "a name and a",
+    }.items():
+        with pytest.raises(SystemExit) as end:
+            main([*words, "--physics", physics])
+        assert end.value.code == 2
+        assert message in capsys.readouterr().err

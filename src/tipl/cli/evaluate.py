@@ -9,11 +9,17 @@ from tyro.conf import Positional
 from tipl.core.options import at_least
 from tipl.core.terminal import console, say
 from tipl.errors import TiplError, check_text
+from tipl.policies.factors import parse_factors
 from tipl.policies.policy import Policy, refuse_zip
 
 
 def evaluate(
-    target: Positional[Path], /, episodes: int = 20, seed: int = 0, threads: int | None = None
+    target: Positional[Path],
+    /,
+    episodes: int = 20,
+    physics: tuple[str, ...] = (),
+    seed: int = 0,
+    threads: int | None = None,
 ) -> None:
     """Run a policy, or a set of forecasts, in its environment.
 
@@ -23,6 +29,8 @@ def evaluate(
     Args:
         target: directory of a policy (`tipl optimize`) or of forecasts (`tipl forecast`)
         episodes: episodes of each policy
+        physics: the world that a policy runs in, instead of its own: factors of the original
+            values, such as gravity=1.3 mass=0.8
         seed: of the episodes' starts
         threads: default: one for each processor
     """
@@ -32,6 +40,12 @@ def evaluate(
 
         policy = Policy.load(target)
         registered_spec(policy.task)  # no refusal waits for what evaluates
+        if physics:
+            policy = policy.with_physics(parse_factors(physics))
+        if policy.task.physics:
+            from tipl.envs.factory import check_physics
+
+            check_physics(policy.task, dict(policy.task.physics))
         from tipl.evaluation import returns as evaluation
 
         say(str(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True)))
@@ -41,6 +55,11 @@ def evaluate(
         raise TiplError(
             f"there is no policy and no set of forecasts in {target}; give a directory that "
             "`tipl optimize` or `tipl forecast` made"
+        )
+    if physics:
+        raise TiplError(
+            f"the physics {' '.join(physics)} were given for the set of forecasts in {target}, "
+            "each of which runs in its trial's; give a policy, or leave them out"
         )
     from tipl.core.ownership import check_file, refuse_links
     from tipl.evaluation.forecast_sets import FORECAST_FILES, ForecastSet

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tipl.collection.config import CollectConfig, CollectOptions
@@ -25,7 +24,8 @@ from tipl.collection.trial_worlds import (
 from tipl.core.options import at_least, config_from_options, thread_count
 from tipl.core.processes import interruptible
 from tipl.core.progress import CollectionProgress
-from tipl.envs import make_task, make_vec
+from tipl.envs import make_task
+from tipl.envs.factory import check_physics
 from tipl.envs.worlds import Worlds
 from tipl.errors import TiplError
 from tipl.evaluation.checkpoints import evaluate_paths
@@ -186,8 +186,7 @@ def dataset_metadata(
     if start is not None:
         start_for(start, task, config)
     ranges = physics_ranges(config, trial_worlds(config, worlds))
-    if ranges:
-        make_vec(env_id, 1, physics={name: np.ones(1) for name in ranges}).close()
+    check_physics(env_id, ranges)
     jumps: dict[str, Any] = {}
     if config.jumps.forecaster is not None:
         forecaster = jump_forecaster(config.jumps.forecaster, config.jumps.target)

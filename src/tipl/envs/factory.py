@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -97,6 +97,12 @@ def _make_vec(
     _check_spaces(env_id, first)
     others = [partial(make_one, env_id, variant)] * (num_envs - 1)
     return GymnasiumVec([lambda: first, *others])
+
+
+def check_physics(env: str | TaskSpec, names: Iterable[str]) -> None:
+    """Raises a TiplError unless copies of an environment can have physics of these names."""
+    if physics := {name: np.ones(1) for name in names}:
+        make_vec(env, 1, physics=physics).close()
 
 
 def register_task(env_id: str, task: MujocoTask) -> None:

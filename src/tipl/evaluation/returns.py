@@ -56,7 +56,7 @@ class Evaluation:
     episode_length: Int64[np.ndarray, " E"] | Int64[np.ndarray, "N E"]
     """environment steps of each episode"""
     variant: str = ""
-    """what of the environment was not as registered, in words"""
+    """what of the environment was not as registered, in words, physics that all share included"""
 
     def __str__(self) -> str:
         value, low, high = self.mean.value, self.mean.low, self.mean.high
@@ -83,6 +83,7 @@ def evaluate(
     policies: Policy | Sequence[Policy],
     episodes: int = 20,
     *,
+    physics: Mapping[str, float] | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: bool = False,
@@ -95,6 +96,8 @@ def evaluate(
     Args:
         policies: the policy to run, or a sequence of N policies of one task.
         episodes: number of episodes of each policy, E.
+        physics: runs all of them in one world: factors of the original physics by name, such as
+            `{"gravity": 1.3}`, instead of those of their tasks; `{}` is home.
         seed: fixes the episodes' starts: episode e starts alike for every policy.
         threads: by default one for each processor.
         progress: show a progress bar for each group of policies that run together: those of one
@@ -102,9 +105,12 @@ def evaluate(
 
     Raises:
         TiplError: the sequence is empty or its policies are of different tasks, `episodes` or
-            `threads` is below 1, the seed below 0, or the task's environment cannot be made.
+            `threads` is below 1, the seed below 0, the task's environment cannot be made, or it has
+            no physics of a name, or not of a factor.
     """
     several = [policies] if isinstance(policies, Policy) else list(policies)
+    if physics is not None:
+        several = [policy.with_physics(physics) for policy in several]
     _check_one_task(several)
     stacks: dict[tuple[Any, ...], list[int]] = {}  # indices of those that may share it
     for i, policy in enumerate(several):
@@ -127,7 +133,10 @@ def evaluate(
             f"{np.count_nonzero(~np.isfinite(returns))} of {returns.size} episodes in "
             f"{task.label} returned NaN or infinity: expected finite rewards; mend the environment"
         )
-    return Evaluation(task.env_id, returns, mean_interval(returns), lengths, task.variant)
+    worlds = {policy.task.physics_label for policy in several}
+    label = [task.variant, *(worlds if len(worlds) == 1 else ())]  # of one world, or of several
+    variant = ", ".join(filter(None, label))
+    return Evaluation(task.env_id, returns, mean_interval(returns), lengths, variant)
 
 
 def _check_one_task(policies: Sequence[Policy]) -> None:

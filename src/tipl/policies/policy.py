@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from tipl.policies.actions import (
     mlp_outputs,
     normalise_observations,
 )
+from tipl.policies.factors import checked_factors
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes, initial_params
 from tipl.policies.tasks import TaskSpec, check_normaliser, get_task
 
@@ -181,6 +182,18 @@ class Policy:
         """The same policy with other weights `[P]`."""
         normaliser = self.observation_mean, self.observation_std, self.observation_clip
         return Policy(params, self.layout, self.task, *normaliser)
+
+    def with_physics(self, physics: Mapping[str, float]) -> Policy:
+        """The same policy in another world: by factors of the original physics, by name.
+
+        They replace those of its task; without any it is at home.
+
+        Raises:
+            TiplError: one of them is no factor that its name may have.
+        """
+        task = self.task.with_physics(checked_factors(physics))
+        normaliser = self.observation_mean, self.observation_std, self.observation_clip
+        return Policy(self.params, self.layout, task, *normaliser)
 
     def act(
         self, observation: Float[np.ndarray, "*batch O"], rng: np.random.Generator | None = None

@@ -154,6 +154,11 @@ class TaskSpec:
         return task_label(self.env_id, self.variant)
 
     @property
+    def physics_label(self) -> str:
+        """The factors of its physics that are not 1, for readers; empty at home."""
+        return ", ".join(f"{name} × {factor:g}" for name, factor in self.physics if factor != 1)
+
+    @property
     def made_with(self) -> dict[str, Any]:
         """How the environment was made: of its Gymnasium spec the `MADE_WITH` that it has.
 

@@ -264,14 +264,14 @@ def test_report_and_demo_pass_their_arguments_on(
     chain: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[object, ...]] = []
-    for module, function in (("run_report", "report_run"), ("demo", "demo")):
+    for module, function in (("run", "load_run"), ("run_report", "report_run"), ("demo", "demo")):
         monkeypatch.setattr(
             importlib.import_module(f"tipl.experiments.{module}"),
             function,
             lambda *args, **kwargs: calls.append((*args, kwargs)) or [1, 2, 3],
         )
     code, out, _ = tipl("report somewhere")
-    assert (code, calls.pop()) == (0, (Path("somewhere"), {}))
+    assert (code, calls.pop()) == (0, (Path("somewhere"), [1, 2, 3], {}))
     assert "somewhere/report.html" in out
     assert "3 numbers" in out
     assert tipl("demo --out there --fresh --threads 3 --num-trials 9").code == 0
@@ -463,7 +463,7 @@ BAD_INPUT = {
     "forecast models/joint --paths paths --out a-file/new": "a-file/new",
     "forecast models/joint --paths paths --out paths": "paths holds other files",
     "optimize missing --out new": "there is no missing/config.json",
-    "optimize models/joint --out new --horizon 0": "a horizon of 0 was given",
+    "optimize models/joint --out new --horizon 0": "horizon is 0; expected at least 1",
     "optimize models/joint --out new --horizon 99999999": "a horizon of 99999999 was given",
     "optimize models/joint --out new --seed -1": "seed is -1",
     "optimize models/joint --out new --policy missing": "there is no missing/policy.json",

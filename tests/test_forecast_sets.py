@@ -14,7 +14,6 @@ from path_data import DIVERGED, N, T, make_dataset
 from tipl.cli import main
 from tipl.core import storage
 from tipl.errors import TiplError
-from tipl.evaluation import forecast_sets
 from tipl.evaluation.behaviour import Elite, best_checkpoint
 from tipl.evaluation.forecast_sets import (
     ForecastCase,
@@ -390,7 +389,7 @@ def test_equal_weights_are_run_once(
         run.append(params)
         return evaluate_stack(params, *args, **kwargs)
 
-    monkeypatch.setattr(forecast_sets, "evaluate_stack", recording)
+    monkeypatch.setattr("tipl.evaluation.returns.evaluate_stack", recording)
     again = forecasts.evaluate(episodes=2, seed=5, threads=1)
     assert len(run) == 1
     # the true checkpoints, and what the line and the half oracle forecast

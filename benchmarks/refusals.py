@@ -100,6 +100,15 @@ def refusals() -> list[str]:
         collect {TASK} --worlds worlds.json --num-trials 3
         collect {TASK} --worlds worlds.json --vary gravity=1..2
         collect {TASK} --worlds damaged-worlds.json
+        worlds make {TASK} --vary gravty=1..2 --splits training=2 --out new.json
+        worlds make {TASK} --vary gravity=2..1 --splits training=2 --out new.json
+        worlds make {TASK} --preset cadm --out new.json
+        worlds make {TASK} --preset v1 --out other/thesis.txt
+        worlds show none
+        worlds show damaged-worlds.json
+        worlds check damaged-worlds.json
+        worlds check None-v4
+        worlds check {TASK} --physics gravity=0
         paths show none
         paths show damaged-paths
         paths evaluate none

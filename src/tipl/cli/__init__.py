@@ -28,6 +28,9 @@ __all__ = ["COMMANDS", "given_command", "main"]
 COMMANDS = {
     "demo": ("run", "do everything below on InvertedPendulum-v4, and write a report"),
     "collect": ("collect", "run PPO trials and store the paths of their weights"),
+    "worlds make": ("worlds", "draw worlds: a task in other physics, in splits"),
+    "worlds show": ("worlds", "say what is in a file of worlds"),
+    "worlds check": ("worlds", "read back what worlds are, from environments stepped in them"),
     "paths show": ("paths", "say what is in a dataset of paths"),
     "paths verify": ("paths", "check every byte of a dataset of paths"),
     "paths evaluate": ("paths", "run the checkpoints of a dataset of paths in their environment"),

@@ -135,6 +135,12 @@ def _part(model: Any, field: str, object_name: str | None) -> Target:
     return Target(field, values, scaled)
 
 
+def model_fields(model: Any) -> dict[str, Float64[np.ndarray, "*shape"]]:
+    """All that names can scale in a `mujoco.MjModel`: copies of its fields, by name."""
+    options = {f"opt.{name}": np.array(getattr(model.opt, name), np.float64) for name in _OPTIONS}
+    return options | {field: getattr(model, field).copy() for field in _float_fields(model)}
+
+
 def _float_fields(model: Any) -> list[str]:
     return sorted(
         field

@@ -22,8 +22,8 @@ from tipl.errors import TiplError, shown
 
 Preset = Literal["v1", "cadm", "inversion", "flip"]
 
-_FACTORS = ("gravity", "mass", "dof_damping", "actuator_gear", "geom_friction")
-"""Of version 1 of the protocol."""
+HOME_FACTORS = ("gravity", "mass", "dof_damping", "actuator_gear", "geom_friction")
+"""Of version 1 of the protocol, and what is shown of home."""
 
 _HELD_OUT = {"interpolation": 24, "combination": 24, "extrapolation": 24}
 
@@ -38,11 +38,11 @@ class _Made(NamedTuple):
 
 def _v1(env_id: str) -> _Made:
     """Five factors in one box without a corner; beyond it, one at a time."""
-    usual = {name: Choice((0.6, 1.6), exact=False) for name in _FACTORS}
+    usual = {name: Choice((0.6, 1.6), exact=False) for name in HOME_FACTORS}
     vary = usual | {"actuator_gear": Choice((0.6, 1.5), exact=False)}
     beyond = parse_beyond(["0.4..0.6", "1.6..2.2"])
     if env_id.startswith("InvertedPendulum"):  # which does not notice half or double of anything
-        vary = dict.fromkeys(_FACTORS, Choice((0.25, 4.0), exact=False))
+        vary = dict.fromkeys(HOME_FACTORS, Choice((0.25, 4.0), exact=False))
         beyond = parse_beyond(["0.125..0.25", "4..8"])
     corner = parse_corner(["actuator_gear<0.8", "mass>1.25"])
     recipe = Recipe(vary, {"training": 256, **_HELD_OUT}, corner, beyond)

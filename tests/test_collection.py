@@ -17,7 +17,8 @@ from gymnasium.spaces import Box
 from tipl.collection import groups as trial_groups
 from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
-from tipl.collection.groups import TrialGroup, draw_physics
+from tipl.collection.groups import TrialGroup
+from tipl.collection.physics import draw_physics
 from tipl.core import storage
 from tipl.core.progress import CollectionProgress
 from tipl.envs import make_task, make_vec

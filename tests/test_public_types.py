@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from tipl.collection.config import CollectConfig, CollectOptions
+from tipl.envs.worlds import Worlds
 from tipl.jumps.config import JumpConfig, JumpOptions
 from tipl.models import RunOptions, TrainConfig, TrainOptions
 from tipl.models.kinds import all_kinds
@@ -41,8 +42,9 @@ def test_options_are_the_fields_of_the_configuration(options: Any, config: Any) 
     names = {field.name for field in dataclasses.fields(config)} - {"model"}  # has its own argument
     types = get_type_hints(config)
     beside = get_type_hints(RunOptions) if issubclass(config, TrainConfig) else {}
-    for name in {"elite", "start"} & names:  # of which a call takes more than text can say
-        types[name] |= Path | Policy
+    more = {"elite": Policy, "start": Policy, "worlds": Worlds}  # than text can say
+    for name in more.keys() & names:
+        types[name] |= Path | more[name]
     assert get_type_hints(options) == {name: types[name] for name in names} | beside
     assert options.__required_keys__ == frozenset()
 

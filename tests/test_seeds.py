@@ -18,6 +18,7 @@ NUMBERS = {
     "PHYSICS": 5,
     "JUMP_TESTS": 6,
     "WORLDS": 7,
+    "EPISODE_PHYSICS": 8,
 }
 
 

@@ -58,9 +58,9 @@ def test_the_environments_of_a_trial_have_its_physics(
 ) -> None:
     made: list[np.ndarray] = []
 
-    def watched(task: Any, num_envs: int, physics: dict[str, np.ndarray]) -> Any:
+    def watched(task: Any, num_envs: int, physics: dict[str, np.ndarray], **rest: Any) -> Any:
         made.append(physics["gravity"])
-        return make_vec(task, num_envs, physics=physics)
+        return make_vec(task, num_envs, physics=physics, **rest)
 
     monkeypatch.setattr(groups, "make_vec", watched)
     run(tmp_path / "again")

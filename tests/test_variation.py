@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tipl.collection.config import parse_ranges
-from tipl.collection.groups import draw_physics
+from tipl.collection.physics import draw_physics
 from tipl.errors import TiplError
 
 

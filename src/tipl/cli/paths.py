@@ -170,7 +170,8 @@ def _rows(summary: PathSummary) -> Iterator[tuple[str, str]]:
             f"the first {len(worlds.names)} of {worlds.split} of {worlds.digest[:12]}{each}",
         )
     for name, (low, high) in metadata.vary.items():
-        yield "physics", f"{name} differs between trials by factors from {low:g} to {high:g}"
+        apart = "trials" if metadata.redraw == "never" else "episodes"
+        yield "physics", f"{name} differs between {apart} by factors from {low:g} to {high:g}"
     if not metadata.recorded:
         yield "seed", str(metadata.seed)
     settings = {

@@ -43,7 +43,7 @@ from tipl.policies.policy import Policy
 if TYPE_CHECKING:
     from tipl.collection.groups import TrialGroup
 
-SHARED = ("networks", "initial", "normaliser", "checkpoint_interval", "seed")
+SHARED = ("networks", "initial", "normaliser", "checkpoint_interval", "seed", "redraw")
 """What a dataset says of itself as its collection was told."""
 
 

@@ -14,7 +14,7 @@ from tipl.core.schemas import LARGEST
 from tipl.envs.worlds import TRAINING, Worlds
 from tipl.errors import TiplError, shown
 from tipl.jumps.config import JumpConfig, PPTBConfig
-from tipl.paths.metadata import MAX_TRIALS, Initial, Networks, Normaliser
+from tipl.paths.metadata import MAX_TRIALS, Initial, Networks, Normaliser, Redraw
 from tipl.policies.factors import is_range, numbers
 from tipl.policies.layout import check_hidden_sizes
 from tipl.policies.policy import Policy
@@ -62,6 +62,9 @@ class CollectConfig:
     """split of the worlds that trials learn in"""
     trials_per_world: int = 1
     """trials in each of the worlds; a given number of trials takes the first of them"""
+    redraw: Redraw = "never"
+    """when to draw the physics of an environment anew, from the ranges or from all worlds of the
+    split alike: never, so that each trial has its own; or at each episode (domain randomisation)"""
     start: str | None = None
     """directory of a policy that all trials start from, instead of random actors; their critics are
     refitted to the first rollout before the actors move"""
@@ -118,6 +121,7 @@ class CollectConfig:
                 f"the split {shown(self.split)} and trials_per_world={self.trials_per_world} were "
                 "given without worlds, of which they say something; give a file of worlds, too"
             )
+        self._check_redraw()
         self.ppo.check()
         self.pptb.check()
         self.jumps.check()
@@ -145,6 +149,26 @@ class CollectConfig:
                 "weights would be lost: choose a divisor"
             )
 
+    def _check_redraw(self) -> None:
+        """Raises a TiplError unless there is something to redraw, and nothing that forbids it."""
+        if self.redraw == "never":
+            return
+        if not self.vary and self.worlds is None:
+            raise TiplError(
+                f"redraw={self.redraw!r} was given without physics that vary; give ranges (vary), "
+                "such as gravity=0.7..1.4, or a file of worlds"
+            )
+        if self.trials_per_world != 1:
+            raise TiplError(
+                f"trials_per_world={self.trials_per_world} was given with redraw={self.redraw!r}, "
+                "with which all trials learn in all worlds; give one of them"
+            )
+        if self.jumps.forecaster is not None:
+            raise TiplError(
+                f"jumps were given with redraw={self.redraw!r}, under which no two tests of "
+                "forecasts meet the same world; leave one of them out"
+            )
+
 
 class CollectOptions(TypedDict, total=False):
     """The fields of `CollectConfig` as options of `tipl.collect`, for type checkers."""
@@ -162,6 +186,7 @@ class CollectOptions(TypedDict, total=False):
     worlds: str | Path | Worlds | None
     split: str
     trials_per_world: int
+    redraw: Redraw
     start: str | Path | Policy | None
     ppo: PPOConfig
     pptb: PPTBConfig

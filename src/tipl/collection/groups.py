@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 
 from tipl.collection.config import CollectConfig
+from tipl.collection.physics import EpisodePhysics, draw_physics
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.atomic import make_folder
 from tipl.core.locks import FileLock
 from tipl.core.ownership import ANYTHING
 from tipl.core.schemas import Natural, TensorsFile
-from tipl.core.seeds import Stream
 from tipl.core.unfinished import remove_unfinished, unfinished_writes
 from tipl.envs import make_vec
 from tipl.envs.worlds import World
@@ -28,7 +28,6 @@ from tipl.paths import PathMetadata
 from tipl.paths.grid import PartRange, part_ranges
 from tipl.paths.values import PER_CHECKPOINT
 from tipl.paths.writing import PartWriter
-from tipl.policies.factors import log_uniform
 from tipl.ppo.ppo import PPO, StoppedError
 
 
@@ -42,7 +41,7 @@ def unfinished_groups(
     """The groups of a dataset of which parts are missing, or that were never tidied up.
 
     The actor's weights `[P]` are those that all trials start from, if there are any, and the worlds
-    those of all N trials, unless each draws its own factors.
+    those of all N trials, unless each draws its own factors, or those that episodes draw from.
     """
     by_trials = groupby(part_ranges(metadata), lambda part: part.first_trial)
     groups = [
@@ -81,11 +80,15 @@ class TrialGroup:
         self.stop = threading.Event()  # once another thread sets it, `run` returns soon
         draws = [
             worlds[trial].factors if worlds else draw_physics(metadata.vary, metadata.seed, trial)
-            for trial in self.trials
+            for trial in (self.trials if metadata.own_physics else [])
         ]
         self._physics = {
-            name: np.array([draw[name] for draw in draws]) for name in sorted(draws[0])
+            name: np.array([draw[name] for draw in draws]) for name in metadata.own_physics
         }
+        self._redraw: EpisodePhysics | None = None
+        if metadata.redraw != "never":
+            E = config.ppo.num_envs
+            self._redraw = EpisodePhysics(metadata.seed, self.trials, E, metadata.vary, worlds)
 
     def is_complete(self) -> bool:
         """Whether all parts are there."""
@@ -149,7 +152,7 @@ class TrialGroup:
         task = self.metadata.task
         E = config.ppo.num_envs
         physics = {name: np.repeat(factors, E) for name, factors in self._physics.items()}
-        envs = make_vec(task, len(self.trials) * E, physics=physics)
+        envs = make_vec(task, len(self.trials) * E, physics=physics, redraw=self._redraw)
         options = config.hidden, config.normaliser, config.initial, config.seed
         ppo = PPO(envs, task, self.trials, config.num_iterations, config.ppo, *options)
         ppo.stop = self.stop
@@ -245,9 +248,3 @@ class _Header(msgspec.Struct):
 
 
 RESUME = TensorsFile(".safetensors", _Header, "where a collection goes on")
-
-
-def draw_physics(ranges: Mapping[str, Sequence[float]], seed: int, trial: int) -> dict[str, float]:
-    """One trial's factors by name, uniform in the logarithm: half as likely as double."""
-    rng = Stream.PHYSICS.rng(seed, trial)
-    return {name: log_uniform(rng, low, high) for name, (low, high) in sorted(ranges.items())}

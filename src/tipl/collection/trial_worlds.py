@@ -35,7 +35,7 @@ def with_worlds(config: CollectConfig, worlds: Worlds | None) -> CollectConfig:
     Raises:
         TiplError: there is no such split, or its worlds are not for as many trials.
     """
-    if worlds is None:
+    if worlds is None or config.redraw != "never":
         return dataclasses.replace(config, num_trials=config.trials)
     each = config.trials_per_world
     available = each * len(worlds.worlds(config.split))
@@ -50,10 +50,15 @@ def with_worlds(config: CollectConfig, worlds: Worlds | None) -> CollectConfig:
 
 
 def trial_worlds(config: CollectConfig, worlds: Worlds | None) -> tuple[World, ...]:
-    """The world of each trial, of a configuration with its number of trials; none: they vary."""
+    """The world of each trial, of a configuration with its number of trials; none: they vary.
+
+    Where worlds are redrawn, those that all trials draw from.
+    """
     if worlds is None:
         return ()
     chosen = worlds.worlds(config.split)
+    if config.redraw != "never":
+        return chosen
     return tuple(chosen[trial // config.trials_per_world] for trial in range(config.trials))
 
 

@@ -36,6 +36,8 @@ class Stream(enum.IntEnum):
     """starts of the episodes that test forecasts, by test"""
     WORLDS = 7
     """a world's factors, by its number, and then by a number of its split"""
+    EPISODE_PHYSICS = 8
+    """a trial's factors of one episode, then by environment and episode"""
 
     def key(self, seed: int, index: int, *more: int) -> tuple[int, ...]:
         """What a generator is seeded with."""

@@ -19,7 +19,7 @@ from mujoco import batch as mujoco_batch
 from tipl.core.options import at_least
 from tipl.envs.mujoco_functions import Flags, StepResult, Values
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, find_mujoco_task
-from tipl.envs.physics import PhysicsVariants
+from tipl.envs.physics import PhysicsVariants, Redraw
 from tipl.errors import TiplError, shown
 
 _WORD = 2**64
@@ -48,10 +48,11 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         physics: for each name of `tipl.envs.physics`, such as `"gravity"` or
             `"body_mass:torso"`, the factors between the model's values and each copy's, `[E]`.
             None or empty: all run the model as it is.
+        redraw: says the physics of each episode instead, when it begins.
 
     Raises:
         TiplError: the task is not built in, a number is below 1, or a name or factor of the
-            physics is not as expected.
+            physics is not as expected, or they are given in both ways.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_threads: int = 1,
         physics: Mapping[str, np.ndarray] | None = None,
         max_episode_steps: int | None = None,
+        redraw: Redraw | None = None,
     ) -> None:
         task = find_mujoco_task(env_id)
         if task is None:
@@ -100,8 +102,13 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._elapsed_steps = np.zeros(num_envs, dtype=np.int64)
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
         self._started = False
-        self._physics = PhysicsVariants(batch, tuple(physics or {}))
-        self.set_physics(np.arange(num_envs), physics or {})
+        if physics and redraw is not None:
+            raise TiplError("physics were given that are redrawn at each episode; give one of both")
+        everyone, self._redraw = np.arange(num_envs), redraw
+        self._episodes = np.zeros(num_envs, dtype=np.int64)  # that have begun
+        first = physics or {} if redraw is None else redraw(everyone, self._episodes)
+        self._physics = PhysicsVariants(batch, tuple(first))
+        self.set_physics(everyone, first)
 
     def reset(
         self,
@@ -167,9 +174,11 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             `simulation` `[E, S]` float64 (MuJoCo's integration state), `elapsed_steps` `[E]`
             int64 and `rng` `[E, 6]` uint64 (each PCG64 generator: state and increment, high and
             low word, then its spare 32 bits, if any); and the fields that the last step derived,
-            where the task reads some (`xpos`, ...). The physics is not in it.
+            where the task reads some (`xpos`, ...). The physics is not in it; but where it is
+            redrawn, `episodes` `[E]` int64 have begun.
         """
-        return {
+        counted = {} if self._redraw is None else {"episodes": self._episodes.copy()}
+        return counted | {
             "simulation": self._batch.state.copy(),
             "elapsed_steps": self._elapsed_steps.copy(),
             "rng": np.stack([_generator_to_words(rng) for rng in self._rngs]),
@@ -190,6 +199,10 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                     f"the environment state has {got} for {shown(name)}: expected {present.dtype} "
                     f"{present.shape}; give the state() of {self.num_envs} envs of this task"
                 )
+        if self._redraw is not None:
+            self._episodes[:] = state["episodes"]
+            everyone = np.arange(self.num_envs)
+            self.set_physics(everyone, self._redraw(everyone, np.maximum(self._episodes - 1, 0)))
         self._batch.state[:] = state["simulation"]
         self._elapsed_steps[:] = state["elapsed_steps"]
         self._rngs = [_generator_from_words(words) for words in state["rng"]]
@@ -275,6 +288,9 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _reset(self, ids: np.ndarray) -> None:
         """Starts new episodes as Gymnasium does: default state, drawn start, forward pass."""
+        if self._redraw is not None:  # first: what is observed of the start may depend on it
+            self.set_physics(ids, self._redraw(ids, self._episodes[ids]))
+            self._episodes[ids] += 1
         self._batch.state[ids] = self._default_state  # the row is all of a simulation's state
         self._fields["qpos"][ids], self._fields["qvel"][ids] = self._task.draw_states(
             [self._rngs[i] for i in ids], self._initial_qpos, self._initial_qvel

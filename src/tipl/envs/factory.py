@@ -18,6 +18,7 @@ from tipl.core.trust import trust_own
 from tipl.envs.batched_mujoco import BatchedMujocoEnv
 from tipl.envs.gymnasium_vec import GymnasiumVec
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, MujocoTask, find_mujoco_task
+from tipl.envs.physics import Redraw
 from tipl.envs.registry import registered_spec
 from tipl.envs.variants import Variant, described, make_one, variant_of, written
 from tipl.errors import TiplError, shown
@@ -41,14 +42,16 @@ def make_vec(
     *,
     num_threads: int = 1,
     physics: Mapping[str, np.ndarray] | None = None,
+    redraw: Redraw | None = None,
 ) -> VectorEnv[np.ndarray, np.ndarray, np.ndarray]:
     """Makes copies of an environment that are stepped together and reset in the same step.
 
     The tasks of `tipl.envs.mujoco_tasks.MUJOCO_TASKS` run batched
-    (`tipl.envs.BatchedMujocoEnv`, which explains `num_threads` and `physics`). Any other Gymnasium
-    id with Box observations, and one-dimensional Box or Discrete actions, runs in Gymnasium's own
-    vector environment, one copy after another (`tipl.envs.gymnasium_vec.GymnasiumVec`). Both have
-    `state()` and `set_state()`, and `metadata["autoreset_mode"]` SAME_STEP.
+    (`tipl.envs.BatchedMujocoEnv`, which explains `num_threads`, `physics` and `redraw`). Any other
+    Gymnasium id with Box observations, and one-dimensional Box or Discrete actions, runs in
+    Gymnasium's own vector environment, one copy after another
+    (`tipl.envs.gymnasium_vec.GymnasiumVec`). Both have `state()` and `set_state()`, and
+    `metadata["autoreset_mode"]` SAME_STEP.
 
     Args:
         env: a Gymnasium id, for the environment as it is registered; or a task, for the environment
@@ -58,6 +61,7 @@ def make_vec(
         num_envs: number of copies, E.
         num_threads: see `BatchedMujocoEnv`.
         physics: see `BatchedMujocoEnv`.
+        redraw: see `BatchedMujocoEnv`.
 
     Raises:
         TiplError: the id is unknown, the environment cannot be made, has other spaces or is not the
@@ -66,8 +70,8 @@ def make_vec(
     """
     if isinstance(env, str):
         trust_own(env)
-        return _make_vec(env, None, num_envs, num_threads, physics)
-    envs = _make_vec(env.env_id, variant_of(env), num_envs, num_threads, physics)
+        return _make_vec(env, None, num_envs, num_threads, physics, redraw)
+    envs = _make_vec(env.env_id, variant_of(env), num_envs, num_threads, physics, redraw)
     try:
         _check_made_for(env, envs)
     except TiplError:
@@ -82,11 +86,14 @@ def _make_vec(
     num_envs: int,
     num_threads: int = 1,
     physics: Mapping[str, np.ndarray] | None = None,
+    redraw: Redraw | None = None,
 ) -> VectorEnv[np.ndarray, np.ndarray, np.ndarray]:
     registered_spec(env_id)  # from here on the module of the id has been imported
     if variant is None and find_mujoco_task(env_id) is not None:
-        return BatchedMujocoEnv(env_id, num_envs, num_threads=num_threads, physics=physics)
-    if physics:
+        return BatchedMujocoEnv(
+            env_id, num_envs, num_threads=num_threads, physics=physics, redraw=redraw
+        )
+    if physics or redraw is not None:
         whose = env_id if variant is None else f"{env_id} ({variant.words})"
         raise TiplError(
             f"physics were given for {shown(whose)}, which does not run on mujoco.batch: expected "

@@ -17,7 +17,7 @@ multiply. What factors may be says `tipl.policies.factors`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import mujoco  # type: ignore[import-untyped]
@@ -50,6 +50,11 @@ _NOT_SCALED = {
     *("dof_length", "geom_aabb", "geom_rbound", "actuator_acc0", "actuator_length0"),
     *("actuator_lengthrange", "body_quat", "body_iquat", "geom_quat", "jnt_axis"),
 }
+
+
+Redraw = Callable[[Integer[np.ndarray, " n"], Integer[np.ndarray, " n"]], Mapping[str, np.ndarray]]
+"""Says the physics of environments `[n]` in their episodes `[n]`, counted from 0: factors `[n]` by
+name. It says the same whenever it is asked."""
 
 
 class Target(NamedTuple):

@@ -62,9 +62,9 @@ def best_checkpoint(paths: PathDataset, episodes: int = 8, seed: int = 0) -> Eli
             f"{paths.metadata.normaliser!r}, so that no two policies see the same observations; "
             "collect with normaliser='frozen'"
         )
-    if paths.metadata.vary:
+    if own := paths.metadata.own_physics:
         raise TiplError(
-            f"each trial in {paths.directory} has its own {', '.join(paths.metadata.vary)}, so "
+            f"each trial in {paths.directory} has its own {', '.join(own)}, so "
             "that no policy is the best of all; collect without varied physics"
         )
     chosen = _candidates(paths)

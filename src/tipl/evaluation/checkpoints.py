@@ -148,7 +148,7 @@ def _part_returns(
     if running.any():
         names = ("observation_mean", "observation_std")
         own = tuple(tensors[name][running] for name in names if name in tensors)  # two [M, O]
-        varied = sorted(paths.metadata.vary)
+        varied = paths.metadata.own_physics
         factors = tensors["physics"][running].T if varied else ()  # [n, t, V] -> [V, M]
         params = tensors["params"][running]  # [n, t, P] -> [M, P]
         returns[running] = evaluate_stack(

@@ -158,17 +158,21 @@ class PathDataset:
         return files.read("deterministic_return", self.trials, range(self.num_checkpoints))
 
     def physics(self) -> dict[str, Float64[np.ndarray, " N"]]:
-        """Each trial's factors of the original physics, `[N]` by name; empty if none varies."""
-        if not self.metadata.vary:
+        """Each trial's factors of the original physics, `[N]` by name.
+
+        Empty if none varies between trials: also where they are redrawn at each episode.
+        """
+        names = self.metadata.own_physics
+        if not names:
             return {}
         factors = self._read("physics", slice(0, 1))[:, 0]  # [N, 1, V] -> [N, V]
-        return dict(zip(sorted(self.metadata.vary), factors.T, strict=True))
+        return dict(zip(names, factors.T, strict=True))
 
     @property
     def worlds(self) -> tuple[str, ...]:
         """The name of each trial's world, `[N]`; empty unless trials were given worlds by name."""
         given = self.metadata.worlds
-        if given is None:
+        if given is None or not self.metadata.own_physics:
             return ()
         return tuple(given.names[int(trial) // given.trials_per_world] for trial in self.trials)
 
@@ -221,7 +225,7 @@ class PathDataset:
         layout = self.metadata.actor_layout
         actor = one.params(at)[0, 0, : layout.size]  # a stored critic comes after it
         task = self.task
-        if self.metadata.vary:
+        if self.metadata.own_physics:
             task = task.with_physics({name: float(f[0]) for name, f in one.physics().items()})
         names = ("observation_mean", "observation_std")
         running = self.metadata.normaliser == "running"

@@ -33,12 +33,13 @@ MAX_TRIALS, MAX_CHECKPOINTS, MAX_PARTS = 100_000, 1_000_000, 100_000
 Networks = Literal["actor", "actor+critic"]
 Initial = Literal["independent", "shared"]
 Normaliser = Literal["frozen", "running"]
+Redraw = Literal["never", "episode"]
 Kind = TypeVar("Kind", bound="Described")
 
 _OWNER = "a path dataset"
 _LEFT_OUT: dict[str, Any] = {
     "vary": {}, "pptb": {}, "jumps": {}, "algorithm": "PPO", "observation_clip": OBSERVATION_CLIP,
-    "start": "", "worlds": None,
+    "start": "", "worlds": None, "redraw": "never",
 }  # fmt: skip
 """What the file does not say where it is so: there was a time when nothing else was possible."""
 
@@ -101,14 +102,17 @@ def _file_schema(cls: Any) -> type[msgspec.Struct]:
 
 @dataclass(frozen=True)
 class TrialWorlds:
-    """The worlds that the trials of a dataset have learned in; each trial has its factors."""
+    """The worlds that the trials of a dataset have learned in.
+
+    Each trial has the factors of its own, or episodes draw from all of them.
+    """
 
     digest: str
     """of the `tipl.envs.worlds.Worlds`"""
     split: str
     """of them"""
     trials_per_world: Count
-    """K: trial i has learned in world i // K"""
+    """K: trial i has learned in world i // K; 1 where worlds are redrawn"""
     names: tuple[str, ...]
     """of the worlds, in order"""
 
@@ -162,7 +166,7 @@ class PathMetadata(Described):
         default_factory=dict
     )
     """lowest and highest factor, by name, of the physics that differ between trials; each trial's
-    own factors are stored with it"""
+    own factors are stored with it, unless they are redrawn"""
     pptb: dict[str, Any] = field(default_factory=dict)
     """settings by name, of policy path trimming and boosting, and of jumps to forecasts; none where
     PPO was left alone"""
@@ -175,9 +179,13 @@ class PathMetadata(Described):
     """digest of the policy that all trials start from; empty of those that start untrained"""
     worlds: TrialWorlds | None = None
     """the worlds that trials have learned in; None where factors were drawn for each, if any"""
+    redraw: Redraw = "never"
+    """when the physics of an environment are drawn anew, from the ranges or the worlds: never, so
+    that each trial has its own; or at each episode"""
     format_version: int = 1
 
     def __post_init__(self) -> None:
+        one_of(get_args(Redraw), _OWNER, redraw=self.redraw)
         one_of(get_args(Networks), _OWNER, networks=self.networks)
         one_of(get_args(Initial), _OWNER, initial=self.initial)
         one_of(get_args(Normaliser), _OWNER, normaliser=self.normaliser)
@@ -200,17 +208,28 @@ class PathMetadata(Described):
                 )
         if not self.recorded:
             self._check_sizes()
-        if self.worlds and len(self.worlds.names) * self.worlds.trials_per_world != self.num_trials:
-            raise TiplError(
-                f"{_OWNER} of {self.num_trials} trials has {len(self.worlds.names)} worlds with "
-                f"{self.worlds.trials_per_world} trials each; expected as many trials"
-            )
+        self._check_worlds()
         units = self.layout.activation, self.layout.squashed
         expected = networks_layout(self.task, self.hidden_sizes, self.networks, *units)
         if self.layout != expected:
             raise TiplError(
                 f"the layout {self.layout.to_json()} is not the one of {self.networks} with hidden "
                 f"sizes {self.hidden_sizes} in {self.task.env_id}; expected {expected.to_json()}"
+            )
+
+    def _check_worlds(self) -> None:
+        """Raises a TiplError unless there is a world for each trial, or physics to redraw."""
+        if self.redraw != "never":
+            if not self.vary:
+                raise TiplError(
+                    f"{_OWNER} says that physics are redrawn, but not which; expected names of "
+                    "what varies"
+                )
+            return
+        if self.worlds and len(self.worlds.names) * self.worlds.trials_per_world != self.num_trials:
+            raise TiplError(
+                f"{_OWNER} of {self.num_trials} trials has {len(self.worlds.names)} worlds with "
+                f"{self.worlds.trials_per_world} trials each; expected as many trials"
             )
 
     def _check_sizes(self) -> None:
@@ -230,6 +249,14 @@ class PathMetadata(Described):
         """The layout of the policy alone."""
         units = self.layout.activation, self.layout.squashed
         return actor_layout(self.task, self.hidden_sizes, *units)
+
+    @property
+    def own_physics(self) -> tuple[str, ...]:
+        """Names of the factors that each trial has for itself, and that are stored with it, sorted.
+
+        None where physics are redrawn: such policies belong to no world, and act at home.
+        """
+        return tuple(sorted(self.vary)) if self.redraw == "never" else ()
 
     @property
     def recorded(self) -> bool:

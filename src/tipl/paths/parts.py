@@ -97,8 +97,8 @@ class PartFiles:
         if metadata.normaliser == "running":
             statistics = ("float64", (*grid, metadata.task.observation_size))
             arrays |= {"observation_mean": statistics, "observation_std": statistics}
-        if metadata.vary:  # factors of its names, sorted: the same at all checkpoints of a trial
-            arrays["physics"] = ("float64", (*grid, len(metadata.vary)))
+        if names := metadata.own_physics:  # the same factors at all checkpoints of a trial
+            arrays["physics"] = ("float64", (*grid, len(names)))
         if metadata.jumps:
             arrays |= dict.fromkeys(JUMP_COUNTS, ("int64", grid))
         return arrays
@@ -237,7 +237,7 @@ class PartFiles:
         self, part: PartRange, tensors: Mapping[str, Array], first_trial: int, first_checkpoint: int
     ) -> None:
         """Raises a TiplError if arrays of a part hold what is impossible; see `check_values`."""
-        physics = sorted(self.metadata.vary)
+        physics = self.metadata.own_physics
         check_values(self.path(part), tensors, first_trial, first_checkpoint, physics)
 
     def read_axes(self, name: str, trials: Int64[np.ndarray, " N"], stop: int) -> Array:

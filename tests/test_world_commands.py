@@ -225,6 +225,23 @@ def test_what_a_file_does_not_hold_is_explained(
     assert "mujoco.batch" in refused(capsys, "worlds check", file)
 
 
+@pytest.mark.parametrize("task", [PENDULUM, "Unheard-v0"])
+def test_a_file_imports_no_module_without_a_word(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "planted_worlds.py").write_text("raise SystemError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "worlds.json"
+    Worlds.from_factors(f"planted_worlds:{task}", {"training": [{"gravity": 2.0}]}).save(file)
+    said(capsys, "worlds show", file)
+    if task == PENDULUM:  # is registered, whatever the module
+        assert "-19.62" in said(capsys, "worlds check", file)
+    else:
+        assert "--trust-module planted_worlds" in refused(capsys, "worlds check", file)
+    trusting = refused(capsys, "worlds check", file, "--trust-module", "planted_worlds")
+    assert "imported" in trusting
+
+
 def test_readings_are_of_the_same_names() -> None:
     with pytest.raises(TiplError, match="no physics 'gravty'"):
         read_back(PENDULUM, [World("one", {"gravty": 2.0})])

@@ -15,6 +15,7 @@ from tyro.conf import Positional, UseAppendAction
 from tipl.cli import given_command
 from tipl.core.ownership import check_file
 from tipl.core.terminal import console, say
+from tipl.core.trust import split_id
 from tipl.envs.world_presets import Preset
 from tipl.envs.worlds import TRAINING, WORLDS_FILE, World, Worlds
 from tipl.errors import TiplError, shown
@@ -129,7 +130,12 @@ def worlds_check(
                 f"both the file {target} and the physics {' '.join(physics)} were given; give the "
                 "id of a task with these"
             )
-        env_id, chosen = _chosen_worlds(Worlds.load(target), split, world)
+        worlds = Worlds.load(target)
+        chosen = _chosen_worlds(worlds, split, world)
+        from tipl.envs.registry import registered_spec
+
+        registered_spec(worlds.env_id)  # the file's word: its module is imported if it is trusted
+        env_id = split_id(worlds.env_id)[1]
     else:
         if split is not None or world is not None:
             raise TiplError(
@@ -138,7 +144,7 @@ def worlds_check(
             )
         factors = parse_factors(physics)
         env_id, chosen = target, [World("this world", factors)] if factors else []
-    _check_task(env_id)
+        _check_task(env_id)
     from tipl.envs.world_checks import NUM_STEPS, home_world, read_back
 
     chosen = chosen or [home_world(env_id)]
@@ -161,7 +167,10 @@ def worlds_check(
 
 
 def _check_task(env_id: str) -> None:
-    """Raises a TiplError if there is no such environment, before anything else is imported."""
+    """Raises a TiplError if there is no environment of an id that the user gives.
+
+    Before anything is imported that takes longer.
+    """
     from tipl.core.trust import trust_own
     from tipl.envs.registry import registered_spec
 
@@ -169,12 +178,12 @@ def _check_task(env_id: str) -> None:
     registered_spec(env_id)
 
 
-def _chosen_worlds(worlds: Worlds, split: str | None, world: str | None) -> tuple[str, list[World]]:
-    """The task of a file, and all of its worlds, those of a split, or one."""
+def _chosen_worlds(worlds: Worlds, split: str | None, world: str | None) -> list[World]:
+    """All worlds, those of a split, or one."""
     if world is not None:
-        return worlds.env_id, [World(world, worlds[world])]
+        return [World(world, worlds[world])]
     splits = worlds.splits if split is None else [split]
-    return worlds.env_id, [one for name in splits for one in worlds.worlds(name)]
+    return [one for name in splits for one in worlds.worlds(name)]
 
 
 def _table(*columns: str) -> Table:

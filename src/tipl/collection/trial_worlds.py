@@ -41,10 +41,11 @@ def with_worlds(config: CollectConfig, worlds: Worlds | None) -> CollectConfig:
     available = each * len(worlds.worlds(config.split))
     trials = available if config.num_trials is None else config.num_trials
     if trials > available or trials % each:
+        wanted = f"a multiple of {each} up to {available}" if each > 1 else f"at most {available}"
         raise TiplError(
             f"num_trials is {trials}, with {each} in each of {available // each} worlds of the "
-            f"split {shown(config.split)}; expected a multiple of {each} up to {available}, which "
-            "takes the first worlds, or no num_trials, which takes all"
+            f"split {shown(config.split)}; expected {wanted}, which takes the first worlds, or no "
+            "num_trials, which takes all"
         )
     return dataclasses.replace(config, num_trials=trials)
 

@@ -144,7 +144,7 @@ def test_draws_are_even_in_the_logarithm_and_between_worlds() -> None:
         share = np.log(found[name] / low) / np.log(high / low)
         np.testing.assert_allclose(np.quantile(share, [0, 0.5, 1]), [0, 0.5, 1], atol=0.04)
     worlds = Worlds.from_factors(PENDULUM, {"training": [{"gravity": g} for g in (0.5, 1.0, 3.0)]})
-    chosen = EpisodePhysics(0, [0], 1, {"gravity": (0.5, 3)}, worlds.worlds("training"))
+    chosen = EpisodePhysics(0, [0], 1, {"gravity": (0.5, 3.0)}, worlds.worlds("training"))
     factors, counts = np.unique(
         chosen(np.zeros(2_000, int), episodes)["gravity"], return_counts=True
     )

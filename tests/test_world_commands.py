@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,23 @@ def test_the_same_command_makes_the_same_file(
     before = file.read_bytes()
     said(capsys, MAKE, file)  # over its own
     assert file.read_bytes() == before
+
+
+def test_a_file_of_before_is_read_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`data/worlds` is not to be made anew: others have drawn the same worlds, and test on them."""
+    stored = Path(__file__).parent / "data" / "worlds" / "worlds.json"
+    worlds = Worlds.load(stored)
+    assert worlds.digest.startswith("1f15517f750b")
+    assert worlds["extrapolation-000"] == {
+        "actuator_gear": 0.428184,
+        "gravity": 0.705464,
+        "mass": 0.5,
+    }
+    monkeypatch.chdir(tmp_path)
+    main(shlex.split(worlds.made["command"])[1:])
+    assert (tmp_path / "worlds.json").read_bytes() == stored.read_bytes()
 
 
 def test_a_preset_is_the_one_of_the_package(

@@ -202,10 +202,11 @@ def _print_splits(file: Path, worlds: Worlds) -> None:
     for name in worlds.physics:
         table.add_row(Text(name), *(_range(factors[split][name]) for split in worlds.splits))
     if TRAINING in worlds.splits:
-        held_out = [
-            "" if split == TRAINING else _range(worlds.distances(split)) for split in worlds.splits
-        ]
-        table.add_row("distance", *held_out)
+        held_out = {split: worlds.distances(split) for split in worlds.splits if split != TRAINING}
+        ranges = {split: _range(distances) for split, distances in held_out.items()}
+        medians = {split: f"{np.median(distances):.3g}" for split, distances in held_out.items()}
+        for what, told in {"distance": ranges, "its median": medians}.items():
+            table.add_row(what, *(told.get(split, "") for split in worlds.splits))
     console().print(table)
     say("distance: of log-factors, from the nearest world of training")
     for name, value in sorted(worlds.made.items()):

@@ -55,7 +55,7 @@ def test_what_is_no_text_of_a_factor_is_explained(text: str) -> None:
         parse_factors(["gravity=1", "gravity=1"])
 
 
-@pytest.mark.parametrize("factor", [True, "1", None, 1j])
+@pytest.mark.parametrize("factor", [True, "1", None, 1j, 10**400, np.float64(np.nan)])
 def test_what_is_no_number_is_no_factor(factor: Any) -> None:
     with pytest.raises(TiplError, match="the physics 'gravity' have the factor"):
         checked_factors({"gravity": factor})

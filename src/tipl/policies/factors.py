@@ -90,13 +90,20 @@ def checked_factors(factors: Mapping[str, Any], whose: str = "the physics") -> d
     """
     for name, factor in factors.items():
         number = isinstance(factor, int | float | np.integer | np.floating)
-        number &= not isinstance(factor, bool)
-        if not number or not are_factors(name, float(factor)):
+        if isinstance(factor, bool) or not number or not are_factors(name, _as_float(factor)):
             raise TiplError(
                 f"{whose} {shown(name)} have the factor {shown(factor)}; expected "
                 f"{expected_factors(name)}, of which 1 changes nothing"
             )
     return {name: float(factors[name]) for name in sorted(factors)}
+
+
+def _as_float(number: Any) -> float:
+    """The nearest float; infinity for an integer that is beyond all of them."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def log_distances(

@@ -319,6 +319,11 @@ EXPERIMENT = ["out", "quick", "fresh", "threads"]
 ARGUMENTS = {
     "demo": [*dataclasses.fields(DemoConfig), "out", "fresh", "threads"],
     "collect": [*dataclasses.fields(CollectConfig), "a Gymnasium id", "out", "from_sb3"],
+    "worlds make": [
+        *("a Gymnasium id", "out", "vary", "splits", "corner", "beyond", "preset", "seed"),
+    ],
+    "worlds show": ["the worlds", "split"],
+    "worlds check": ["a file of worlds", "split", "world", "physics"],
     "paths show": ["the dataset"],
     "paths verify": ["the dataset"],
     "paths evaluate": ["the dataset", "episodes", "every", "seed", "threads"],
@@ -326,7 +331,7 @@ ARGUMENTS = {
     "train": [*dataclasses.fields(PathTrainConfig), "the dataset of paths", "out", "held_out"],
     "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
     "optimize": ["directory of a trained model", "out", "policy", "seed", "horizon"],
-    "evaluate": ["directory of a policy", "episodes", "seed", "threads"],
+    "evaluate": ["directory of a policy", "episodes", "physics", "seed", "threads"],
     "film": ["directories of policies", "out", "labels", "seed"],
     "report": ["the run's directory"],
     "costs": ["the run's directory"],

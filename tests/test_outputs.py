@@ -668,6 +668,7 @@ COMMANDS = {
     "paths show missing --figure photo.png": "photo.png is not a picture that tipl has written",
     "evaluate forecasts": "results.jsonl is not a file of results that tipl has written",
     "costs run": "costs.json is not costs that tipl has written",
+    f"worlds make {PENDULUM} --out run/costs.json": "costs.json is not a file of worlds that tipl",
     "report run": "report.html is not a report that tipl has written",
     "demo --out run": "report.html is not a report that tipl has written",
     f"accelerate {PENDULUM} --out run": "report.html is not a report that tipl has written",

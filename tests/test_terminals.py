@@ -195,6 +195,8 @@ def test_folders_whose_names_are_no_text_are_refused_where_they_would_be_recorde
 
 
 LONG, LOOP = "x" * 5_000, "loop"
+SEVERAL = ("demo", "benchmark", "accelerate", "film", "forecast", "collect", "worlds make")
+"""Commands that take a task first, or more than one path."""
 
 
 @pytest.mark.parametrize("given", ["a\0b", LONG, "/".join(["y" * 200] * 30), LOOP, "file/x", ""])
@@ -205,8 +207,8 @@ def test_a_path_that_cannot_be_is_refused_in_a_sentence(
     Path(LOOP).symlink_to(LOOP)
     Path("file").touch()
     for command in COMMANDS:
-        if command in ("demo", "benchmark", "accelerate", "film", "forecast", "collect"):
-            continue  # which take a task first, or more than one path
+        if command in SEVERAL:
+            continue
         more = ["--out", "out"] if command in ("train", "optimize", "paths best") else []
         code, out, err = tipl(*command.split(), given, *more)
         said = out + err

@@ -61,8 +61,9 @@ from tipl.policies.tasks import get_task
 from tipl.ppo.config import PPOConfig
 
 GOLDEN = Path(__file__).parent / "data" / "format_1"
-SECONDS, MEGABYTES = 1.0, 100.0
-"""Of processor time and of memory, which no reader takes for what cannot be read."""
+SECONDS, MEGABYTES = 20.0, 100.0
+"""Of processor time, which no reader takes that will end, however busy the computer is
+(`benchmarks/refusals.py` measures how long refusals take); and of memory."""
 
 LONGEST = 2000
 """Characters of a message."""
@@ -424,7 +425,7 @@ def is_read(reader: Reader, directory: Path) -> bool:
     before = signal.signal(signal.SIGPROF, _too_long), signal.signal(signal.SIGALRM, _too_long)
     memory = _memory()
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    signal.setitimer(signal.ITIMER_REAL, 30 * SECONDS)  # waiting for a pipe takes no processor
+    signal.setitimer(signal.ITIMER_REAL, 6 * SECONDS)  # waiting for a pipe takes no processor
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of arithmetic; users may have them

@@ -16,6 +16,7 @@ from tipl.collection.limits import check_machine
 from tipl.collection.start import read_start, start_for, with_start
 from tipl.collection.trial_worlds import (
     as_stored,
+    observed_spread,
     physics_ranges,
     read_worlds,
     trial_worlds,
@@ -183,6 +184,8 @@ def dataset_metadata(
             the start or the forecaster of jumps does not fit the trials.
     """
     task = make_task(env_id)
+    if config.observe == "physics":
+        task = task.observing(observed_spread(config, trial_worlds(config, worlds)))
     if start is not None:
         start_for(start, task, config)
     ranges = physics_ranges(config, trial_worlds(config, worlds))

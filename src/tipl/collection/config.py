@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from tyro.conf import UseAppendAction
 
@@ -22,6 +22,9 @@ from tipl.ppo.config import PPOConfig
 
 DEFAULT_TRIALS, DEFAULT_SPLIT = 128, TRAINING
 """Number of trials, and the split of worlds that they learn in, unless somebody says otherwise."""
+
+Observe = Literal["nothing", "physics"]
+"""What policies see of the physics that vary."""
 
 DEFAULT_HIDDEN = (64, 64)
 """Units in each hidden layer, unless somebody says otherwise."""
@@ -65,6 +68,9 @@ class CollectConfig:
     redraw: Redraw = "never"
     """when to draw the physics of an environment anew, from the ranges or from all worlds of the
     split alike: never, so that each trial has its own; or at each episode (domain randomisation)"""
+    observe: Observe = "nothing"
+    """what policies see of the physics that vary: nothing, or the logarithm of each factor (of
+    motors, which may be reversed, the factor less 1) after the environment's own observations"""
     start: str | None = None
     """directory of a policy that all trials start from, instead of random actors; their critics are
     refitted to the first rollout before the actors move"""
@@ -121,7 +127,7 @@ class CollectConfig:
                 f"the split {shown(self.split)} and trials_per_world={self.trials_per_world} were "
                 "given without worlds, of which they say something; give a file of worlds, too"
             )
-        self._check_redraw()
+        self._check_varied()
         self.ppo.check()
         self.pptb.check()
         self.jumps.check()
@@ -149,15 +155,17 @@ class CollectConfig:
                 "weights would be lost: choose a divisor"
             )
 
-    def _check_redraw(self) -> None:
-        """Raises a TiplError unless there is something to redraw, and nothing that forbids it."""
+    def _check_varied(self) -> None:
+        """Raises a TiplError unless there is something to redraw or to observe, and it may be."""
+        given = {"redraw": (self.redraw, "never"), "observe": (self.observe, "nothing")}
+        for name, (value, without) in given.items():
+            if value != without and not self.vary and self.worlds is None:
+                raise TiplError(
+                    f"{name}={value!r} was given without physics that vary; give ranges (vary), "
+                    "such as gravity=0.7..1.4, or a file of worlds"
+                )
         if self.redraw == "never":
             return
-        if not self.vary and self.worlds is None:
-            raise TiplError(
-                f"redraw={self.redraw!r} was given without physics that vary; give ranges (vary), "
-                "such as gravity=0.7..1.4, or a file of worlds"
-            )
         if self.trials_per_world != 1:
             raise TiplError(
                 f"trials_per_world={self.trials_per_world} was given with redraw={self.redraw!r}, "
@@ -187,6 +195,7 @@ class CollectOptions(TypedDict, total=False):
     split: str
     trials_per_world: int
     redraw: Redraw
+    observe: Observe
     start: str | Path | Policy | None
     ppo: PPOConfig
     pptb: PPTBConfig

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from tipl.collection.config import CollectConfig
 from tipl.errors import TiplError, shown
 from tipl.forecast.description import MODEL
 from tipl.forecast.hub import shipped_models
 from tipl.policies.actions import refolded
+from tipl.policies.layout import actor_layout
 from tipl.policies.policy import POLICY, Policy
 from tipl.policies.tasks import TaskSpec
 
@@ -38,11 +41,14 @@ def read_start(source: str | Path | Policy) -> Policy:
 def start_for(policy: Policy, task: TaskSpec, config: CollectConfig) -> Policy:
     """The same policy under the task's frozen normaliser, as trials can go on with it.
 
-    It may come from another world of the task.
+    It may come from another world of the task. Where the task's policies observe their physics and
+    it does not, it learns to from weights of 0, with which it acts as it did.
 
     Raises:
         TiplError: it is of another environment or architecture.
     """
+    if task.observed and not policy.task.observed:
+        policy = _observing(policy, task)
     given, layout = policy.task, policy.layout
     if not given.same_environment(task):
         raise TiplError(
@@ -74,3 +80,20 @@ def with_start(config: CollectConfig, policy: Policy | None) -> CollectConfig:
     if policy is None or config.hidden_sizes is not None:
         return config
     return dataclasses.replace(config, hidden_sizes=policy.layout.hidden_sizes)
+
+
+def _observing(policy: Policy, task: TaskSpec) -> Policy:
+    """A policy that acts alike in a task in which more is observed."""
+    added, old = len(task.observed), policy.layout
+    spread = dict(zip(task.observed, task.observation_std[-added:], strict=True))
+    seen = policy.task.observing(spread)
+    layout = actor_layout(seen, old.hidden_sizes, old.activation, old.squashed)
+    params = np.zeros(layout.size, np.float32)
+    new, own = layout.unflatten(params), old.unflatten(policy.params)
+    for name, array in own.items():
+        new[name][..., : array.shape[-1]] = (
+            array  # of the first weights [H, O] a part of [H, O + V]
+        )
+    mean, std = seen.observation_statistics
+    mean[:-added], std[:-added] = policy.observation_mean, policy.observation_std
+    return Policy(params, layout, seen, mean, std, policy.observation_clip)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from tipl.collection.config import CollectConfig, parse_ranges
 from tipl.envs.worlds import World, Worlds
 from tipl.errors import TiplError, shown
 from tipl.paths.metadata import TrialWorlds
+from tipl.policies.factors import observed_factors
 
 
 def read_worlds(given: str | Path | Worlds | None, env_id: str) -> Worlds | None:
@@ -77,3 +81,15 @@ def physics_ranges(config: CollectConfig, chosen: Sequence[World]) -> Mapping[st
         return {name: list(bounds) for name, bounds in parse_ranges(config.vary).items()}
     factors = {name: [one.factors[name] for one in chosen] for name in sorted(chosen[0].factors)}
     return {name: [min(values), max(values)] for name, values in factors.items()}
+
+
+def observed_spread(config: CollectConfig, chosen: Sequence[World]) -> dict[str, float]:
+    """By name, how what is observed of physics spreads: its standard deviation over the draws."""
+    spread = {}
+    for name, (low, high) in physics_ranges(config, chosen).items():
+        ends = np.array([low, high] if not chosen else [one.factors[name] for one in chosen])
+        seen = observed_factors([name], {name: ends}, len(ends))
+        # of a uniform distribution, or of what is drawn from
+        std = seen.std() if chosen else np.ptp(seen) / math.sqrt(12)
+        spread[name] = float(std) or 1.0  # of what does not vary
+    return spread

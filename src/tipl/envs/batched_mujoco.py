@@ -21,6 +21,7 @@ from tipl.envs.mujoco_functions import Flags, StepResult, Values
 from tipl.envs.mujoco_tasks import MUJOCO_TASKS, find_mujoco_task
 from tipl.envs.physics import PhysicsVariants, Redraw
 from tipl.errors import TiplError, shown
+from tipl.policies.factors import observed_factors
 
 _WORD = 2**64
 
@@ -49,6 +50,8 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             `"body_mass:torso"`, the factors between the model's values and each copy's, `[E]`.
             None or empty: all run the model as it is.
         redraw: says the physics of each episode instead, when it begins.
+        observed: names of physics, what is observed of which follows each observation, see
+            `tipl.policies.factors.observed_factors`.
 
     Raises:
         TiplError: the task is not built in, a number is below 1, or a name or factor of the
@@ -64,6 +67,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         physics: Mapping[str, np.ndarray] | None = None,
         max_episode_steps: int | None = None,
         redraw: Redraw | None = None,
+        observed: Sequence[str] = (),
     ) -> None:
         task = find_mujoco_task(env_id)
         if task is None:
@@ -85,7 +89,8 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         low, high = model.actuator_ctrlrange.astype(np.float32).T
-        observation_size = task.observe(fields).shape[1]
+        self._observed, self._seen_factors = tuple(observed), np.zeros((num_envs, len(observed)))
+        observation_size = task.observe(fields).shape[1] + len(observed)
         self.single_action_space = Box(low, high, dtype=np.float32)
         self.single_observation_space = Box(-np.inf, np.inf, (observation_size,), np.float64)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -135,7 +140,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 self._rngs[i] = np.random.default_rng(seeds[i])
         self._reset(ids)
         self._started = True
-        return self._task.observe(self._fields), {}
+        return self._observations(), {}
 
     def step(
         self, actions: Float[np.ndarray, "E A"]
@@ -164,6 +169,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         truncations = self._elapsed_steps >= self._max_episode_steps
 
         done = terminations | truncations
+        observations = self._with_physics(observations)
         info = self._start_next_episodes(observations, done) if done.any() else {}
         return observations, rewards, terminations, truncations, info
 
@@ -223,6 +229,8 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 constructor's, or the factors not possible ones, one for each environment.
         """
         self._physics.set(ids, physics)
+        if self._observed:
+            self._seen_factors[ids] = observed_factors(self._observed, physics, len(ids))
 
     def model(self, i: int) -> Any:
         """A copy of the `mujoco.MjModel` that an environment is stepped with, in its physics."""
@@ -275,6 +283,16 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 failed[error.ids] = True  # they kept their state; the others were stepped
         return failed
 
+    def _observations(self) -> np.ndarray:
+        """What is observed now, `[E, O]`."""
+        return self._with_physics(self._task.observe(self._fields))
+
+    def _with_physics(self, observations: np.ndarray) -> np.ndarray:
+        """Observations with what is observed of the physics after them."""
+        if not self._observed:
+            return observations
+        return np.concatenate([observations, self._seen_factors], axis=1)
+
     def _start_next_episodes(self, observations: np.ndarray, done: np.ndarray) -> dict[str, Any]:
         """Resets the done environments and puts their first observations in place; the info."""
         ids = np.flatnonzero(done)
@@ -282,7 +300,7 @@ class BatchedMujocoEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         for i in ids:
             last[i] = observations[i].copy()
         self._reset(ids)
-        observations[ids] = self._task.observe(self._fields)[ids]
+        observations[ids] = self._observations()[ids]
         # The keys of Gymnasium's SyncVectorEnv.
         return {"final_obs": last, "_final_obs": done, "final_info": {}, "_final_info": done.copy()}
 

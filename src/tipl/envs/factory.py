@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -57,7 +57,7 @@ def make_vec(
         env: a Gymnasium id, for the environment as it is registered; or a task, for the environment
             as it was made, which runs in Gymnasium's own vector environment if its arguments, its
             limit of steps or its wrappers are not as registered. The physics of a task are not
-            applied: give them.
+            applied: give them; what it observes of them is.
         num_envs: number of copies, E.
         num_threads: see `BatchedMujocoEnv`.
         physics: see `BatchedMujocoEnv`.
@@ -71,7 +71,9 @@ def make_vec(
     if isinstance(env, str):
         trust_own(env)
         return _make_vec(env, None, num_envs, num_threads, physics, redraw)
-    envs = _make_vec(env.env_id, variant_of(env), num_envs, num_threads, physics, redraw)
+    envs = _make_vec(
+        env.env_id, variant_of(env), num_envs, num_threads, physics, redraw, env.observed
+    )
     try:
         _check_made_for(env, envs)
     except TiplError:
@@ -87,13 +89,15 @@ def _make_vec(
     num_threads: int = 1,
     physics: Mapping[str, np.ndarray] | None = None,
     redraw: Redraw | None = None,
+    observed: Sequence[str] = (),
 ) -> VectorEnv[np.ndarray, np.ndarray, np.ndarray]:
     registered_spec(env_id)  # from here on the module of the id has been imported
     if variant is None and find_mujoco_task(env_id) is not None:
         return BatchedMujocoEnv(
-            env_id, num_envs, num_threads=num_threads, physics=physics, redraw=redraw
-        )
-    if physics or redraw is not None:
+            env_id, num_envs, num_threads=num_threads, physics=physics, redraw=redraw,
+            observed=observed,
+        )  # fmt: skip
+    if physics or redraw is not None or observed:
         whose = env_id if variant is None else f"{env_id} ({variant.words})"
         raise TiplError(
             f"physics were given for {shown(whose)}, which does not run on mujoco.batch: expected "

@@ -8,7 +8,7 @@ says what a name scales). A factor is finite and above 0; that of a motor's gear
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,20 @@ def _as_float(number: Any) -> float:
         return float(number)
     except OverflowError:
         return math.inf
+
+
+def observed_factors(
+    names: Sequence[str], physics: Mapping[str, Array], count: int
+) -> Float64[np.ndarray, "n V"]:
+    """What policies observe of n worlds: logarithms of some factors, 0 of those that are not given.
+
+    Of motors, which may be reversed, it is the factor less 1.
+    """
+    observed = np.zeros((count, len(names)))
+    for column, name in enumerate(names):
+        factors = np.asarray(physics.get(name, np.ones(count)), np.float64)
+        observed[:, column] = factors - 1 if can_reverse(name) else np.log(factors)
+    return observed
 
 
 def log_distances(

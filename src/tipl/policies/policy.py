@@ -264,8 +264,9 @@ class Policy:
     def _plain(self) -> bool:
         """Whether a tipl of before there was anything else would do alike with it."""
         layout = self.layout.activation, self.layout.squashed
-        other = self.observation_clip, self.task.action_dtype, self.task.variant
-        return (*layout, *other) == ("tanh", False, OBSERVATION_CLIP, "float32", "")
+        task = self.task
+        other = self.observation_clip, task.action_dtype, task.variant, task.observed
+        return (*layout, *other) == ("tanh", False, OBSERVATION_CLIP, "float32", "", ())
 
     @classmethod
     def load(cls, directory: str | Path) -> Policy:

@@ -24,7 +24,7 @@ from jaxtyping import Float64, Shaped
 from tipl.core.arrays import Array
 from tipl.core.options import is_count
 from tipl.errors import TiplError, shown
-from tipl.policies.factors import are_factors, checked_factors
+from tipl.policies.factors import are_factors, checked_factors, observed_factors
 
 MAX_SIZE, MAX_STEPS = 1_000_000, 1_000_000_000
 """Of observations and actions, in values, and of episodes."""
@@ -89,6 +89,9 @@ class TaskSpec:
     Gymnasium defines it"""
     variant: str = ""
     """what was not as registered when the environment was made, in words; empty if nothing was"""
+    observed: tuple[str, ...] = ()
+    """names of physics, what is seen of which follows the environment's own observations, and
+    counts among the O values: see `observed_values`"""
 
     def __post_init__(self) -> None:
         whose = f"the task spec of {reprlib.repr(self.env_id)}"
@@ -122,6 +125,14 @@ class TaskSpec:
                 raise TiplError(
                     f"{whose} has something else than numbers in {shown(name)}; correct it"
                 )
+        if not all(isinstance(name, str) for name in self.observed) or (
+            len({*self.observed}) < len(self.observed)
+            or len(self.observed) >= self.observation_size
+        ):
+            raise TiplError(
+                f"{whose} has {shown(self.observed)} in 'observed': expected different names, "
+                f"fewer than its {self.observation_size} observed values"
+            )
         first = self.first_action
         if self.discrete and not (type(first) is int and abs(first) <= MAX_STEPS):
             raise TiplError(
@@ -150,8 +161,9 @@ class TaskSpec:
 
     @property
     def label(self) -> str:
-        """The id for readers, with what was not as registered when the environment was made."""
-        return task_label(self.env_id, self.variant)
+        """The id for readers, with what was not as registered, and which physics are observed."""
+        seen = f"observes {', '.join(self.observed)}" if self.observed else ""
+        return task_label(self.env_id, ", ".join(filter(None, (self.variant, seen))))
 
     @property
     def physics_label(self) -> str:
@@ -182,15 +194,39 @@ class TaskSpec:
         return list(self.made_with.get("additional_wrappers") or [])
 
     def same_environment(self, other: TaskSpec) -> bool:
-        """Whether two tasks are of one environment: id, arguments, limit and wrappers.
+        """Whether two tasks are of one environment: id, arguments, limit, wrappers, what is seen.
 
-        Normalisers and physics are not compared.
+        Normalisers and physics are not compared, but which of the physics are observed.
         """
-        return self.bare_id == other.bare_id and self.made_with == other.made_with
+        seen = self.observed == other.observed
+        return seen and self.bare_id == other.bare_id and self.made_with == other.made_with
 
     def with_physics(self, physics: Mapping[str, float]) -> TaskSpec:
         """Returns the same task with its physics scaled by factors, instead of any it had."""
         return replace(self, physics=tuple(sorted(physics.items())))
+
+    def observing(self, spread: Mapping[str, float]) -> TaskSpec:
+        """The same task, whose policies also observe some of its physics.
+
+        What they see is normalised by the mean of home, 0, and a `spread` by name.
+        """
+        names = tuple(sorted(spread))
+        return replace(
+            self,
+            observation_size=self.observation_size + len(names),
+            observation_mean=(*self.observation_mean, *(0.0 for _ in names)),
+            observation_std=(*self.observation_std, *(float(spread[name]) for name in names)),
+            observed=names,
+        )
+
+    def observed_values(self, physics: Mapping[str, float]) -> Float64[np.ndarray, " V"]:
+        """What its policies observe of a world, after what the environment shows.
+
+        That is the logarithm of each factor, in the order of `observed`, and 0 of those that are
+        not given; of motors, which may be reversed, the factor less 1.
+        """
+        world = {name: np.array([factor]) for name, factor in checked_factors(physics).items()}
+        return np.asarray(observed_factors(self.observed, world, 1)[0])
 
     @property
     def action_bounds(self) -> tuple[Shaped[np.ndarray, " A"], Shaped[np.ndarray, " A"]]:
@@ -206,7 +242,8 @@ class TaskSpec:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
             # left out, as in the files of before there were any
-            if value not in (None, {}, "") and (name, value) != ("action_dtype", "float32")
+            if value not in (None, {}, "")
+            and (name, value) not in (("action_dtype", "float32"), ("observed", ()))
         }
 
     @classmethod
@@ -318,6 +355,11 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
     return tuple(map(float, value)) if all(map(math.isfinite, value)) else None
 
 
+def _names(value: Any) -> tuple[str, ...] | None:
+    named = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return tuple(value) if named else None
+
+
 def _factors(value: Any) -> tuple[tuple[str, float], ...] | None:
     factors = _numbers(list(value.values())) if isinstance(value, dict) else None
     if not factors:
@@ -336,6 +378,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     ),
     "int | None": ("an integer", lambda value: value if type(value) is int else None),
     "tuple[float, ...]": ("a list of finite numbers", _numbers),
+    "tuple[str, ...]": ("a list of names", _names),
     "tuple[tuple[str, float], ...]": (
         "an object of names and their factors",
         _factors,

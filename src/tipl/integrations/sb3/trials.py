@@ -23,7 +23,7 @@ from tipl.paths.writing import PlannedTrial
 
 OURS_ALONE = (
     *("initial", "normaliser", "networks", "trials_per_group", "vary", "worlds", "split"),
-    *("trials_per_world", "redraw", "start", "pptb", "jumps"),
+    *("trials_per_world", "redraw", "observe", "start", "pptb", "jumps"),
 )
 """Options that stable-baselines3's PPO knows nothing of."""
 

@@ -93,7 +93,9 @@ def report(run: Positional[Path], /) -> None:
         )
     else:
         from tipl.experiments.run import load_run
+        from tipl.report.files import check_report
 
+        check_report(run)
         loaded = load_run(run)  # no refusal waits for what draws
         from tipl.experiments.run_report import report_run
 

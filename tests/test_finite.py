@@ -40,7 +40,8 @@ OWN: dict[str, Any] = {"neuron": {"targets": ("own",)}}
 METADATA = make_metadata()
 LAYOUT = METADATA.layout
 
-each_kind = pytest.mark.parametrize("kind", all_kinds(registered=False), ids=lambda kind: kind.name)
+KINDS = [kind for kind in all_kinds(registered=False) if not kind.lineages]
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
 def dataset(directory: Path, **broken: tuple[tuple[int, ...], float]) -> PathDataset:

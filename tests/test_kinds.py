@@ -25,6 +25,7 @@ from tipl.models.kinds import Kind, all_kinds, find_kind, make_config, recorded_
 from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.nowcasters import NiNoTrainConfig, WNNTrainConfig
 from tipl.models.path_transformer import PathTrainConfig
+from tipl.models.world import WorldTrainConfig
 from tipl.paths import PathDataset, create_dataset
 from tipl.policies.layout import ParamLayout
 from tipl.policies.tasks import TaskSpec
@@ -32,9 +33,12 @@ from tipl.report.methods import method_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-NAMES = ("path", "neuron", "wnn", "nino")
+NAMES = ("path", "neuron", "world", "wnn", "nino")
 
 each_kind = pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.name)
+each_of_any_paths = pytest.mark.parametrize(
+    "kind", [kind for kind in all_kinds() if not kind.lineages], ids=lambda kind: kind.name
+)
 
 
 @pytest.fixture
@@ -54,10 +58,10 @@ def paths(tmp_path: Path) -> PathDataset:
 def test_the_kinds_of_tipl() -> None:
     assert tuple(kind.name for kind in all_kinds()) == NAMES
     assert [find_kind(name).title for name in NAMES] == [
-        "PathTransformer", "NeuronTransformer", "WNN", "NiNo",
+        "PathTransformer", "NeuronTransformer", "WorldModel", "WNN", "NiNo",
     ]  # fmt: skip
     with pytest.raises(
-        TiplError, match=r"model is 'mine'; expected one of path, neuron, wnn, nino"
+        TiplError, match=r"model is 'mine'; expected one of path, neuron, world, wnn, nino"
     ):
         find_kind("mine")
 
@@ -72,7 +76,7 @@ def test_an_entry_names_what_there_is(kind: Kind) -> None:
     assert set(kind.losses) <= set(get_args(Target))
 
 
-@each_kind
+@each_of_any_paths
 def test_names_in_tables_begin_as_the_entry_says(kind: Kind, paths: PathDataset) -> None:
     usable = paths.select([0, 1, 2, 4])
     small: dict[str, Any] = {"num_steps": 1, "batch_size": 8, "width": 8, "progress": False}
@@ -104,11 +108,11 @@ def test_what_the_loss_is_is_found_by_what_files_say() -> None:
 def test_the_defaults_of_each_kind() -> None:
     configs = [make_config(name) for name in NAMES]
     assert [type(config) for config in configs] == [
-        PathTrainConfig, NeuronTrainConfig, WNNTrainConfig, NiNoTrainConfig,
+        PathTrainConfig, NeuronTrainConfig, WorldTrainConfig, WNNTrainConfig, NiNoTrainConfig,
     ]  # fmt: skip
-    assert [config.steps for config in configs] == [800, 2000, 1000, 1000]
-    assert [config.peak_learning_rate for config in configs] == [1e-3, 2e-3, 2e-3, 2e-3]
-    assert {config.batch_size for config in configs} == {32}
+    assert [config.steps for config in configs] == [800, 2000, 2000, 1000, 1000]
+    assert [config.peak_learning_rate for config in configs] == [1e-3, 2e-3, 4e-3, 2e-3, 2e-3]
+    assert [config.batch_size for config in configs] == [32, 32, 24, 32, 32]
     assert {config.width for config in configs} == {64}
     assert make_config() == PathTrainConfig()
 
@@ -162,7 +166,7 @@ def test_help_shows_the_options_of_one_kind(kind: Kind, capsys: pytest.CaptureFi
 def test_an_unknown_model_is_refused(
     paths: PathDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(TiplError, match="model is 'gpt'; expected one of path, neuron, wnn, nino"):
+    with pytest.raises(TiplError, match="model is 'gpt'; expected one of path, neuron, world, wnn"):
         tipl.train(paths, model="gpt")
     with pytest.raises(SystemExit):
         main(["train", str(paths.directory), "--model", "gpt", "--out", "new"])
@@ -235,7 +239,7 @@ def test_trials_that_diverged_are_neither_counted_nor_wished_for(
 
 @pytest.mark.parametrize("steps", [1, 60])  # seen by the weights alone, or by the loss
 @pytest.mark.parametrize("held_out", [False, True])
-@each_kind
+@each_of_any_paths
 def test_a_training_that_diverges_is_stopped(
     kind: Kind, paths: PathDataset, held_out: bool, steps: int
 ) -> None:

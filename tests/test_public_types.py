@@ -22,6 +22,7 @@ from tipl.models.kinds import all_kinds
 from tipl.models.neuron_transformer import NeuronTrainConfig, NeuronTrainOptions
 from tipl.models.nowcasters import NiNoTrainConfig, WNNTrainConfig
 from tipl.models.path_transformer import PathTrainConfig, PathTrainOptions
+from tipl.models.world import WorldTrainConfig, WorldTrainOptions
 from tipl.policies.policy import Policy
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parents[1]
         (JumpOptions, JumpConfig),
         (PathTrainOptions, PathTrainConfig),
         (NeuronTrainOptions, NeuronTrainConfig),
+        (WorldTrainOptions, WorldTrainConfig),
         (TrainOptions, WNNTrainConfig),
         (TrainOptions, NiNoTrainConfig),
     ],

@@ -33,6 +33,7 @@ __all__ = [
     "TrainConfig",
     "Worlds",
     "__version__",
+    "adapt",
     "collect",
     "evaluate",
     "train",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from tipl.models.neuron_transformer.net import NeuronTransformer
     from tipl.models.path_transformer.net import PathTransformer
     from tipl.models.train import train
+    from tipl.models.world.adapting import adapt
     from tipl.paths.dataset import PathDataset, PolicyPath
     from tipl.paths.svd import TemporalSVD
     from tipl.policies.layout import ParamLayout

@@ -38,6 +38,7 @@ COMMANDS = {
     "train": ("train", "train a model on a dataset of paths"),
     "forecast": ("forecast", "forecast the weights of held-out trials"),
     "optimize": ("forecast", "make a better policy from an untrained one, by inference"),
+    "adapt": ("adapt", "make a policy for a world that nobody has trained in, by inference"),
     "evaluate": ("evaluate", "run a policy, or a set of forecasts, in its environment"),
     "costs": ("run", "measure what the models and forecasts of a run take"),
     "film": ("evaluate", "film policies side by side, as an animated GIF and as stills"),

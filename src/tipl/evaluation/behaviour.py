@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 
@@ -149,9 +150,11 @@ def raw_observations(
     seed: int = 0,
     statistics: Statistics | None = None,
     clip: float = OBSERVATION_CLIP,
+    physics: Mapping[str, Float[np.ndarray, " M"]] | None = None,
 ) -> Float64[np.ndarray, "M S O"]:
     """Observations of M policies in `num_steps` steps each, episode after episode.
 
+    Each may act in `physics` of its own, factors by name (see `tipl.envs.physics`).
     All normalise them by the same `statistics`, by default the task's, and clip to +- `clip`. The
     noise is the standard deviation of what is added to each policy's mean actions, in units of
     half the action range (of 1 where actions have no bounds); for a task with discrete actions the
@@ -164,7 +167,8 @@ def raw_observations(
         block = slice(start, start + NUM_ENVS)
         rng = np.random.default_rng((seed, start))
         actor = stacked_actors(np.ascontiguousarray(params[block]), layout)
-        envs = make_vec(task, len(params[block]))
+        factors = {name: values[block] for name, values in (physics or {}).items()}
+        envs = make_vec(task, len(params[block]), physics=factors)
         with threadpool_limits(1, "blas"), closing(envs):
             observations, _ = envs.reset(seed=int(rng.integers(2**31)))
             for seen in visited[block].swapaxes(0, 1):  # [M, O] of each step

@@ -49,6 +49,9 @@ class Kind:
     """by target: what the training's loss is, in a sentence or two"""
     several_datasets: bool = False
     """whether it learns from several datasets at once"""
+    lineages: bool = False
+    """whether it learns from a lineage, paths of one start, each in its own physics, and from no
+    other paths"""
     rival: bool = False
     """whether it takes part as a rival of others, which tables set apart"""
     whose: str = "ours"
@@ -104,6 +107,20 @@ _OURS = (
             "stand.",
         },
         several_datasets=True,
+    ),
+    Kind(
+        name="world",
+        title="WorldModel",
+        summary="teachers for worlds that nobody has trained in, from a lineage",
+        config="tipl.models.world:WorldTrainConfig",
+        train="tipl.models.world.training:train_world_model",
+        forecaster="tipl.models.world.forecaster:WorldForecaster",
+        colours={"WorldModel": "green"},
+        lineages=True,
+        losses={
+            "elite": "Mean squared difference of the actions of the model's teachers from those of "
+            "each world's own last policy; the dashed line is the policy that all started from."
+        },
     ),
     Kind(
         name="wnn",

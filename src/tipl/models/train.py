@@ -19,6 +19,7 @@ from tipl.models.kinds import Kind, completed, find_kind, make_config
 from tipl.models.neuron_transformer import NeuronTrainOptions
 from tipl.models.path_transformer import PathTrainOptions
 from tipl.models.resuming import keeping, open_state
+from tipl.models.world import WorldTrainOptions
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
 
@@ -33,6 +34,10 @@ def train(
 @overload
 def train(
     paths: Paths, *, model: Literal["neuron"], **options: Unpack[NeuronTrainOptions]
+) -> TrainedForecaster: ...
+@overload
+def train(
+    paths: Paths, *, model: Literal["world"], **options: Unpack[WorldTrainOptions]
 ) -> TrainedForecaster: ...
 @overload
 def train(

@@ -1,0 +1,58 @@
+"""A model of teachers for worlds that nobody has trained in; here, its options."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from tipl.core.lazy import lazy_names
+from tipl.core.options import at_least, at_most
+from tipl.errors import TiplError
+from tipl.models import TrainConfig, TrainOptions
+
+__all__ = ["Belief", "WorldTrainConfig", "WorldTrainOptions", "adapt"]
+
+MAX_DIRECTIONS = 4096
+"""Directions in which the weights of teachers differ."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldTrainConfig(TrainConfig):
+    """How a model of teachers for worlds is trained, on a lineage: paths with one start."""
+
+    model: str = "world"
+    num_steps: int = 2000
+    batch_size: int = 24
+    """worlds in each step"""
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.0
+    carrier: str | None = None
+    """model whose target elite carries networks of other architectures to a teacher: its directory,
+    or the name of one that ships with tipl (default: the name of the task)"""
+    directions: int = 24
+    """directions in which the weights of teachers differ"""
+    noise: float = 0.3
+    """of the factors that the model is told, in standard deviations over the training worlds; a
+    factor that is known is taken for one that is as uncertain as this"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, directions=self.directions)
+        at_most(MAX_DIRECTIONS, directions=self.directions)
+        if not 0 < self.noise <= 1:
+            raise TiplError(f"noise is {self.noise}; expected above 0, and at most 1")
+
+
+class WorldTrainOptions(TrainOptions, total=False):
+    """The fields of `WorldTrainConfig` as options of `tipl.train`, for type checkers."""
+
+    carrier: str | None
+    directions: int
+    noise: float
+
+
+if TYPE_CHECKING:
+    from tipl.models.world.adapting import adapt
+    from tipl.models.world.belief import Belief
+else:
+    __getattr__, __dir__ = lazy_names(__name__)

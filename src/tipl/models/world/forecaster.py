@@ -1,0 +1,180 @@
+"""A model of teachers for worlds as a forecaster: any network in, one for a world out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, cast
+
+import msgspec
+import numpy as np
+import torch
+
+from tipl.core.arrays import Array
+from tipl.core.schemas import ArrayType, Count, conforming
+from tipl.core.terminal import warn
+from tipl.errors import TiplError
+from tipl.forecast.base import Forecasts, Histories, Layout, Networks, Target
+from tipl.forecast.description import PathLength
+from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
+from tipl.models import check_depth
+from tipl.models.building import array_types, filled, outlined
+from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
+from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
+from tipl.models.world.belief import Belief
+from tipl.models.world.carrier import Carrier
+from tipl.models.world.teacher import TeacherConfig, WorldTeacher
+from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes
+from tipl.policies.policy import Policy
+from tipl.policies.tasks import TaskSpec
+
+FAR = 3.0
+"""Standard deviations from the training worlds' mean beyond which a factor is far from them."""
+
+
+class _Described(msgspec.Struct):
+    """What `config.json` says of this kind of model alone."""
+
+    teacher: TeacherConfig
+    carrier: NeuronTransformerConfig
+    carrier_checkpoints: PathLength
+    physics: Annotated[list[str], msgspec.Meta(min_length=1)]
+    hidden_sizes: list[Count]
+
+
+class WorldForecaster(AnyArchitectureForecaster):
+    """Carries networks of any architecture to the teacher of a world.
+
+    The teacher's weights follow from what is known of the world (`in_world`); by default nothing.
+    A NeuronTransformer of the target elite carries other networks there: the observations that it
+    remembers are labelled with what the teacher does.
+    """
+
+    kind = "WorldModel"
+
+    def __init__(
+        self,
+        teacher: WorldTeacher,
+        carrier: Carrier,
+        task: TaskSpec,
+        names: Sequence[str],
+        hidden_sizes: Sequence[int],
+        num_checkpoints: int,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(task, hidden_sizes, num_checkpoints, ("elite",), settings=settings)
+        self.teacher, self.carrier = teacher.eval(), carrier
+        prior = (one.double().numpy() for one in (teacher.prior_mean, teacher.prior_std))
+        self.prior = Belief(tuple(names), *prior)
+        self.belief = self.prior
+
+    def in_world(self, physics: Mapping[str, float | None] | Belief) -> WorldForecaster:
+        """The same forecaster, asked for networks for a world.
+
+        Args:
+            physics: factors of the model's own values by name; those that are left out are 1, as at
+                home, and those that are None are not known. Or a belief about them.
+
+        Raises:
+            TiplError: there is no such factor, or it is not possible.
+        """
+        other = copy.copy(self)
+        if isinstance(physics, Belief):
+            other.belief = physics
+        else:
+            home: dict[str, float | None] = dict.fromkeys(self.prior.names, 1.0)
+            self.prior.given(physics)  # refuses names that it does not know
+            other.belief = self.prior.given(home | dict(physics))
+        away = np.abs(other.belief.mean - self.prior.mean) / self.prior.std
+        far = [name for name, one in zip(self.prior.names, away, strict=True) if one > FAR]
+        if far:
+            factors = ", ".join(f"{name} {other.belief.factors[name]:.3g}" for name in far)
+            warn(
+                f"the world's {factors} is far from the worlds that the model learned from "
+                f"({self.prior}); run what it makes before you rely on it"
+            )
+        return other
+
+    @torch.inference_mode()
+    def teacher_policy(self) -> Policy:
+        """The teacher of the world itself, in the architecture of the lineage."""
+        belief = [torch.as_tensor(one).float()[None] for one in (self.belief.mean, self.belief.std)]
+        return Policy(self.teacher(*belief)[0].numpy(), self.default_layout, self.task)
+
+    def _optimize(
+        self, params: Networks, layout: ParamLayout, horizon: int, steps: int | None
+    ) -> Networks:
+        return self.carrier.carried(params, layout, self.teacher_policy(), steps)
+
+    def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
+        layout = layout or self.default_layout
+        return self._optimize(histories[:, -1], layout, horizons[0], None)[:, None]
+
+    def check_layout(self, layout: ParamLayout) -> None:
+        """Raises a TiplError unless they are of an actor of its task that can be carried."""
+        super().check_layout(layout)
+        self.carrier.forecaster.check_layout(layout)
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "teacher": msgspec.to_builtins(self.teacher.config),
+            "carrier": msgspec.to_builtins(self.carrier.model.config),
+            "carrier_checkpoints": self.carrier.forecaster.num_checkpoints,
+            "physics": list(self.prior.names),
+            "hidden_sizes": list(self.hidden_sizes),
+        }
+
+    def _tensors(self) -> dict[str, Array]:
+        both = torch.nn.ModuleDict({"teacher": self.teacher, "carrier": self.carrier.model})
+        return {name: tensor.numpy() for name, tensor in both.state_dict().items()}
+
+    @classmethod
+    def _check_config(cls, config: Mapping[str, Any], task: TaskSpec, num_checkpoints: int) -> None:
+        said = conforming(config, _Described, f"a {cls.kind}'s description")
+        check_hidden_sizes(said.hidden_sizes)
+        check_depth(len(said.hidden_sizes))
+        layout = actor_layout(task, said.hidden_sizes)
+        carrier, teacher = said.carrier, said.teacher
+        found = (
+            teacher.num_parameters, teacher.num_factors, carrier.observation_size,
+            carrier.action_size, carrier.num_checkpoints, carrier.context,
+        )  # fmt: skip
+        expected = (
+            layout.size, len(set(said.physics)), task.observation_size, task.action_size,
+            said.carrier_checkpoints, 1,
+        )  # fmt: skip
+        if found != expected or not carrier.memory or said.physics != sorted(said.physics):
+            raise TiplError(
+                f"a {cls.kind} has the sizes {found} and a memory of {carrier.memory}, but those "
+                f"of {task.env_id} are {expected}; restore its config.json from a copy, or train "
+                "it again"
+            )
+
+    @classmethod
+    def _array_types(cls, config: Mapping[str, Any]) -> dict[str, ArrayType]:
+        return array_types(cls._outline(config))
+
+    @classmethod
+    def _outline(cls, config: Mapping[str, Any]) -> torch.nn.ModuleDict:
+        """The two networks of a checked `config.json`, without their weights."""
+        said = conforming(config, _Described, cls.kind)
+        return outlined(
+            lambda: torch.nn.ModuleDict(
+                {"teacher": WorldTeacher(said.teacher), "carrier": NeuronTransformer(said.carrier)}
+            )
+        )
+
+    @classmethod
+    def _from_files(cls, config: Mapping[str, Any], tensors: Arrays) -> WorldForecaster:
+        both = filled(cls._outline(config), tensors)
+        said, task = conforming(config, _Described, cls.kind), TaskSpec.from_json(config["task"])
+        teacher = cast("WorldTeacher", both["teacher"])
+        models: dict[Target, NeuronTransformer] = {
+            "elite": cast("NeuronTransformer", both["carrier"])
+        }
+        shape = said.hidden_sizes, said.carrier_checkpoints
+        carrier = Carrier(NeuronTransformerForecaster(models, task, *shape))
+        return cls(
+            teacher, carrier, task, said.physics, said.hidden_sizes, config["num_checkpoints"],
+            config["settings"],
+        )  # fmt: skip

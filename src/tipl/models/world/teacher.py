@@ -1,0 +1,99 @@
+"""From what is known of a world to the weights of its teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tipl.core.schemas import Count
+from tipl.models import Width
+
+SLOWLY = 0.15
+"""Rate of learning of the mean change and the directions, which have a good start, beside that of
+what chooses among them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """Sizes of a `WorldTeacher`."""
+
+    num_parameters: Count
+    """weights of a teacher, P"""
+    num_factors: Count
+    """factors that worlds differ in, V"""
+    directions: Count
+    """directions in which teachers differ, K"""
+    width: Width
+    """units of the hidden layers"""
+    noise: float
+    """uncertainty, in units of the prior's, of a factor that is known"""
+
+
+class WorldTeacher(nn.Module):
+    """The elite's weights and a change of low rank, which a belief about the world sets.
+
+    `theta = elite + mean + directions^T (scale * h(belief))`. All teachers of a lineage stay near
+    one ancestor, so what lies between two of them is a policy as well. Factors that are not known
+    are read as their prior mean, with an uncertainty of 1 beside them; so one network serves every
+    state of knowledge.
+    """
+
+    elite: Float[Tensor, " P"]
+    """the weights that the lineage starts from"""
+    prior_mean: Float[Tensor, " V"]
+    """of the factors' logarithms over the training worlds"""
+    prior_std: Float[Tensor, " V"]
+    mean: Float[Tensor, " P"]
+    """mean change of the training worlds' teachers"""
+    directions: Float[Tensor, "K P"]
+    """orthonormal directions in which they differ most"""
+    scale: Float[Tensor, " K"]
+    """how far they differ in each"""
+
+    def __init__(self, config: TeacherConfig) -> None:
+        super().__init__()
+        self.config = config
+        P, V, K = config.num_parameters, config.num_factors, config.directions
+        shapes = {
+            "elite": (P,), "prior_mean": (V,), "prior_std": (V,),
+            "mean": (P,), "directions": (K, P), "scale": (K,),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.mean_change = nn.Parameter(torch.zeros(P))
+        self.turns = nn.Parameter(torch.zeros(K, P))
+        H = config.width
+        self.chooser = nn.Sequential(
+            nn.Linear(2 * V, H), nn.Tanh(), nn.Linear(H, H), nn.Tanh(), nn.Linear(H, K)
+        )
+
+    def forward(
+        self, mean: Float[Tensor, "B V"], std: Float[Tensor, "B V"]
+    ) -> Float[Tensor, "B P"]:
+        """Weights of the teachers for beliefs: mean and deviation of the factors' logarithms."""
+        told = (mean - self.prior_mean) / self.prior_std
+        unsure = (std / self.prior_std).clamp(self.config.noise, 1.0)
+        chosen = self.chooser(torch.cat([told, unsure], dim=-1)) * self.scale  # [B, K]
+        directions = self.directions + SLOWLY * self.turns
+        weights: Tensor = self.elite + self.mean + SLOWLY * self.mean_change + chosen @ directions
+        return weights
+
+    def told(
+        self, factors: Float[Tensor, "B V"], rng: torch.Generator
+    ) -> tuple[Float[Tensor, "B V"], Float[Tensor, "B V"]]:
+        """Beliefs, as in `forward`, about worlds of these logarithms: from sure to ignorant.
+
+        Half of the worlds are known as well as any; of the others each factor is known so well, not
+        at all, or something between.
+        """
+        lowest = self.config.noise
+        unsure = torch.rand(factors.shape, generator=rng) * 3  # a third each
+        unsure = lowest + (unsure - 1).clamp(0, 1) * (1 - lowest)
+        sure = torch.rand(len(factors), 1, generator=rng) < 0.5
+        unsure = torch.where(sure, lowest, unsure)
+        blurred = factors + unsure * self.prior_std * torch.randn(factors.shape, generator=rng)
+        # of what is not known nothing is told
+        return torch.where(unsure < 1, blurred, self.prior_mean), unsure * self.prior_std

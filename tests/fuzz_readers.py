@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import tipl
 from fuzz_damage import (
@@ -51,8 +52,13 @@ from tipl.forecast.extrapolation import LastDifferenceLine
 from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import jump_forecaster
 from tipl.jumps.jumper import JUMPS, Jumper
+from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
+from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
 from tipl.models.resuming import TrainingState
 from tipl.models.train import train
+from tipl.models.world.carrier import Carrier
+from tipl.models.world.forecaster import WorldForecaster
+from tipl.models.world.teacher import TeacherConfig, WorldTeacher
 from tipl.paths import create_dataset, summarize, verify
 from tipl.paths.metadata import METADATA
 from tipl.paths.returns import EVALUATION
@@ -149,6 +155,29 @@ def use_model(directory: Path) -> None:
         lambda: [asked.forecast(history, [1, 2], layout=layout) for asked in model.all_ways()],
         lambda: model.joint_basis,
         lambda: model.optimize(policy, horizon=2) if model.min_history == 1 else None,
+    )
+
+
+def make_world_model(directory: Path) -> None:
+    """Of random weights: what they make is nothing to those who read them."""
+    torch.manual_seed(0)
+    task, hidden, names = get_task("InvertedPendulum-v4"), (5, 4), ("gravity", "mass")
+    sizes = NeuronTransformerConfig(4, 1, 7, 8, 1, 1, 2, 16, ("tanh",))
+    carrier = NeuronTransformerForecaster({"elite": NeuronTransformer(sizes)}, task, hidden, 7)
+    size = actor_layout(task, hidden).size
+    teacher = WorldTeacher(TeacherConfig(size, len(names), directions=2, width=4, noise=0.3))
+    teacher.prior_std.fill_(0.3)
+    made = WorldForecaster(teacher, Carrier(carrier), task, names, hidden, 7)
+    made.save_pretrained(directory)
+
+
+def use_world_model(directory: Path) -> None:
+    model = WorldForecaster.from_pretrained(directory)
+    given = Policy.initial(model.task, 1, (3,))
+    attempt(
+        lambda: (model.curves, repr(model), str(model.in_world({"gravity": 1.2}).belief)),
+        lambda: tipl.adapt(model.task.env_id, physics={"gravity": 1.2}, model=model),
+        lambda: tipl.adapt(given, physics={"gravity": None}, model=model),
     )
 
 
@@ -362,6 +391,7 @@ READERS = (
     Reader("Policy.load, version 2", _units, use_policy, 12),
     Reader("evaluate(Policy.load)", _golden("policy"), run_policy, 4),
     *(Reader(f"from_pretrained, {name}", _golden(name), use_model, 6) for name in _MODELS),
+    Reader("from_pretrained, world-model", make_world_model, use_world_model, 4),
     Reader("ForecastSet.load", make_run, use_forecasts, 5),
     Reader("load_run", make_run, use_run, 2),
     Reader("records of experiments", make_experiment, use_experiment, 14),

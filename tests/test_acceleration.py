@@ -23,15 +23,14 @@ from tipl.cli import main
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.evaluation import stats
-from tipl.experiments import acceleration, pipeline
+from tipl.experiments import pipeline
 from tipl.experiments.acceleration import (
     AccelerationConfig,
     Comparison,
     accelerate,
-    print_headline,
 )
 from tipl.experiments.acceleration.outcome import ModelCost, load_comparison, model_cost
-from tipl.experiments.acceleration.report import comparison_report, lead
+from tipl.experiments.acceleration.report import comparison_report, lead, print_headline
 from tipl.experiments.acceleration.trials import (
     acceleration_stages,
     comparison_methods,
@@ -525,7 +524,7 @@ def test_a_second_run_reuses_all_stages_and_prints_the_headline(
         raise AssertionError("a stage was done again")
 
     monkeypatch.setattr(pipeline, "_run_tipl", never)
-    monkeypatch.setattr(acceleration, "write_report", lambda report, directory: None)
+    monkeypatch.setattr("tipl.report.page.write_report", lambda report, directory: None)
     arguments = [
         *("accelerate", PENDULUM, "--out", str(made.directory), "--num-trials", "2"),
         *("--total-steps", "512", "--widths", "8", "6", "--episodes", "1"),
@@ -546,8 +545,7 @@ def test_its_report_is_made_again_as_a_comparisons(
 ) -> None:
     titles: list[str] = []
     monkeypatch.setattr(
-        acceleration,
-        "write_report",
+        "tipl.report.page.write_report",
         lambda report, directory: titles.append(report.title),
     )
     main(["report", str(made.directory)])

@@ -29,7 +29,7 @@ from tipl.experiments.benchmark import (
     Benchmark,
     BenchmarkConfig,
     benchmark,
-    ledger,
+    measuring_costs,
     outcome,
 )
 from tipl.experiments.benchmark.ledger import Cost, read_costs, write_costs
@@ -103,7 +103,7 @@ def quick_commands() -> Iterator[None]:
     """Commands run in this process, and measure little."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_run_tipl", run_tipl)
-        patch.setattr(ledger, "LONG", ledger.SHORT + 1)
+        patch.setattr(measuring_costs, "LONG", measuring_costs.SHORT + 1)
         do_little(patch)
         yield
 
@@ -130,7 +130,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, quick_commands: None) -> Made
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports are not drawn again."""
-    monkeypatch.setattr("tipl.experiments.benchmark.write_report", lambda report, directory: None)
+    monkeypatch.setattr("tipl.report.page.write_report", lambda report, directory: None)
 
 
 # --- the whole -------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_its_report_is_made_again_as_a_benchmarks(
 ) -> None:
     reports: list[Report] = []
     monkeypatch.setattr(
-        "tipl.experiments.benchmark.write_report",
+        "tipl.report.page.write_report",
         lambda report, directory: reports.append(report),
     )
     main(["report", str(made.directory)])
@@ -246,7 +246,7 @@ def test_a_task_with_discrete_actions_ends_with_a_report(
 ) -> None:
     monkeypatch.setattr("tipl.report.page.save_figure", lambda figure, folder, name: None)
     monkeypatch.setattr("tipl.report.page.figure_svg", not_written)
-    monkeypatch.setattr(ledger, "_training_flops", lambda paths, model: 1.0)
+    monkeypatch.setattr(measuring_costs, "_training_flops", lambda paths, model: 1.0)
     config = dataclasses.replace(
         CONFIG,
         env_id="CartPole-v1",

@@ -331,6 +331,17 @@ ARGUMENTS = {
     "train": [*dataclasses.fields(PathTrainConfig), "the dataset of paths", "out", "held_out"],
     "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
     "optimize": ["directory of a trained model", "out", "policy", "seed", "horizon"],
+    "adapt": [
+        *(
+            "directory of a model of worlds",
+            "out",
+            "physics",
+            "unknown",
+            "policy",
+            "hidden",
+            "seed",
+        ),
+    ],
     "evaluate": ["directory of a policy", "episodes", "physics", "seed", "threads"],
     "film": ["directories of policies", "out", "labels", "seed"],
     "report": ["the run's directory"],

@@ -463,4 +463,4 @@ def test_the_defaults_are_the_main_job() -> None:
     assert config.env_id == "InvertedPendulum-v4"
     assert config.num_trials >= 128
     assert config.collection.num_trials == config.num_trials
-    assert config.collection.hidden_sizes == (64, 64)
+    assert config.collection.hidden == (64, 64)

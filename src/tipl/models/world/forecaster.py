@@ -143,7 +143,7 @@ class WorldForecaster(AnyArchitectureForecaster):
             layout.size, len(set(said.physics)), task.observation_size, task.action_size,
             said.carrier_checkpoints, 1,
         )  # fmt: skip
-        if found != expected or not carrier.memory or said.physics != sorted(said.physics):
+        if found != expected or not carrier.memory or said.physics != sorted({*said.physics}):
             raise TiplError(
                 f"a {cls.kind} has the sizes {found} and a memory of {carrier.memory}, but those "
                 f"of {task.env_id} are {expected}; restore its config.json from a copy, or train "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
+import msgspec
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ class TeacherConfig:
     """directions in which teachers differ, K"""
     width: Width
     """units of the hidden layers"""
-    noise: float
+    noise: Annotated[float, msgspec.Meta(gt=0, le=1)]
     """uncertainty, in units of the prior's, of a factor that is known"""
 
 

@@ -241,7 +241,7 @@ def spies(monkeypatch: pytest.MonkeyPatch) -> list[Spy]:
     """The environments that are made from now on."""
     made: list[Spy] = []
 
-    def make(env_id: str, num_envs: int) -> Spy:
+    def make(env_id: str, num_envs: int, physics: object = None) -> Spy:
         made.append(Spy(env_id, num_envs))
         return made[-1]
 

@@ -344,7 +344,16 @@ def _of_another_dataset(path: Path) -> None:
     storage.write_tensors(path, tensors, header | {"dataset": "0" * 64})
 
 
-@pytest.mark.parametrize("damage", [_garbage, _cut_off, _flip_a_bit, _of_another_dataset])
+def _of_an_impossible_generator(path: Path) -> None:
+    tensors, header = storage.read_tensors(path)
+    tensors["envs.rng"][:] = 2**64 - 1
+    storage.write_tensors(path, tensors, header)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_garbage, _cut_off, _flip_a_bit, _of_another_dataset, _of_an_impossible_generator],
+)
 def test_a_damaged_resume_file_does_no_harm(
     plain: PathDataset,
     damage: Callable[[Path], None],

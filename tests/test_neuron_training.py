@@ -152,8 +152,8 @@ class Counting:
 
     steps = 0
 
-    def __init__(self, env_id: str, num_envs: int) -> None:
-        self.envs, self.num_envs = make_vec(env_id, num_envs), num_envs
+    def __init__(self, env_id: str, num_envs: int, physics: Any = None) -> None:
+        self.envs, self.num_envs = make_vec(env_id, num_envs, physics=physics), num_envs
 
     def step(self, actions: Array) -> Any:
         Counting.steps += self.num_envs

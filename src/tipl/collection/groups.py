@@ -185,7 +185,7 @@ class TrialGroup:
                 writer.growing.append(self._stored_checkpoint(writer, state, i))
             ppo = self._untrained()
             ppo.set_state(state)
-        except (AttributeError, TiplError, LookupError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, TiplError, LookupError, TypeError, ValueError):
             return None
         return ppo, writer
 

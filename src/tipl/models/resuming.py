@@ -126,7 +126,7 @@ class TrainingState:
         """Raises a TiplError if what was read turns out not to fit this training."""
         try:
             yield
-        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise TiplError(
                 f"{self.path} does not hold the state of this training; remove it, or train "
                 "without --resume"

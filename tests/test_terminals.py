@@ -197,6 +197,7 @@ def test_folders_whose_names_are_no_text_are_refused_where_they_would_be_recorde
 LONG, LOOP = "x" * 5_000, "loop"
 SEVERAL = ("demo", "benchmark", "accelerate", "film", "forecast", "collect", "worlds make")
 """Commands that take a task first, or more than one path."""
+WITH_OUT = ("train", "optimize", "adapt", "paths best")
 
 
 @pytest.mark.parametrize("given", ["a\0b", LONG, "/".join(["y" * 200] * 30), LOOP, "file/x", ""])
@@ -209,7 +210,7 @@ def test_a_path_that_cannot_be_is_refused_in_a_sentence(
     for command in COMMANDS:
         if command in SEVERAL:
             continue
-        more = ["--out", "out"] if command in ("train", "optimize", "paths best") else []
+        more = ["--out", "out"] if command in WITH_OUT else []
         code, out, err = tipl(*command.split(), given, *more)
         said = out + err
         assert code == (1 if out else 2)  # of `paths verify`, whose findings are its output

@@ -118,10 +118,14 @@ class RunningMoments(Resumable):
         """Adds E samples a trial (Chan et al.'s update for a batch)."""
         added = samples.shape[1]
         total = self.count + added
-        delta = samples.mean(axis=1) - self.mean
-        self.mean += delta * added / total
-        self.var = (self.var + delta * delta * added / total) * (self.count / total)
-        if added > 1:
+        if added == 1:  # at each step of most trials: the same to the last bit, and quicker
+            delta = samples[:, 0] - self.mean
+            self.mean += delta / total
+            self.var = (self.var + delta * delta / total) * (self.count / total)
+        else:
+            delta = samples.mean(axis=1) - self.mean
+            self.mean += delta * added / total
+            self.var = (self.var + delta * delta * added / total) * (self.count / total)
             self.var += samples.var(axis=1) * (added / total)
         self.count[...] = total
 
@@ -147,7 +151,8 @@ class RewardScaler(Resumable):
         self.discounted_return *= self.gamma * (1.0 - terminations)
         self.discounted_return += rewards
         self.moments.update(self.discounted_return.reshape(-1, self.num_envs))  # [N E] -> [N, E]
-        scaled = rewards / np.repeat(self.moments.std, self.num_envs)
+        std = self.moments.std
+        scaled = rewards / (std if self.num_envs == 1 else np.repeat(std, self.num_envs))
         return np.asarray(np.clip(scaled, -self.clip, self.clip))
 
     def state(self) -> dict[str, Array]:

@@ -47,8 +47,8 @@ def adapt(
     from tipl.models.world.adapting import adapt as adapted
     from tipl.models.world.forecaster import WorldForecaster
 
-    found = WorldForecaster.from_pretrained(model)
-    better = adapted(given, physics=world, model=found, hidden=hidden or None, seed=seed)
+    found = WorldForecaster.from_pretrained(model).in_world(world)
+    better = adapted(given, model=found, hidden=hidden or None, seed=seed)
     better.save(out)
-    say(f"{out}: a policy for {better.task.label} in the world {found.in_world(world).belief}")
+    say(f"{out}: a policy for {better.task.label} in the world {found.belief}")
     say(f"run `tipl evaluate {out}` to test it")

@@ -9,12 +9,10 @@ of its own, with what it needs compiled; seconds are wall time.
 from __future__ import annotations
 
 import dataclasses
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,6 +126,17 @@ def refusals() -> list[str]:
     return [line.strip() for line in lines.strip().splitlines()]
 
 
+# Of a process that is forked the memory is at first its parent's: the parent has to be small.
+_MEASURE = """
+import os, sys, time
+start = time.monotonic()
+words = [sys.executable, "-m", "tipl", *sys.argv[1:]]
+child = os.posix_spawn(words[0], words, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
+_, status, used = os.wait4(child, 0)
+print(os.waitstatus_to_exitcode(status), time.monotonic() - start, used.ru_maxrss)
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Refusal:
     """What one took."""
@@ -144,18 +153,17 @@ def refuse(arguments: Sequence[str], place: Path) -> Refusal:
     Raises:
         TiplError: it was not, or not in one sentence.
     """
-    start = time.monotonic()
+    command = [sys.executable, "-c", _MEASURE, *arguments]
     with tempfile.TemporaryFile("w+") as words:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tipl", *arguments], stdout=words, stderr=words, cwd=place
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=words, cwd=place, text=True, check=True
         )
-        _, status, usage = os.wait4(process.pid, 0)
         words.seek(0)
         said = words.read().strip()
-    seconds = time.monotonic() - start
-    if os.waitstatus_to_exitcode(status) != 2 or "\ntipl: " not in f"\n{said}":
+    status, seconds, kilobytes = map(float, done.stdout.split()[-3:])
+    if status != 2 or "\ntipl: " not in f"\n{said}":
         raise TiplError(f"`tipl {' '.join(arguments)}` was not refused: {said}")
-    return Refusal(seconds, usage.ru_maxrss / 1024, said)
+    return Refusal(seconds, kilobytes / 1024, said)
 
 
 def main(args: Args) -> None:

@@ -35,11 +35,20 @@ def collect(
         evaluate_every: the distance of the checkpoints that do
         from_sb3: run the PPO of stable-baselines3 instead, one trial after the other
     """
+    from tipl.collection.trial_worlds import read_worlds, with_worlds
+    from tipl.core.system_errors import explained
     from tipl.core.trust import trust_own
+    from tipl.paths.parts import check_new
+
+    # no refusal waits for what collects
+    trust_own(env_id)
+    with_worlds(config, read_worlds(config.worlds, env_id))
+    if out is not None:
+        with explained("use", out):
+            check_new(out)
     from tipl.envs.registry import registered_spec
 
-    trust_own(env_id)
-    registered_spec(env_id)  # no refusal waits for what collects
+    registered_spec(env_id)
     if from_sb3:
         from tipl.evaluation.checkpoints import evaluate_paths
         from tipl.integrations.sb3.trials import collect_with_sb3

@@ -283,7 +283,7 @@ def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
     refuse_links(directory, *FOLDERS)
     with explained("make", directory):
         if not path.exists():
-            _refuse_other_files(directory)
+            check_new(directory)
             directory.mkdir(parents=True, exist_ok=True)
             make_folder(parts)
         with locked_directory(directory):
@@ -306,8 +306,11 @@ def create_dataset(directory: str | Path, metadata: PathMetadata) -> None:
             make_folder(parts)
 
 
-def _refuse_other_files(directory: Path) -> None:
+def check_new(directory: Path) -> None:
+    """Raises a TiplError if a directory that is no dataset yet holds other files."""
     parts = directory / "parts"
+    if (directory / "metadata.json").exists():
+        return
     for folder in (directory, parts):
         for entry in sorted(folder.iterdir()) if folder.exists() else []:
             if entry != parts and not is_unfinished(entry):

@@ -58,6 +58,8 @@ from tipl.models.resuming import TrainingState
 from tipl.models.train import train
 from tipl.models.world.carrier import Carrier
 from tipl.models.world.forecaster import WorldForecaster
+from tipl.models.world.observer import ObserverConfig, WorldObserver
+from tipl.models.world.stored import StoredConfig, StoredTeachers
 from tipl.models.world.teacher import TeacherConfig, WorldTeacher
 from tipl.paths import create_dataset, summarize, verify
 from tipl.paths.metadata import METADATA
@@ -167,17 +169,20 @@ def make_world_model(directory: Path) -> None:
     size = actor_layout(task, hidden).size
     teacher = WorldTeacher(TeacherConfig(size, len(names), directions=2, width=4, noise=0.3))
     teacher.prior_std.fill_(0.3)
-    made = WorldForecaster(teacher, Carrier(carrier), task, names, hidden, 7)
+    observer = WorldObserver(ObserverConfig(2 * 4 + 1, len(names), 4))
+    stored = StoredTeachers(StoredConfig(3, size, len(names)))
+    made = WorldForecaster(teacher, observer, stored, Carrier(carrier), task, names, hidden, 7)
     made.save_pretrained(directory)
 
 
 def use_world_model(directory: Path) -> None:
     model = WorldForecaster.from_pretrained(directory)
-    given = Policy.initial(model.task, 1, (3,))
+    given, log = Policy.initial(model.task, 1, (3,)), (np.ones((2, 4)), [[0], [1]], np.ones((2, 4)))
     attempt(
         lambda: (model.curves, repr(model), str(model.in_world({"gravity": 1.2}).belief)),
         lambda: tipl.adapt(model.task.env_id, physics={"gravity": 1.2}, model=model),
         lambda: tipl.adapt(given, physics={"gravity": None}, model=model),
+        lambda: tipl.adapt(model.task.env_id, experience=log, model=model),
     )
 
 

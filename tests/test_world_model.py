@@ -15,11 +15,12 @@ from tipl.cli import main
 from tipl.envs.worlds import Worlds
 from tipl.evaluation import behaviour
 from tipl.models import loop
-from tipl.models.world import training
+from tipl.models.world import observing, training
 from tipl.models.world.belief import Belief
 from tipl.models.world.forecaster import WorldForecaster
 
 TASK = "InvertedPendulum-v4"
+OBSERVER = {"observer_worlds": 8, "observer_steps": 3, "observer_width": 8}
 NAMES = ("actuator_gear", "gravity")
 
 
@@ -28,6 +29,7 @@ def few_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "STEPS_OF_ROLLOUT", 20)
         patch.setattr(training, "VISIT_EVERY", 20)
+        patch.setattr(observing, "MOST_TRANSITIONS", 30)
         patch.setattr(behaviour, "NUM_ROLLOUTS", 4)
         patch.setattr(behaviour, "STEPS_OF_ROLLOUT", 20)
         yield
@@ -64,7 +66,13 @@ def carrier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(lineage: PathDataset, carrier: Path) -> WorldForecaster:
     found = tipl.train(
-        lineage, model="world", carrier=str(carrier), num_steps=60, width=8, progress=False
+        lineage,
+        model="world",
+        **OBSERVER,
+        carrier=str(carrier),
+        num_steps=60,
+        width=8,
+        progress=False,
     )
     assert isinstance(found, WorldForecaster)
     return found
@@ -154,7 +162,7 @@ def test_paths_that_are_no_lineage_are_refused(
             vary=("gravity=0.8..1.2",), threads=1, progress=False, **start, **changes,
         )  # fmt: skip
     with pytest.raises(TiplError, match="a model of worlds learns from paths of one start"):
-        tipl.train(paths, model="world", carrier=str(carrier), progress=False)
+        tipl.train(paths, model="world", **OBSERVER, carrier=str(carrier), progress=False)
 
 
 def test_the_command_makes_the_same_policy(
@@ -165,7 +173,7 @@ def test_the_command_makes_the_same_policy(
     main([*words, "--physics", "gravity=1.2", "--hidden", "6", "--seed", "5"])
     made = tipl.adapt(TASK, physics={"gravity": 1.2}, model=model, hidden=(6,), seed=5)
     assert np.array_equal(Policy.load(tmp_path / "policy").params, made.params)
-    assert "in the world actuator_gear 1, gravity 1.2" in capsys.readouterr().out
+    assert "the world: actuator_gear 1, gravity 1.2\n" in capsys.readouterr().out
     main([*words, "--unknown", "gravity"])
     assert Policy.load(tmp_path / "policy").task.physics == ()
     with pytest.raises(SystemExit):
@@ -176,7 +184,7 @@ def test_the_command_makes_the_same_policy(
 def test_a_training_that_diverges_is_stopped(lineage: PathDataset, carrier: Path) -> None:
     with pytest.raises(TiplError, match=r"diverged at step \d+ of 9 .* train with a smaller one"):
         tipl.train(
-            lineage, model="world", carrier=str(carrier), num_steps=9, width=8,
+            lineage, model="world", **OBSERVER, carrier=str(carrier), num_steps=9, width=8,
             learning_rate=1e30, progress=False,
         )  # fmt: skip
 
@@ -187,8 +195,8 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
     def train(name: str, **options: bool) -> bytes:
         tipl.train(
             lineage.select([0, 1, 3, 4]), model="world", held_out=lineage.select([2, 5]),
-            carrier=str(carrier), num_steps=30, width=8, progress=False, out=tmp_path / name,
-            **options,
+            **OBSERVER, carrier=str(carrier), num_steps=30, width=8, progress=False,
+            out=tmp_path / name, **options,
         )  # fmt: skip
         return (tmp_path / name / "model.safetensors").read_bytes()
 

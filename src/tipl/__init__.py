@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CollectConfig",
+    "Experience",
     "Forecaster",
     "NeuronTransformer",
     "PPOConfig",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tipl.core.trust import trust
     from tipl.envs.worlds import Worlds
     from tipl.errors import TiplError
+    from tipl.evaluation.experience import Experience
     from tipl.evaluation.returns import evaluate
     from tipl.forecast.base import Forecaster
     from tipl.models import TrainConfig

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
@@ -160,9 +161,55 @@ def raw_observations(
     half the action range (of 1 where actions have no bounds); for a task with discrete actions the
     share of actions that are drawn at random.
     """
+    visited = np.empty((len(params), num_steps, task.observation_size))
+    steps = _steps(params, layout, task, num_steps, noise, seed, statistics, clip, physics)
+    for block, step, observations, _, _ in steps:
+        visited[block, step] = observations
+    return visited
+
+
+class Transitions(NamedTuple):
+    """What M policies saw, did, and saw then, in S steps each."""
+
+    observations: Float64[np.ndarray, "M S O"]
+    actions: Float64[np.ndarray, "M S A"]
+    next_observations: Float64[np.ndarray, "M S O"]
+    """of the same episode, of which one may be the last"""
+
+
+def transitions(
+    params: Float32[np.ndarray, "M P"],
+    layout: ParamLayout,
+    task: TaskSpec,
+    num_steps: int,
+    *,
+    noise: Float[np.ndarray, " M"] | float = 0.0,
+    seed: int = 0,
+    physics: Mapping[str, Float[np.ndarray, " M"]] | None = None,
+) -> Transitions:
+    """The steps of policies that act as in `raw_observations`, in a task of continuous actions."""
+    sizes = task.observation_size, task.action_size, task.observation_size
+    made = Transitions(*(np.empty((len(params), num_steps, size)) for size in sizes))
+    for block, step, *row in _steps(params, layout, task, num_steps, noise, seed, physics=physics):
+        for values, those in zip(made, row, strict=True):
+            values[block, step] = those
+    return made
+
+
+def _steps(
+    params: Float32[np.ndarray, "M P"],
+    layout: ParamLayout,
+    task: TaskSpec,
+    num_steps: int,
+    noise: Float[np.ndarray, " M"] | float,
+    seed: int,
+    statistics: Statistics | None = None,
+    clip: float = OBSERVATION_CLIP,
+    physics: Mapping[str, Float[np.ndarray, " M"]] | None = None,
+) -> Iterator[tuple[slice, int, Array, Array, Array]]:
+    """Policies that act: which, the number of the step, observations, actions, and what follows."""
     mean, std = statistics or task.observation_statistics
     spread = np.broadcast_to(np.asarray(noise, np.float64), (len(params),))
-    visited = np.empty((len(params), num_steps, task.observation_size))
     for start in range(0, len(params), NUM_ENVS):
         block = slice(start, start + NUM_ENVS)
         rng = np.random.default_rng((seed, start))
@@ -171,14 +218,19 @@ def raw_observations(
         envs = make_vec(task, len(params[block]), physics=factors)
         with threadpool_limits(1, "blas"), closing(envs):
             observations, _ = envs.reset(seed=int(rng.integers(2**31)))
-            for seen in visited[block].swapaxes(0, 1):  # [M, O] of each step
-                seen[:] = observations
+            for step in range(num_steps):
                 inputs = normalise_observations(observations, mean, std, clip=clip)[:, None]
                 means = actor.forward(inputs)[:, 0]  # [M, 1, O] -> [M, A]
                 if layout.squashed:
                     means = unsquashed(task, means)
-                observations = envs.step(_noisy_actions(task, means, spread[block], rng))[0]
-    return visited
+                actions = _noisy_actions(task, means, spread[block], rng)
+                following, _, _, _, info = envs.step(actions)
+                last = following
+                if (over := info.get("_final_obs")) is not None and over.any():
+                    last = following.copy()
+                    last[over] = np.stack(list(info["final_obs"][over]))
+                yield block, step, observations, actions, last
+                observations = following
 
 
 def _noisy_actions(task: TaskSpec, means: Array, noise: Array, rng: np.random.Generator) -> Array:

@@ -15,6 +15,8 @@ __all__ = ["Belief", "WorldTrainConfig", "WorldTrainOptions", "adapt"]
 MAX_DIRECTIONS = 4096
 """Directions in which the weights of teachers differ."""
 
+OBSERVER_LEARNING_RATE = 2e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class WorldTrainConfig(TrainConfig):
@@ -31,16 +33,32 @@ class WorldTrainConfig(TrainConfig):
     or the name of one that ships with tipl (default: the name of the task)"""
     directions: int = 24
     """directions in which the weights of teachers differ"""
+    observer_worlds: int = 1500
+    """worlds without teachers, in which the observer is trained"""
+    observer_steps: int = 2000
+    """optimiser steps of the observer"""
+    observer_width: int = 128
+    """units of the observer's hidden layers"""
     noise: float = 0.3
     """of the factors that the model is told, in standard deviations over the training worlds; a
     factor that is known is taken for one that is as uncertain as this"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, directions=self.directions)
+        at_least(
+            1, directions=self.directions, observer_steps=self.observer_steps,
+            observer_width=self.observer_width,
+        )  # fmt: skip
+        at_least(2, observer_worlds=self.observer_worlds)
         at_most(MAX_DIRECTIONS, directions=self.directions)
         if not 0 < self.noise <= 1:
             raise TiplError(f"noise is {self.noise}; expected above 0, and at most 1")
+
+    def of_observer(self) -> TrainConfig:
+        """How the observer is trained, where it differs."""
+        return dataclasses.replace(
+            self, num_steps=self.observer_steps, learning_rate=OBSERVER_LEARNING_RATE
+        )
 
 
 class WorldTrainOptions(TrainOptions, total=False):
@@ -48,6 +66,9 @@ class WorldTrainOptions(TrainOptions, total=False):
 
     carrier: str | None
     directions: int
+    observer_worlds: int
+    observer_steps: int
+    observer_width: int
     noise: float
 
 

@@ -4,49 +4,176 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import gymnasium
+import numpy as np
+
+from tipl.core.options import at_least
+from tipl.errors import TiplError
+from tipl.evaluation.experience import Experience, WorldSteps
 from tipl.models.world.belief import Belief
 from tipl.models.world.forecaster import WorldForecaster
+from tipl.models.world.proposals import Proposal, proposals
 from tipl.policies.policy import Policy
+
+USUAL_STEPS = 250
+"""In an environment that was given without a number."""
+
+ACTION_NOISE = 0.2
+"""With which steps are made whose only use is what they show of the world, in units of half the
+range of actions."""
+
+
+class AdaptedPolicy(Policy):
+    """A policy for a world, and what is known of that world."""
+
+    world: Belief
+    """the factors of its physics, each as surely as it is known"""
+    env_steps: int
+    """of the environment that were spent to make it"""
+    tried: tuple[Proposal, ...]
+    """proposals that were run for an episode each, in order; none if no episodes were allowed"""
+
+    @classmethod
+    def of(
+        cls, policy: Policy, world: Belief, env_steps: int, tried: Sequence[Proposal]
+    ) -> AdaptedPolicy:
+        """The same policy, with how it was made."""
+        normaliser = policy.observation_mean, policy.observation_std, policy.observation_clip
+        made = cls(policy.params, policy.layout, policy.task, *normaliser)
+        made.world, made.env_steps, made.tried = world, env_steps, tuple(tried)
+        return made
 
 
 def adapt(
     given: str | Policy,
     *,
     physics: Mapping[str, float | None] | Belief | None = None,
+    experience: Experience | Sequence[Any] | None = None,
+    env: gymnasium.Env[Any, Any] | None = None,
+    steps: int | None = None,
+    episodes: int = 0,
     model: str | Path | WorldForecaster | None = None,
     hidden: Sequence[int] | None = None,
     seed: int = 1,
-) -> Policy:
-    """A policy for a world, by inference alone: no gradient step, no environment step.
+) -> AdaptedPolicy:
+    """A policy for a world, by inference alone: no gradient step.
+
+    What is known of the world may be its physics, a log of what happened there, an environment to
+    make steps or episodes in, or any of these together.
 
     Args:
         given: id of a task, for a policy of its own; or a policy, which is carried.
         physics: the world: factors of the model's own values by name. Those that are left out are
             1, as at home; those that are None are not known. By default nothing is known.
+        experience: transitions in the world: an `Experience`, or its observations `[S, O]`, actions
+            `[S, A]` and next observations `[S, O]`. No rewards are needed.
+        env: the world itself: any Gymnasium environment with the spaces of the task. It is not
+            closed.
+        steps: environment steps to make first, whose rewards are not looked at; by default 250, or
+            none if there are episodes.
+        episodes: then these are spent on trying proposals, one each: the elite of home (and the
+            policy that is given), what the model makes of all that is known by then, and policies
+            of training worlds like this one. The best is returned, so that by this test it is no
+            worse than the elite of home. A single episode shows the world alone.
         model: a model of worlds (`tipl train --model world`), or its directory or name; by default
             the one that ships with tipl under the task's id and `-worlds`.
         hidden: units in each hidden layer, of a policy of its own; by default those of the model's
             training paths, whose teacher is then the policy itself. Others are carried to it from
             a fresh network.
-        seed: of the fresh network.
+        seed: of the fresh network, of the episodes and of the noise of actions.
 
     Returns:
-        The policy. If all factors are known its task is that world, so that `tipl.evaluate` runs it
-        there; if not, its task is at home.
+        The policy, with what is known of the world (`world`), the environment steps spent
+        (`env_steps`) and the proposals that were tried. If all factors are known its task is that
+        world, so that `tipl.evaluate` runs it there; if not, its task is at home.
 
     Raises:
-        TiplError: there is no such model, it knows no such factor, or it cannot read the policy.
+        TiplError: there is no such model, it knows no such factor or cannot read the policy, the
+            experience or the environment is not of the task, or steps or episodes were given
+            without an environment.
     """
+    at_least(0, steps=steps, episodes=episodes, seed=seed)
+    if env is None and (steps or episodes):
+        raise TiplError(
+            f"{steps or 0} steps and {episodes} episodes were asked for without an environment; "
+            "give the world as env, any Gymnasium environment with the spaces of the task"
+        )
     task = given if isinstance(given, str) else given.task.env_id
     if not isinstance(model, WorldForecaster):
         model = WorldForecaster.from_pretrained(model or f"{task}-worlds")
-    world = model.in_world(physics) if physics is not None else model
-    if isinstance(given, Policy):
-        made = world.optimize(given.with_physics({}))
-    elif hidden is None or tuple(hidden) == world.hidden_sizes:
-        made = world.teacher_policy()
-    else:
-        made = world.optimize(Policy.initial(world.task, seed, hidden))
-    known = not world.belief.std.any()
-    return made.with_physics(world.belief.factors) if known else made
+    asked = model.in_world(physics) if physics is not None else model
+    search = _Search(asked, given, hidden, seed)
+    if experience is not None:
+        if not isinstance(experience, Experience):
+            experience = Experience.of(*experience)
+        search.learn(experience)
+    if env is not None:
+        world = WorldSteps(env, model.task, seed)
+        search.explore(world, USUAL_STEPS if steps is None and not episodes else steps or 0)
+        search.try_proposals(world, episodes)
+        return search.best(world.num_steps)
+    return search.best(0)
+
+
+class _Search:
+    """What is known of a world by now, and what was tried there."""
+
+    def __init__(
+        self,
+        asked: WorldForecaster,
+        given: str | Policy,
+        hidden: Sequence[int] | None,
+        seed: int,
+    ) -> None:
+        self.asked = self.world = asked
+        self.given, self.hidden, self.seed = given, hidden, seed
+        self.experience: Experience | None = None
+        self.tried: list[Proposal] = []
+
+    def learn(self, experience: Experience) -> None:
+        """Sees what more transitions say of the world; what was known for sure stays so."""
+        before = self.experience
+        self.experience = experience if before is None else before + experience
+        self.world = self.asked.having_seen(self.experience)
+
+    def explore(self, world: WorldSteps, steps: int) -> None:
+        """Makes steps to see the world, with a policy for what is known of it by now."""
+        if not steps:
+            return
+        rng, teacher = np.random.default_rng(self.seed), self.world.teacher_policy()
+        low, high = (bound.astype(np.float64) for bound in teacher.task.action_bounds)
+        unit = ACTION_NOISE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
+        self.learn(
+            world.run(lambda seen: teacher.act(seen) + unit * rng.standard_normal(unit.size), steps)
+        )
+
+    def try_proposals(self, world: WorldSteps, episodes: int) -> None:
+        """Runs proposals for an episode each, and learns of the world from each."""
+        made = proposals(lambda: self.world, self.given, self._network)
+        for _, proposal in zip(range(episodes), made, strict=False):
+            policy = proposal.policy
+            episodic_return, seen = world.episode(policy.act)
+            self.tried.append(proposal.having_returned(episodic_return))
+            self.learn(seen)
+
+    def best(self, env_steps: int) -> AdaptedPolicy:
+        """The proposal that returned most; where no two were tried, what the model makes."""
+        if len(self.tried) > 1:
+            policy = max(self.tried, key=lambda one: one.episodic_return).policy
+        else:
+            policy = self._network(self.world.teacher_policy())
+        belief = self.world.belief
+        if not belief.std.any():
+            policy = policy.with_physics(belief.factors)
+        return AdaptedPolicy.of(policy, belief, env_steps, self.tried)
+
+    def _network(self, teacher: Policy) -> Policy:
+        """A teacher in the architecture that was asked for."""
+        if isinstance(self.given, Policy):
+            return self.asked.carried(self.given.with_physics({}), teacher)
+        if self.hidden is None or tuple(self.hidden) == self.asked.hidden_sizes:
+            return teacher
+        fresh = Policy.initial(self.asked.task, self.seed, self.hidden)
+        return self.asked.carried(fresh, teacher)

@@ -14,15 +14,19 @@ from tipl.core.arrays import Array
 from tipl.core.schemas import ArrayType, Count, conforming
 from tipl.core.terminal import warn
 from tipl.errors import TiplError
+from tipl.evaluation.experience import Experience
 from tipl.forecast.base import Forecasts, Histories, Layout, Networks, Target
 from tipl.forecast.description import PathLength
 from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
 from tipl.models import check_depth
 from tipl.models.building import array_types, filled, outlined
+from tipl.models.loop import torch_threads
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
 from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
 from tipl.models.world.belief import Belief
 from tipl.models.world.carrier import Carrier
+from tipl.models.world.observer import ObserverConfig, WorldObserver, transition_features
+from tipl.models.world.stored import StoredConfig, StoredTeachers
 from tipl.models.world.teacher import TeacherConfig, WorldTeacher
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes
 from tipl.policies.policy import Policy
@@ -36,6 +40,8 @@ class _Described(msgspec.Struct):
     """What `config.json` says of this kind of model alone."""
 
     teacher: TeacherConfig
+    observer: ObserverConfig
+    stored: StoredConfig
     carrier: NeuronTransformerConfig
     carrier_checkpoints: PathLength
     physics: Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -46,8 +52,9 @@ class WorldForecaster(AnyArchitectureForecaster):
     """Carries networks of any architecture to the teacher of a world.
 
     The teacher's weights follow from what is known of the world (`in_world`); by default nothing.
-    A NeuronTransformer of the target elite carries other networks there: the observations that it
-    remembers are labelled with what the teacher does.
+    What transitions say of it an observer reads (`seen`). A NeuronTransformer of the target elite
+    carries other networks to the teacher: the observations that it remembers are labelled with what
+    the teacher does.
     """
 
     kind = "WorldModel"
@@ -55,6 +62,8 @@ class WorldForecaster(AnyArchitectureForecaster):
     def __init__(
         self,
         teacher: WorldTeacher,
+        observer: WorldObserver,
+        stored: StoredTeachers,
         carrier: Carrier,
         task: TaskSpec,
         names: Sequence[str],
@@ -63,10 +72,25 @@ class WorldForecaster(AnyArchitectureForecaster):
         settings: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(task, hidden_sizes, num_checkpoints, ("elite",), settings=settings)
-        self.teacher, self.carrier = teacher.eval(), carrier
+        self.teacher, self.observer = teacher.eval(), observer.eval()
+        self.stored, self.carrier = stored, carrier
         prior = (one.double().numpy() for one in (teacher.prior_mean, teacher.prior_std))
         self.prior = Belief(tuple(names), *prior)
         self.belief = self.prior
+        self._asked: Policy | None = None  # to be carried to, instead of the world's teacher
+
+    def having_seen(self, experience: Experience) -> WorldForecaster:
+        """The same, where transitions have shown what is not known for sure of the world.
+
+        Raises:
+            TiplError: they are of another task.
+        """
+        seen, before = self.seen(experience), self.belief
+        known = before.std == 0
+        mean, std = (
+            np.where(known, *two) for two in ((before.mean, seen.mean), (before.std, seen.std))
+        )
+        return self.in_world(Belief(seen.names, mean, std))
 
     def in_world(self, physics: Mapping[str, float | None] | Belief) -> WorldForecaster:
         """The same forecaster, asked for networks for a world.
@@ -95,16 +119,47 @@ class WorldForecaster(AnyArchitectureForecaster):
             )
         return other
 
+    @torch_threads(1)
+    @torch.inference_mode()
+    def seen(self, experience: Experience) -> Belief:
+        """What transitions in a world say of it: of each factor a mean and a deviation.
+
+        Raises:
+            TiplError: they are of another task.
+        """
+        experience.check_task(self.task)
+        features = transition_features(
+            self.task, experience.observations, experience.actions, experience.next_observations
+        )
+        mean, std = self.observer(torch.as_tensor(features)[None])  # [S, F] -> [1, S, F]
+        return Belief(self.prior.names, mean[0].double().numpy(), std[0].double().numpy())
+
+    @property
+    def elite_policy(self) -> Policy:
+        """The policy of home that the lineage starts from."""
+        return Policy(self.teacher.elite.numpy(), self.default_layout, self.task)
+
     @torch.inference_mode()
     def teacher_policy(self) -> Policy:
         """The teacher of the world itself, in the architecture of the lineage."""
         belief = [torch.as_tensor(one).float()[None] for one in (self.belief.mean, self.belief.std)]
         return Policy(self.teacher(*belief)[0].numpy(), self.default_layout, self.task)
 
+    def carried(self, policy: Policy, teacher: Policy) -> Policy:
+        """A policy of any architecture after jumps towards a teacher.
+
+        Raises:
+            TiplError: the policy cannot be read.
+        """
+        other = copy.copy(self)
+        other._asked = teacher
+        return other.optimize(policy)
+
     def _optimize(
         self, params: Networks, layout: ParamLayout, horizon: int, steps: int | None
     ) -> Networks:
-        return self.carrier.carried(params, layout, self.teacher_policy(), steps)
+        teacher = self._asked or self.teacher_policy()
+        return self.carrier.carried(params, layout, teacher, steps)
 
     def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
         layout = layout or self.default_layout
@@ -118,6 +173,8 @@ class WorldForecaster(AnyArchitectureForecaster):
     def _config(self) -> dict[str, Any]:
         return {
             "teacher": msgspec.to_builtins(self.teacher.config),
+            "observer": msgspec.to_builtins(self.observer.config),
+            "stored": msgspec.to_builtins(self.stored.config),
             "carrier": msgspec.to_builtins(self.carrier.model.config),
             "carrier_checkpoints": self.carrier.forecaster.num_checkpoints,
             "physics": list(self.prior.names),
@@ -125,8 +182,12 @@ class WorldForecaster(AnyArchitectureForecaster):
         }
 
     def _tensors(self) -> dict[str, Array]:
-        both = torch.nn.ModuleDict({"teacher": self.teacher, "carrier": self.carrier.model})
-        return {name: tensor.numpy() for name, tensor in both.state_dict().items()}
+        parts = {
+            "teacher": self.teacher, "observer": self.observer, "stored": self.stored,
+            "carrier": self.carrier.model,
+        }  # fmt: skip
+        tensors = torch.nn.ModuleDict(parts).state_dict()
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
 
     @classmethod
     def _check_config(cls, config: Mapping[str, Any], task: TaskSpec, num_checkpoints: int) -> None:
@@ -134,15 +195,27 @@ class WorldForecaster(AnyArchitectureForecaster):
         check_hidden_sizes(said.hidden_sizes)
         check_depth(len(said.hidden_sizes))
         layout = actor_layout(task, said.hidden_sizes)
-        carrier, teacher = said.carrier, said.teacher
+        carrier, teacher, observer = said.carrier, said.teacher, said.observer
         found = (
-            teacher.num_parameters, teacher.num_factors, carrier.observation_size,
-            carrier.action_size, carrier.num_checkpoints, carrier.context,
+            teacher.num_parameters, teacher.num_factors, said.stored.num_parameters,
+            said.stored.num_factors, observer.num_factors,
+            observer.num_features, carrier.observation_size, carrier.action_size,
+            carrier.num_checkpoints, carrier.context,
         )  # fmt: skip
+        V, seen, acted = len(set(said.physics)), task.observation_size, task.action_size
+        features = 2 * seen + acted
         expected = (
-            layout.size, len(set(said.physics)), task.observation_size, task.action_size,
-            said.carrier_checkpoints, 1,
-        )  # fmt: skip
+            layout.size,
+            V,
+            layout.size,
+            V,
+            V,
+            features,
+            seen,
+            acted,
+            said.carrier_checkpoints,
+            1,
+        )
         if found != expected or not carrier.memory or said.physics != sorted({*said.physics}):
             raise TiplError(
                 f"a {cls.kind} has the sizes {found} and a memory of {carrier.memory}, but those "
@@ -156,25 +229,32 @@ class WorldForecaster(AnyArchitectureForecaster):
 
     @classmethod
     def _outline(cls, config: Mapping[str, Any]) -> torch.nn.ModuleDict:
-        """The two networks of a checked `config.json`, without their weights."""
+        """The networks of a checked `config.json`, without their weights."""
         said = conforming(config, _Described, cls.kind)
         return outlined(
             lambda: torch.nn.ModuleDict(
-                {"teacher": WorldTeacher(said.teacher), "carrier": NeuronTransformer(said.carrier)}
+                {
+                    "teacher": WorldTeacher(said.teacher),
+                    "observer": WorldObserver(said.observer),
+                    "stored": StoredTeachers(said.stored),
+                    "carrier": NeuronTransformer(said.carrier),
+                }
             )
         )
 
     @classmethod
     def _from_files(cls, config: Mapping[str, Any], tensors: Arrays) -> WorldForecaster:
-        both = filled(cls._outline(config), tensors)
+        parts = filled(cls._outline(config), tensors)
         said, task = conforming(config, _Described, cls.kind), TaskSpec.from_json(config["task"])
-        teacher = cast("WorldTeacher", both["teacher"])
+        teacher = cast("WorldTeacher", parts["teacher"])
+        observer = cast("WorldObserver", parts["observer"])
+        stored = cast("StoredTeachers", parts["stored"])
         models: dict[Target, NeuronTransformer] = {
-            "elite": cast("NeuronTransformer", both["carrier"])
+            "elite": cast("NeuronTransformer", parts["carrier"])
         }
         shape = said.hidden_sizes, said.carrier_checkpoints
         carrier = Carrier(NeuronTransformerForecaster(models, task, *shape))
         return cls(
-            teacher, carrier, task, said.physics, said.hidden_sizes, config["num_checkpoints"],
-            config["settings"],
+            teacher, observer, stored, carrier, task, said.physics, said.hidden_sizes,
+            config["num_checkpoints"], config["settings"],
         )  # fmt: skip

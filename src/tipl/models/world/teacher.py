@@ -37,10 +37,10 @@ class TeacherConfig:
 class WorldTeacher(nn.Module):
     """The elite's weights and a change of low rank, which a belief about the world sets.
 
-    `theta = elite + mean + directions^T (scale * h(belief))`. All teachers of a lineage stay near
-    one ancestor, so what lies between two of them is a policy as well. Factors that are not known
-    are read as their prior mean, with an uncertainty of 1 beside them; so one network serves every
-    state of knowledge.
+    `theta = elite + mean + directions^T (scale * h(belief))`, of which the mean and the directions
+    are learned. All teachers of a lineage stay near one ancestor, so what lies between two of them
+    is a policy as well. Factors that are not known are read as their prior mean, with an
+    uncertainty of 1 beside them; so one network serves every state of knowledge.
     """
 
     elite: Float[Tensor, " P"]
@@ -48,25 +48,21 @@ class WorldTeacher(nn.Module):
     prior_mean: Float[Tensor, " V"]
     """of the factors' logarithms over the training worlds"""
     prior_std: Float[Tensor, " V"]
-    mean: Float[Tensor, " P"]
-    """mean change of the training worlds' teachers"""
-    directions: Float[Tensor, "K P"]
-    """orthonormal directions in which they differ most"""
     scale: Float[Tensor, " K"]
-    """how far they differ in each"""
+    """how far the training worlds' teachers differ in each direction"""
 
     def __init__(self, config: TeacherConfig) -> None:
         super().__init__()
         self.config = config
         P, V, K = config.num_parameters, config.num_factors, config.directions
         shapes = {
-            "elite": (P,), "prior_mean": (V,), "prior_std": (V,),
-            "mean": (P,), "directions": (K, P), "scale": (K,),
+            "elite": (P,), "prior_mean": (V,), "prior_std": (V,), "scale": (K,),
         }  # fmt: skip
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
-        self.mean_change = nn.Parameter(torch.zeros(P))
-        self.turns = nn.Parameter(torch.zeros(K, P))
+        # in units of `SLOWLY`, so that Adam's steps in them are so much smaller
+        self.mean = nn.Parameter(torch.zeros(P))
+        self.directions = nn.Parameter(torch.zeros(K, P))
         H = config.width
         self.chooser = nn.Sequential(
             nn.Linear(2 * V, H), nn.Tanh(), nn.Linear(H, H), nn.Tanh(), nn.Linear(H, K)
@@ -79,9 +75,20 @@ class WorldTeacher(nn.Module):
         told = (mean - self.prior_mean) / self.prior_std
         unsure = (std / self.prior_std).clamp(self.config.noise, 1.0)
         chosen = self.chooser(torch.cat([told, unsure], dim=-1)) * self.scale  # [B, K]
-        directions = self.directions + SLOWLY * self.turns
-        weights: Tensor = self.elite + self.mean + SLOWLY * self.mean_change + chosen @ directions
+        weights: Tensor = self.elite + SLOWLY * (self.mean + chosen @ self.directions)
         return weights
+
+    def begin(
+        self,
+        mean: Float[Tensor, " P"],
+        directions: Float[Tensor, "K P"],
+        scale: Float[Tensor, " K"],
+    ) -> None:
+        """Begins at the mean change of the training worlds' teachers and where they differ most."""
+        with torch.no_grad():
+            self.mean.copy_(mean / SLOWLY)
+            self.directions.copy_(directions / SLOWLY)
+            self.scale.copy_(scale)
 
     def told(
         self, factors: Float[Tensor, "B V"], rng: torch.Generator
@@ -89,13 +96,17 @@ class WorldTeacher(nn.Module):
         """Beliefs, as in `forward`, about worlds of these logarithms: from sure to ignorant.
 
         Half of the worlds are known as well as any; of the others each factor is known so well, not
-        at all, or something between.
+        at all, or something between. A belief is what an observation leaves of the prior: the true
+        factor is about its mean, as far as its deviation says.
         """
         lowest = self.config.noise
         unsure = torch.rand(factors.shape, generator=rng) * 3  # a third each
         unsure = lowest + (unsure - 1).clamp(0, 1) * (1 - lowest)
         sure = torch.rand(len(factors), 1, generator=rng) < 0.5
         unsure = torch.where(sure, lowest, unsure)
-        blurred = factors + unsure * self.prior_std * torch.randn(factors.shape, generator=rng)
-        # of what is not known nothing is told
-        return torch.where(unsure < 1, blurred, self.prior_mean), unsure * self.prior_std
+        away = (factors - self.prior_mean) / self.prior_std
+        drawn = torch.randn(factors.shape, generator=rng)
+        # what is left of the prior's variance, 1, is that of the mean
+        share = 1 - unsure.square()
+        mean = share * away + unsure * share.sqrt() * drawn
+        return self.prior_mean + mean * self.prior_std, unsure * self.prior_std

@@ -22,6 +22,8 @@ from tipl.models.world import WorldTrainConfig
 from tipl.models.world.belief import Belief
 from tipl.models.world.carrier import Carrier
 from tipl.models.world.forecaster import WorldForecaster
+from tipl.models.world.observing import train_observer
+from tipl.models.world.stored import StoredConfig, StoredTeachers
 from tipl.models.world.teacher import TeacherConfig, WorldTeacher
 from tipl.paths import PathDataset
 
@@ -71,14 +73,15 @@ def train_world_model(
             teacher, config, partial(loss, teacher), unseen, label="train (world)",
             progress=progress, remembers=loss,
         )  # fmt: skip
+        observer, observed = train_observer(lineage, config, progress)
         loss.remind(carrier.readout)
     settings = {
-        "curves": {"elite": curve},
-        "env_steps": sum(one.lineage.env_steps for one in (loss, *others)),
+        "curves": {"elite": curve, "observer": observed},
+        "env_steps": sum(one.env_steps for one in (lineage, *(other.lineage for other in others))),
     }
     return WorldForecaster(
-        teacher, carrier, paths.task, lineage.names, paths.metadata.hidden_sizes,
-        paths.num_checkpoints, settings,
+        teacher, observer, _stored(lineage), carrier, paths.task, lineage.names,
+        paths.metadata.hidden_sizes, paths.num_checkpoints, settings,
     )  # fmt: skip
 
 
@@ -229,8 +232,18 @@ def _initial_teacher(lineage: Lineage, config: WorldTrainConfig) -> WorldTeacher
     known = {
         "elite": lineage.elite, "prior_mean": prior.mean,
         "prior_std": np.maximum(prior.std, 1e-3),  # of a factor that never differs
-        "mean": mean, "directions": directions[:K], "scale": sizes[:K] / np.sqrt(len(changes)),
     }  # fmt: skip
     for name, values in known.items():
         getattr(teacher, name).copy_(torch.as_tensor(values))
+    scale = sizes[:K] / np.sqrt(len(changes))
+    teacher.begin(*(torch.as_tensor(one).float() for one in (mean, directions[:K], scale)))
     return teacher
+
+
+def _stored(lineage: Lineage) -> StoredTeachers:
+    """The last policies of the lineage's worlds."""
+    W, P = lineage.teachers.shape
+    stored = StoredTeachers(StoredConfig(W, P, len(lineage.names)))
+    stored.factors.copy_(torch.as_tensor(lineage.logarithms))
+    stored.params.copy_(torch.as_tensor(lineage.teachers))
+    return stored

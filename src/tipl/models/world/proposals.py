@@ -1,0 +1,59 @@
+"""What is worth an episode in a world."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tipl.models.world.forecaster import WorldForecaster
+from tipl.policies.policy import Policy
+
+CHANGED = 0.25
+"""By how much a factor is to be known better, in units of the prior's deviation, before what the
+model makes of it is worth another episode."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Proposal:
+    """A policy for a world, and what it returned there."""
+
+    name: str
+    policy: Policy
+    episodic_return: float = math.nan
+    """NaN before it was run"""
+
+    def having_returned(self, episodic_return: float) -> Proposal:
+        """The same with its return."""
+        return dataclasses.replace(self, episodic_return=episodic_return)
+
+
+def proposals(
+    world: Callable[[], WorldForecaster], given: str | Policy, network: Callable[[Policy], Policy]
+) -> Iterator[Proposal]:
+    """Policies for a world, of which more may be known each time that one is asked for.
+
+    Args:
+        world: the model, asked for what is known by now.
+        given: a policy that somebody has, which is one of the proposals, or the id of a task.
+        network: makes a teacher a policy of the architecture that was asked for.
+    """
+    if isinstance(given, Policy):
+        yield Proposal("as given", given)
+    yield Proposal("elite of home", network(world().elite_policy))
+    proposed = world().belief
+    yield Proposal("model", network(world().teacher_policy()))
+    stored, taken = world().stored, set[int]()
+    while len(taken) < stored.config.num_worlds:
+        now = world()
+        away = np.abs(now.belief.mean - proposed.mean) / now.prior.std
+        if away.max() > CHANGED:
+            proposed = now.belief
+            yield Proposal("model, which knows more", network(now.teacher_policy()))
+            now = world()
+        nearest = next(w for w in stored.nearest(now.belief, now.prior) if w not in taken)
+        taken.add(nearest)
+        policy = now.elite_policy.with_params(stored.weights(nearest))
+        yield Proposal(f"teacher of training world {nearest}", network(policy))

@@ -416,6 +416,10 @@ def test_the_command_films_policies(
     assert len(expected) < 400_000
     main(["film", "policy-1", "--out", "strip.gif", "--seed", "3", "--labels", "before"])
     assert Path("strip.png").read_bytes() == still_strip(both[:1], ["before"])
+    words = ["film", "policy-1", "--out", "strip.gif", "--seed", "3", "--labels", "before"]
+    main([*words, "--physics", "gravity=2"])
+    heavy = small(Policy.load("policy-1").with_physics({"gravity": 2.0}), 3)
+    assert Path("strip.png").read_bytes() == still_strip([heavy], ["before"])
 
 
 # --- environments that draw themselves -------------------------------------------------------

@@ -86,6 +86,7 @@ def film(
     /,
     out: Path,
     labels: tuple[str, ...] = (),
+    physics: tuple[str, ...] = (),
     seed: int = 0,
 ) -> None:
     """Film policies of one task side by side: an animated GIF, and a strip of stills.
@@ -98,12 +99,14 @@ def film(
         policies: directories of policies (`tipl optimize`), or of one run (`tipl demo`)
         out: the GIF to write; the stills are beside it, with the ending .png
         labels: one for each policy (default: the names of the directories)
+        physics: the world that they all run in, instead of their own, such as gravity=1.3 mass=0.8
         seed: of the episode's start
     """
     from tipl.evaluation.film_files import check_filmstrip, check_gif_name
 
     check_gif_name(out)
-    if len(policies) == 1 and not labels and (policies[0] / "forecasts").exists():
+    factors = parse_factors(physics)
+    if len(policies) == 1 and not labels and not factors and (policies[0] / "forecasts").exists():
         from tipl.experiments.run import load_run
 
         run = load_run(policies[0])
@@ -122,6 +125,11 @@ def film(
         )
     check_filmstrip(out)
     loaded = [Policy.load(path) for path in policies]
+    if factors:
+        from tipl.envs.factory import check_physics
+
+        check_physics(loaded[0].task, factors)
+        loaded = [one.with_physics(factors) for one in loaded]
     from tipl.evaluation import film as films  # brings what draws, for which no refusal waits
 
     gif, png = films.save_filmstrip(out, [films.film(one, seed) for one in loaded], labels)

@@ -23,6 +23,7 @@ PLACES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "horizon": (r"horizon (\d+)", int),
     "architecture": (r"(\d+(?:-\d+)*)", str),
     "world": (r"world (.+)", str),
+    "split": (r"(.+) worlds", str),
     "beside": (r"less (.+)", str),
     "uses": (
         r"(?:([\d,]+)|infinitely many) uses?",

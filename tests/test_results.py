@@ -210,6 +210,7 @@ PLACES: list[tuple[dict[str, Any], str]] = [
     ({"architecture": "64", "uses": math.inf}, "64, infinitely many uses"),
     ({"architecture": "8-8", "beside": "RELEX, gated"}, "8-8, less RELEX, gated"),
     ({"start": 0.5, "world": "heavy"}, "history 50%, world heavy"),
+    ({"split": "extrapolation", "beside": "PPO"}, "extrapolation worlds, less PPO"),
     ({"part": "a, b, c, d"}, "a, b, c, d"),
     ({}, ""),
 ]

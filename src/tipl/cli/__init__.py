@@ -31,6 +31,7 @@ COMMANDS = {
     "worlds make": ("worlds", "draw worlds: a task in other physics, in splits"),
     "worlds show": ("worlds", "say what is in a file of worlds"),
     "worlds check": ("worlds", "read back what worlds are, from environments stepped in them"),
+    "worlds benchmark": ("run", "adapt to worlds that nobody has trained in, beside all rivals"),
     "paths show": ("paths", "say what is in a dataset of paths"),
     "paths verify": ("paths", "check every byte of a dataset of paths"),
     "paths evaluate": ("paths", "run the checkpoints of a dataset of paths in their environment"),

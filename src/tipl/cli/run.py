@@ -1,4 +1,4 @@
-"""`tipl demo`, `report`, `costs`, `benchmark` and `accelerate`: whole experiments."""
+"""`tipl demo`, `report`, `costs`, `benchmark`, `accelerate`, `worlds benchmark`: experiments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from tipl.cli import Prepared, given_command
 from tipl.cli.trusting import trusting
 from tipl.core.terminal import console, say
 from tipl.errors import TiplError
-from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
+from tipl.experiments.config import (
+    AccelerationConfig,
+    BenchmarkConfig,
+    DemoConfig,
+    ExperimentConfig,
+)
+from tipl.experiments.worlds.config import WorldsConfig
 
 if TYPE_CHECKING:
     from tipl.experiments.pipeline import AnyConfig
@@ -26,7 +32,7 @@ class RunOptions:
     """How a benchmark or a comparison is run."""
 
     out: Path | None = None
-    """directory of the run (default: runs/benchmark/ or runs/accelerate/ and the task)"""
+    """directory of the run (default: runs/, the command's first word and the task)"""
     quick: bool = False
     """a smoke run of minutes, whose numbers show nothing"""
     fresh: bool = False
@@ -37,9 +43,9 @@ class RunOptions:
 
 def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:
     """The command; some begin with what their first argument, the task, has by default."""
-    if command not in (benchmark, accelerate) or arguments[:1] in ([], ["--help"], ["-h"]):
+    kind = KINDS.get(command)
+    if kind is None or arguments[:1] in ([], ["--help"], ["-h"]):
         return command, None
-    kind = BenchmarkConfig if command is benchmark else AccelerationConfig
     task = arguments[0]
     if task.startswith("-"):  # options first: only the parser knows where they end
         named = functools.wraps(command)(lambda config, **others: config.env_id)
@@ -75,8 +81,8 @@ def report(run: Positional[Path], /) -> None:
 
     Args:
         run: the run's directory; it holds paths (a dataset), models (a directory for each) and
-            forecasts (evaluated), as `tipl demo` makes it; or the directory of a benchmark or of a
-            comparison
+            forecasts (evaluated), as `tipl demo` makes it; or the directory of a benchmark, of a
+            comparison or of a benchmark of worlds
     """
     if (run / "benchmark.json").exists():
         from tipl.experiments import benchmark as the_benchmark
@@ -86,6 +92,10 @@ def report(run: Positional[Path], /) -> None:
         from tipl.experiments import acceleration
 
         results = acceleration.report_comparison(run).results
+    elif (run / "worlds-benchmark.json").exists():
+        from tipl.experiments import worlds
+
+        results = worlds.report_worlds(run).rows
     elif (run / "shared").is_dir() or (run / "pptb").is_dir():  # whose report would lose numbers
         raise TiplError(
             f"{run} holds a benchmark without its benchmark.json, from an earlier tipl; make its "
@@ -168,6 +178,39 @@ def accelerate(
     found = acceleration.accelerate(config, **_arguments(run))
     print_headline(found, console())
     _print_made(found.directory, found.results)
+
+
+def worlds_benchmark(
+    config: Annotated[WorldsConfig, arg(name="")], run: Annotated[RunOptions, arg(name="")]
+) -> None:
+    """Make policies for worlds that nobody has trained in, beside all rivals.
+
+    Collects a lineage in the training worlds, PPO in the held-out ones, domain-randomised and
+    universal policies at as many steps; trains models of worlds; and measures what every method
+    returns in every held-out world. Writes report.html, results.jsonl and the figures. Running it
+    again goes on with what is not done, and results of stages that are in its directory already
+    are used: worlds.json, training, ppo/SPLIT, randomised, universal, model.
+
+    Args:
+        config: what to compare
+        run: how
+    """
+    from tipl.experiments import worlds
+
+    worlds.check_worlds(config, run.out, run.threads, fresh=run.fresh)
+    found = worlds.benchmark_worlds(config, **_arguments(run))
+    from tipl.experiments.worlds.report import print_headline
+
+    print_headline(found, console())
+    _print_made(found.directory, found.rows)
+
+
+KINDS: dict[Callable[..., None], type[ExperimentConfig]] = {
+    benchmark: BenchmarkConfig,
+    accelerate: AccelerationConfig,
+    worlds_benchmark: WorldsConfig,
+}
+"""What the commands do that have other defaults for some tasks."""
 
 
 def _check(config: AnyConfig, out: Path | None, threads: int | None) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from tipl.cli import Prepared
+from tipl.core.options import at_least
 from tipl.core.terminal import say
+from tipl.errors import TiplError
 from tipl.models import TrainConfig
 from tipl.models.kinds import all_kinds, check_option, find_kind
+
+if TYPE_CHECKING:
+    from tipl.paths.dataset import PathDataset
 
 
 def train(
@@ -23,6 +28,7 @@ def train(
     config: Annotated[TrainConfig, arg(name="")],
     out: Path,
     held_out: float = 0.25,
+    first_trials: int | None = None,
     resume: bool = False,
     threads: int | None = None,
 ) -> None:
@@ -37,6 +43,8 @@ def train(
         config: how to train
         out: directory of the model
         held_out: share of the trials that the model does not learn from
+        first_trials: learn from so many first trials instead, such as those in a nested set of
+            worlds, and hold out all others
         resume: go on with a training that has not been finished; the learning rate may be another
         threads: of a NeuronTransformer's training (default: one for each processor)
     """
@@ -45,12 +53,17 @@ def train(
     from tipl.paths.dataset import PathDataset
 
     check_directory(out, MODEL_FILES)  # before the datasets are opened
-    splits = [PathDataset.open(directory).split(held_out) for directory in paths]
+    opened = [PathDataset.open(directory) for directory in paths]
+    if first_trials is None:
+        splits = [dataset.split(held_out) for dataset in opened]
+        training, others = ([split[i] for split in splits] for i in (0, 1))
+    else:
+        training, others = _first_trials(opened, first_trials)
     from tipl.models.train import train as train_model  # brings PyTorch, for which no refusal waits
 
     model = train_model(
-        [split.train for split in splits],
-        held_out=[split.held_out for split in splits],
+        training,
+        held_out=others,
         config=config,
         out=out,
         resume=resume,
@@ -58,7 +71,7 @@ def train(
     )
     say(
         f"{out}: {model.kind}, {sum(map(len, model.training_trials.values()))} training and "
-        f"{sum(int((~split.held_out.diverged()).sum()) for split in splits)} held-out trials"
+        f"{sum(int((~those.diverged()).sum()) for those in others)} held-out trials"
     )
     for target, curve in model.curves.items():
         held_out_loss, still = (
@@ -67,6 +80,21 @@ def train(
         )
         name = model.with_options(target=target).name
         say(f"  {name}: held-out loss {held_out_loss}, standing still {still}")
+
+
+def _first_trials(
+    datasets: Sequence[PathDataset], count: int
+) -> tuple[list[PathDataset], list[PathDataset]]:
+    """The first trials of each dataset, and the others of those that have others."""
+    at_least(1, first_trials=count)
+    for one in datasets:
+        if count > one.num_trials:
+            raise TiplError(
+                f"first_trials is {count}, but {one.directory} has {one.num_trials} trials; give "
+                "at most as many"
+            )
+    others = [one.select(one.trials[count:]) for one in datasets if one.num_trials > count]
+    return [one.select(one.trials[:count]) for one in datasets], others
 
 
 def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:

@@ -62,6 +62,11 @@ def iqm_interval(values: TrialValues, *, seed: int = 0) -> Interval:
     return _bootstrap(_per_trial(values), _interquartile_mean, seed)
 
 
+def worst_interval(values: TrialValues, share: float = 0.1, *, seed: int = 0) -> Interval:
+    """Returns the mean over the lowest share of the trials, of one trial at least (rounded up)."""
+    return _bootstrap(_per_trial(values), functools.partial(_lowest_mean, share=share), seed)
+
+
 def paired_difference_interval(a: TrialValues, b: TrialValues, *, seed: int = 0) -> Interval:
     """Returns the mean of `a - b` over trials, where row `n` of both is the same trial.
 
@@ -247,6 +252,11 @@ def _interquartile_mean(values: Array) -> Array:
     cut = count // 4  # of each end
     parted = np.partition(values, (cut, count - cut - 1), axis=-1)
     return np.asarray(parted[..., cut : count - cut].mean(axis=-1))
+
+
+def _lowest_mean(values: Array, share: float) -> Array:
+    count = math.ceil(share * values.shape[-1] - 1e-9)
+    return np.asarray(np.sort(values)[..., : max(1, count)].mean(axis=-1))
 
 
 def _per_trial(values: TrialValues) -> Array:

@@ -28,7 +28,7 @@ from tipl.paths.parts import FOLDERS
 
 FILE = "stages.json"
 
-RECORDS = ("demo.json", "benchmark.json", "comparison.json")
+RECORDS = ("demo.json", "benchmark.json", "comparison.json", "worlds-benchmark.json")
 """What experiments were told, by kind."""
 
 RECORD = storage.own_json("a record of an experiment", lambda found: "config" in found)
@@ -37,10 +37,13 @@ FILM_RECORD = storage.own_json(
     "the record of a film", lambda found: {"labels", "returns", "model"} <= found.keys()
 )
 
-_FILES = {FILE, *RECORDS, "costs.json", "results.jsonl", "report.html"}
+_FILES = {FILE, *RECORDS, "costs.json", "worlds.json", "results.jsonl", "report.html"}
 """What experiments write beside what their stages make."""
 
 _FIGURES = "figures"
+
+MEASURED = "returns"
+"""The folder of what a benchmark of worlds has measured, in its directory."""
 
 _ANY_JSON = storage.own_json("a JSON file", lambda found: True)
 
@@ -57,7 +60,7 @@ def clear_experiment(directory: Path, commands: Iterable[str], made: Iterable[Pa
         TiplError: there is anything else in the directory (nothing has been removed then), or
             something cannot be removed.
     """
-    stages = {directory / _FIGURES, *made, *_made_by(directory, commands)}
+    stages = {directory / _FIGURES, directory / MEASURED, *made, *_made_by(directory, commands)}
     files, folders, others = list[Path](), list[Path](), list[Path]()
     above = [directory]
     for folder in above:

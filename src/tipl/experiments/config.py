@@ -1,4 +1,4 @@
-"""What the demo, a benchmark and a comparison do: their fields are the options of their commands.
+"""What experiments do: their fields are the options of their commands.
 
 What a task or a smoke run has otherwise than the defaults stands in `TASKS` and `QUICK`.
 """
@@ -50,14 +50,18 @@ def check_places(starts: Sequence[float], horizons: Sequence[int]) -> None:
         )
 
 
-def _collection(config: DemoConfig | ExperimentConfig) -> CollectConfig:
+def _collection(config: DemoConfig | BenchmarkConfig) -> CollectConfig:
     """The collection of an experiment, whose paths have three checkpoints or more."""
     shared = ("num_trials", "total_steps", "checkpoint_interval", "seed")
-    found = CollectConfig(**{name: getattr(config, name) for name in shared})
+    return three_checkpoints(CollectConfig(**{name: getattr(config, name) for name in shared}))
+
+
+def three_checkpoints(found: CollectConfig) -> CollectConfig:
+    """The collection; raises a TiplError if its paths have fewer checkpoints than three."""
     least = 2 * found.checkpoint_interval
     if found.num_iterations < least:
         raise TiplError(
-            f"total_steps is {config.total_steps}; expected at least "
+            f"total_steps is {found.total_steps}; expected at least "
             f"{least * found.ppo.rollout_steps}, for paths of three checkpoints"
         )
     return found
@@ -83,6 +87,7 @@ class DemoConfig:
     """seed of the collection and of the training"""
 
     COMMAND: ClassVar = "demo"
+    PLACES: ClassVar[tuple[str, ...]] = ()
     checkpoint_interval: ClassVar = 1
 
     @property
@@ -104,8 +109,6 @@ class ExperimentConfig:
 
     env_id: Positional[str]
     """a Gymnasium id, such as InvertedPendulum-v4 or HalfCheetah-v4"""
-    num_trials: int = 64
-    """PPO trials"""
     total_steps: int = 200_704
     """environment steps of each trial"""
     checkpoint_interval: int = 1
@@ -117,6 +120,7 @@ class ExperimentConfig:
 
     COMMAND: ClassVar[str]  # of tipl, that does such an experiment
     NAME: ClassVar[str]  # of such an experiment, and of the record in its directory
+    PLACES: ClassVar[tuple[str, ...]] = ()  # what may have been made in its directory beforehand
     # what tasks have otherwise than the defaults and their budgets, by their ids
     TASKS: ClassVar[dict[str, Values]] = {}
     TRIALS_DIVISOR: ClassVar[int] = 1  # of the trials of a task's budget, one in so many
@@ -139,10 +143,15 @@ class ExperimentConfig:
 
     @classmethod
     def _usual(cls: type[Kind], env_id: str, *, quick: bool = False, **options: Any) -> Kind:
-        usual: dict[str, Any] = task_budget(env_id)._asdict()
-        usual["num_trials"] //= cls.TRIALS_DIVISOR
-        usual |= cls.TASKS.get(env_id, {}) | (cls.QUICK if quick else {})
+        usual = cls._budget(env_id) | cls.TASKS.get(env_id, {}) | (cls.QUICK if quick else {})
         return cls(env_id, **usual | options)
+
+    @classmethod
+    def _budget(cls, env_id: str) -> Values:
+        """What comparisons spend on the task."""
+        budget: Values = task_budget(env_id)._asdict()
+        budget["num_trials"] //= cls.TRIALS_DIVISOR
+        return budget
 
     def write_record(self, directory: Path, command: str | None, **more: Any) -> None:
         """Keeps what was done, by which command line (by default one that does the same)."""
@@ -152,7 +161,7 @@ class ExperimentConfig:
 
     def command_line(self, out: Path) -> str:
         """The command line that does this experiment in a directory."""
-        usual, words = self._usual(self.env_id), ["tipl", self.COMMAND, self.env_id]
+        usual, words = self._usual(self.env_id), ["tipl", *self.COMMAND.split(), self.env_id]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != getattr(usual, field.name):

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +39,7 @@ from tipl.experiments.clearing import (
     clear_stage,
     clear_state,
 )
-from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
+from tipl.experiments.config import DemoConfig, ExperimentConfig
 from tipl.experiments.stage_records import StageRecord, read_records
 from tipl.models import TRAINING_STATE
 from tipl.report.files import check_report
@@ -69,6 +69,7 @@ COMMANDS = {
     "optimize": Command("policy.json"),
     "forecast": Command("forecasts.json"),
     "evaluate": Command("returns.safetensors", threads=True),
+    "worlds make": Command("worlds.json"),
     "costs": Command("costs.json"),
     "film": Command("film.json"),
 }
@@ -132,18 +133,20 @@ def forecasting(
 
 
 def prepare_directory(
-    directory: Path, fresh: bool, command: str, stages: Iterable[Stage] = ()
-) -> None:
+    directory: Path, fresh: bool, command: str, stages: Iterable[Stage] = (),
+    places: Collection[str] = (),
+) -> None:  # fmt: skip
     """Makes the directory of `tipl demo`, say; if `fresh`, removes what an earlier one left there.
 
-    What it left is known by its record, and by the stages that are to be done now.
+    What it left is known by its record, and by the stages that are to be done now. For `places`
+    see `check_free`.
 
     Raises:
         TiplError: the directory holds something else (nothing has been removed then), or it cannot
             be used.
     """
     records = directory / FILE
-    check_free(directory, command)
+    check_free(directory, command, places)
     with explained("use", directory):
         if fresh and directory.exists():
             commands = [record.command for record in read_records(directory).values()]
@@ -156,10 +159,15 @@ def prepare_directory(
         storage.write_json(records, {"stages": []})
 
 
-def check_free(directory: Path, command: str) -> None:
-    """Raises a TiplError if a directory holds more than what `tipl demo`, say, has left there."""
+def check_free(directory: Path, command: str, places: Collection[str] = ()) -> None:
+    """Raises a TiplError if a directory holds more than what `tipl demo`, say, has left there.
+
+    Results of some `places` may have been put there before it began.
+    """
     with explained("use", directory):
-        if directory.exists() and any(directory.iterdir()) and not (directory / FILE).exists():
+        if not directory.exists() or (directory / FILE).exists():
+            return
+        if any(entry.name not in places for entry in directory.iterdir()):
             raise TiplError(
                 f"{directory} holds other files than those of `tipl {command}`; choose another "
                 "--out, or remove it"
@@ -179,9 +187,9 @@ class How(TypedDict, total=False):
     """the command line, for the record; by default one that does the same"""
 
 
-AnyConfig: TypeAlias = DemoConfig | BenchmarkConfig | AccelerationConfig
+AnyConfig: TypeAlias = DemoConfig | ExperimentConfig
 
-Config = TypeVar("Config", DemoConfig, BenchmarkConfig, AccelerationConfig)
+Config = TypeVar("Config", bound=AnyConfig)
 
 
 def run_pipeline(
@@ -207,7 +215,8 @@ def run_pipeline(
     directory = check_experiment(config, out, how.get("threads"))
     make_task(config.env_id)
     stages = list(stages_of(config, directory))
-    prepare_directory(directory, how.get("fresh", False), config.COMMAND, stages)
+    fresh = how.get("fresh", False)
+    prepare_directory(directory, fresh, config.COMMAND, stages, config.PLACES)
     Pipeline(directory, stages, **how).run()
     return directory
 
@@ -223,8 +232,9 @@ def check_experiment(config: AnyConfig, out: str | Path | None, threads: int | N
     trust_own(config.env_id)
     registered_spec(config.env_id)
     thread_count(threads)
-    directory = Path("runs", config.COMMAND, config.env_id) if out is None else Path(out)
-    check_free(directory, config.COMMAND)
+    group = config.COMMAND.split()[0]
+    directory = Path("runs", group, config.env_id) if out is None else Path(out)
+    check_free(directory, config.COMMAND, config.PLACES)
     return directory
 
 
@@ -331,7 +341,7 @@ class Pipeline:
     def _reads(self, stage: Stage) -> dict[str, str]:
         """Digest of what each directory holds that a stage reads."""
         return {
-            self._anywhere(str(read)): self._made.get(read) or _digest_of_files(read)
+            self._anywhere(str(read)): self._made.get(read) or digest_of_files(read)
             for read in stage.reads
         }
 
@@ -340,10 +350,13 @@ class Pipeline:
         return word.replace(str(self.directory), "RUN")
 
 
-def _digest_of_files(directory: Path) -> str:
-    """SHA-256 of what a directory from elsewhere is known by; if it is lost, its reader says so."""
+def digest_of_files(directory: Path) -> str:
+    """SHA-256 of what a directory from elsewhere is known by; if it is lost, its reader says so.
+
+    Or of a file.
+    """
     with explained("read", directory):
-        files = (directory / name for name in READ)
+        files = [directory, *(directory / name for name in READ)]
         content = b"".join(file.read_bytes() for file in files if file.is_file())
     return hashlib.sha256(content).hexdigest()
 

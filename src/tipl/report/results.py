@@ -47,6 +47,7 @@ class Result:
     horizon: int | None = None  # checkpoints ahead
     architecture: str | None = None  # units of the hidden layers: "64-64"
     world: str | None = None  # whose physics
+    split: str | None = None  # of the worlds whose mean it is
     beside: str | None = None  # the method that is subtracted
     uses: float | None = None  # that share the cost of a model; may be infinite
     share: float | None = None  # of PPO's improvement
@@ -83,6 +84,7 @@ _PLACE: dict[str, Callable[[Any], str]] = {
     "horizon": "horizon {}".format,
     "architecture": str,
     "world": "world {}".format,
+    "split": "{} worlds".format,
     "beside": "less {}".format,
     "uses": _uses,
     "share": "{:.0%} of PPO's improvement".format,

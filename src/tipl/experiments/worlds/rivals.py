@@ -1,0 +1,312 @@
+"""Who is compared in worlds that nobody has trained in: what each knows, and what it runs there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from tipl.envs.worlds import World
+from tipl.experiments.worlds.config import WorldsConfig
+from tipl.experiments.worlds.material import Material
+from tipl.experiments.worlds.stages import model_places
+from tipl.policies.factors import log_distances
+from tipl.policies.policy import Policy
+from tipl.ppo.config import PPOConfig
+from tipl.report.methods import Method, register_method
+from tipl.report.palette import ACCENT, BLUE, GOLD, GREEN, GREY, PURPLE
+
+ARCHITECTURES = ((32, 32), (128, 128), (192, 192), (64, 64, 64))
+"""Hidden layers of fresh networks that are carried to a world's teacher."""
+
+LIBRARY = (8, 24)
+"""Stored policies that are tried out, one episode each."""
+
+DRAWING_SEED = 0
+"""Of the stored policies that are tried out in each world."""
+
+HALVING = ((12, 1), (6, 1), (3, 2))
+"""Stored policies in each round of successive halving, and the episodes of each: 24 in all."""
+
+
+class Made(NamedTuple):
+    """What a method makes for W worlds."""
+
+    policies: list[Policy]
+    """one for each world, in that world"""
+    env_steps: Int64[np.ndarray, " W"]
+    """that it has spent there"""
+
+
+Maker = Callable[[Material, str], Made]
+"""Makes policies for the worlds of a group."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way to come to a policy for a world."""
+
+    method: Method
+    """its name, key and colour in tables and figures"""
+    knows: str
+    """what it is told of the world, or finds out there"""
+    make: Maker
+    reads: tuple[str, ...] = ("training",)
+    """directories of the benchmark that decide on what it makes; `{}` is the split"""
+    ablation: bool = False
+    """whether it stands beside the comparison, and not in it"""
+    series: str = ""
+    """the line over environment steps that it is a place of, if any"""
+
+    @property
+    def key(self) -> str:
+        """Its short name, in files."""
+        return self.method.key
+
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
+        return self.method.name
+
+
+ELITE, KNOWN, BLIND, SHUFFLED = "elite", "model", "model-blind", "model-shuffled"
+RANDOMISED, UNIVERSAL = "randomised", "universal"
+SINGLE_BEST, NEAREST = "best-stored", "nearest"
+NOTHING, PHYSICS = "nothing", "the physics"
+
+
+def ppo_key(steps: int) -> str:
+    """The key of PPO in the held-out world after so many environment steps."""
+    return f"ppo-{steps}"
+
+
+def rivals(config: WorldsConfig) -> list[Rival]:
+    """All methods of a benchmark, in the order of tables; they are made known to reports."""
+    found = [*_policies_of_home(config), *_models(config), *_library(config), *_ppo(config)]
+    for one in found:
+        register_method(one.method)
+    return found
+
+
+# --- those that try nothing out ---------------------------------------------------------------
+
+
+def _policies_of_home(config: WorldsConfig) -> Iterator[Rival]:
+    yield Rival(
+        Method("elite of home, copied", GREY, "The policy that all trials start from.", ELITE),
+        NOTHING, _elite,
+    )  # fmt: skip
+    yield Rival(
+        Method("best stored policy", PURPLE, "The last policy of the training trial that returns "
+               "most over the training worlds.", SINGLE_BEST, dashes=":"),
+        NOTHING, _best_stored,
+    )  # fmt: skip
+    share = "as many" if config.rival_steps == 1 else f"{config.rival_steps:g} times as many"
+    yield Rival(
+        Method("domain randomisation", GREEN, "One policy that PPO trains from the elite in all "
+               f"training worlds at once, drawn anew at each episode, for {share} environment "
+               "steps as all training trials together.", RANDOMISED),
+        NOTHING, partial(_redrawn, RANDOMISED), ("training", RANDOMISED),
+    )  # fmt: skip
+    yield Rival(
+        Method("universal policy", GREEN, "The same, but the policy observes the logarithms of the "
+               "factors.", UNIVERSAL, dashes="--"),
+        PHYSICS, partial(_redrawn, UNIVERSAL), ("training", UNIVERSAL),
+    )  # fmt: skip
+    yield Rival(
+        Method("nearest stored policy", PURPLE, "The last policy of the training world whose "
+               "factors' logarithms are nearest.", NEAREST),
+        PHYSICS, _nearest,
+    )  # fmt: skip
+
+
+def _everywhere(policy: Policy, worlds: Sequence[World]) -> Made:
+    """One policy in each world."""
+    return _unspent([policy.with_physics(one.factors) for one in worlds])
+
+
+def _unspent(policies: list[Policy]) -> Made:
+    """Policies that took no environment step in their worlds."""
+    return Made(policies, np.zeros(len(policies), np.int64))
+
+
+def _elite(material: Material, group: str) -> Made:
+    return _everywhere(material.elite, material.group(group))
+
+
+def _best_stored(material: Material, group: str) -> Made:
+    best = material.returns_in_training.mean(axis=1).argmax()
+    return _everywhere(material.stored[best], material.group(group))
+
+
+def _redrawn(name: str, material: Material, group: str) -> Made:
+    return _everywhere(material.last_policy(name, 0), material.group(group))
+
+
+def _nearest(material: Material, group: str) -> Made:
+    worlds = material.group(group)
+    factors = np.array([[one.factors[n] for n in material.worlds.physics] for one in worlds])
+    nearest = log_distances(factors, material.stored_factors).argmin(axis=1)
+    pairs = zip(nearest, worlds, strict=True)
+    return _unspent([material.stored[i].with_physics(one.factors) for i, one in pairs])
+
+
+# --- the model --------------------------------------------------------------------------------
+
+
+def _models(config: WorldsConfig) -> Iterator[Rival]:
+    places = model_places(config)
+    *fewer, full = places
+
+    def model(key: str, name: str, sentence: str, make: Maker, knows: str = PHYSICS,
+              count: int = full, dashes: str | None = None, ablation: bool = True,
+              ) -> Rival:  # fmt: skip
+        method = Method(name, ACCENT, sentence, key, dashes=dashes, ours=True)
+        return Rival(method, knows, make, ("training", places[count]), ablation)
+
+    yield model(
+        KNOWN, "model, physics known", "The model's teacher for the world, whose factors it is "
+        "told.", partial(_told, full), ablation=False,
+    )  # fmt: skip
+    yield model(
+        BLIND, "model, nothing known", "The model's teacher for a world of which it is told "
+        "nothing.", partial(_blind, full), NOTHING, dashes=":", ablation=False,
+    )  # fmt: skip
+    yield model(
+        SHUFFLED, "model, shuffled physics", "The model is told the factors of another world of "
+        "the split: an ablation, which shows whether it uses them.",
+        partial(_told, full, shuffled=True), "another's physics", dashes="-.",
+    )  # fmt: skip
+    for count in fewer:
+        yield model(
+            fewer_key(count), f"model of {count} worlds", "The same as the model, physics known, "
+            f"learned from the first {count} training worlds.", partial(_told, count), count=count,
+        )  # fmt: skip
+    for hidden in ARCHITECTURES:
+        units = "-".join(map(str, hidden))
+        yield model(
+            f"model-{units}", f"model, layers of {units}", f"A fresh network of {units} units that "
+            "is carried to the model's teacher, physics known.",
+            partial(_told, full, hidden=hidden),
+        )  # fmt: skip
+
+
+def fewer_key(count: int) -> str:
+    """The key of the model that has learned from so many training worlds only."""
+    return f"model-first-{count}"
+
+
+def _told(
+    count: int, material: Material, group: str, *, shuffled: bool = False,
+    hidden: Sequence[int] | None = None,
+) -> Made:  # fmt: skip
+    """What the model makes of factors: of each world's own, or of another world's."""
+    from tipl.models.world.adapting import adapt
+
+    worlds, model = material.group(group), material.model(count)
+    told = np.roll(np.arange(len(worlds)), len(worlds) // 2) if shuffled else range(len(worlds))
+    policies = [
+        adapt(material.config.env_id, physics=worlds[i].factors, model=model, hidden=hidden)
+        for i in told
+    ]
+    pairs = zip(policies, worlds, strict=True)
+    return _unspent([policy.with_physics(one.factors) for policy, one in pairs])
+
+
+def _blind(count: int, material: Material, group: str) -> Made:
+    return _everywhere(material.model(count).teacher_policy(), material.group(group))
+
+
+# --- those that try stored policies out -------------------------------------------------------
+
+
+def _library(config: WorldsConfig) -> Iterator[Rival]:
+    for count in sorted({min(count, config.num_worlds) for count in LIBRARY}):
+        yield Rival(
+            Method(f"best of {count} stored policies", GOLD, f"{count} stored policies, drawn for "
+                   "each world, are run there for an episode each.", best_of_key(count)),
+            f"{count} episodes", partial(_best_of, count), series="best of some stored policies",
+        )  # fmt: skip
+    yield Rival(
+        Method("successive halving", GOLD, "Of 12 stored policies, an episode each, the better 6 "
+               "are run once more, and the best 3 of these twice more: 24 episodes.", "halving",
+               dashes="--"),
+        "24 episodes", _halving, series="successive halving",
+    )  # fmt: skip
+
+
+def best_of_key(count: int) -> str:
+    """The key of trying out so many stored policies."""
+    return f"best-of-{count}"
+
+
+def _drawn(material: Material, worlds: int) -> Int64[np.ndarray, "W M"]:
+    """The stored policies in an order of its own for each world."""
+    rng = np.random.default_rng(DRAWING_SEED)
+    return np.stack([rng.permutation(len(material.stored)) for _ in range(worlds)])
+
+
+def _there(
+    material: Material, worlds: Sequence[World], chosen: Int64[np.ndarray, "W K"]
+) -> list[list[Policy]]:
+    """Stored policies, each in the world of its row."""
+    return [
+        [material.stored[i].with_physics(one.factors) for i in row]
+        for row, one in zip(chosen, worlds, strict=True)
+    ]
+
+
+def _best_of(count: int, material: Material, group: str) -> Made:
+    worlds = material.group(group)
+    candidates = _there(material, worlds, _drawn(material, len(worlds))[:, :count])
+    returns, env_steps = material.try_out(candidates, 1, seed=0)
+    best = returns.argmax(axis=1)
+    return Made([those[i] for those, i in zip(candidates, best, strict=True)], env_steps)
+
+
+def _halving(material: Material, group: str) -> Made:
+    worlds = material.group(group)
+    chosen = _drawn(material, len(worlds))
+    totals = np.zeros(chosen.shape)
+    env_steps, run = np.zeros(len(worlds), np.int64), 0
+    for number, (count, episodes) in enumerate(HALVING):
+        chosen, totals = chosen[:, :count], totals[:, :count]
+        there = _there(material, worlds, chosen)
+        returns, steps = material.try_out(there, episodes, seed=1 + number)
+        totals, env_steps, run = totals + returns * episodes, env_steps + steps, run + episodes
+        order = np.argsort(-totals, axis=1)
+        chosen, totals = (np.take_along_axis(one, order, axis=1) for one in (chosen, totals))
+    return Made([those[0] for those in _there(material, worlds, chosen)], env_steps)
+
+
+# --- PPO --------------------------------------------------------------------------------------
+
+
+def _ppo(config: WorldsConfig) -> Iterator[Rival]:
+    for number, steps in enumerate(ppo_steps(config), 1):
+        yield Rival(
+            Method(f"PPO, {steps:,} steps", BLUE, "PPO from the elite in the world itself, for so "
+                   "many environment steps.", ppo_key(steps)),
+            "rewards", partial(_trained, number), ("training", "ppo/{}"),
+            ablation=steps < config.total_steps, series="PPO from the elite",
+        )  # fmt: skip
+
+
+def ppo_steps(config: WorldsConfig) -> list[int]:
+    """Environment steps before each checkpoint of PPO after its start; the last is its end."""
+    apart = PPOConfig().rollout_steps * config.checkpoint_interval
+    return [apart * (number + 1) for number in range(config.total_steps // apart)]
+
+
+def _trained(checkpoint: int, material: Material, group: str) -> Made:
+    worlds, name = material.group(group), f"ppo/{group}"
+    steps = int(material.paths(name).global_step[checkpoint])
+    policies = [
+        material.last_policy(name, i, checkpoint).with_physics(one.factors)
+        for i, one in enumerate(worlds)
+    ]
+    return Made(policies, np.full(len(worlds), steps, np.int64))

@@ -102,6 +102,11 @@ def refusals() -> list[str]:
         worlds make {TASK} --vary gravity=2..1 --splits training=2 --out new.json
         worlds make {TASK} --preset cadm --out new.json
         worlds make {TASK} --preset v1 --out other/thesis.txt
+        worlds benchmark None-v4
+        worlds benchmark {TASK} --out other
+        worlds benchmark {TASK} --worlds damaged-worlds.json
+        worlds benchmark {TASK} --worlds worlds.json
+        worlds benchmark Hopper-v4
         worlds show none
         worlds show damaged-worlds.json
         worlds check damaged-worlds.json

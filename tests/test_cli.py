@@ -33,6 +33,7 @@ from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.evaluation.returns import evaluate
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 from tipl.experiments.forecasts import forecast_held_out
+from tipl.experiments.worlds.config import WorldsConfig
 from tipl.forecast import hub as shipped
 from tipl.forecast.base import Forecaster
 from tipl.forecast.extrapolation import StandingStill
@@ -324,6 +325,7 @@ ARGUMENTS = {
     ],
     "worlds show": ["the worlds", "split"],
     "worlds check": ["a file of worlds", "split", "world", "physics"],
+    "worlds benchmark": [*dataclasses.fields(WorldsConfig)[1:], "a Gymnasium id", *EXPERIMENT],
     "paths show": ["the dataset"],
     "paths verify": ["the dataset"],
     "paths evaluate": ["the dataset", "episodes", "every", "seed", "threads"],
@@ -442,6 +444,15 @@ BAD_INPUT = {
     "paths best nowhere --out new": "nowhere",
     "accelerate NoSuch-v0": "NoSuch",
     "accelerate InvertedPendulum-v4 --widths 64 64": "expected each one once",
+    "worlds benchmark NoSuch-v0": "NoSuch",
+    "worlds benchmark Hopper-v4": "no model ships for 'Hopper-v4'; give --elite and --carrier",
+    "worlds benchmark InvertedPendulum-v4 --worlds missing": "there is no missing",
+    "worlds benchmark InvertedPendulum-v4 --elite missing": "there is no missing/policy.json",
+    "worlds benchmark InvertedPendulum-v4 --splits training": "expected each held-out split once",
+    "worlds benchmark InvertedPendulum-v4 --splits ../x": "expected letters and digits",
+    "worlds benchmark InvertedPendulum-v4 --rival-steps 0": "rival_steps is 0",
+    "train paths --first-trials 0 --out new": "first_trials is 0",
+    "train paths --first-trials 99 --out new": "first_trials is 99, but paths has",
     f"{COLLECT} --out a-file": "a-file",
     f"{COLLECT} --out a-file/new": "a-file/new",
     f"{COLLECT} --out empty/../models": "holds joint but no metadata.json",

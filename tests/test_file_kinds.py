@@ -31,6 +31,8 @@ from tipl.experiments.benchmark.ledger import read_costs
 from tipl.experiments.config import BENCHMARK, COMPARISON, BenchmarkConfig
 from tipl.experiments.films import FILM
 from tipl.experiments.stage_records import read_records
+from tipl.experiments.worlds.cells import CELL, cell_file, measured_cell
+from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.paths import PathDataset, summarize, verify
 from tipl.paths.returns import EvaluationMetadata
 from tipl.policies.policy import Policy
@@ -151,6 +153,25 @@ def make_benchmark(place: Path) -> Path:
     return place / "benchmark.json"
 
 
+def make_worlds_benchmark(place: Path) -> Path:
+    place.mkdir()
+    WorldsConfig.for_task("HalfCheetah-v4").write_record(place, None)
+    return place / WORLDS_BENCHMARK.name
+
+
+def make_cell(place: Path) -> Path:
+    place.mkdir()
+    returns = np.ones((2, 3))
+    measured_cell(place, "x", "elite", "0", ["a", "b"], lambda: (returns, np.zeros(2, np.int64)))
+    return cell_file(place, "x", "elite")
+
+
+def use_cell(place: Path) -> None:
+    cell = CELL.read(cell_file(place, "x", "elite"))
+    assert cell.by_world.shape == (len(cell.worlds),)
+    assert cell.num_episodes
+
+
 def make_costs(place: Path) -> Path:
     place.mkdir()
     numbers = {"env_steps": 1.0, "cpu_seconds": 2.0, "flops": None, "peak_rss_mb": 3.0}
@@ -204,6 +225,11 @@ KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "stages.json": (make_stages, read_records),
     "comparison.json": (make_comparison, lambda place: COMPARISON.read(place / COMPARISON.name)),
     "benchmark.json": (make_benchmark, lambda place: BENCHMARK.read(place / BENCHMARK.name)),
+    "worlds-benchmark.json": (
+        make_worlds_benchmark,
+        lambda place: WORLDS_BENCHMARK.read(place / WORLDS_BENCHMARK.name),
+    ),
+    ".cell.json": (make_cell, use_cell),
     "costs.json": (make_costs, lambda place: read_costs(place / "costs.json")),
     "worlds.json": (make_worlds, use_worlds),
     "film.json": (make_film, lambda place: FILM.read(place / FILM.name)),

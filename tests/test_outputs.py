@@ -673,6 +673,7 @@ COMMANDS = {
     "demo --out run": "report.html is not a report that tipl has written",
     f"accelerate {PENDULUM} --out run": "report.html is not a report that tipl has written",
     f"benchmark {PENDULUM} --out run": "report.html is not a report that tipl has written",
+    f"worlds benchmark {PENDULUM} --out run": "report.html is not a report that tipl has written",
     "report links": "links holds links",
     "costs links": "links holds links",
     "demo --out links": "links holds links",

@@ -195,7 +195,10 @@ def test_folders_whose_names_are_no_text_are_refused_where_they_would_be_recorde
 
 
 LONG, LOOP = "x" * 5_000, "loop"
-SEVERAL = ("demo", "benchmark", "accelerate", "film", "forecast", "collect", "worlds make")
+SEVERAL = (
+    *("demo", "benchmark", "accelerate", "worlds benchmark", "film", "forecast", "collect"),
+    "worlds make",
+)
 """Commands that take a task first, or more than one path."""
 WITH_OUT = ("train", "optimize", "adapt", "paths best")
 

@@ -38,6 +38,7 @@ from tipl.experiments.config import (
 )
 from tipl.experiments.pipeline import prepare_directory, run_pipeline
 from tipl.experiments.stage_records import read_records
+from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.policies.tasks import TaskSpec, get_task
 from tipl.ppo import PPOConfig
 
@@ -341,6 +342,7 @@ def test_records_of_runs_name_no_code(folder: Path) -> None:
     for config, file in (
         (BenchmarkConfig(ENV_ID), BENCHMARK),
         (AccelerationConfig(ENV_ID), COMPARISON),
+        (WorldsConfig(ENV_ID), WORLDS_BENCHMARK),
     ):
         config.write_record(folder / "run", None, cost=None)
         found = file.read(folder / "run" / file.name).config

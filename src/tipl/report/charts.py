@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from tipl.core.arrays import Array
 from tipl.report.methods import drawn_methods, line_styles, method_of
@@ -112,6 +112,9 @@ def _scale(axes: Axes, which: Literal["x", "y"], kind: Axis) -> None:
         log_axis(axes, which)
     elif kind == "log steps":
         axes.set(**{f"{which}scale": "log"})
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high <= 100 * low else (1,)))
+        axis.set_minor_formatter(NullFormatter())
     if kind in ("steps", "log steps"):
         axis.set_major_formatter(EngFormatter(sep=""))
     elif kind == "share":

@@ -24,7 +24,7 @@ from tipl.envs.worlds import World, Worlds
 from tipl.evaluation import behaviour, stats
 from tipl.evaluation.returns import Episodes
 from tipl.experiments import pipeline
-from tipl.experiments.worlds import benchmark_worlds, check_worlds, rivals, stages
+from tipl.experiments.worlds import benchmark_worlds, check_worlds, experiencing, rivals, stages
 from tipl.experiments.worlds.cells import CELL, Cell, cell_file, measured_cell
 from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.experiments.worlds.material import HOME, SINGLE, Material
@@ -39,11 +39,12 @@ ROLLOUT = PPOConfig().rollout_steps
 
 CONFIG = WorldsConfig(
     TASK, num_worlds=3, held_out_worlds=2, splits=("interpolation", "extrapolation"),
-    total_steps=2 * ROLLOUT, checkpoint_interval=1, episodes=2, train_steps=5,
+    total_steps=2 * ROLLOUT, checkpoint_interval=1, episodes=2, train_steps=5, observer_worlds=4,
 )  # fmt: skip
 OPTIONS = (
     "--num-worlds 3 --held-out-worlds 2 --splits interpolation extrapolation --total-steps 4096 "
-    "--checkpoint-interval 1 --episodes 2 --train-steps 5 --threads 1"
+    "--checkpoint-interval 1 --episodes 2 --train-steps 5 --observer-worlds 4 "
+    "--threads 1"
 )
 
 
@@ -58,6 +59,8 @@ def little() -> Iterator[None]:
         patch.setattr(behaviour, "NUM_ROLLOUTS", 4)
         patch.setattr(behaviour, "STEPS_OF_ROLLOUT", 20)
         patch.setattr(rivals, "ARCHITECTURES", ((8,),))
+        patch.setattr(experiencing, "TRANSITIONS", (5, 250))
+        patch.setattr(experiencing, "EPISODES", (2,))
         yield
 
 
@@ -79,7 +82,7 @@ def made(little: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_every_method_is_measured_in_every_held_out_world(made: Made) -> None:
     found = made.found
     keys = [one.key for one in found.methods]
-    assert len(set(keys)) == len(keys) == 14
+    assert len(set(keys)) == len(keys) == 18
     for split in CONFIG.splits:
         for key in keys:
             cell = found.cells[split, key]
@@ -87,9 +90,12 @@ def test_every_method_is_measured_in_every_held_out_world(made: Made) -> None:
             assert cell.worlds == [f"{split}-000", f"{split}-001"]
     spent = {key: found.cells["interpolation", key].env_steps for key in keys}
     free = {key for key, steps in spent.items() if steps == [0, 0]}
-    tried = {"best-of-3", "halving", "ppo-2048", "ppo-4096"}
+    seen = {"model-5-transitions", "model-250-transitions", "nearest-250-transitions"}
+    tried = {"best-of-3", "halving", "model-2-episodes", "ppo-2048", "ppo-4096", *seen}
     assert free == {*keys} - tried
     assert spent["ppo-4096"] == [512, 512]  # an eighth, in this test
+    assert spent["model-5-transitions"] == [5, 5]
+    assert spent["nearest-250-transitions"] == [250, 250]
     assert len(found.cells[SINGLE, "elite"].worlds) == 4 * len(found.worlds.physics)
 
 

@@ -78,7 +78,9 @@ def train(
             "unknown" if curve[name][-1] is None else f"{curve[name][-1]:.3f}"
             for name in ("held_out_loss", "standing_still_loss")
         )
-        name = model.with_options(target=target).name
+        name = f"{model.name}, {target}"  # such as the observer of a model of worlds
+        if target in model.targets:
+            name = model.with_options(target=target).name
         say(f"  {name}: held-out loss {held_out_loss}, standing still {still}")
 
 

@@ -47,6 +47,8 @@ class WorldsConfig(ExperimentConfig):
     all training trials together"""
     train_steps: int = 2000
     """optimiser steps of each model"""
+    observer_worlds: int = 1500
+    """worlds without trials, from which the model learns to tell what a world is"""
     trials_per_group: int = 32
     """trials in one batched loop"""
 
@@ -56,11 +58,11 @@ class WorldsConfig(ExperimentConfig):
     )  # fmt: skip
     QUICK: ClassVar[Values] = {
         "num_worlds": 4, "held_out_worlds": 3, "total_steps": 12_288, "checkpoint_interval": 2,
-        "episodes": 1, "train_steps": 100,
+        "episodes": 1, "train_steps": 100, "observer_worlds": 40,
     }  # fmt: skip
     LEAST: ClassVar[Values] = {
         "num_worlds": 2, "held_out_worlds": 2, "episodes": 1, "train_steps": 1,
-        "trials_per_group": 1,
+        "trials_per_group": 1, "observer_worlds": 2,
     }  # fmt: skip
 
     @classmethod

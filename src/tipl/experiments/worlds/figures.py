@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tipl.experiments.worlds.comparing import Rival
 from tipl.experiments.worlds.outcome import RETURN, SPENT, WorldsBenchmark
 from tipl.experiments.worlds.rivals import (
     ELITE,
@@ -15,7 +16,6 @@ from tipl.experiments.worlds.rivals import (
     NEAREST,
     RANDOMISED,
     UNIVERSAL,
-    Rival,
     fewer_key,
 )
 from tipl.experiments.worlds.stages import model_places
@@ -124,11 +124,8 @@ def _over_steps(found: WorldsBenchmark, split: str) -> Iterator[Line]:
             kinds.setdefault(one.series, []).append(one)
     for name, methods in kinds.items():
         spent = np.array([found.find(one, SPENT, split).value for one in methods])
-        look = {"color": _colour(methods[0]), **SERIES_LOOKS.get(name, {})}
+        look = {"color": _colour(methods[0]), "linestyle": methods[0].method.dashes or "-"}
         yield curve(spent, _intervals(found, methods, split), look, name)
-
-
-SERIES_LOOKS: dict[str, dict[str, Any]] = {}
 
 
 def training_worlds(found: WorldsBenchmark) -> Section:

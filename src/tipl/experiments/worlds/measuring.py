@@ -11,8 +11,9 @@ import numpy as np
 from tipl.core.progress import progress_bar
 from tipl.core.terminal import LOGGER
 from tipl.experiments.worlds.cells import Cell, Measured, measured_cell
+from tipl.experiments.worlds.comparing import Rival
 from tipl.experiments.worlds.material import HOME, RETURNS_SEED, SINGLE, Material
-from tipl.experiments.worlds.rivals import ELITE, Rival, rivals
+from tipl.experiments.worlds.rivals import ELITE, rivals
 
 
 def measure(material: Material, *, progress: bool = True) -> None:

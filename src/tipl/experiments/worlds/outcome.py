@@ -17,9 +17,10 @@ from tipl.evaluation import stats
 from tipl.evaluation.stats import Interval
 from tipl.experiments.stage_records import StageRecord, read_records
 from tipl.experiments.worlds.cells import CELL, Cell, cell_file
+from tipl.experiments.worlds.comparing import Rival
 from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.experiments.worlds.material import HOME, SINGLE
-from tipl.experiments.worlds.rivals import ELITE, Rival, ppo_key, ppo_steps, rivals
+from tipl.experiments.worlds.rivals import ELITE, JUDGED, ppo_key, ppo_steps, rivals
 from tipl.experiments.worlds.stages import worlds_file
 from tipl.policies.factors import log_distances
 from tipl.report.results import Result, Rows
@@ -45,6 +46,11 @@ class WorldsBenchmark:
     def method(self, key: str) -> Rival:
         """The method with a key."""
         return next(one for one in self.methods if one.key == key)
+
+    @property
+    def judged(self) -> list[Rival]:
+        """The model's ways that are set beside every other method."""
+        return [one for one in self.methods if one.key in JUDGED]
 
     def returns(self, split: str, key: str) -> Float64[np.ndarray, " W"]:
         """What a method returns in each world of a group."""
@@ -72,9 +78,8 @@ class WorldsBenchmark:
         for split in self.config.splits:
             for method in self.methods:
                 found += self._of_method(split, method)
-            for ours in self.methods:
-                if ours.method.ours:
-                    found += self._differences(split, ours)
+            for ours in self.judged:
+                found += self._differences(split, ours)
         return Rows(found)
 
     def row(self, method: Rival, metric: str, value: Interval, group: str, **more: Any) -> Result:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from tipl.experiments.worlds import figures
+from tipl.experiments.worlds.comparing import Rival
 from tipl.experiments.worlds.material import FACTORS, HOME
 from tipl.experiments.worlds.outcome import (
     DIFFERENCE,
@@ -21,7 +22,6 @@ from tipl.experiments.worlds.outcome import (
 from tipl.experiments.worlds.rivals import (
     ELITE,
     KNOWN,
-    Rival,
 )
 from tipl.report.page import Entry, Report, Section, sections_of
 from tipl.report.results import Result
@@ -144,7 +144,7 @@ def _tables(found: WorldsBenchmark) -> list[Section]:
             "held-out world itself until its end. A dash: PPO gains nothing.",
             table=by_split(found, SCORE, "Score of the means [95% interval over worlds]"),
         ),
-        *(_verdicts(found, one) for one in headline_methods(found) if one.method.ours),
+        *(_verdicts(found, one) for one in found.judged),
         Section(
             "The worst tenth of the worlds",
             "Means hide the worlds in which a method fails.",

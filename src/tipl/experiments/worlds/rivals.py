@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
 from tipl.envs.worlds import World
+from tipl.experiments.worlds.comparing import Made, Maker, Rival, factors_of
 from tipl.experiments.worlds.config import WorldsConfig
+from tipl.experiments.worlds.experiencing import episodes_key, experiencing, transitions_key
 from tipl.experiments.worlds.material import Material
 from tipl.experiments.worlds.stages import model_places
 from tipl.policies.factors import log_distances
@@ -33,49 +33,12 @@ HALVING = ((12, 1), (6, 1), (3, 2))
 """Stored policies in each round of successive halving, and the episodes of each: 24 in all."""
 
 
-class Made(NamedTuple):
-    """What a method makes for W worlds."""
-
-    policies: list[Policy]
-    """one for each world, in that world"""
-    env_steps: Int64[np.ndarray, " W"]
-    """that it has spent there"""
-
-
-Maker = Callable[[Material, str], Made]
-"""Makes policies for the worlds of a group."""
-
-
-@dataclass(frozen=True)
-class Rival:
-    """One way to come to a policy for a world."""
-
-    method: Method
-    """its name, key and colour in tables and figures"""
-    knows: str
-    """what it is told of the world, or finds out there"""
-    make: Maker
-    reads: tuple[str, ...] = ("training",)
-    """directories of the benchmark that decide on what it makes; `{}` is the split"""
-    ablation: bool = False
-    """whether it stands beside the comparison, and not in it"""
-    series: str = ""
-    """the line over environment steps that it is a place of, if any"""
-
-    @property
-    def key(self) -> str:
-        """Its short name, in files."""
-        return self.method.key
-
-    @property
-    def name(self) -> str:
-        """What tables and figures call it."""
-        return self.method.name
-
-
 ELITE, KNOWN, BLIND, SHUFFLED = "elite", "model", "model-blind", "model-shuffled"
 RANDOMISED, UNIVERSAL = "randomised", "universal"
 SINGLE_BEST, NEAREST = "best-stored", "nearest"
+JUDGED = (KNOWN, transitions_key(250), episodes_key(8))
+"""The model's ways that are set beside every other method, where they are measured."""
+
 NOTHING, PHYSICS = "nothing", "the physics"
 
 
@@ -86,7 +49,11 @@ def ppo_key(steps: int) -> str:
 
 def rivals(config: WorldsConfig) -> list[Rival]:
     """All methods of a benchmark, in the order of tables; they are made known to reports."""
-    found = [*_policies_of_home(config), *_models(config), *_library(config), *_ppo(config)]
+    *_, (full, place) = model_places(config).items()
+    found = [
+        *_policies_of_home(config), *_models(config), *experiencing(full, place),
+        *_library(config), *_ppo(config),
+    ]  # fmt: skip
     for one in found:
         register_method(one.method)
     return found
@@ -149,7 +116,7 @@ def _redrawn(name: str, material: Material, group: str) -> Made:
 
 def _nearest(material: Material, group: str) -> Made:
     worlds = material.group(group)
-    factors = np.array([[one.factors[n] for n in material.worlds.physics] for one in worlds])
+    factors = factors_of([one.factors for one in worlds], material.worlds.physics)
     nearest = log_distances(factors, material.stored_factors).argmin(axis=1)
     pairs = zip(nearest, worlds, strict=True)
     return _unspent([material.stored[i].with_physics(one.factors) for i, one in pairs])

@@ -78,11 +78,15 @@ def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
     carried = () if config.carrier is None else ("--carrier", config.carrier)
     for count, place in model_places(config).items():
         model = directory / place
+        full = count == config.num_worlds
+        # of the others nobody is asked what a world is
+        observing = (config.observer_worlds, config.train_steps) if full else (2, 1)
         words = (
             "train", training, "--model", "world", "--first-trials", count, *carried,
-            "--num-steps", config.train_steps, "--seed", config.seed, "--out", model,
+            "--num-steps", config.train_steps, "--observer-worlds", observing[0],
+            "--observer-steps", observing[1], "--seed", config.seed, "--out", model,
         )  # fmt: skip
-        name = "model" if count == config.num_worlds else f"model of {count} worlds"
+        name = "model" if full else f"model of {count} worlds"
         yield Stage(name, words, model, (training,))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 
 from tipl.errors import TiplError
@@ -13,16 +14,19 @@ from tipl.models.network import ActionError, Network
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
 from tipl.models.neuron_transformer.net import NeuronTransformer
 from tipl.models.readout import LeastSquaresReadout
+from tipl.models.world.morphing import can_morph, morphed
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
 
 
 class Carrier:
-    """A NeuronTransformer of the target elite that carries networks to other policies as well.
+    """What makes networks of any architecture act as a policy does.
 
-    It has learned to make the features of any network good for its task, and fits the output layer
-    to remembered observations and what its elite does there. Labelled with what another policy
-    does, the same observations lead to that one.
+    A network that is as deep as the policy's, or deeper, takes over its units as they are, or the
+    most telling of them (`tipl.models.world.morphing`). Any other, or of another activation, a
+    NeuronTransformer of the target elite carries there: it has learned to make the features of any
+    network good for its task, and fits the output layer to remembered observations and what its
+    elite does there. Labelled with what another policy does, the same observations lead to that.
 
     Raises:
         TiplError: it remembers no observations.
@@ -43,10 +47,15 @@ class Carrier:
     def carried(
         self, params: Networks, layout: ParamLayout, teacher: Policy, steps: int | None = None
     ) -> Networks:
-        """Networks `[B, P]` of a layout that act as the teacher does, after jumps towards it.
+        """Networks `[B, P]` of a layout that act as the teacher does.
 
-        The teacher has the frozen normaliser of the task.
+        The teacher has the frozen normaliser of the task. Where the networks take over its units,
+        there are no jumps, whatever their number of `steps`.
         """
+        if can_morph(layout, teacher.layout):
+            remembered = self.readout.observations.numpy(), self.task.action_bounds
+            own = teacher.params, teacher.layout
+            return np.stack([morphed(*own, one, layout, *remembered) for one in params])
         carrier = Carrier(copy.copy(self.forecaster))
         carrier.model = copy.deepcopy(self.model)
         carrier.forecaster.models = {"elite": carrier.model}

@@ -72,9 +72,6 @@ def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
     for split in config.splits:
         paths, trials = directory / "ppo" / split, config.held_out_worlds
         yield collect(f"PPO in {split}", paths, split, trials, *alone)
-    for name, options in REDRAWN.items():
-        redrawn = ("--redraw", "episode", *options, *redrawn_options(config))
-        yield collect(name, directory / name, TRAINING, 1, *redrawn)
     carried = () if config.carrier is None else ("--carrier", config.carrier)
     for count, place in model_places(config).items():
         model = directory / place
@@ -88,6 +85,9 @@ def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
         )  # fmt: skip
         name = "model" if full else f"model of {count} worlds"
         yield Stage(name, words, model, (training,))
+    for name, options in REDRAWN.items():
+        redrawn = ("--redraw", "episode", *options, *redrawn_options(config))
+        yield collect(name, directory / name, TRAINING, 1, *redrawn)
 
 
 def redrawn_options(config: WorldsConfig) -> Options:

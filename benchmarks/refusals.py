@@ -16,11 +16,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from tipl import Policy, PPOConfig, TiplError, Worlds, collect
+from tipl import Experience, Policy, PPOConfig, TiplError, Worlds, collect
 from tipl.core.progress import progress_bar
 
 SECONDS, MEGABYTES = 1.0, 100.0
@@ -54,6 +55,11 @@ def make_inputs(place: Path) -> None:
         data = bytearray(file.read_bytes())
         data[-1] ^= 1
         file.write_bytes(data)
+    for name, size in {"damaged-experience": 4, "experience-of-another-task": 3}.items():
+        seen = np.ones((2, size))
+        Experience.of(seen, np.ones((2, 1)), seen).save(place / name)
+    damaged = (place / "damaged-experience").read_bytes()
+    (place / "damaged-experience").write_bytes(damaged[:-1])
     worlds = place / "worlds.json"
     Worlds.from_factors(TASK, {"training": [{"gravity": 0.5}, {"gravity": 2.0}]}).save(worlds)
     (place / "damaged-worlds.json").write_text(worlds.read_text().replace("0.5", "0.6"))
@@ -80,6 +86,20 @@ def refusals() -> list[str]:
         optimize {TASK} --out out --policy damaged-policy
         optimize {TASK} --out out --hidden -3
         optimize {TASK} --out out --steps 0
+        adapt none --out out
+        adapt {TASK} --out other
+        adapt {TASK} --out out --steps 3
+        adapt {TASK} --out out --env {TASK} --episodes -1
+        adapt {TASK} --out out --env {TASK} --env-physics gravity=2
+        adapt {TASK} --out out --env None-v4
+        adapt {TASK} --out out --env-physics gravty=2
+        adapt {TASK} --out out --physics gravity=0
+        adapt {TASK} --out out --physics gravity=2 --unknown gravity
+        adapt {TASK} --out out --policy damaged-policy
+        adapt {TASK} --out out --hidden -3
+        adapt {TASK} --out out --experience none
+        adapt {TASK} --out out --experience damaged-experience
+        adapt {TASK} --out out --experience experience-of-another-task
         evaluate none
         evaluate paths
         evaluate damaged-policy

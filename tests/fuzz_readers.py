@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import tipl
 from fuzz_damage import (
@@ -34,6 +33,7 @@ from fuzz_damage import (
 )
 from path_data import make_dataset, make_evaluation
 from test_recorded_paths import record
+from tiny_worlds import tiny_world_model
 from tipl import Forecaster, PathDataset, Policy
 from tipl.cli import main
 from tipl.collection.collect import collect, dataset_metadata
@@ -41,6 +41,7 @@ from tipl.collection.config import CollectConfig
 from tipl.collection.groups import unfinished_groups
 from tipl.core import storage
 from tipl.errors import TiplError
+from tipl.evaluation.experience import Experience
 from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.experiments.acceleration.outcome import model_cost
 from tipl.experiments.benchmark.ledger import Cost, read_costs, write_costs
@@ -52,15 +53,9 @@ from tipl.forecast.extrapolation import LastDifferenceLine
 from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import jump_forecaster
 from tipl.jumps.jumper import JUMPS, Jumper
-from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
-from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
 from tipl.models.resuming import TrainingState
 from tipl.models.train import train
-from tipl.models.world.carrier import Carrier
 from tipl.models.world.forecaster import WorldForecaster
-from tipl.models.world.observer import ObserverConfig, WorldObserver
-from tipl.models.world.stored import StoredConfig, StoredTeachers
-from tipl.models.world.teacher import TeacherConfig, WorldTeacher
 from tipl.paths import create_dataset, summarize, verify
 from tipl.paths.metadata import METADATA
 from tipl.paths.returns import EVALUATION
@@ -162,17 +157,28 @@ def use_model(directory: Path) -> None:
 
 def make_world_model(directory: Path) -> None:
     """Of random weights: what they make is nothing to those who read them."""
-    torch.manual_seed(0)
-    task, hidden, names = get_task("InvertedPendulum-v4"), (5, 4), ("gravity", "mass")
-    sizes = NeuronTransformerConfig(4, 1, 7, 8, 1, 1, 2, 16, ("tanh",))
-    carrier = NeuronTransformerForecaster({"elite": NeuronTransformer(sizes)}, task, hidden, 7)
-    size = actor_layout(task, hidden).size
-    teacher = WorldTeacher(TeacherConfig(size, len(names), directions=2, width=4, noise=0.3))
-    teacher.prior_std.fill_(0.3)
-    observer = WorldObserver(ObserverConfig(2 * 4 + 1, len(names), 4))
-    stored = StoredTeachers(StoredConfig(3, size, len(names)))
-    made = WorldForecaster(teacher, observer, stored, Carrier(carrier), task, names, hidden, 7)
-    made.save_pretrained(directory)
+    tiny_world_model().save_pretrained(directory)
+
+
+def make_experience(directory: Path) -> None:
+    rng = np.random.default_rng(1)
+    made = Experience.of(*(rng.standard_normal((6, size)) for size in (4, 1, 4)))
+    directory.mkdir()
+    made.save(directory / "experience.safetensors")
+
+
+def use_experience(directory: Path) -> None:
+    found = Experience.load(directory / "experience.safetensors")
+    attempt(
+        lambda: found.check_task(get_task("InvertedPendulum-v4")),
+        lambda: tipl.adapt("InvertedPendulum-v4", experience=found, model=_world_model()),
+        lambda: len(found + found),
+    )
+
+
+@functools.cache
+def _world_model() -> WorldForecaster:
+    return tiny_world_model()
 
 
 def use_world_model(directory: Path) -> None:
@@ -397,6 +403,7 @@ READERS = (
     Reader("evaluate(Policy.load)", _golden("policy"), run_policy, 4),
     *(Reader(f"from_pretrained, {name}", _golden(name), use_model, 6) for name in _MODELS),
     Reader("from_pretrained, world-model", make_world_model, use_world_model, 4),
+    Reader("Experience.load", make_experience, use_experience, 2),
     Reader("ForecastSet.load", make_run, use_forecasts, 5),
     Reader("load_run", make_run, use_run, 2),
     Reader("records of experiments", make_experiment, use_experiment, 14),

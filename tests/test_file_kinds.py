@@ -26,6 +26,7 @@ from tipl.core import storage
 from tipl.core.schemas import JsonFile, TensorsFile, file_kinds
 from tipl.envs.worlds import Worlds
 from tipl.errors import TiplError
+from tipl.evaluation.experience import Experience
 from tipl.evaluation.forecast_sets import FORECASTS, RETURNS, ForecastReturns, ForecastSet
 from tipl.experiments.benchmark.ledger import read_costs
 from tipl.experiments.config import BENCHMARK, COMPARISON, BenchmarkConfig
@@ -36,6 +37,7 @@ from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.paths import PathDataset, summarize, verify
 from tipl.paths.returns import EvaluationMetadata
 from tipl.policies.policy import Policy
+from tipl.policies.tasks import get_task
 from tipl.ppo.config import PPOConfig
 from tried import tried
 
@@ -330,12 +332,23 @@ def make_resume(place: Path) -> Path:
     return place / "resume" / "trials-00000.safetensors"
 
 
+def make_experience(place: Path) -> Path:
+    place.mkdir()
+    Experience.of(np.ones((3, 4)), np.ones((3, 1)), np.ones((3, 4))).save(place / "experience")
+    return place / "experience"
+
+
+def use_experience(place: Path) -> None:
+    Experience.load(place / "experience").check_task(get_task("InvertedPendulum-v4"))
+
+
 ARRAYS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "parts": (lambda place: sorted((make_paths(place).parent / "parts").iterdir())[0], use_dataset),
     "evaluation": (lambda place: sorted(make_evaluation(place).parent.iterdir())[1], use_returns),
     "forecasts": (lambda place: make_forecasts(place).parent / FORECASTS.name, use_forecasts),
     "returns": (lambda place: make_forecasts(place).parent / RETURNS.name, use_forecasts),
     "policy": (lambda place: make_policy(place).parent / "policy.safetensors", use_policy),
+    "experience": (make_experience, use_experience),
     "resume": (make_resume, resumed),
 }
 """Likewise for safetensors."""

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
+from tipl.core.options import at_least
 from tipl.core.ownership import check_directory
 from tipl.core.terminal import console, say
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.forecast.hub import check_model
 from tipl.policies.factors import parse_factors
 from tipl.policies.policy import POLICY_FILES, Policy
@@ -58,6 +59,7 @@ def adapt(
         seed: of the fresh policy, and of steps and episodes
     """
     check_directory(out, POLICY_FILES)
+    at_least(0, steps=steps, episodes=episodes, seed=seed)
     known = _known(physics, unknown)
     hidden_factors = parse_factors(env_physics)
     place = env is not None or bool(env_physics)
@@ -66,6 +68,11 @@ def adapt(
             f"--env {env}, --env-physics {' '.join(env_physics)}, --steps {steps} and --episodes "
             f"{episodes} were given; expected one of --env and --env-physics, for the steps or "
             "episodes to be made in"
+        )
+    if policy is not None and hidden:
+        raise TiplError(
+            f"--policy {policy} and --hidden {' '.join(map(str, hidden))} were given, but a policy "
+            "has hidden units of its own; give one of them"
         )
     task = check_model(model)
     given: str | Policy = task.env_id
@@ -92,7 +99,13 @@ def _known(physics: tuple[str, ...], unknown: tuple[str, ...]) -> dict[str, floa
     """What is said of the world; None if nothing is."""
     if not physics and not unknown:
         return None
-    return {**parse_factors(physics), **dict.fromkeys(unknown)}
+    factors = parse_factors(physics)
+    if both := sorted({*factors} & {*unknown}):
+        raise TiplError(
+            f"{shown(both[0])} was given with --physics and with --unknown; give it with one of "
+            "them"
+        )
+    return {**factors, **dict.fromkeys(unknown)}
 
 
 def _experience(file: Path | None, task: TaskSpec) -> Any:
@@ -112,13 +125,14 @@ def _environment(env_id: str | None, task: TaskSpec, physics: dict[str, float]) 
 
         return WorldEnv(task, physics)
     from tipl.core.trust import trust_own
-    from tipl.envs.registry import registered_spec
+    from tipl.envs.gymnasium_vec import EpisodeRecorder
+    from tipl.envs.variants import make_one
+    from tipl.evaluation.experience import check_spaces
 
     trust_own(env_id)
-    registered_spec(env_id)
-    from tipl.envs.variants import make_one
-
-    return make_one(env_id, None)
+    made = make_one(env_id)
+    check_spaces(made, task)
+    return EpisodeRecorder(made)  # a command says in a sentence what fails in somebody's code
 
 
 def _print(made: AdaptedPolicy, out: Path) -> None:

@@ -35,7 +35,7 @@ class GymnasiumVec(SyncVectorEnv):
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
-        self._recorders = [_EpisodeRecorder(make()) for make in env_fns]
+        self._recorders = [EpisodeRecorder(make()) for make in env_fns]
         made = [partial(lambda one: one, recorder) for recorder in self._recorders]
         try:
             super().__init__(made, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -96,8 +96,12 @@ class GymnasiumVec(SyncVectorEnv):
         self._env_obs = [r.observation for r in self._recorders]  # type: ignore[misc]
 
 
-class _EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Flattens observations, remembers how the present episode came about, explains errors."""
+class EpisodeRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Flattens observations, remembers how the present episode came about, explains errors.
+
+    Raises:
+        TiplError: by `reset` and `step`, as `GymnasiumVec` does.
+    """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)

@@ -38,6 +38,7 @@ class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Float64[np.ndarray, " O"], dict[str, Any]]:
         """Starts an episode; equal seeds give equal ones, and without one they go on from it."""
+        super().reset(seed=seed)
         if seed is not None:
             self._seeds = np.random.SeedSequence(seed)
             first = seed

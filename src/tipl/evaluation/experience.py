@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +19,11 @@ from tipl.errors import TiplError, one_sentence, shown
 from tipl.policies.actions import executable
 from tipl.policies.tasks import TaskSpec
 
-MOST_TRANSITIONS = 1_000_000
-"""Of a file."""
-
 Act = Callable[[Array], Array]
 """The action `[A]` for an observation `[O]`."""
+
+_Row = tuple[Array, Array, Array]
+"""A transition."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,9 +31,10 @@ class Experience:
     """Transitions in one world: what was observed, what was done, and what was observed then.
 
     They need not follow one another; the last observation of an episode is followed by nothing.
+    Each array is copied, whatever its type of numbers.
 
     Raises:
-        TiplError: they are not as many, or not all finite numbers.
+        TiplError: they are no arrays of real numbers, not as many, or not all finite.
     """
 
     observations: Float64[np.ndarray, "S O"]
@@ -45,32 +46,12 @@ class Experience:
     @classmethod
     def of(cls, observations: Any, actions: Any, next_observations: Any) -> Experience:
         """Experience from arrays of any type of numbers, or lists; raises what the class raises."""
-        arrays = []
-        for name, given in zip(_ARRAYS, (observations, actions, next_observations), strict=True):
-            try:
-                arrays.append(np.array(given, np.float64))
-            except (TypeError, ValueError) as error:
-                raise TiplError(
-                    f"the {name} of an experience are no array of numbers "
-                    f"({one_sentence(str(error))}); expected a row for each transition"
-                ) from error
-        return cls(*arrays)
+        return cls(*_checked(observations, actions, next_observations))
 
     def __post_init__(self) -> None:
-        shapes = [getattr(self, name).shape for name in _ARRAYS]
-        even = all(len(one) == 2 for one in shapes) and shapes[0] == shapes[2]
-        if not even or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
-            raise TiplError(
-                "an experience was given with observations, actions and next observations of the "
-                f"shapes {', '.join(map(str, shapes))}; expected [S, O], [S, A] and [S, O] for S "
-                "transitions"
-            )
-        finite = np.stack([np.isfinite(getattr(self, name)).all(axis=1) for name in _ARRAYS])
-        if wrong := int(np.count_nonzero(~finite.all(axis=0))):
-            raise TiplError(
-                f"{wrong:,} of {len(self):,} transitions of an experience hold NaN or infinite "
-                "numbers; leave those out, and see why the environment gave them"
-            )
+        checked = _checked(*(getattr(self, name) for name in _ARRAYS))
+        for name, values in zip(_ARRAYS, checked, strict=True):
+            object.__setattr__(self, name, values)
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -117,6 +98,44 @@ class Experience:
             raise TiplError(f"{path}: {error}") from error
 
 
+def _numbers(given: Any, whose: str) -> Array:
+    """A copy in float64; raises a TiplError unless it is an array of real numbers."""
+    try:
+        found = np.asarray(given)
+        if found.dtype.kind not in "biuf":
+            raise TypeError(f"they are {found.dtype}")
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            return found.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last by tensors with gradients
+        raise TiplError(
+            f"{whose} are no array of real numbers ({one_sentence(str(error))}); expected whole or "
+            "decimal numbers, in rows of equal lengths"
+        ) from error
+
+
+def _checked(*given: Any) -> list[Array]:
+    """Copies of an experience's arrays; raises a TiplError unless they are such."""
+    named = zip(_ARRAYS, given, strict=True)
+    arrays = [
+        _numbers(one, f"the {name.replace('_', ' ')} of an experience") for name, one in named
+    ]
+    shapes = [one.shape for one in arrays]
+    even = all(len(one) == 2 for one in shapes) and shapes[0] == shapes[2]
+    if not even or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
+        raise TiplError(
+            "an experience was given with observations, actions and next observations of the "
+            f"shapes {', '.join(map(str, shapes))}; expected [S, O], [S, A] and [S, O] for S "
+            "transitions"
+        )
+    finite = np.stack([np.isfinite(one).all(axis=1) for one in arrays])
+    if wrong := int(np.count_nonzero(~finite.all(axis=0))):
+        raise TiplError(
+            f"{wrong:,} of {shapes[0][0]:,} transitions of an experience hold NaN or infinite "
+            "numbers; leave those out, and see why the environment gave them"
+        )
+    return arrays
+
+
 _ARRAYS = tuple(field.name for field in dataclasses.fields(Experience))
 
 
@@ -160,19 +179,18 @@ class WorldSteps:
         Raises:
             TiplError: the environment gives something that is not usable.
         """
-        rows: list[tuple[Array, Array, Array]] = []
+        rows: list[_Row] = []
         while len(rows) < num_steps:
             if self._observation is None:
                 self._observation = self._reset()
             rows.append(self._step(act, self._observation)[0])
-        return Experience.of(*map(np.stack, zip(*rows, strict=True)))
+        return _in_rows(rows)
 
     def episode(self, act: Act) -> tuple[float, Experience]:
-        """The return of a whole new episode, and its transitions.
+        """The return of a whole new episode, or its first steps up to the task's limit, and these.
 
         Raises:
-            TiplError: the environment gives something that is not usable, or the episode does not
-                end in time.
+            TiplError: the environment gives something that is not usable.
         """
         self._observation = self._reset()
         rows, total = [], 0.0
@@ -183,30 +201,45 @@ class WorldSteps:
             if self._observation is None:
                 break
         self._observation = None
-        return total, Experience.of(*map(np.stack, zip(*rows, strict=True)))
+        return total, _in_rows(rows)
 
     def _reset(self) -> Array:
         seed, self.seed = self.seed, -1
-        observation, _ = self.env.reset(seed=seed) if seed >= 0 else self.env.reset()
+        given = self.env.reset(seed=seed) if seed >= 0 else self.env.reset()
+        (observation,) = self._first(given, 1, "reset", "an observation and a dict")
         return self._checked(observation)
 
-    def _step(self, act: Act, observation: Array) -> tuple[tuple[Array, Array, Array], float]:
+    def _first(self, given: Any, count: int, call: str, expected: str) -> tuple[Any, ...]:
+        """What an environment returned before its dict; raises a TiplError if that is not all."""
+        if not isinstance(given, tuple) or len(given) != count + 1:
+            size = f" of {len(given)} values" if isinstance(given, tuple) else ""
+            raise TiplError(
+                f"the environment returned a {type(given).__name__}{size} from {call} after "
+                f"{self.num_steps:,} steps; expected {expected}, as from Gymnasium's environments"
+            )
+        return given[:count]
+
+    def _step(self, act: Act, observation: Array) -> tuple[_Row, float]:
         """One transition and its reward; the episode goes on from it, or is over."""
         action = executable(self.task, np.asarray(act(observation)))
-        following, reward, terminated, truncated, _ = self.env.step(action)
+        stepped = self.env.step(action)
         self.num_steps += 1
+        following, reward, terminated, truncated = self._first(
+            stepped, 4, "step", "an observation, a reward, terminated, truncated and a dict"
+        )
         following = self._checked(following)
-        if not np.isfinite(reward := float(reward)):
+        earned = _numbers(reward, "the values that the environment gave as a reward")
+        if earned.size != 1 or not np.isfinite(earned).all():
             raise TiplError(
-                f"the environment gave the reward {reward} in step {self.num_steps:,}; expected a "
-                "finite number: mend the environment"
+                f"the environment gave the reward {shown(reward)} in step {self.num_steps:,}; "
+                "expected a finite number: mend the environment"
             )
         self._observation = None if terminated or truncated else following
-        return (observation, action, following), reward
+        return (observation, action, following), earned.item()
 
     def _checked(self, observation: Any) -> Array:
         """An observation; raises a TiplError unless it is one of the task."""
-        found = np.asarray(observation, np.float64)
+        found = _numbers(observation, "the values that the environment gave as an observation")
         if found.shape != (self.task.observation_size,) or not np.isfinite(found).all():
             raise TiplError(
                 f"the environment gave an observation of the shape {found.shape} with "
@@ -217,19 +250,24 @@ class WorldSteps:
         return found
 
 
-def check_spaces(env: gymnasium.Env[Any, Any], task: TaskSpec) -> None:
-    """Raises a TiplError unless an environment has the spaces of a task of continuous actions."""
+def _in_rows(rows: Sequence[_Row]) -> Experience:
+    return Experience.of(*map(np.stack, zip(*rows, strict=True)))
+
+
+def check_spaces(env: Any, task: TaskSpec) -> None:
+    """Raises a TiplError unless it is an environment with the spaces of a continuous task."""
     seen, acted = getattr(env, "observation_space", None), getattr(env, "action_space", None)
-    right = isinstance(seen, Box) and seen.shape == (task.observation_size,)
-    low, high = task.action_bounds
+    size, (low, high) = task.observation_size, task.action_bounds
+    right = isinstance(env, gymnasium.Env) and isinstance(seen, Box) and seen.shape == (size,)
     if right and isinstance(acted, Box) and acted.shape == low.shape:
-        right = bool(np.allclose(acted.low, low) and np.allclose(acted.high, high))
+        right = acted.low.dtype.kind == low.dtype.kind
+        right = right and bool(np.allclose(acted.low, low) and np.allclose(acted.high, high))
     else:
         right = False
     if not right:
         raise TiplError(
-            f"an environment with the observations {shown(seen)} and the actions {shown(acted)} "
-            f"was given, but {shown(task.label)} has {task.observation_size} observed values and "
-            f"{task.action_size} actions from {low.tolist()} to {high.tolist()}; wrap it, so that "
-            "it has these"
+            f"{shown(env)} with the observations {shown(seen)} and the actions {shown(acted)} was "
+            f"given as an environment, but {shown(task.label)} has {size} observed values and "
+            f"{task.action_size} actions from {low.tolist()} to {high.tolist()}; give one of "
+            "Gymnasium's that has these"
         )

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from tipl.core.options import at_least
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.evaluation.experience import Experience, WorldSteps
 from tipl.models.world.belief import Belief
 from tipl.models.world.forecaster import WorldForecaster
@@ -68,7 +68,7 @@ def adapt(
         physics: the world: factors of the model's own values by name. Those that are left out are
             1, as at home; those that are None are not known. By default nothing is known.
         experience: transitions in the world: an `Experience`, or its observations `[S, O]`, actions
-            `[S, A]` and next observations `[S, O]`. No rewards are needed.
+            `[S, A]` and next observations `[S, O]` as a sequence of three. No rewards are needed.
         env: the world itself: any Gymnasium environment with the spaces of the task. It is not
             closed.
         steps: environment steps to make first, whose rewards are not looked at; by default 250, or
@@ -79,9 +79,9 @@ def adapt(
             worse than the elite of home. A single episode shows the world alone.
         model: a model of worlds (`tipl train --model world`), or its directory or name; by default
             the one that ships with tipl under the task's id and `-worlds`.
-        hidden: units in each hidden layer, of a policy of its own; by default those of the model's
-            training paths, whose teacher is then the policy itself. Others are carried to it from
-            a fresh network.
+        hidden: units in each hidden layer of a policy of its own, where none is given; by default
+            those of the model's training paths, whose teacher is then the policy itself. Others are
+            carried to it from a fresh network.
         seed: of the fresh network, of the episodes and of the noise of actions.
 
     Returns:
@@ -90,9 +90,10 @@ def adapt(
         world, so that `tipl.evaluate` runs it there; if not, its task is at home.
 
     Raises:
-        TiplError: there is no such model, it knows no such factor or cannot read the policy, the
-            experience or the environment is not of the task, or steps or episodes were given
-            without an environment.
+        TiplError: there is no such model, it is of another task, knows no such factor or cannot
+            read the policy; the experience or the environment is not of the task, or is not usable;
+            steps or episodes were given without an environment, or hidden units with a policy.
+            What an environment raises itself is not caught.
     """
     at_least(0, steps=steps, episodes=episodes, seed=seed)
     if env is None and (steps or episodes):
@@ -103,18 +104,34 @@ def adapt(
     task = given if isinstance(given, str) else given.task.env_id
     if not isinstance(model, WorldForecaster):
         model = WorldForecaster.from_pretrained(model or f"{task}-worlds")
+    if task.rpartition(":")[2] != model.task.bare_id:
+        raise TiplError(
+            f"a policy for {shown(task)} was asked for, but the model is of worlds of "
+            f"{model.task.env_id}; give a model of worlds of that task"
+        )
     asked = model.in_world(physics) if physics is not None else model
     search = _Search(asked, given, hidden, seed)
+    world = None if env is None else WorldSteps(env, model.task, seed)
     if experience is not None:
-        if not isinstance(experience, Experience):
-            experience = Experience.of(*experience)
-        search.learn(experience)
-    if env is not None:
-        world = WorldSteps(env, model.task, seed)
+        search.learn(_log(experience))
+    if world is not None:
         search.explore(world, USUAL_STEPS if steps is None and not episodes else steps or 0)
         search.try_proposals(world, episodes)
-        return search.best(world.num_steps)
-    return search.best(0)
+    search.world.warn_if_far()
+    return search.best(0 if world is None else world.num_steps)
+
+
+def _log(experience: Experience | Sequence[Any]) -> Experience:
+    """Experience that was given as such, or as three arrays."""
+    if isinstance(experience, Experience):
+        return experience
+    arrays = experience if isinstance(experience, Sequence | np.ndarray) else ()
+    if isinstance(experience, str) or len(arrays) != 3:
+        raise TiplError(
+            f"{shown(experience)} was given as experience; expected a tipl.Experience (of a file: "
+            "Experience.load), or three arrays: observations, actions and next observations"
+        )
+    return Experience.of(*arrays)
 
 
 class _Search:
@@ -128,7 +145,8 @@ class _Search:
         seed: int,
     ) -> None:
         self.asked = self.world = asked
-        self.given, self.hidden, self.seed = given, hidden, seed
+        self.given, self.seed = given, seed
+        self.start = self._start(given, hidden)
         self.experience: Experience | None = None
         self.tried: list[Proposal] = []
 
@@ -165,15 +183,25 @@ class _Search:
         else:
             policy = self._network(self.world.teacher_policy())
         belief = self.world.belief
-        if not belief.std.any():
-            policy = policy.with_physics(belief.factors)
+        policy = policy.with_physics({} if belief.std.any() else belief.factors)
         return AdaptedPolicy.of(policy, belief, env_steps, self.tried)
 
     def _network(self, teacher: Policy) -> Policy:
         """A teacher in the architecture that was asked for."""
-        if isinstance(self.given, Policy):
-            return self.asked.carried(self.given.with_physics({}), teacher)
-        if self.hidden is None or tuple(self.hidden) == self.asked.hidden_sizes:
-            return teacher
-        fresh = Policy.initial(self.asked.task, self.seed, self.hidden)
-        return self.asked.carried(fresh, teacher)
+        return teacher if self.start is None else self.asked.carried(self.start, teacher)
+
+    def _start(self, given: str | Policy, hidden: Sequence[int] | None) -> Policy | None:
+        """What is to be carried to teachers; None if they are what was asked for."""
+        if isinstance(given, Policy):
+            if hidden is not None:
+                raise TiplError(
+                    f"the hidden units {shown(hidden)} were given with a policy, which has its "
+                    "own; give one of them"
+                )
+            start = given.with_physics({})
+        elif hidden is None or tuple(hidden) == self.asked.hidden_sizes:
+            return None
+        else:
+            start = Policy.initial(self.asked.task, self.seed, hidden)
+        self.asked.check_policy(start)  # before a step is made for it
+        return start

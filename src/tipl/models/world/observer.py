@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -94,7 +95,9 @@ class WorldObserver(nn.Module):
         number = torch.full((len(found), 1), float(np.log(count) / np.log(MOST_TRANSITIONS)))
         told = self.all(torch.cat([found.mean(dim=1), spread, number], dim=-1))
         mean, log_std = told.chunk(2, dim=-1)  # [B, 2 V] -> 2 of [B, V]
-        std = log_std.exp().clamp(SUREST, UNSUREST)
+        bounded = log_std.clamp(math.log(SUREST), math.log(UNSUREST))
+        # what is at a bound still learns to leave it
+        std = (log_std + (bounded - log_std).detach()).exp()
         return self.prior_mean + mean * self.prior_std, std * self.prior_std
 
     def loss(

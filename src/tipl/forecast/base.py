@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
@@ -87,6 +87,17 @@ class Forecaster(abc.ABC):
     def training_trials(self) -> dict[str, list[int]]:
         """The trials that it learned from, by the digest of their dataset; none by default."""
         return {}
+
+    def in_world(self, physics: Mapping[str, float | None]) -> Forecaster:
+        """The same forecaster, asked for networks for a world: by default as for any other.
+
+        Args:
+            physics: factors of the model's own values by name; those that are left out are 1.
+
+        Raises:
+            TiplError: it knows no such world.
+        """
+        return self
 
     def forecast(
         self,

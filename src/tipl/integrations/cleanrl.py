@@ -20,6 +20,7 @@ from tipl.integrations.pytorch.agent import agent_of_cleanrl
 from tipl.integrations.pytorch.jumps import JumpReport, TorchJumps, checked
 from tipl.integrations.standing_aside import Guard, contents, guarded
 from tipl.jumps.config import JumpConfig, JumpOptions
+from tipl.models.world.belief import Belief
 
 
 class ForecastHook:
@@ -92,6 +93,11 @@ class ForecastHook:
     def normaliser(self) -> RunNormaliser:
         """What normalises the script's observations; nothing, where the hook stands aside."""
         return RunNormaliser(None, 0) if self.environment is None else self.environment.normaliser
+
+    @property
+    def world(self) -> Belief | None:
+        """The script's physics, as a model of worlds has seen them; None if it has not."""
+        return None if self.jumps is None else self.jumps.world
 
     @property
     def test_env(self) -> GateEnvironment | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -28,6 +29,10 @@ LEAST_FOR_A_LINE = 32
 """Checkpoints before a forecaster that extrapolates a history is tried. The first few go in any
 direction: after eight of them on HalfCheetah-v4, what a third of the trials jumped to was better
 than an almost untrained network, and worse to learn from."""
+
+
+Look = Callable[[int], tuple[Forecaster, int]]
+"""Finds the forecaster of a run's world, given the run: that, and environment steps it took."""
 
 
 class JumpTry(NamedTuple):
@@ -66,6 +71,8 @@ class Jumper:
         layout: of the weights; None where the forecaster does not ask for it.
         rollout_steps: environment steps of a run in one rollout; None if they are not known, and
             every rollout is a checkpoint unless `config.spacing` says otherwise.
+        look: finds the forecaster of each run's world, once, before its first try; its steps are
+            of that test. None where one forecaster is that of all.
     """
 
     def __init__(
@@ -76,8 +83,10 @@ class Jumper:
         layout: ParamLayout | None,
         evaluate: Evaluate,
         rollout_steps: int | None,
+        look: Look | None = None,
     ) -> None:
         self.config, self.forecaster, self.layout = config, forecaster, layout
+        self.look, self.of_world = look, dict[int, Forecaster]()
         self.evaluate, self.rollouts = evaluate, 0
         self.spacing = config.spacing or _trained_spacing(forecaster, rollout_steps)
         trained = isinstance(forecaster, TrainedForecaster)
@@ -179,11 +188,15 @@ class Jumper:
         """The tries of some runs, each with the weights that it would go on with."""
         tests = [self._candidates(int(run), params[run]) for run in runs]
         if not self.config.gate:
-            return [
-                (JumpTry(test.run, test.horizons[1], True, np.nan, np.nan, 0), test.weights[1])
-                for test in tests
-                if np.isfinite(test.weights[1]).all()
-            ]
+            found = []
+            for test in tests:
+                ahead = int(np.isfinite(test.weights[1]).all())
+                if ahead or test.steps:
+                    try_ = JumpTry(
+                        test.run, test.horizons[ahead], bool(ahead), np.nan, np.nan, test.steps
+                    )
+                    found.append((try_, test.weights[ahead]))
+            return found
         config = self.config
         run_tests(tests, self.evaluate, config.episodes, config.margin, self.rollouts)
         found = []
@@ -203,10 +216,14 @@ class Jumper:
         if not self.config.gate:
             horizons = horizons[-1:]
         path = np.stack([weights[run] for weights in self.recent][-length:])
+        steps = 0
+        if self.look is not None and run not in self.of_world:
+            self.of_world[run], steps = self.look(run)
+        forecaster = self.of_world.get(run, self.forecaster)
         # the gate tests what can act, and nothing jumps to what is not finite
-        ahead = self.forecaster.forecast(path, horizons, layout=self.layout, finite=False)
+        ahead = forecaster.forecast(path, horizons, layout=self.layout, finite=False)
         weights = np.concatenate([params[None], self._guarded(ahead, params)])  # [C, P]
-        return ForecastTest(run, [0, *horizons], weights)
+        return ForecastTest(run, [0, *horizons], weights, steps)
 
     def _guarded(self, ahead: Array, params: Array) -> Array:
         """Forecasts `[H, P]` whose action noise is neither gone nor more than it was.

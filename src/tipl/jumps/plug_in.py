@@ -91,7 +91,8 @@ class ForecastJumps(PlugIn):
     what was learned since is lost.
 
     Args:
-        physics: each trial's factors of the original physics `[N]` by name, for the tests.
+        physics: each trial's factors of the original physics `[N]` by name, for the tests and for
+            a forecaster that knows worlds.
         forecaster: of the weights; by default the one that the configuration names.
 
     Raises:
@@ -122,8 +123,9 @@ class ForecastJumps(PlugIn):
     def _prepare(self, ppo: PPO) -> None:
         """Makes what `start` and `set_state` go on from."""
         evaluate, steps = functools.partial(self._evaluate, ppo), ppo.config.rollout_steps
+        look = self._in_its_world
         self.jumper = Jumper(
-            self.config, self.forecaster, len(ppo.trials), ppo.actor_layout, evaluate, steps
+            self.config, self.forecaster, len(ppo.trials), ppo.actor_layout, evaluate, steps, look
         )
         self.fresh = np.zeros(len(ppo.trials), bool)  # jumped, and the critic not refitted yet
         # what an undone jump goes back to: rows of trials whose jump is still to be judged
@@ -163,6 +165,11 @@ class ForecastJumps(PlugIn):
         if self.config.moments == "reset":
             ppo.adam.reset(jumped)
         self.fresh |= jumped
+
+    def _in_its_world(self, trial: int) -> tuple[Forecaster, int]:
+        """The forecaster for a trial's physics, which takes no steps to know."""
+        factors = {name: float(those[trial]) for name, those in self.physics.items()}
+        return self.forecaster.in_world(factors), 0
 
     def _evaluate(self, ppo: PPO, params: Array, trials: Array, when: int) -> Episodes:
         """An episode of each of some trials' policies, in the trial's physics."""

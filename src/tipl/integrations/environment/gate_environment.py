@@ -8,12 +8,19 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from gymnasium.wrappers import vector as vector_wrappers
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
 from tipl.integrations.environment.description import RunDescription
-from tipl.integrations.environment.members import LIKE_IT, all_layers, quiet, sb3_class
+from tipl.integrations.environment.members import (
+    LIKE_IT,
+    all_layers,
+    quiet,
+    sb3_class,
+    unwrapped_layers,
+)
 from tipl.integrations.environment.normaliser import (
     RunNormaliser,
     normaliser_classes,
@@ -55,6 +62,26 @@ class GateEnvironment:
     def spec(self) -> Any:
         """The Gymnasium spec of its first environment; None if it is not known."""
         return None if self.first is None else self.first.spec
+
+    @property
+    def bare(self) -> gym.Env[Any, Any]:
+        """The first of its environments without what changes what is seen, done or rewarded.
+
+        Raises:
+            TiplError: it is in another process.
+        """
+        if self.first is None:
+            raise TiplError(
+                "the environment for tests is in another process, where nobody can look into it; "
+                "give an eval_env of one environment in this process"
+            )
+        found: gym.Env[Any, Any]
+        *wrappers, found = unwrapped_layers(self.first)
+        for wrapper in reversed(wrappers):
+            if type(wrapper) not in (TimeLimit, OrderEnforcing, PassiveEnvChecker):
+                break
+            found = wrapper
+        return found
 
     def episode(self, act: Act, seed: int) -> tuple[float, int]:
         """Runs the policy for an episode from a seeded start: its return, and the steps it took.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -10,13 +11,19 @@ import torch
 
 from tipl.core.arrays import Array
 from tipl.errors import TiplError
+from tipl.evaluation.experience import WorldSteps
 from tipl.evaluation.returns import Episodes, episode_seed
+from tipl.forecast.base import Forecaster
+from tipl.integrations.environment.members import quiet
 from tipl.integrations.environment.run_environment import RunEnvironment
 from tipl.integrations.pytorch.agent import TorchAgent
 from tipl.integrations.standing_aside import Guard, Restore
 from tipl.jumps.config import CRITIC_LEARNING_RATE, EPOCHS_OF_TARGETS, JumpConfig
 from tipl.jumps.forecasters import fitting_forecaster, task_of
 from tipl.jumps.jumper import Jumper, JumpTry
+from tipl.models.world.adapting import USUAL_STEPS, explored
+from tipl.models.world.belief import Belief
+from tipl.models.world.forecaster import WorldForecaster
 from tipl.policies.actions import Statistics, refolded
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
@@ -68,6 +75,9 @@ class TorchJumps:
     none, the difference is folded into the first layer. Where another forecaster takes the place of
     the one that was asked for, the guard says why.
 
+    A model of worlds first makes some steps in the environment for tests, to see what world the run
+    is in, and forecasts for that one from then on; what it has seen is the `world`.
+
     The `guard` is that of whoever owns these jumps, and sets back what a call that fails has
     changed; by default exceptions are the caller's.
 
@@ -93,7 +103,13 @@ class TorchJumps:
         task = task_of(forecaster)
         # the normaliser under which the forecaster reads weights, if not the run's own
         self.frame = None if task is None else task.observation_statistics
-        self.jumper = Jumper(config, forecaster, 1, agent.layout, self._evaluate, rollout_steps)
+        look = None
+        if isinstance(forecaster, WorldForecaster):
+            look = functools.partial(self._look, forecaster)
+        self.world: Belief | None = None  # what was seen of it; None before that
+        self.jumper = Jumper(
+            config, forecaster, 1, agent.layout, self._evaluate, rollout_steps, look
+        )
         self.fresh = False  # jumped, and the critic not refitted yet
         self.before: Restore | None = None  # goes back to before the last jump
 
@@ -189,6 +205,18 @@ class TorchJumps:
         scale = before.agent.step_scale
         before.agent.scale_first_steps(None)
         self.agent.scale_first_steps(scale, self.guard)
+
+    # --- what world it is --------------------------------------------------------------------
+
+    def _look(self, model: WorldForecaster, run: int) -> tuple[Forecaster, int]:
+        """The model for the world of the run, and the environment steps that showed it."""
+        with quiet():
+            world = WorldSteps(self.test_env.bare, model.task, episode_seed(self.seed, 0))
+            seen = explored(world, model.teacher_policy(), USUAL_STEPS, self.seed)
+        found = model.having_seen(seen)
+        self.world = found.belief
+        self.guard.tell(f"the run's world, as seen in {len(seen)} steps: {self.world}")
+        return found, world.num_steps
 
     # --- tests -------------------------------------------------------------------------------
 

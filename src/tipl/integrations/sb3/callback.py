@@ -31,6 +31,7 @@ from tipl.integrations.standing_aside import (
 )
 from tipl.jumps.config import JumpConfig, JumpOptions
 from tipl.jumps.jumper import JUMPS
+from tipl.models.world.belief import Belief
 
 
 def on_policy(callback: BaseCallback) -> OnPolicyAlgorithm:
@@ -69,6 +70,10 @@ class ForecastCallback(BaseCallback):
     moments of the moved weights, `VecNormalize` sees what the forecaster saw, and the critic is
     refitted to the first rollout before the actor moves. A jump that does worse in that rollout is
     undone.
+
+    A model of worlds (`tipl train --model world`) first makes 250 of these steps to see what world
+    the run is in, and forecasts networks for that one. What it has seen is the `world`, and is told
+    once; to the run's logger as well, as `tipl/world/FACTOR`.
 
     The run's logger is told `tipl/jump_horizon`, `tipl/jump_accepted`, `tipl/return_before`,
     `tipl/return_after`, `tipl/steps_spent` and `tipl/jump_undone`.
@@ -118,11 +123,17 @@ class ForecastCallback(BaseCallback):
         self.eval_env, self.seed = eval_env, seed
         self.state_file = None if state_file is None else Path(state_file)
         self.jumps: TorchJumps | None = None
+        self.told_world = False
         self.trained: tuple[object, ...] = ()  # model and environment whose jumps they are
         # return and steps of the episodes that ended in this rollout
         self.last_episodes: list[tuple[float, float]] = []
         self.truncated: list[tuple[int, int, torch.Tensor, float]] = []
         self.step = 0
+
+    @property
+    def world(self) -> Belief | None:
+        """The run's physics, as a model of worlds has seen them; None if it has not."""
+        return None if self.jumps is None else self.jumps.world
 
     def _init_callback(self) -> None:
         self.guard.begin(self.model, self.model.get_env())
@@ -151,7 +162,7 @@ class ForecastCallback(BaseCallback):
         self._values(jumps, torch.as_tensor(model._last_obs))  # what fails would do so mid-run
         if before is not None:
             jumps.take_steps_over(before)
-        self.jumps, self.trained = jumps, trained
+        self.jumps, self.trained, self.told_world = jumps, trained, False
 
     @guarded
     def _on_rollout_start(self) -> None:
@@ -241,6 +252,9 @@ class ForecastCallback(BaseCallback):
         if report.tried:
             told |= {"jump_horizon": report.horizon, "jump_accepted": int(report.accepted)}
             told |= {"return_before": report.return_before, "return_after": report.return_after}
+        if self.world is not None and not self.told_world:
+            self.told_world = True
+            told |= {f"world/{name}": factor for name, factor in self.world.factors.items()}
         for name, value in told.items():
             self.logger.record(f"tipl/{name}", value)
         if self.verbose and (report.accepted or report.undone):

@@ -134,6 +134,18 @@ def _log(experience: Experience | Sequence[Any]) -> Experience:
     return Experience.of(*arrays)
 
 
+def explored(world: WorldSteps, policy: Policy, steps: int, seed: int) -> Experience:
+    """Steps of a policy whose only use is what they show of a world: with noise on its actions.
+
+    Raises:
+        TiplError: the environment gives something that is not usable.
+    """
+    rng = np.random.default_rng(seed)
+    low, high = (bound.astype(np.float64) for bound in policy.task.action_bounds)
+    unit = ACTION_NOISE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
+    return world.run(lambda seen: policy.act(seen) + unit * rng.standard_normal(unit.size), steps)
+
+
 class _Search:
     """What is known of a world by now, and what was tried there."""
 
@@ -158,14 +170,8 @@ class _Search:
 
     def explore(self, world: WorldSteps, steps: int) -> None:
         """Makes steps to see the world, with a policy for what is known of it by now."""
-        if not steps:
-            return
-        rng, teacher = np.random.default_rng(self.seed), self.world.teacher_policy()
-        low, high = (bound.astype(np.float64) for bound in teacher.task.action_bounds)
-        unit = ACTION_NOISE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
-        self.learn(
-            world.run(lambda seen: teacher.act(seen) + unit * rng.standard_normal(unit.size), steps)
-        )
+        if steps:
+            self.learn(explored(world, self.world.teacher_policy(), steps, self.seed))
 
     def try_proposals(self, world: WorldSteps, episodes: int) -> None:
         """Runs proposals for an episode each, and learns of the world from each."""

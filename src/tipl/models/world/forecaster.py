@@ -177,6 +177,11 @@ class WorldForecaster(AnyArchitectureForecaster):
         layout = layout or self.default_layout
         return self._optimize(histories[:, -1], layout, horizons[0], None)[:, None]
 
+    def check_policy(self, policy: Policy) -> None:
+        """Raises a TiplError unless the policy can be carried, and its world is a possible one."""
+        super().check_policy(policy)
+        self.prior.given(dict(policy.task.physics))
+
     def check_layout(self, layout: ParamLayout) -> None:
         """Raises a TiplError unless they are of an actor of its task that can be carried."""
         super().check_layout(layout)

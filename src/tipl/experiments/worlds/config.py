@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tipl.collection.config import CollectConfig
 from tipl.core.schemas import JsonFile
@@ -15,6 +15,9 @@ from tipl.errors import TiplError, shown
 from tipl.experiments.config import ExperimentConfig, Values, three_checkpoints
 from tipl.forecast.hub import check_model, shipped_models
 from tipl.policies.policy import POLICY
+
+Redrawn = Literal["randomised", "universal"]
+"""A policy of many worlds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,9 @@ class WorldsConfig(ExperimentConfig):
     carrier: str | None = None
     """model that carries networks of other architectures (default: the one that ships for the
     task)"""
+    redrawn: tuple[Redrawn, ...] = ("randomised", "universal")
+    """rivals that PPO trains in all training worlds at once, drawn anew at each episode: a policy
+    that is told nothing, and one that observes the physics"""
     rival_steps: float = 1.0
     """environment steps of domain randomisation and of the universal policy, as a share of those of
     all training trials together"""
@@ -78,6 +84,8 @@ class WorldsConfig(ExperimentConfig):
         for split in self.splits:
             if not re.fullmatch(r"\w[\w-]*", split):  # it names a folder
                 raise TiplError(f"the split {shown(split)} was given; expected letters and digits")
+        if len({*self.redrawn}) < len(self.redrawn):
+            raise TiplError(f"{shown(self.redrawn)} were given as redrawn; expected each once")
         if not 0 < self.rival_steps <= 100:
             raise TiplError(f"rival_steps is {self.rival_steps}; expected a share above 0")
         three_checkpoints(

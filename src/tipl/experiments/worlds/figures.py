@@ -14,8 +14,6 @@ from tipl.experiments.worlds.rivals import (
     ELITE,
     KNOWN,
     NEAREST,
-    RANDOMISED,
-    UNIVERSAL,
     fewer_key,
 )
 from tipl.experiments.worlds.stages import model_places
@@ -113,7 +111,8 @@ def steps(found: WorldsBenchmark) -> Section:
 
 def _over_steps(found: WorldsBenchmark, split: str) -> Iterator[Line]:
     """Lines across for what takes no step, then a line for each kind of experience."""
-    across = [found.method(key) for key in (ELITE, RANDOMISED, UNIVERSAL, NEAREST, KNOWN)]
+    rivals = (ELITE, *found.config.redrawn, NEAREST, KNOWN)
+    across = [found.method(key) for key in rivals]
     styles = line_styles([one.name for one in across])
     for one in across:
         look = {**styles[one.name], "lw": 1.3}

@@ -72,6 +72,15 @@ def _policies_of_home(config: WorldsConfig) -> Iterator[Rival]:
                "most over the training worlds.", SINGLE_BEST, dashes=":"),
         NOTHING, _best_stored,
     )  # fmt: skip
+    yield from (one for one in _redrawn_policies(config) if one.key in config.redrawn)
+    yield Rival(
+        Method("nearest stored policy", PURPLE, "The last policy of the training world whose "
+               "factors' logarithms are nearest.", NEAREST),
+        PHYSICS, _nearest,
+    )  # fmt: skip
+
+
+def _redrawn_policies(config: WorldsConfig) -> Iterator[Rival]:
     share = "as many" if config.rival_steps == 1 else f"{config.rival_steps:g} times as many"
     yield Rival(
         Method("domain randomisation", GREEN, "One policy that PPO trains from the elite in all "
@@ -83,11 +92,6 @@ def _policies_of_home(config: WorldsConfig) -> Iterator[Rival]:
         Method("universal policy", GREEN, "The same, but the policy observes the logarithms of the "
                "factors.", UNIVERSAL, dashes="--"),
         PHYSICS, partial(_redrawn, UNIVERSAL), ("training", UNIVERSAL),
-    )  # fmt: skip
-    yield Rival(
-        Method("nearest stored policy", PURPLE, "The last policy of the training world whose "
-               "factors' logarithms are nearest.", NEAREST),
-        PHYSICS, _nearest,
     )  # fmt: skip
 
 

@@ -85,8 +85,8 @@ def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
         )  # fmt: skip
         name = "model" if full else f"model of {count} worlds"
         yield Stage(name, words, model, (training,))
-    for name, options in REDRAWN.items():
-        redrawn = ("--redraw", "episode", *options, *redrawn_options(config))
+    for name in config.redrawn:
+        redrawn = ("--redraw", "episode", *REDRAWN[name], *redrawn_options(config))
         yield collect(name, directory / name, TRAINING, 1, *redrawn)
 
 

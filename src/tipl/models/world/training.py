@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from tipl.core.seeds import HELD_OUT_SEED
@@ -63,7 +63,7 @@ def train_world_model(
     carrier = _carrier(config, paths)
     lineage = Lineage(paths, config.seed)
     with torch_threads(1):
-        teacher = _initial_teacher(lineage, config)
+        teacher = initial_teacher(lineage, config)
         loss = TeacherLoss(lineage, config)
         others = [
             TeacherLoss(Lineage(usable_ones, HELD_OUT_SEED), config) for usable_ones in held_out
@@ -133,9 +133,13 @@ class Lineage:
         Belief.among(self.names, self.factors)  # refuses reversed motors
         return np.asarray(np.log(self.factors).astype(np.float32))
 
+    def physics(self) -> dict[str, Float64[np.ndarray, " W"]]:
+        """The factors of the worlds, by name."""
+        return dict(zip(self.names, self.factors.T, strict=True))
+
     def visited(self, params: Float32[np.ndarray, "W P"]) -> Float32[np.ndarray, "W S O"]:
         """Observations where policies go, each in its world, with more or less action noise."""
-        seen, physics = [], dict(zip(self.names, self.factors.T, strict=True))
+        seen, physics = [], self.physics()
         for noise in NOISES:
             entropy = np.random.SeedSequence((self.seed, self.rollouts)).generate_state(1)
             seen.append(
@@ -219,7 +223,7 @@ def _of_unseen(model: WorldTeacher, loss: TeacherLoss, *, still: bool = False) -
     return float(loss.of_known(None if still else model))
 
 
-def _initial_teacher(lineage: Lineage, config: WorldTrainConfig) -> WorldTeacher:
+def initial_teacher(lineage: Lineage, config: WorldTrainConfig) -> WorldTeacher:
     """The mean change of the training worlds' teachers, and the directions of their differences."""
     torch.manual_seed(config.seed)
     changes = (lineage.teachers - lineage.elite).astype(np.float64)

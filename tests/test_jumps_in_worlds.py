@@ -178,6 +178,18 @@ def test_a_look_that_fails_costs_no_run(model: Path, caplog: pytest.LogCaptureFi
         learned(ForecastCallback(model, eval_env=Counted(failing=100).env, strict=True))
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_another_world_than_the_run_s_is_not_looked_at(
+    model: Path, given: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    eval_env = elsewhere(gravity=1.1) if given else None
+    watched = learned(ForecastCallback(model, eval_env=eval_env))
+    np.testing.assert_array_equal(weights(watched), weights(learned(None)))
+    (told,) = caplog.messages
+    fields = "opt.gravity" if given else "opt.gravity, actuator_gear"
+    assert f"differ in their physics: {fields}, so that" in told
+
+
 # --- a script --------------------------------------------------------------------------------
 
 

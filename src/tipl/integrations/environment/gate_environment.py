@@ -17,6 +17,7 @@ from tipl.integrations.environment.description import RunDescription
 from tipl.integrations.environment.members import (
     LIKE_IT,
     all_layers,
+    first_member,
     quiet,
     sb3_class,
     unwrapped_layers,
@@ -55,8 +56,7 @@ class GateEnvironment:
     @property
     def first(self) -> gym.Env[Any, Any] | None:
         """The first of its environments, with its wrappers; None if it is in another process."""
-        layers = all_layers(self.vector)
-        return next((layer for layer in layers if isinstance(layer, gym.Env)), None)
+        return first_member(self.vector)
 
     @property
     def spec(self) -> Any:

@@ -58,6 +58,11 @@ def all_layers(env: Any) -> Iterator[Any]:
             yield from unwrapped_layers(member)
 
 
+def first_member(env: Any) -> gym.Env[Any, Any] | None:
+    """The first environment of a vector, with its wrappers; None if it is in another process."""
+    return next((layer for layer in all_layers(env) if isinstance(layer, gym.Env)), None)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No word of an environment that a run has already been told everything about."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import mujoco  # type: ignore[import-untyped]
 import numpy as np
 
+from tipl.envs.physics import model_fields
 from tipl.errors import TiplError
 from tipl.integrations.environment.description import describe, wrappers_around
 from tipl.integrations.environment.gate_environment import (
@@ -15,7 +17,7 @@ from tipl.integrations.environment.gate_environment import (
     given_environment,
     single_spaces,
 )
-from tipl.integrations.environment.members import sb3_class
+from tipl.integrations.environment.members import first_member, sb3_class
 from tipl.integrations.environment.normaliser import RunNormaliser
 from tipl.integrations.environment.plain import plain_id
 
@@ -26,6 +28,7 @@ class RunEnvironment(NamedTuple):
     normaliser: RunNormaliser
     env_id: str | None  # of the task, if its policies see and do what that says; else None
     test_env: GateEnvironment  # another one for tests
+    differing: tuple[str, ...]  # fields of MuJoCo in which their physics differ, as far as is known
 
 
 def run_environment(env: Any, eval_env: Any = None) -> RunEnvironment:
@@ -52,4 +55,17 @@ def run_environment(env: Any, eval_env: Any = None) -> RunEnvironment:
         test_env = another_environment(describe(env), normaliser, sb3)
     else:
         test_env = given_environment(eval_env, env, around, normaliser, sb3)
-    return RunEnvironment(normaliser, plain_id(test_env, around), test_env)
+    differing = _differing(first_member(env), test_env.first)
+    return RunEnvironment(normaliser, plain_id(test_env, around), test_env, differing)
+
+
+def _differing(*envs: gym.Env[Any, Any] | None) -> tuple[str, ...]:
+    """Fields of MuJoCo's models that are not the same in two environments; none if unknown."""
+    try:
+        models = [getattr(getattr(env, "unwrapped", None), "model", None) for env in envs]
+    except Exception:  # of somebody's property
+        return ()
+    if not all(isinstance(model, mujoco.MjModel) for model in models):
+        return ()
+    here, there = map(model_fields, models)
+    return tuple(name for name in here if not np.array_equal(here[name], there[name]))

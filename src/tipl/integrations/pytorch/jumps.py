@@ -96,7 +96,7 @@ class TorchJumps:
     ) -> None:
         self.config, self.agent, self.seed = checked(config), agent, seed
         self.guard = guard or Guard(strict=True)
-        self.normaliser, self.env_id, self.test_env = environment
+        self.normaliser, self.env_id, self.test_env, self.differing = environment
         forecaster, reason = fitting_forecaster(config, self._policy, self.env_id)
         if reason is not None:
             self.guard.tell(f"{reason}: {forecaster.name} forecasts instead")
@@ -210,6 +210,12 @@ class TorchJumps:
 
     def _look(self, model: WorldForecaster, run: int) -> tuple[Forecaster, int]:
         """The model for the world of the run, and the environment steps that showed it."""
+        if self.differing:
+            raise TiplError(
+                "the run's environment and the one for tests differ in their physics: "
+                f"{', '.join(self.differing)}, so that steps in one do not show the other; give an "
+                "eval_env that was changed as the run's was"
+            )
         with quiet():
             world = WorldSteps(self.test_env.bare, model.task, episode_seed(self.seed, 0))
             seen = explored(world, model.teacher_policy(), USUAL_STEPS, self.seed)

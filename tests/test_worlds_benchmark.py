@@ -269,6 +269,15 @@ def test_rivals_take_as_many_steps_as_all_trials_together(share: float) -> None:
     assert options["--total-steps"] / rollout % options["--checkpoint-interval"] == 0
 
 
+def test_rivals_that_take_long_may_be_left_out() -> None:
+    config = WorldsConfig.for_task("HalfCheetah-v4", redrawn=("randomised",))
+    assert "universal" not in {one.key for one in rivals.rivals(config)}
+    assert "universal" not in {one.name for one in worlds_stages(config, Path("run"))}
+    assert words(config, "randomised") == words(WorldsConfig("HalfCheetah-v4"), "randomised")
+    with pytest.raises(TiplError, match="expected each once"):
+        WorldsConfig.for_task("HalfCheetah-v4", redrawn=("randomised", "randomised"))
+
+
 def test_inputs_are_looked_at_before_any_work(tmp_path: Path) -> None:
     few = Worlds.from_factors(TASK, {"training": [{"gravity": 2.0}, {"gravity": 3.0}]})
     few.save(tmp_path / "few.json")

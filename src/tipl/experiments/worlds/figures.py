@@ -116,6 +116,8 @@ def _over_steps(found: WorldsBenchmark, split: str) -> Iterator[Line]:
     styles = line_styles([one.name for one in across])
     for one in across:
         look = {**styles[one.name], "lw": 1.3}
+        if one.key == KNOWN:  # told apart from the model's own lines over steps
+            look["linestyle"] = ":"
         yield Line(None, found.find(one, RETURN, split).value, look, one.name)
     kinds: dict[str, list[Rival]] = {}
     for one in found.methods:

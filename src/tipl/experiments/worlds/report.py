@@ -232,6 +232,11 @@ def lead(found: WorldsBenchmark) -> list[str]:
             f"{config.total_steps:,} steps there; the model, which is told the physics and takes "
             f"no step, {own}. It {_said(found, ours, split)}."
         )
+        for other in found.judged:
+            if other is not ours:
+                value = format_whole(found.find(other, RETURN, split).value)
+                said = _said(found, other, split)
+                sentences.append(f"There “{other.name}” returns {value}. It {said}.")
     return sentences
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ CLIP = 8.0
 MOST_TRANSITIONS = 400
 """Of a world, from which it learns; of more it is no surer than of so many."""
 
-SUREST, UNSUREST = 0.01, 1.0
+SUREST, UNSUREST = 0.03, 1.0
 """Bounds of the deviation that is believed, in units of the prior's."""
 
 
@@ -94,10 +93,9 @@ class WorldObserver(nn.Module):
         spread = (found.var(dim=1, correction=0) + 1e-5).sqrt()
         number = torch.full((len(found), 1), float(np.log(count) / np.log(MOST_TRANSITIONS)))
         told = self.all(torch.cat([found.mean(dim=1), spread, number], dim=-1))
-        mean, log_std = told.chunk(2, dim=-1)  # [B, 2 V] -> 2 of [B, V]
-        bounded = log_std.clamp(math.log(SUREST), math.log(UNSUREST))
-        # what is at a bound still learns to leave it
-        std = (log_std + (bounded - log_std).detach()).exp()
+        mean, surely = told.chunk(2, dim=-1)  # [B, 2 V] -> 2 of [B, V]
+        # between the bounds, from each of which it can still be learned to leave
+        std = SUREST + (UNSUREST - SUREST) * (surely + 1).sigmoid()
         return self.prior_mean + mean * self.prior_std, std * self.prior_std
 
     def loss(

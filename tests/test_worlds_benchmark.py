@@ -205,17 +205,17 @@ def test_datasets_that_are_there_are_used(
         copy = shutil.copytree if place.is_dir() else shutil.copy
         copy(place, tmp_path / name)
     monkeypatch.setattr("tipl.collection.collect._run_groups", never)
-    given = {name: str(made.directory / name) for name in ("elite", "worlds")}
-    given["worlds"] += ".json"
-    config = dataclasses.replace(CONFIG, **given)
-    wanted = [one for one in worlds_stages(config, tmp_path) if one.name != "randomised"]
+    wanted = list(worlds_stages(CONFIG, tmp_path))
+    assert not {"worlds", "elite"} & {one.name for one in wanted}
     monkeypatch.setattr(
         "tipl.experiments.worlds.worlds_stages",
         lambda *_: [one for one in wanted if one.name in ("training", "PPO in interpolation")],
     )
     monkeypatch.setattr("tipl.experiments.worlds.measuring.measure", never)
     with pytest.raises(AssertionError, match="done again"):  # by measuring, and by no collection
-        benchmark_worlds(config, tmp_path, threads=1, progress=False)
+        benchmark_worlds(CONFIG, tmp_path, threads=1, progress=False)
+    with pytest.raises(TiplError, match=r"worlds\.json was given, and lies in"):
+        check_worlds(CONFIG, tmp_path, 1, fresh=True)
     records = storage.read_json(tmp_path / "stages.json")["stages"]
     assert [bool(one["digest"]) for one in records] == [True, True]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 from tipl.errors import TiplError
 from tipl.experiments.pipeline import How, check_experiment, run_pipeline
 from tipl.experiments.worlds.config import WorldsConfig
-from tipl.experiments.worlds.stages import worlds_stages
+from tipl.experiments.worlds.stages import was_put_there, worlds_stages
 from tipl.report.files import check_report
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def check_worlds(
     config.check_inputs()
     given = [one for one in (config.worlds, config.elite, config.carrier) if one is not None]
     inside = [one for one in given if Path(one).resolve().is_relative_to(directory)]
+    inside += [name for name in ("worlds.json", "elite") if was_put_there(directory, name)]
     if fresh and inside:
         raise TiplError(
             f"{inside[0]} was given, and lies in {directory}, which was to be cleared; move it "

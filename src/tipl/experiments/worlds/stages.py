@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tipl.envs.worlds import TRAINING
 from tipl.experiments.pipeline import Options, Stage
+from tipl.experiments.stage_records import read_records
 from tipl.experiments.worlds.config import WorldsConfig
 from tipl.forecast.hub import model_directory
 
@@ -39,6 +40,12 @@ def elite_directory(config: WorldsConfig, directory: Path) -> Path:
     return directory / "elite" if config.elite is None else Path(config.elite)
 
 
+def was_put_there(directory: Path, name: str) -> bool:
+    """Whether the worlds or the elite in a directory are somebody's, and no stage's result."""
+    stage = name.removesuffix(".json")
+    return (directory / name).exists() and stage not in read_records(directory)
+
+
 def model_places(config: WorldsConfig) -> dict[int, str]:
     """Where its models of worlds are, by how many training worlds each learns from; all last."""
     fewer = [count for count in NESTED if count < config.num_worlds]
@@ -49,10 +56,10 @@ def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
     """The stages of a benchmark in its directory, in order."""
     worlds, elite = worlds_file(config, directory), elite_directory(config, directory)
     words: Options
-    if config.worlds is None:
+    if config.worlds is None and not was_put_there(directory, worlds.name):
         words = ("worlds", "make", config.env_id, "--preset", config.preset, "--out", worlds)
         yield Stage("worlds", words, directory)
-    if config.elite is None:
+    if config.elite is None and not was_put_there(directory, elite.name):
         words = ("optimize", config.env_id, "--out", elite)
         yield Stage("elite", words, elite, (model_directory(config.env_id),))
 

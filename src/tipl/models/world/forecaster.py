@@ -144,7 +144,13 @@ class WorldForecaster(AnyArchitectureForecaster):
                 experience.next_observations[every],
             )  # fmt: skip
         mean, std = self.observer(torch.as_tensor(features)[None])  # [S, F] -> [1, S, F]
-        return Belief(self.prior.names, mean[0].double().numpy(), std[0].double().numpy())
+        names, wide = self.prior.names, (self.observer.prior_mean, self.observer.prior_std)
+        found, before = (
+            Belief(names, *(one.double().numpy() for one in two))
+            for two in ((mean[0], std[0]), wide)
+        )
+        # the observer has learned from worlds further off than those with teachers
+        return found.under(self.prior, before)
 
     @property
     def elite_policy(self) -> Policy:

@@ -11,9 +11,9 @@ import numpy as np
 from tipl.models.world.forecaster import WorldForecaster
 from tipl.policies.policy import Policy
 
-CHANGED = 0.25
+CHANGED = 0.5
 """By how much a factor is to be known better, in units of the prior's deviation, before what the
-model makes of it is worth another episode."""
+model makes of it is worth another episode; one, since each is one less for something else."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,14 +43,14 @@ def proposals(
     if isinstance(given, Policy):
         yield Proposal("as given", given)
     yield Proposal("elite of home", network(world().elite_policy))
-    proposed = world().belief
+    proposed, again = world().belief, False
     yield Proposal("model", network(world().teacher_policy()))
     stored, taken = world().stored, set[int]()
     while len(taken) < stored.config.num_worlds:
         now = world()
         away = np.abs(now.belief.mean - proposed.mean) / now.prior.std
-        if away.max() > CHANGED:
-            proposed = now.belief
+        if away.max() > CHANGED and not again:
+            again = True
             yield Proposal("model, which knows more", network(now.teacher_policy()))
             now = world()
         nearest = next(w for w in stored.nearest(now.belief, now.prior) if w not in taken)

@@ -49,6 +49,8 @@ from tipl.experiments.config import BENCHMARK, COMPARISON, AccelerationConfig, B
 from tipl.experiments.films import film_files, film_section
 from tipl.experiments.run import load_run
 from tipl.experiments.stage_records import read_records
+from tipl.experiments.worlds.cells import CELL, cell_file, measured_cell
+from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.forecast.extrapolation import LastDifferenceLine
 from tipl.jumps.config import JumpConfig
 from tipl.jumps.forecasters import jump_forecaster
@@ -213,6 +215,8 @@ def use_experiment(directory: Path) -> None:
         lambda: film_section(directory / "film.gif"),
         lambda: BENCHMARK.read(directory / BENCHMARK.name).config.num_checkpoints,
         lambda: COMPARISON.read(directory / COMPARISON.name).config.forecaster,
+        lambda: WORLDS_BENCHMARK.read(directory / WORLDS_BENCHMARK.name).config.splits,
+        lambda: CELL.read(cell_file(directory, "x", "elite")).by_world,
         lambda: model_cost(AccelerationConfig("InvertedPendulum-v4", paths=f"{directory}/paths")),
     )
 
@@ -223,6 +227,9 @@ def make_experiment(directory: Path) -> None:
     costs = [Cost("train", "NeuronTransformer (elite)", 1.0, 2.0, np.nan, 3.0, "tipl train")]
     write_costs(directory / "costs.json", costs)
     BenchmarkConfig("HalfCheetah-v4").write_record(directory, "tipl benchmark")
+    WorldsConfig("HalfCheetah-v4").write_record(directory, "tipl worlds benchmark")
+    measured = np.ones((2, 3)), np.zeros(2, np.int64)
+    measured_cell(directory, "x", "elite", "0", ["a", "b"], lambda: measured)
     film = {"labels": ["untrained", "PPO"], "returns": [1.0, 2.0], "model": "NeuronTransformer"}
     *pictures, record = film_files(directory / "film.gif")
     storage.write_json(record, film)

@@ -24,7 +24,7 @@ from tipl.forecast.base import Forecaster
 from tipl.forecast.hub import SHIPPED
 from tipl.forecast.trained import TrainedForecaster
 
-LIMIT_MB = 10
+LIMIT_MB = 15
 """Of all models that ship with tipl, together."""
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tipl
 from tipl import Forecaster, Policy, TiplError, evaluate
 from tipl.cli import main
+from tipl.envs.single import WorldEnv
 from tipl.forecast.hub import SHIPPED, shipped_models
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
 
@@ -16,11 +19,14 @@ from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaste
 EXPECTED = {"InvertedPendulum-v4": 950.0, "HalfCheetah-v4": 3_000.0}
 
 
-def test_models_ship_with_their_cards_in_ten_megabytes() -> None:
-    assert shipped_models() == sorted(EXPECTED)
+OF_WORLDS = "HalfCheetah-v4-worlds"
+
+
+def test_models_ship_with_their_cards_in_fifteen_megabytes() -> None:
+    assert shipped_models() == sorted([*EXPECTED, OF_WORLDS])
     files = [file for file in SHIPPED.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) <= 10e6
-    for name in EXPECTED:
+    assert sum(file.stat().st_size for file in files) <= 15e6
+    for name in shipped_models():
         card = (SHIPPED / name / "README.md").read_text(encoding="utf-8")
         assert name in card
         assert "tipl train" in card  # the commands that made it
@@ -43,6 +49,26 @@ def test_the_pendulums_own_future_is_known() -> None:
     start = [Policy.initial(model.task, seed=s) for s in range(8)]
     returns = evaluate(model.optimize(start, target="own"), 1).episodic_return
     assert np.median(returns) == 1000
+
+
+@pytest.mark.parametrize("hidden", [(64, 64), (128, 96)])
+def test_a_world_that_nobody_trained_in_is_no_match_for_its_policy(hidden: tuple[int, ...]) -> None:
+    strong = {"actuator_gear": 1.5}
+    elite = Forecaster.from_pretrained(OF_WORLDS).elite_policy  # type: ignore[attr-defined]
+    made = tipl.adapt("HalfCheetah-v4", physics=strong, hidden=hidden)
+    returns = evaluate([elite.with_physics(strong), made], 4, seed=5).episodic_return.mean(axis=1)
+    assert returns[1] > returns[0] + 1_500
+    assert made.layout.hidden_sizes == hidden
+    assert made.env_steps == 0
+
+
+def test_what_a_world_is_shows_in_some_steps() -> None:
+    with closing(WorldEnv("HalfCheetah-v4", {"actuator_gear": 1.4, "mass": 0.7})) as env:
+        made = tipl.adapt("HalfCheetah-v4", env=env, steps=250)
+    seen = made.world.factors
+    assert seen["actuator_gear"] == pytest.approx(1.4, rel=0.2)
+    assert seen["mass"] == pytest.approx(0.7, rel=0.3)
+    assert made.env_steps == 250
 
 
 def test_it_is_found_by_its_name_on_the_command_line(

@@ -227,14 +227,14 @@ def check_experiment(config: AnyConfig, out: str | Path | None, threads: int | N
     Raises:
         TiplError: as `run_pipeline`, before anything is made.
     """
-    from tipl.envs.registry import registered_spec
-
     trust_own(config.env_id)
-    registered_spec(config.env_id)
     thread_count(threads)
     group = config.COMMAND.split()[0]
     directory = Path("runs", group, config.env_id) if out is None else Path(out)
     check_free(directory, config.COMMAND, config.PLACES)
+    from tipl.envs.registry import registered_spec  # late: it brings Gymnasium
+
+    registered_spec(config.env_id)
     return directory
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tipl.core.options import at_least
 from tipl.errors import TiplError, shown
+from tipl.evaluation.behaviour import action_unit
 from tipl.evaluation.experience import Experience, WorldSteps
 from tipl.models.world.belief import Belief
 from tipl.models.world.forecaster import WorldForecaster
@@ -141,8 +142,7 @@ def explored(world: WorldSteps, policy: Policy, steps: int, seed: int) -> Experi
         TiplError: the environment gives something that is not usable.
     """
     rng = np.random.default_rng(seed)
-    low, high = (bound.astype(np.float64) for bound in policy.task.action_bounds)
-    unit = ACTION_NOISE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
+    unit = ACTION_NOISE * action_unit(policy.task).astype(np.float64)
     return world.run(lambda seen: policy.act(seen) + unit * rng.standard_normal(unit.size), steps)
 
 

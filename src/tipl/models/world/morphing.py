@@ -107,19 +107,21 @@ def _narrowed(
     bounds: tuple[Float[np.ndarray, " A"], Float[np.ndarray, " A"]],
 ) -> list[Layer]:
     """The layers with no more units than these, from the last hidden one to the first."""
+    narrow = [i for i, width in enumerate(widths) if layers[i].weight.shape[0] > width]
+    if not narrow:
+        return layers
     actions = _outputs(layers, observations)
     middle, half = (bounds[1] + bounds[0]) / 2.0, (bounds[1] - bounds[0]) / 2.0
     actions = np.clip(actions, middle - FITTED * half, middle + FITTED * half)
-    narrow = [i for i, width in enumerate(widths) if layers[i].weight.shape[0] > width]
     for i in reversed(narrow):
         units = np.tanh(_outputs(layers[: i + 1], observations))
         wanted = layers[i + 1](units) if i + 1 < len(widths) else actions
         kept = _most_telling(units, wanted, widths[i])
         layers[i] = Layer(layers[i].weight[kept], layers[i].bias[kept])
         layers[i + 1] = _least_squares(units[:, kept], wanted)
-    if narrow:  # the last layer makes up for what all before it have lost
-        units = np.tanh(_outputs(layers[:-1], observations))
-        layers[-1] = _least_squares(units, actions)
+    # the last layer makes up for what all before it have lost
+    units = np.tanh(_outputs(layers[:-1], observations))
+    layers[-1] = _least_squares(units, actions)
     return layers
 
 

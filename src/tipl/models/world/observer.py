@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tipl.core.arrays import Array
 from tipl.core.schemas import Count
+from tipl.evaluation.behaviour import action_unit
 from tipl.models import Width
 from tipl.policies.actions import executable, normalise_observations
 from tipl.policies.tasks import TaskSpec
@@ -49,9 +50,7 @@ def transition_features(
         normalise_observations(one, *task.observation_statistics)
         for one in (observations, next_observations)
     )
-    low, high = (bound.astype(np.float64) for bound in task.action_bounds)
-    half = np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
-    acted = executable(task, actions) / half
+    acted = executable(task, actions) / action_unit(task).astype(np.float64)
     return np.concatenate([seen, acted, following - seen], axis=-1).astype(np.float32)
 
 

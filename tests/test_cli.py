@@ -455,7 +455,7 @@ BAD_INPUT = {
     "worlds benchmark InvertedPendulum-v4 --elite missing": "there is no missing/policy.json",
     "worlds benchmark InvertedPendulum-v4 --splits training": "expected each held-out split once",
     "worlds benchmark InvertedPendulum-v4 --splits ../x": "expected letters and digits",
-    "worlds benchmark InvertedPendulum-v4 --rival-steps 0": "rival_steps is 0",
+    "worlds benchmark InvertedPendulum-v4 --redrawn-steps 0": "redrawn_steps is 0",
     "train paths --first-trials 0 --out new": "first_trials is 0",
     "train paths --first-trials 99 --out new": "first_trials is 99, but paths has",
     f"{COLLECT} --out a-file": "a-file",

@@ -9,6 +9,7 @@ import torch
 from tipl.evaluation.behaviour import transitions
 from tipl.models.loop import Curve
 from tipl.models.world import WorldTrainConfig, observing
+from tipl.models.world.lineage import Lineage
 from tipl.models.world.observer import (
     SUREST,
     UNSUREST,
@@ -17,7 +18,6 @@ from tipl.models.world.observer import (
     transition_features,
 )
 from tipl.models.world.observing import train_observer
-from tipl.models.world.training import Lineage
 from tipl.policies.layout import actor_layout, initial_params
 from tipl.policies.tasks import get_task
 

@@ -15,9 +15,11 @@ from tipl.cli import main
 from tipl.envs.worlds import Worlds
 from tipl.evaluation import behaviour
 from tipl.models import loop
+from tipl.models.world import lineage as lineages
 from tipl.models.world import observing, training
 from tipl.models.world.belief import Belief
 from tipl.models.world.forecaster import WorldForecaster
+from tipl.policies.folding import folded
 
 TASK = "InvertedPendulum-v4"
 OBSERVER = {"observer_worlds": 8, "observer_steps": 3, "observer_width": 8}
@@ -27,7 +29,7 @@ NAMES = ("actuator_gear", "gravity")
 @pytest.fixture(scope="module", autouse=True)
 def few_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "STEPS_OF_ROLLOUT", 20)
+        patch.setattr(lineages, "STEPS_OF_ROLLOUT", 20)
         patch.setattr(training, "VISIT_EVERY", 20)
         patch.setattr(observing, "MOST_TRANSITIONS", 30)
         patch.setattr(behaviour, "NUM_ROLLOUTS", 4)
@@ -161,7 +163,54 @@ def test_paths_that_are_no_lineage_are_refused(
             TASK, out=tmp_path / "paths", num_trials=2, total_steps=16, hidden_sizes=(4,), ppo=ppo,
             vary=("gravity=0.8..1.2",), threads=1, progress=False, **start, **changes,
         )  # fmt: skip
-    with pytest.raises(TiplError, match="a model of worlds learns from paths of one start"):
+    with pytest.raises(TiplError, match="a model of worlds learns from a universal policy"):
+        tipl.train(paths, model="world", **OBSERVER, carrier=str(carrier), progress=False)
+
+
+@pytest.fixture(scope="module")
+def universal(tmp_path_factory: pytest.TempPathFactory) -> PathDataset:
+    """Two trials in worlds that are drawn anew, whose policies observe them."""
+    ppo = PPOConfig(num_steps=16, num_minibatches=2, update_epochs=2, learning_rate=0.05)
+    return tipl.collect(
+        TASK, out=tmp_path_factory.mktemp("universal") / "paths", num_trials=2, total_steps=64,
+        start=Policy.initial(TASK, 3, (4,)), ppo=ppo, redraw="episode", observe="physics",
+        vary=("gravity=0.8..1.2", "actuator_gear=0.5..2"), threads=1, progress=False,
+    )  # fmt: skip
+
+
+def test_a_universal_policy_is_the_teacher_of_every_world(
+    universal: PathDataset, carrier: Path, tmp_path: Path
+) -> None:
+    made = tipl.train(
+        universal, model="world", **OBSERVER, carrier=str(carrier), progress=False,
+        out=tmp_path / "model",
+    )  # fmt: skip
+    assert set(made.curves) == {"observer"}
+    model = WorldForecaster.from_pretrained(tmp_path / "model")
+    best = int(np.nan_to_num(universal.episodic_return()[:, -1], nan=-np.inf).argmax())
+    trained, start = universal.policy(best, -1), universal.policy(best, 0)
+    np.testing.assert_array_equal(model.elite_policy.params, folded(start).params)
+    assert model.prior.names == NAMES
+    for world in ({"gravity": 1.1, "actuator_gear": 0.6}, {"actuator_gear": 1.9}):
+        policy = tipl.adapt(TASK, physics=world, model=model)
+        np.testing.assert_allclose(policy.params, folded(trained, world).params, atol=1e-6)
+    blind = tipl.adapt(TASK, physics=dict.fromkeys(NAMES), model=model)
+    middle = folded(trained, model.prior.factors)
+    np.testing.assert_allclose(blind.params, middle.params, atol=1e-6)
+    wide = tipl.adapt(TASK, physics={"gravity": 1.1}, model=model, hidden=(6,))
+    seen = np.random.default_rng(0).normal(size=(9, 4))
+    teacher = folded(trained, {"gravity": 1.1})
+    np.testing.assert_allclose(wide.act(seen), teacher.act(seen), atol=1e-5)
+
+
+def test_of_reversed_motors_there_is_no_model(carrier: Path, tmp_path: Path) -> None:
+    ppo = PPOConfig(num_steps=16, num_minibatches=2, update_epochs=1)
+    paths = tipl.collect(
+        TASK, out=tmp_path / "paths", num_trials=1, total_steps=48, hidden_sizes=(4,), ppo=ppo,
+        vary=("actuator_gear=-1.5..-0.5",), redraw="episode", observe="physics", threads=1,
+        progress=False,
+    )  # fmt: skip
+    with pytest.raises(TiplError, match="worlds with reversed motors were given"):
         tipl.train(paths, model="world", **OBSERVER, carrier=str(carrier), progress=False)
 
 

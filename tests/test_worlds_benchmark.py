@@ -30,8 +30,8 @@ from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.experiments.worlds.material import HOME, SINGLE, Material
 from tipl.experiments.worlds.outcome import WorldsBenchmark, load_worlds, verdict
 from tipl.experiments.worlds.report import lead
-from tipl.experiments.worlds.stages import model_places, redrawn_options, worlds_stages
-from tipl.models.world import training
+from tipl.experiments.worlds.stages import lineage_models, redrawn_options, worlds_stages
+from tipl.models.world import lineage
 from tipl.report.results import Result
 
 TASK = "InvertedPendulum-v4"
@@ -55,7 +55,7 @@ def little() -> Iterator[None]:
         patch.setattr(pipeline, "_run_tipl", partial(run_tipl, shorter=8))
         patch.setattr(stats, "RESAMPLES", 100)
         patch.setattr(stages, "NUM_ENVS", 2)
-        patch.setattr(training, "STEPS_OF_ROLLOUT", 20)
+        patch.setattr(lineage, "STEPS_OF_ROLLOUT", 20)
         patch.setattr(behaviour, "NUM_ROLLOUTS", 4)
         patch.setattr(behaviour, "STEPS_OF_ROLLOUT", 20)
         patch.setattr(rivals, "ARCHITECTURES", ((8,),))
@@ -82,7 +82,7 @@ def made(little: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_every_method_is_measured_in_every_held_out_world(made: Made) -> None:
     found = made.found
     keys = [one.key for one in found.methods]
-    assert len(set(keys)) == len(keys) == 18
+    assert len(set(keys)) == len(keys) == 19
     for split in CONFIG.splits:
         for key in keys:
             cell = found.cells[split, key]
@@ -161,7 +161,7 @@ def test_a_second_run_reuses_all(
     arguments = ["worlds", "benchmark", TASK, *OPTIONS.split(), "--out", str(made.directory)]
     main(arguments)
     printed = capsys.readouterr()
-    assert printed.err.count("already there: reused") == 9
+    assert printed.err.count("already there: reused") == 10
     assert "extrapolation" in printed.out
     record = WORLDS_BENCHMARK.read(made.directory / WORLDS_BENCHMARK.name)
     assert record.config == CONFIG
@@ -253,14 +253,15 @@ def test_the_protocol_is_the_default() -> None:
         f"--num-trials 64 --seed 0 {shared} --out run/training"
     )
     assert "--num-trials 24" in words(config, "PPO in combination")
-    assert "--first-trials 64" in words(config, "model")
-    assert list(model_places(config)) == [2, 8, 16, 32, 64]
+    assert "--first-trials 64" in words(config, "model of 64 worlds")
+    assert words(config, "model").startswith("train run/universal --model world")
+    assert list(lineage_models(config)) == [2, 8, 16, 32, 64]
     assert rivals.ppo_steps(config) == [40_960, 81_920, 122_880, 163_840, 204_800]
 
 
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_rivals_take_as_many_steps_as_all_trials_together(share: float) -> None:
-    config = WorldsConfig.for_task("HalfCheetah-v4", rival_steps=share)
+    config = WorldsConfig.for_task("HalfCheetah-v4", redrawn_steps=share)
     given = redrawn_options(config)
     options = dict(zip(given[::2], given[1::2], strict=True))
     assert options["--total-steps"] == share * 64 * 204_800
@@ -270,12 +271,10 @@ def test_rivals_take_as_many_steps_as_all_trials_together(share: float) -> None:
 
 
 def test_rivals_that_take_long_may_be_left_out() -> None:
-    config = WorldsConfig.for_task("HalfCheetah-v4", redrawn=("randomised",))
-    assert "universal" not in {one.key for one in rivals.rivals(config)}
-    assert "universal" not in {one.name for one in worlds_stages(config, Path("run"))}
-    assert words(config, "randomised") == words(WorldsConfig("HalfCheetah-v4"), "randomised")
-    with pytest.raises(TiplError, match="expected each once"):
-        WorldsConfig.for_task("HalfCheetah-v4", redrawn=("randomised", "randomised"))
+    config = WorldsConfig.for_task("HalfCheetah-v4", randomised=False)
+    assert "randomised" not in {one.key for one in rivals.rivals(config)}
+    assert "randomised" not in {one.name for one in worlds_stages(config, Path("run"))}
+    assert words(config, "universal") == words(WorldsConfig("HalfCheetah-v4"), "universal")
 
 
 def test_inputs_are_looked_at_before_any_work(tmp_path: Path) -> None:
@@ -368,7 +367,7 @@ def test_cells_of_other_worlds_are_not_reported(made: Made, tmp_path: Path) -> N
 
 
 def test_a_model_learns_from_the_first_trials(made: Made) -> None:
-    for count, place in model_places(CONFIG).items():
+    for count, place in lineage_models(CONFIG).items():
         said = storage.read_json(made.directory / place / "config.json")
         (trials,) = said["settings"]["datasets"].values()
         assert trials == list(range(count))

@@ -132,7 +132,8 @@ class Run:
         commands = {stage.name: stage.command for stage in self.stages}
         for directory, model in self.models.items():
             trials = sum(map(len, model.training_trials.values()))
-            for target, curve in model.curves.items():
+            for target in [target for target in model.targets if target in model.curves]:
+                curve = model.curves[target]
                 names = ("train_loss", "held_out_loss", "standing_still_loss")
                 values = {name: curve[name][-1] for name in names if curve[name][-1] is not None}
                 if (basis := model.joint_basis) is not None:

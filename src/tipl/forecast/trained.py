@@ -132,8 +132,11 @@ class TrainedForecaster(Forecaster):
         return dict(self.settings.get("datasets", {}))
 
     @property
-    def curves(self) -> dict[Target, dict[str, list[Any]]]:
-        """The curves of its training, by target: lists by name, see `tipl.models.loop.CURVES`."""
+    def curves(self) -> dict[str, dict[str, list[Any]]]:
+        """The curves of its training: lists by name, see `tipl.models.loop.CURVES`.
+
+        They are by target, or by the part of the model that was trained.
+        """
         return dict(self.settings.get("curves", {}))
 
     @property

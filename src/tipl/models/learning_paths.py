@@ -32,7 +32,7 @@ LARGEST_WEIGHT = 1e12
 """Size of a weight beyond which sums of squares of a path's weights may overflow float32."""
 
 
-def usable(paths: PathDataset) -> PathDataset:
+def usable(paths: PathDataset, checkpoints: int = 3) -> PathDataset:
     """The trials that did not diverge; raises a TiplError if nothing can be learned from them."""
     trials = paths.usable_trials()
     if len(trials) == 0:
@@ -40,13 +40,13 @@ def usable(paths: PathDataset) -> PathDataset:
             f"all {paths.num_trials} trials of {paths.directory} diverged; collect paths with a "
             "smaller learning rate"
         )
-    if paths.num_checkpoints < 3:
+    if paths.num_checkpoints < checkpoints:
         remedy = "collect more steps, or with a smaller checkpoint interval"
         if paths.metadata.recorded:
             remedy = "record longer runs, and remove the files of those that ended before"
         raise TiplError(
             f"the paths in {paths.directory} have {paths.num_checkpoints} checkpoints; expected at "
-            f"least 3: {remedy}"
+            f"least {checkpoints}: {remedy}"
         )
     return paths.select(trials)
 

@@ -219,6 +219,17 @@ class TaskSpec:
             observed=names,
         )
 
+    def without_observing(self) -> TaskSpec:
+        """The same task, whose policies observe none of its physics."""
+        size = self.observation_size - len(self.observed)
+        return replace(
+            self,
+            observation_size=size,
+            observation_mean=self.observation_mean[:size],
+            observation_std=self.observation_std[:size],
+            observed=(),
+        )
+
     def observed_values(self, physics: Mapping[str, float]) -> Float64[np.ndarray, " V"]:
         """What its policies observe of a world, after what the environment shows.
 

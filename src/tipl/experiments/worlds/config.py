@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from tipl.collection.config import CollectConfig
 from tipl.core.schemas import JsonFile
@@ -16,16 +16,13 @@ from tipl.experiments.config import ExperimentConfig, Values, three_checkpoints
 from tipl.forecast.hub import check_model, shipped_models
 from tipl.policies.policy import POLICY
 
-Redrawn = Literal["randomised", "universal"]
-"""A policy of many worlds."""
-
 
 @dataclasses.dataclass(frozen=True)
 class WorldsConfig(ExperimentConfig):
     """What a model of worlds is compared with in worlds that nobody has trained in."""
 
     num_worlds: int = 64
-    """worlds to learn from, one PPO trial in each: the first ones of the split training"""
+    """training worlds with a PPO trial of their own: the first ones of the split training"""
     held_out_worlds: int = 24
     """worlds of each other split: its first ones"""
     splits: tuple[str, ...] = SPLITS[1:]
@@ -45,11 +42,11 @@ class WorldsConfig(ExperimentConfig):
     carrier: str | None = None
     """model that carries networks of other architectures (default: the one that ships for the
     task)"""
-    redrawn: tuple[Redrawn, ...] = ("randomised", "universal")
-    """rivals that PPO trains in all training worlds at once, drawn anew at each episode: a policy
-    that is told nothing, and one that observes the physics"""
-    rival_steps: float = 1.0
-    """environment steps of domain randomisation and of the universal policy, as a share of those of
+    randomised: bool = True
+    """domain randomisation, too, which takes as long as the universal policy that the model learns
+    from"""
+    redrawn_steps: float = 1.0
+    """environment steps of the universal policy and of domain randomisation, as a share of those of
     all training trials together"""
     train_steps: int = 2000
     """optimiser steps of each model"""
@@ -84,10 +81,8 @@ class WorldsConfig(ExperimentConfig):
         for split in self.splits:
             if not re.fullmatch(r"\w[\w-]*", split):  # it names a folder
                 raise TiplError(f"the split {shown(split)} was given; expected letters and digits")
-        if len({*self.redrawn}) < len(self.redrawn):
-            raise TiplError(f"{shown(self.redrawn)} were given as redrawn; expected each once")
-        if not 0 < self.rival_steps <= 100:
-            raise TiplError(f"rival_steps is {self.rival_steps}; expected a share above 0")
+        if not 0 < self.redrawn_steps <= 100:
+            raise TiplError(f"redrawn_steps is {self.redrawn_steps}; expected a share above 0")
         three_checkpoints(
             CollectConfig(self.num_worlds, self.total_steps, self.seed,
                           checkpoint_interval=self.checkpoint_interval)

@@ -12,6 +12,7 @@ import numpy as np
 from tipl.envs.single import WorldEnv
 from tipl.experiments.worlds.comparing import Made, Maker, Rival, factors_of
 from tipl.experiments.worlds.material import Material
+from tipl.experiments.worlds.stages import MODEL, UNIVERSAL
 from tipl.policies.factors import log_distances
 from tipl.policies.policy import Policy
 from tipl.report.methods import Method
@@ -43,24 +44,24 @@ def episodes_key(count: int) -> str:
     return f"model-{count}-episodes"
 
 
-def experiencing(count: int, place: str) -> Iterator[Rival]:
-    """Those methods, by the model that has learned from so many worlds, and where it is."""
+def experiencing() -> Iterator[Rival]:
+    """Those methods, by the model of worlds."""
 
     def rival(method: Method, knows: str, make: Maker, series: str = "") -> Rival:
-        return Rival(method, knows, make, ("training", place), series=series)
+        return Rival(method, knows, make, ("training", UNIVERSAL, MODEL), series=series)
 
     for steps in TRANSITIONS:
         sentence = f"The model sees {steps:,} transitions of its own policies in the world, without"
         name, key = f"model, {steps:,} transitions", transitions_key(steps)
         yield rival(
             Method(name, ACCENT, f"{sentence} rewards.", key, ours=True), f"{steps:,} transitions",
-            partial(_by_model, count, steps=steps), "model, transitions",
+            partial(_by_model, steps=steps), "model, transitions",
         )  # fmt: skip
     yield rival(
         Method(f"nearest stored policy, {NEAREST_AFTER} transitions", PURPLE, "The stored policy "
                "that is nearest to what the model takes the world for, after so many transitions.",
                f"nearest-{NEAREST_AFTER}-transitions", dashes="--"),
-        f"{NEAREST_AFTER} transitions", partial(_nearest, count),
+        f"{NEAREST_AFTER} transitions", _nearest,
     )  # fmt: skip
     for episodes in EPISODES:
         several = f"{episodes} episode{'s' * (episodes > 1)}"
@@ -68,17 +69,17 @@ def experiencing(count: int, place: str) -> Iterator[Rival]:
             Method(f"model, {several}", ACCENT, f"The model tries proposals in {several}, and "
                    "learns of the world from each.", episodes_key(episodes), dashes="--",
                    ours=True),
-            several, partial(_by_model, count, episodes=episodes), "model, episodes",
+            several, partial(_by_model, episodes=episodes), "model, episodes",
         )  # fmt: skip
 
 
 def _adapted(
-    count: int, material: Material, group: str, *, steps: int | None = None, episodes: int = 0
+    material: Material, group: str, *, steps: int | None = None, episodes: int = 0
 ) -> list[AdaptedPolicy]:
     """What the model makes for each world, of which it is told nothing, by what it does there."""
     from tipl.models.world.adapting import adapt
 
-    task, model, made = material.config.env_id, material.model(count), []
+    task, model, made = material.config.env_id, material.model(MODEL), []
     for i, one in enumerate(material.group(group)):
         with closing(WorldEnv(task, one.factors)) as env:
             seed = EXPERIENCE_SEED + i
@@ -96,18 +97,18 @@ def _made(material: Material, group: str, adapted: list[AdaptedPolicy],
 
 
 def _by_model(
-    count: int, material: Material, group: str, *, steps: int | None = None, episodes: int = 0
+    material: Material, group: str, *, steps: int | None = None, episodes: int = 0
 ) -> Made:
-    adapted = _adapted(count, material, group, steps=steps, episodes=episodes)
+    adapted = _adapted(material, group, steps=steps, episodes=episodes)
     return _made(material, group, adapted, lambda policy: policy)
 
 
-def _nearest(count: int, material: Material, group: str) -> Made:
+def _nearest(material: Material, group: str) -> Made:
     names = material.worlds.physics
 
     def nearest(policy: AdaptedPolicy) -> Policy:
         believed = factors_of([policy.world.factors], names)
         return material.stored[int(log_distances(believed, material.stored_factors).argmin())]
 
-    adapted = _adapted(count, material, group, steps=NEAREST_AFTER)
+    adapted = _adapted(material, group, steps=NEAREST_AFTER)
     return _made(material, group, adapted, nearest)

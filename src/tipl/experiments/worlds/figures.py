@@ -14,9 +14,9 @@ from tipl.experiments.worlds.rivals import (
     ELITE,
     KNOWN,
     NEAREST,
-    fewer_key,
+    lineage_key,
 )
-from tipl.experiments.worlds.stages import model_places
+from tipl.experiments.worlds.stages import RANDOMISED, lineage_models
 from tipl.report.charts import INTERVAL, STEPS, Line, curve, line_chart
 from tipl.report.methods import line_styles
 from tipl.report.page import Section
@@ -111,7 +111,8 @@ def steps(found: WorldsBenchmark) -> Section:
 
 def _over_steps(found: WorldsBenchmark, split: str) -> Iterator[Line]:
     """Lines across for what takes no step, then a line for each kind of experience."""
-    rivals = (ELITE, *found.config.redrawn, NEAREST, KNOWN)
+    randomised = (RANDOMISED,) if found.config.randomised else ()
+    rivals = (ELITE, *randomised, NEAREST, KNOWN)
     across = [found.method(key) for key in rivals]
     styles = line_styles([one.name for one in across])
     for one in across:
@@ -130,17 +131,17 @@ def _over_steps(found: WorldsBenchmark, split: str) -> Iterator[Line]:
 
 
 def training_worlds(found: WorldsBenchmark) -> Section:
-    """The model's return over the number of worlds that it has learned from."""
-    counts = list(model_places(found.config))
-    methods = [found.method(fewer_key(count)) for count in counts[:-1]] + [found.method(KNOWN)]
+    """The return of models of lineages over the number of worlds that they have learned from."""
+    counts = list(lineage_models(found.config))
+    methods = [found.method(lineage_key(count)) for count in counts]
     lines = []
     for colour, split in zip(SERIES, found.config.splits, strict=False):
         look = {"color": colour}
         lines.append(curve(np.array(counts), _intervals(found, methods, split), look, split))
     return Section(
         "Return over the number of training worlds",
-        "The model, told the physics, learned from the first so many training worlds: nested sets, "
-        "whose trials and held-out worlds are the same.",
+        "Models of lineages, told the physics, that have learned from the trials in the first so "
+        "many training worlds: nested sets, whose trials and held-out worlds are the same.",
         partial(
             line_chart, {"": lines}, x_label="training worlds", y_label="return", x_axis="log",
             also=INTERVAL, note=f"{_note(found)}, mean and 95% interval",

@@ -18,7 +18,7 @@ from tipl.evaluation.returns import Episodes, evaluate
 from tipl.experiments.pipeline import digest_of_files
 from tipl.experiments.worlds.cells import Measured, measured_cell
 from tipl.experiments.worlds.config import WorldsConfig
-from tipl.experiments.worlds.stages import model_places, worlds_file
+from tipl.experiments.worlds.stages import worlds_file
 from tipl.paths import PathDataset
 from tipl.policies.policy import Policy
 
@@ -88,11 +88,11 @@ class Material:
         return np.array([[one[name] for name in self.worlds.physics] for one in worlds])
 
     @cache  # noqa: B019
-    def model(self, count: int) -> WorldForecaster:
-        """The model that has learned from so many training worlds."""
+    def model(self, place: str) -> WorldForecaster:
+        """A model of worlds in the directory."""
         from tipl.models.world.forecaster import WorldForecaster
 
-        return WorldForecaster.from_pretrained(self.directory / model_places(self.config)[count])
+        return WorldForecaster.from_pretrained(self.directory / place)
 
     def last_policy(self, name: str, trial: int, checkpoint: int = -1) -> Policy:
         """The policy of a trial at a checkpoint, or at the last one before it diverged."""

@@ -63,11 +63,8 @@ class WorldsBenchmark:
 
     def distances(self, split: str) -> Float64[np.ndarray, " W"]:
         """Of the held-out worlds of a split from the nearest one that was learned from."""
-        config = self.config
-        here, there = (
-            self.worlds.split(one, first)
-            for one, first in ((split, config.held_out_worlds), (TRAINING, config.num_worlds))
-        )
+        here = self.worlds.split(split, self.config.held_out_worlds)
+        there = self.worlds.split(TRAINING)
         stacked = (np.stack([*one.values()], axis=1) for one in (here, there))  # [W, V]
         return np.asarray(log_distances(*stacked).min(axis=1))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from tipl.envs.worlds import TRAINING
 from tipl.experiments.worlds import figures
 from tipl.experiments.worlds.comparing import Rival
 from tipl.experiments.worlds.material import FACTORS, HOME
@@ -163,8 +164,9 @@ def _ablations(found: WorldsBenchmark) -> Section:
     methods += [one for one in found.methods if one.ablation and one.method.ours]
     return Section(
         "Ablations",
-        "The model told the physics of another world, learned from fewer worlds, and as networks "
-        "of other architectures that are carried to its teacher.",
+        "The model told the physics of another world, and as networks of other architectures that "
+        "are carried to its teacher; and models of lineages, which learn from trials in worlds of "
+        "their own instead of a universal policy.",
         table=by_split(found, RETURN, "Mean return [95% interval over worlds]", methods),
     )
 
@@ -219,10 +221,13 @@ def lead(found: WorldsBenchmark) -> list[str]:
     config = found.config
     elite, ours, ppo = found.method(ELITE), found.method(KNOWN), found.ppo
     home = found.rows.one(metric=RETURN, world=HOME)
+    trained = len(found.worlds.worlds(TRAINING))
     sentences = [
-        f"{config.num_worlds} worlds are learned from, one PPO trial of {config.total_steps:,} "
-        f"environment steps in each; {config.held_out_worlds} worlds of each other split are held "
-        f"out. At home the elite returns {format_whole(home.value)}."
+        f"The model is made of a universal policy: PPO from the elite in {trained} worlds, drawn "
+        f"anew at each episode, for as many environment steps ({config.redrawn_steps:g} times) as "
+        f"the trials in {config.num_worlds} of them take together, {config.total_steps:,} each; "
+        f"{config.held_out_worlds} worlds of each other split are held out. At home the elite "
+        f"returns {format_whole(home.value)}."
     ]
     for split in config.splits:
         here, own, end = (format_whole(found.find(one, RETURN, split).value)

@@ -13,7 +13,7 @@ from tipl.experiments.worlds.comparing import Made, Maker, Rival, factors_of
 from tipl.experiments.worlds.config import WorldsConfig
 from tipl.experiments.worlds.experiencing import episodes_key, experiencing, transitions_key
 from tipl.experiments.worlds.material import Material
-from tipl.experiments.worlds.stages import model_places
+from tipl.experiments.worlds.stages import MODEL, RANDOMISED, UNIVERSAL, lineage_models
 from tipl.policies.factors import log_distances
 from tipl.policies.policy import Policy
 from tipl.ppo.config import PPOConfig
@@ -34,7 +34,6 @@ HALVING = ((12, 1), (6, 1), (3, 2))
 
 
 ELITE, KNOWN, BLIND, SHUFFLED = "elite", "model", "model-blind", "model-shuffled"
-RANDOMISED, UNIVERSAL = "randomised", "universal"
 SINGLE_BEST, NEAREST = "best-stored", "nearest"
 JUDGED = (KNOWN, transitions_key(250), episodes_key(8))
 """The model's ways that are set beside every other method, where they are measured."""
@@ -49,9 +48,8 @@ def ppo_key(steps: int) -> str:
 
 def rivals(config: WorldsConfig) -> list[Rival]:
     """All methods of a benchmark, in the order of tables; they are made known to reports."""
-    *_, (full, place) = model_places(config).items()
     found = [
-        *_policies_of_home(config), *_models(config), *experiencing(full, place),
+        *_policies_of_home(config), *_models(config), *experiencing(),
         *_library(config), *_ppo(config),
     ]  # fmt: skip
     for one in found:
@@ -72,7 +70,7 @@ def _policies_of_home(config: WorldsConfig) -> Iterator[Rival]:
                "most over the training worlds.", SINGLE_BEST, dashes=":"),
         NOTHING, _best_stored,
     )  # fmt: skip
-    yield from (one for one in _redrawn_policies(config) if one.key in config.redrawn)
+    yield from _redrawn_policies(config)
     yield Rival(
         Method("nearest stored policy", PURPLE, "The last policy of the training world whose "
                "factors' logarithms are nearest.", NEAREST),
@@ -81,16 +79,20 @@ def _policies_of_home(config: WorldsConfig) -> Iterator[Rival]:
 
 
 def _redrawn_policies(config: WorldsConfig) -> Iterator[Rival]:
-    share = "as many" if config.rival_steps == 1 else f"{config.rival_steps:g} times as many"
+    times = f"{config.redrawn_steps:g} times as many"
+    share = "as many" if config.redrawn_steps == 1 else times
+    how = (
+        "One policy that PPO trains from the elite in all worlds of the split training at once, "
+        f"drawn anew at each episode, for {share} environment steps as all training trials together"
+    )
+    if config.randomised:
+        yield Rival(
+            Method("domain randomisation", GREEN, f"{how}.", RANDOMISED),
+            NOTHING, partial(_redrawn, RANDOMISED), ("training", RANDOMISED),
+        )  # fmt: skip
     yield Rival(
-        Method("domain randomisation", GREEN, "One policy that PPO trains from the elite in all "
-               f"training worlds at once, drawn anew at each episode, for {share} environment "
-               "steps as all training trials together.", RANDOMISED),
-        NOTHING, partial(_redrawn, RANDOMISED), ("training", RANDOMISED),
-    )  # fmt: skip
-    yield Rival(
-        Method("universal policy", GREEN, "The same, but the policy observes the logarithms of the "
-               "factors.", UNIVERSAL, dashes="--"),
+        Method("universal policy", GREEN, f"{how}, and that observes the factors at each step. The "
+               "model is made of this one.", UNIVERSAL, dashes="--"),
         PHYSICS, partial(_redrawn, UNIVERSAL), ("training", UNIVERSAL),
     )  # fmt: skip
 
@@ -130,55 +132,53 @@ def _nearest(material: Material, group: str) -> Made:
 
 
 def _models(config: WorldsConfig) -> Iterator[Rival]:
-    places = model_places(config)
-    *fewer, full = places
-
     def model(key: str, name: str, sentence: str, make: Maker, knows: str = PHYSICS,
-              count: int = full, dashes: str | None = None, ablation: bool = True,
-              ) -> Rival:  # fmt: skip
+              reads: tuple[str, str] = (UNIVERSAL, MODEL), dashes: str | None = None,
+              ablation: bool = True) -> Rival:  # fmt: skip
         method = Method(name, ACCENT, sentence, key, dashes=dashes, ours=True)
-        return Rival(method, knows, make, ("training", places[count]), ablation)
+        return Rival(method, knows, make, reads, ablation)
 
     yield model(
         KNOWN, "model, physics known", "The model's teacher for the world, whose factors it is "
-        "told.", partial(_told, full), ablation=False,
+        "told.", partial(_told, MODEL), ablation=False,
     )  # fmt: skip
     yield model(
         BLIND, "model, nothing known", "The model's teacher for a world of which it is told "
-        "nothing.", partial(_blind, full), NOTHING, dashes=":", ablation=False,
+        "nothing.", partial(_blind, MODEL), NOTHING, dashes=":", ablation=False,
     )  # fmt: skip
     yield model(
         SHUFFLED, "model, shuffled physics", "The model is told the factors of another world of "
         "the split: an ablation, which shows whether it uses them.",
-        partial(_told, full, shuffled=True), "another's physics", dashes="-.",
+        partial(_told, MODEL, shuffled=True), "another's physics", dashes="-.",
     )  # fmt: skip
-    for count in fewer:
+    for count, place in lineage_models(config).items():
         yield model(
-            fewer_key(count), f"model of {count} worlds", "The same as the model, physics known, "
-            f"learned from the first {count} training worlds.", partial(_told, count), count=count,
+            lineage_key(count), f"model of a lineage, {count} worlds", "A model that is told the "
+            f"physics, and has learned from the trials in the first {count} training worlds.",
+            partial(_told, place), reads=("training", place),
         )  # fmt: skip
     for hidden in ARCHITECTURES:
         units = "-".join(map(str, hidden))
         yield model(
             f"model-{units}", f"model, layers of {units}", f"A fresh network of {units} units that "
             "is carried to the model's teacher, physics known.",
-            partial(_told, full, hidden=hidden),
+            partial(_told, MODEL, hidden=hidden),
         )  # fmt: skip
 
 
-def fewer_key(count: int) -> str:
-    """The key of the model that has learned from so many training worlds only."""
+def lineage_key(count: int) -> str:
+    """The key of the model that has learned from the trials in so many training worlds."""
     return f"model-first-{count}"
 
 
 def _told(
-    count: int, material: Material, group: str, *, shuffled: bool = False,
+    place: str, material: Material, group: str, *, shuffled: bool = False,
     hidden: Sequence[int] | None = None,
 ) -> Made:  # fmt: skip
     """What the model makes of factors: of each world's own, or of another world's."""
     from tipl.models.world.adapting import adapt
 
-    worlds, model = material.group(group), material.model(count)
+    worlds, model = material.group(group), material.model(place)
     told = np.roll(np.arange(len(worlds)), len(worlds) // 2) if shuffled else range(len(worlds))
     policies = [
         adapt(material.config.env_id, physics=worlds[i].factors, model=model, hidden=hidden)
@@ -188,8 +188,8 @@ def _told(
     return _unspent([policy.with_physics(one.factors) for policy, one in pairs])
 
 
-def _blind(count: int, material: Material, group: str) -> Made:
-    return _everywhere(material.model(count).teacher_policy(), material.group(group))
+def _blind(place: str, material: Material, group: str) -> Made:
+    return _everywhere(material.model(place).teacher_policy(), material.group(group))
 
 
 # --- those that try stored policies out -------------------------------------------------------

@@ -26,8 +26,12 @@ CHECKPOINTS = 20
 NESTED = (2, 8, 16, 32, 64, 128, 256)
 """Sizes of nested sets of training worlds; two are the fewest that differ."""
 
-REDRAWN: dict[str, Options] = {"randomised": (), "universal": ("--observe", "physics")}
-"""The trials whose worlds are redrawn at each episode, by their directories, and their options."""
+RANDOMISED, UNIVERSAL = "randomised", "universal"
+"""Directories of the trials whose worlds are redrawn at each episode; of the latter, which observes
+the physics, the model of worlds is made."""
+
+MODEL = "model"
+"""Its directory."""
 
 
 def worlds_file(config: WorldsConfig, directory: Path) -> Path:
@@ -46,10 +50,10 @@ def was_put_there(directory: Path, name: str) -> bool:
     return (directory / name).exists() and stage not in read_records(directory)
 
 
-def model_places(config: WorldsConfig) -> dict[int, str]:
-    """Where its models of worlds are, by how many training worlds each learns from; all last."""
+def lineage_models(config: WorldsConfig) -> dict[int, str]:
+    """Where models of lineages are, by how many training worlds each learns from; all last."""
     fewer = [count for count in NESTED if count < config.num_worlds]
-    return {count: f"models/first-{count}" for count in fewer} | {config.num_worlds: "model"}
+    return {count: f"models/first-{count}" for count in (*fewer, config.num_worlds)}
 
 
 def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
@@ -80,21 +84,25 @@ def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
         paths, trials = directory / "ppo" / split, config.held_out_worlds
         yield collect(f"PPO in {split}", paths, split, trials, *alone)
     carried = () if config.carrier is None else ("--carrier", config.carrier)
-    for count, place in model_places(config).items():
-        model = directory / place
-        full = count == config.num_worlds
-        # of the others nobody is asked what a world is
-        observing = (config.observer_worlds, config.train_steps) if full else (2, 1)
+
+    def train(name: str, paths: Path, out: Path, trials: int, worlds: int, steps: int) -> Stage:
         words = (
-            "train", training, "--model", "world", "--first-trials", count, *carried,
-            "--num-steps", config.train_steps, "--observer-worlds", observing[0],
-            "--observer-steps", observing[1], "--seed", config.seed, "--out", model,
+            "train", paths, "--model", "world", "--first-trials", trials, *carried,
+            "--num-steps", config.train_steps, "--observer-worlds", worlds,
+            "--observer-steps", steps, "--seed", config.seed, "--out", out,
         )  # fmt: skip
-        name = "model" if full else f"model of {count} worlds"
-        yield Stage(name, words, model, (training,))
-    for name in config.redrawn:
-        redrawn = ("--redraw", "episode", *REDRAWN[name], *redrawn_options(config))
-        yield collect(name, directory / name, TRAINING, 1, *redrawn)
+        return Stage(name, words, out, (paths,))
+
+    for count, place in lineage_models(config).items():
+        # nobody asks these what a world is: their observers learn nothing
+        yield train(f"model of {count} worlds", training, directory / place, count, 2, 1)
+    redrawn = ("--redraw", "episode", *redrawn_options(config))
+    if config.randomised:
+        yield collect(RANDOMISED, directory / RANDOMISED, TRAINING, 1, *redrawn)
+    universal = directory / UNIVERSAL
+    yield collect(UNIVERSAL, universal, TRAINING, 1, *redrawn, "--observe", "physics")
+    observing = config.observer_worlds, config.train_steps
+    yield train(MODEL, universal, directory / MODEL, 1, *observing)
 
 
 def redrawn_options(config: WorldsConfig) -> Options:
@@ -102,7 +110,7 @@ def redrawn_options(config: WorldsConfig) -> Options:
 
     They take as many environment steps as all training trials together, or a share of these.
     """
-    total = round(config.rival_steps * config.num_worlds * config.total_steps)
+    total = round(config.redrawn_steps * config.num_worlds * config.total_steps)
     num_steps = max(8, min(NUM_STEPS, total // (NUM_ENVS * FEWEST_ROLLOUTS)))
     rollout = NUM_ENVS * num_steps
     iterations = max(2, total // rollout)

@@ -25,7 +25,7 @@ from tipl.models.world.observer import (
 from tipl.policies.layout import initial_params
 
 if TYPE_CHECKING:
-    from tipl.models.world.training import Lineage
+    from tipl.models.world.lineage import Lineage
 
 BEYOND = 1.5
 """How far the ranges of factors go beyond those of the worlds with teachers: a world further off is

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tipl.core.schemas import Count
+from tipl.core.schemas import Count, Natural
 from tipl.models import Width
 
 SLOWLY = 0.15
@@ -26,8 +26,8 @@ class TeacherConfig:
     """weights of a teacher, P"""
     num_factors: Count
     """factors that worlds differ in, V"""
-    directions: Count
-    """directions in which teachers differ, K"""
+    directions: Natural
+    """directions in which teachers differ, K; none of a universal policy, whose slopes do it all"""
     width: Width
     """units of the hidden layers"""
     noise: Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -35,12 +35,14 @@ class TeacherConfig:
 
 
 class WorldTeacher(nn.Module):
-    """The elite's weights and a change of low rank, which a belief about the world sets.
+    """The elite's weights and a change, which a belief about the world sets.
 
-    `theta = elite + mean + directions^T (scale * h(belief))`, of which the mean and the directions
-    are learned. All teachers of a lineage stay near one ancestor, so what lies between two of them
-    is a policy as well. Factors that are not known are read as their prior mean, with an
-    uncertainty of 1 beside them; so one network serves every state of knowledge.
+    `theta = elite + mean + slopes^T o(belief) + directions^T (scale * h(belief))`. The slopes are
+    what a universal policy has learned to make of the physics o that it observes. Of trials in
+    worlds of their own the mean and the directions are learned: all teachers of a lineage stay near
+    one ancestor, so what lies between two of them is a policy as well. Factors that are not known
+    are read as their prior mean, with an uncertainty of 1 beside them; so one network serves every
+    state of knowledge.
     """
 
     elite: Float[Tensor, " P"]
@@ -50,13 +52,18 @@ class WorldTeacher(nn.Module):
     prior_std: Float[Tensor, " V"]
     scale: Float[Tensor, " K"]
     """how far the training worlds' teachers differ in each direction"""
+    slopes: Float[Tensor, "V P"]
+    """by how much weights grow with what is observed of each factor; 0 for a lineage"""
+    reversible: Float[Tensor, " V"]
+    """1 where that is the factor less 1, and 0 where it is its logarithm"""
 
     def __init__(self, config: TeacherConfig) -> None:
         super().__init__()
         self.config = config
         P, V, K = config.num_parameters, config.num_factors, config.directions
         shapes = {
-            "elite": (P,), "prior_mean": (V,), "prior_std": (V,), "scale": (K,),
+            "elite": (P,), "prior_mean": (V,), "prior_std": (V,), "scale": (K,), "slopes": (V, P),
+            "reversible": (V,),
         }  # fmt: skip
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
@@ -64,18 +71,22 @@ class WorldTeacher(nn.Module):
         self.mean = nn.Parameter(torch.zeros(P))
         self.directions = nn.Parameter(torch.zeros(K, P))
         H = config.width
-        self.chooser = nn.Sequential(
-            nn.Linear(2 * V, H), nn.Tanh(), nn.Linear(H, H), nn.Tanh(), nn.Linear(H, K)
-        )
+        self.chooser = nn.Sequential()
+        if K:
+            layers = nn.Linear(2 * V, H), nn.Tanh(), nn.Linear(H, H), nn.Tanh(), nn.Linear(H, K)
+            self.chooser.extend(layers)
 
     def forward(
         self, mean: Float[Tensor, "B V"], std: Float[Tensor, "B V"]
     ) -> Float[Tensor, "B P"]:
         """Weights of the teachers for beliefs: mean and deviation of the factors' logarithms."""
-        told = (mean - self.prior_mean) / self.prior_std
-        unsure = (std / self.prior_std).clamp(self.config.noise, 1.0)
-        chosen = self.chooser(torch.cat([told, unsure], dim=-1)) * self.scale  # [B, K]
-        weights: Tensor = self.elite + SLOWLY * (self.mean + chosen @ self.directions)
+        observed = torch.where(self.reversible > 0, torch.expm1(mean), mean)
+        weights: Tensor = self.elite + SLOWLY * self.mean + observed @ self.slopes
+        if self.config.directions:
+            told = (mean - self.prior_mean) / self.prior_std
+            unsure = (std / self.prior_std).clamp(self.config.noise, 1.0)
+            chosen = self.chooser(torch.cat([told, unsure], dim=-1)) * self.scale  # [B, K]
+            weights = weights + SLOWLY * (chosen @ self.directions)
         return weights
 
     def begin(
@@ -84,7 +95,7 @@ class WorldTeacher(nn.Module):
         directions: Float[Tensor, "K P"],
         scale: Float[Tensor, " K"],
     ) -> None:
-        """Begins at the mean change of the training worlds' teachers and where they differ most."""
+        """Begins at a mean change, and at the directions in which teachers differ most."""
         with torch.no_grad():
             self.mean.copy_(mean / SLOWLY)
             self.directions.copy_(directions / SLOWLY)

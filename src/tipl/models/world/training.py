@@ -7,13 +7,11 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float
 from torch import Tensor
 
 from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
-from tipl.evaluation.behaviour import raw_observations
-from tipl.models.learning_paths import usable
 from tipl.models.loop import fit, torch_threads
 from tipl.models.network import ActionError, Network, Normaliser
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
@@ -22,18 +20,16 @@ from tipl.models.world import WorldTrainConfig
 from tipl.models.world.belief import Belief
 from tipl.models.world.carrier import Carrier
 from tipl.models.world.forecaster import WorldForecaster
+from tipl.models.world.lineage import Lineage
 from tipl.models.world.observing import train_observer
 from tipl.models.world.stored import StoredConfig, StoredTeachers
 from tipl.models.world.teacher import TeacherConfig, WorldTeacher
 from tipl.paths import PathDataset
+from tipl.policies.factors import can_reverse
+from tipl.policies.folding import folded, folding_slopes
 
 STATES = 128
 """Observations on which each teacher is compared with the world's own policy."""
-
-NOISES = (0.0, 0.13, 0.27, 0.4)
-"""Of the actions with which policies are run to see where they go, in units of half their range."""
-
-STEPS_OF_ROLLOUT = 200
 
 VISIT_EVERY = 400
 """Batches after which the model's own teachers are run, to learn where they go."""
@@ -47,56 +43,45 @@ def train_world_model(
     threads: int | None = None,
     progress: bool = True,
 ) -> WorldForecaster:
-    """Trains a model of teachers on a lineage: paths that start from one policy, each in its world.
+    """Trains a model of teachers for worlds, on a lineage or on a universal policy.
 
-    The teacher of a world is the last policy of its path. The loss is the mean squared difference
-    of actions from the teacher's, on observations where it, the elite that all started from and,
-    after a while, the model's own teachers go in that world; standing still is the elite.
+    Of a lineage, paths that start from one policy, each in its world, the teacher of a world is the
+    last policy of its path. The loss is the mean squared difference of actions from the teacher's,
+    on observations where it, the elite that all started from and, after a while, the model's own
+    teachers go in that world; standing still is the elite.
+
+    A universal policy, which learned in all worlds at once and observes their physics, is the
+    teacher in each: what it makes of the physics goes into its weights exactly, and there is
+    nothing left to learn but to see what a world is.
 
     Raises:
-        TiplError: the paths are no lineage, their worlds have reversed motors, or there is no model
+        TiplError: the paths are neither, their worlds have reversed motors, or there is no model
             that carries networks.
     """
     (paths,) = datasets
-    for dataset in (paths, *held_out):
-        _check(dataset)
+    lineage = Lineage.of(paths, config.seed)
+    unseen = [Lineage.of(dataset, HELD_OUT_SEED) for dataset in held_out]
     carrier = _carrier(config, paths)
-    lineage = Lineage(paths, config.seed)
+    curves = {}
     with torch_threads(1):
-        teacher = initial_teacher(lineage, config)
-        loss = TeacherLoss(lineage, config)
-        others = [
-            TeacherLoss(Lineage(usable_ones, HELD_OUT_SEED), config) for usable_ones in held_out
-        ]
-        unseen = partial(_of_unseen, teacher, others[0]) if others else None
-        curve = fit(
-            teacher, config, partial(loss, teacher), unseen, label="train (world)",
-            progress=progress, remembers=loss,
-        )  # fmt: skip
-        observer, observed = train_observer(lineage, config, progress)
+        teacher, loss = initial_teacher(lineage, config), TeacherLoss(lineage, config)
+        others = [TeacherLoss(one, config) for one in unseen if not one.universal]
+        if not lineage.universal:
+            held_out_loss = partial(_of_unseen, teacher, others[0]) if others else None
+            curves["elite"] = fit(
+                teacher, config, partial(loss, teacher), held_out_loss, label="train (world)",
+                progress=progress, remembers=loss,
+            )  # fmt: skip
+        observer, curves["observer"] = train_observer(lineage, config, progress)
         loss.remind(carrier.readout)
     settings = {
-        "curves": {"elite": curve, "observer": observed},
-        "env_steps": sum(one.env_steps for one in (lineage, *(other.lineage for other in others))),
+        "curves": curves,
+        "env_steps": sum(one.env_steps for one in (lineage, *unseen)),
     }
     return WorldForecaster(
-        teacher, observer, _stored(lineage), carrier, paths.task, lineage.names,
+        teacher, observer, _stored(lineage), carrier, lineage.task, lineage.names,
         paths.metadata.hidden_sizes, paths.num_checkpoints, settings,
     )  # fmt: skip
-
-
-def _check(paths: PathDataset) -> None:
-    metadata = paths.metadata
-    known = metadata.start and paths.physics() and not paths.task.observed
-    if not known or metadata.normaliser != "frozen":
-        start = "one policy" if metadata.start else "networks of their own"
-        raise TiplError(
-            f"the paths in {paths.directory} start from {start}, know {len(paths.physics())} "
-            f"physics each, observe {len(paths.task.observed)} of them, and have "
-            f"normaliser={metadata.normaliser!r}; a model of worlds learns from paths of one "
-            "start, each in its own physics, which it does not observe, with the frozen "
-            "normaliser: collect with --start and --worlds"
-        )
 
 
 def _carrier(config: WorldTrainConfig, paths: PathDataset) -> Carrier:
@@ -110,47 +95,6 @@ def _carrier(config: WorldTrainConfig, paths: PathDataset) -> Carrier:
             f"{paths.task.env_id}; give a model of that task"
         )
     return carrier
-
-
-class Lineage:
-    """The worlds of a dataset of paths with one start, and the policies that were best there."""
-
-    def __init__(self, paths: PathDataset, seed: int) -> None:
-        paths, self.seed = usable(paths), seed
-        self.task, self.layout = paths.task, paths.metadata.actor_layout
-        size = self.layout.size
-        physics = paths.physics()
-        self.names = tuple(physics)
-        self.factors = np.stack(list(physics.values()), axis=1)  # [W, V]
-        ends = paths.params(slice(0, None, paths.num_checkpoints - 1))[:, :, :size]  # [W, 2, P]
-        self.elite: Float32[np.ndarray, " P"] = np.ascontiguousarray(ends[0, 0])
-        self.teachers: Float32[np.ndarray, "W P"] = np.ascontiguousarray(ends[:, 1])
-        self.env_steps = self.rollouts = 0
-
-    @property
-    def logarithms(self) -> Float32[np.ndarray, "W V"]:
-        """Those of the factors."""
-        Belief.among(self.names, self.factors)  # refuses reversed motors
-        return np.asarray(np.log(self.factors).astype(np.float32))
-
-    def physics(self) -> dict[str, Float64[np.ndarray, " W"]]:
-        """The factors of the worlds, by name."""
-        return dict(zip(self.names, self.factors.T, strict=True))
-
-    def visited(self, params: Float32[np.ndarray, "W P"]) -> Float32[np.ndarray, "W S O"]:
-        """Observations where policies go, each in its world, with more or less action noise."""
-        seen, physics = [], self.physics()
-        for noise in NOISES:
-            entropy = np.random.SeedSequence((self.seed, self.rollouts)).generate_state(1)
-            seen.append(
-                raw_observations(
-                    params, self.layout, self.task, STEPS_OF_ROLLOUT, noise=noise,
-                    seed=int(entropy[0]), physics=physics,
-                )
-            )  # fmt: skip
-            self.rollouts += 1
-            self.env_steps += len(params) * STEPS_OF_ROLLOUT
-        return np.concatenate(seen, axis=1).astype(np.float32)
 
 
 class TeacherLoss:
@@ -224,12 +168,16 @@ def _of_unseen(model: WorldTeacher, loss: TeacherLoss, *, still: bool = False) -
 
 
 def initial_teacher(lineage: Lineage, config: WorldTrainConfig) -> WorldTeacher:
-    """The mean change of the training worlds' teachers, and the directions of their differences."""
+    """Where a teacher begins, or a universal policy as one.
+
+    It begins at the mean change of the training worlds' teachers, and at the directions of their
+    differences.
+    """
     torch.manual_seed(config.seed)
     changes = (lineage.teachers - lineage.elite).astype(np.float64)
     mean = changes.mean(axis=0)
     _, sizes, directions = np.linalg.svd(changes - mean, full_matrices=False)
-    K = min(config.directions, len(sizes))
+    K = 0 if lineage.universal else min(config.directions, len(sizes))
     prior = Belief.among(lineage.names, lineage.factors)
     shape = lineage.layout.size, len(prior.names), K
     teacher = WorldTeacher(TeacherConfig(*shape, config.width, config.noise))
@@ -239,6 +187,10 @@ def initial_teacher(lineage: Lineage, config: WorldTrainConfig) -> WorldTeacher:
     }  # fmt: skip
     for name, values in known.items():
         getattr(teacher, name).copy_(torch.as_tensor(values))
+    if lineage.universal:
+        mean = (folded(lineage.universal).params - lineage.elite).astype(np.float64)
+        teacher.slopes.copy_(torch.as_tensor(folding_slopes(lineage.universal)))
+        teacher.reversible.copy_(torch.tensor([float(can_reverse(n)) for n in lineage.names]))
     scale = sizes[:K] / np.sqrt(len(changes))
     teacher.begin(*(torch.as_tensor(one).float() for one in (mean, directions[:K], scale)))
     return teacher

@@ -1,35 +1,43 @@
 """What ten factors that do nothing cost a model of worlds: a row for each split.
 
-    python benchmarks/irrelevant_factors.py runs/worlds-benchmark/HalfCheetah-v4
+    python benchmarks/irrelevant_factors.py runs/worlds/HalfCheetah-v4 --out runs/irrelevant
 
-The directory is that of a finished `tipl worlds benchmark`. Two models learn from its training
-worlds: one is told their factors, the other those and ten more, drawn at random, that nothing
-depends on. Both are told the factors of held-out worlds; the second one ten random ones as well.
+The first directory is that of a finished `tipl worlds benchmark`. Its universal policy, of which
+the model is made, is collected once more, in the same worlds but for ten more factors, drawn at
+random, that nothing depends on: of the motors' own dynamics, which the task's motors have not, and
+of the softness of friction in joints, which have none. Both policies are folded into the held-out
+worlds, the second one by ten random factors as well. This takes as long as the universal policy
+did; running it again goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 import tyro
 from jaxtyping import Float64
 from rich.console import Console
 from rich.table import Table
 
-from tipl import PathDataset, Worlds
-from tipl.evaluation.returns import evaluate_stack
+import tipl
+from tipl import PathDataset, Policy, TiplError, Worlds
+from tipl.cli import main as tipl_command
+from tipl.envs import make_vec
+from tipl.envs.physics import object_names
+from tipl.envs.worlds import TRAINING
 from tipl.evaluation.stats import mean_interval, paired_difference_interval
-from tipl.models.loop import fit, torch_threads
-from tipl.models.world import WorldTrainConfig
-from tipl.models.world.teacher import WorldTeacher
-from tipl.models.world.training import Lineage, TeacherLoss, initial_teacher
+from tipl.experiments.worlds.config import WORLDS_BENCHMARK
+from tipl.experiments.worlds.stages import UNIVERSAL, elite_directory, redrawn_options, worlds_file
+from tipl.policies.folding import folded
 
 RANGE = 0.6, 1.6
 """Of the factors that do nothing."""
+
+STEPS = 300
+"""For which environments are stepped to see that they do nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,71 +46,89 @@ class Args:
 
     run: tyro.conf.Positional[Path]
     """directory of a benchmark of worlds"""
+    out: Path
+    """directory of the worlds and of the other universal policy"""
     irrelevant: int = 10
     """factors that do nothing"""
-    num_steps: int = 2000
-    """optimiser steps of each model"""
     episodes: int = 4
     """of each policy"""
-    seed: int = 0
+    threads: int | None = None
+    seed: int = 7
 
 
-class WithIrrelevant(Lineage):
-    """A lineage that has more factors than there are."""
+def irrelevant_names(env_id: str, count: int) -> list[str]:
+    """Names of physics that change nothing in a task.
 
-    def __init__(self, paths: PathDataset, seed: int, irrelevant: int) -> None:
-        super().__init__(paths, seed)
-        self.own = self.names
-        more = irrelevant_factors(len(self.factors), irrelevant, seed)
-        self.factors = np.concatenate([self.factors, more], axis=1)
-        self.names = (*self.names, *(f"nothing-{i}" for i in range(irrelevant)))
+    Raises:
+        TiplError: there are not as many, or one of them changes something.
+    """
+    envs: Any = make_vec(env_id, 1)
+    motors = object_names(envs.model(0), "actuator")
+    names = [f"{field}:{name}" for field in ("actuator_dynprm", "dof_solref") for name in motors]
+    names = names[:count]
+    sizes = np.array([1.0, *RANGE])
+    copies: Any = make_vec(env_id, 3, physics=dict.fromkeys(names, sizes))
+    copies.reset(seed=[1, 1, 1])
+    rng, differ = np.random.default_rng(0), 0.0
+    for _ in range(STEPS):
+        action = rng.uniform(-1, 1, envs.single_action_space.shape).astype(np.float32)
+        seen = copies.step(np.tile(action, (3, 1)))[0]
+        differ = max(differ, float(np.ptp(seen, axis=0).max()))
+    if differ or len(names) < count:
+        raise TiplError(
+            f"{count} factors that do nothing were asked for, but {env_id} has {len(names)} and "
+            f"they change observations by {differ:g}; give a smaller number"
+        )
+    return names
 
-    def physics(self) -> dict[str, Float64[np.ndarray, " W"]]:
-        """Those that the environments have."""
-        return dict(zip(self.own, self.factors.T, strict=False))
+
+def with_irrelevant(worlds: Worlds, names: list[str], seed: int) -> Worlds:
+    """The same worlds with more factors each, even in the logarithm."""
+    rng = np.random.default_rng(seed)
+
+    def more() -> dict[str, float]:
+        return {name: float(np.exp(rng.uniform(*np.log(RANGE)))) for name in names}
+
+    splits = {
+        split: [{**one.factors, **more()} for one in ones] for split, ones in worlds.splits.items()
+    }
+    return Worlds.from_factors(worlds.env_id, splits)
 
 
-def irrelevant_factors(worlds: int, count: int, seed: int) -> Float64[np.ndarray, "W N"]:
-    """Factors that do nothing, even in the logarithm."""
-    rng = np.random.default_rng((seed, worlds, count))
-    return np.exp(rng.uniform(*np.log(RANGE), (worlds, count)))
-
-
-def trained(lineage: Lineage, config: WorldTrainConfig) -> WorldTeacher:
-    """A model of the lineage's teachers."""
-    with torch_threads(1):
-        teacher = initial_teacher(lineage, config)
-        loss = TeacherLoss(lineage, config)
-        label = f"train ({len(lineage.names)} factors)"
-        fit(teacher, config, partial(loss, teacher), None, label=label, remembers=loss)
-    return teacher.eval()
+def returns_of(
+    policy: Policy, worlds: Worlds, split: str, true: Worlds, args: Args
+) -> Float64[np.ndarray, " W"]:
+    """What a universal policy returns, folded into each world of a split."""
+    made = [
+        folded(policy, one.factors).with_physics(there.factors)
+        for one, there in zip(worlds.worlds(split), true.worlds(split), strict=True)
+    ]
+    found = tipl.evaluate(made, args.episodes, seed=args.seed, threads=args.threads)
+    return np.asarray(found.episodic_return.mean(axis=1), np.float64)
 
 
 def main(args: Args) -> None:
-    """Trains both models, and prints what their teachers return."""
-    paths = PathDataset.open(args.run / "training")
-    worlds = Worlds.load(args.run / "worlds.json")
-    config = WorldTrainConfig(num_steps=args.num_steps, seed=args.seed)
-    lineages = [WithIrrelevant(paths, args.seed, count) for count in (0, args.irrelevant)]
-    teachers = [trained(lineage, config) for lineage in lineages]
+    """Collects the other universal policy, and prints what both return."""
+    config = WORLDS_BENCHMARK.read(args.run / WORLDS_BENCHMARK.name).config
+    worlds = Worlds.load(worlds_file(config, args.run))
+    names = irrelevant_names(config.env_id, args.irrelevant)
+    others = with_irrelevant(worlds, names, args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    others.save(args.out / "worlds.json")
+    words = (
+        "collect", config.env_id, "--worlds", args.out / "worlds.json", "--split", TRAINING,
+        "--start", elite_directory(config, args.run), "--num-trials", 1, "--seed", config.seed,
+        "--redraw", "episode", *redrawn_options(config), "--observe", "physics",
+        "--threads", args.threads or 1, "--out", args.out / UNIVERSAL,
+    )  # fmt: skip
+    tipl_command([str(word) for word in words])
+    policies = [PathDataset.open(one / UNIVERSAL).policy(0, -1) for one in (args.run, args.out)]
     table = Table("split", "none", f"{args.irrelevant} irrelevant factors", "difference")
     for split in worlds.splits:
-        if split == "training":
+        if split == TRAINING:
             continue
-        returns = []
-        for lineage, teacher in zip(lineages, teachers, strict=True):
-            physics = worlds.split(split)
-            told = np.stack([physics[name] for name in lineages[0].own], axis=1)
-            more = irrelevant_factors(
-                len(told), len(lineage.names) - len(lineage.own), args.seed + 1
-            )
-            logarithms = torch.as_tensor(np.log(np.concatenate([told, more], axis=1))).float()
-            with torch.inference_mode():
-                made = teacher(logarithms, torch.zeros_like(logarithms)).numpy()
-            found = evaluate_stack(
-                made, lineage.layout, lineage.task, args.episodes, physics=physics, seed=args.seed
-            )
-            returns.append(found.returns.mean(axis=1))
+        pairs = zip(policies, (worlds, others), strict=True)
+        returns = [returns_of(policy, told, split, worlds, args) for policy, told in pairs]
         cells = [f"{mean_interval(one).value:,.0f}" for one in returns]
         apart = paired_difference_interval(returns[1], returns[0])
         share = apart.value / returns[0].mean()

@@ -15,7 +15,7 @@ from tipl.envs.worlds import TRAINING, Worlds
 from tipl.errors import TiplError, shown
 from tipl.jumps.config import JumpConfig, PPTBConfig
 from tipl.paths.metadata import MAX_TRIALS, Initial, Networks, Normaliser, Redraw
-from tipl.policies.factors import is_range, numbers
+from tipl.policies.factors import check_name, is_range, numbers
 from tipl.policies.layout import check_hidden_sizes
 from tipl.policies.policy import Policy
 from tipl.ppo.config import PPOConfig
@@ -222,6 +222,7 @@ def parse_ranges(vary: Sequence[str]) -> dict[str, tuple[float, float]]:
                 "factors of the original value, such as gravity=0.7..1.4 (of actuator_gear also of "
                 "negative ones)"
             )
+        check_name(name)
         if name in ranges:
             raise TiplError(f"{name} varies twice; give one range for each name")
         ranges[name] = bounds[0], bounds[1]

@@ -27,13 +27,13 @@ from mujoco import batch as mujoco_batch
 
 from tipl.core.options import spelling_hint
 from tipl.errors import TiplError, shown
-from tipl.policies.factors import are_factors, expected_factors
-
-# Not the timestep, which is the task's, and not the solver's settings.
-_OPTIONS = ("gravity", "wind", "density", "viscosity", "impratio")
-
-# Names of several fields that are scaled together.
-_TOGETHER = {"mass": ("body_mass", "body_inertia")}
+from tipl.policies.factors import (
+    OPTIONS,
+    TOGETHER,
+    are_factors,
+    check_name,
+    expected_factors,
+)
 
 # The objects that a field belongs to, by the start of its name: their type and their number.
 _OBJECTS = {
@@ -110,19 +110,13 @@ def find_targets(model: Any, name: str) -> tuple[Target, ...]:
     """
     first, colon, object_name = name.partition(":")
     known = _float_fields(model)
-    if name in _OPTIONS:
+    check_name(name, known)
+    if name in OPTIONS:
         values = np.array(getattr(model.opt, name), dtype=np.float64)
         targets = [Target(f"opt.{name}", values, np.ones(values.shape, np.bool_))]
-    elif first in {*_TOGETHER, *known}:
-        chosen = object_name if colon else None
-        targets = [_part(model, field, chosen) for field in _TOGETHER.get(first, (first,))]
     else:
-        names = [*_OPTIONS, *_TOGETHER, *known]
-        raise TiplError(
-            f"no physics {shown(name)}: expected one of {', '.join((*_OPTIONS, *_TOGETHER))}, a "
-            "float field of MjModel that belongs to bodies, joints, geoms or actuators, or such a "
-            f"field and an object, as in 'body_mass:torso'; {spelling_hint(first, names)}"
-        )
+        chosen = object_name if colon else None
+        targets = [_part(model, field, chosen) for field in TOGETHER.get(first, (first,))]
     if not any(target.values[target.scaled].any() for target in targets):
         raise TiplError(
             f"the physics {shown(name)} are all 0 in this model: expected values that a factor "
@@ -142,7 +136,7 @@ def _part(model: Any, field: str, object_name: str | None) -> Target:
 
 def model_fields(model: Any) -> dict[str, Float64[np.ndarray, "*shape"]]:
     """All that names can scale in a `mujoco.MjModel`: copies of its fields, by name."""
-    options = {f"opt.{name}": np.array(getattr(model.opt, name), np.float64) for name in _OPTIONS}
+    options = {f"opt.{name}": np.array(getattr(model.opt, name), np.float64) for name in OPTIONS}
     return options | {field: getattr(model, field).copy() for field in _float_fields(model)}
 
 

@@ -21,7 +21,14 @@ from tipl.core.seeds import Stream
 from tipl.envs.worlds import TRAINING, World, Worlds
 from tipl.errors import TiplError, shown
 from tipl.paths.metadata import MAX_TRIALS
-from tipl.policies.factors import are_factors, expected_factors, is_range, log_uniform, numbers
+from tipl.policies.factors import (
+    are_factors,
+    check_name,
+    expected_factors,
+    is_range,
+    log_uniform,
+    numbers,
+)
 
 MAX_DRAWS = 10_000
 """Of a world, before nobody believes that there is one."""
@@ -253,6 +260,7 @@ def parse_choices(vary: Sequence[str]) -> dict[str, Choice]:
                 f"exact factors of the original value, {expected_factors(name)}, such as "
                 "gravity=0.6..1.6 or gravity=0.5,1,2"
             )
+        check_name(name)
         if name in choices:
             raise TiplError(f"{shown(name)} varies twice; give its factors once")
         choices[name] = Choice(values, exact)

@@ -15,7 +15,17 @@ import numpy as np
 from jaxtyping import Float64
 
 from tipl.core.arrays import Array
+from tipl.core.options import spelling_hint
 from tipl.errors import TiplError, shown
+
+OPTIONS = ("gravity", "wind", "density", "viscosity", "impratio")
+"""Names of MuJoCo's options: not the timestep, which is the task's, nor the solver's settings."""
+
+TOGETHER = {"mass": ("body_mass", "body_inertia")}
+"""Names of several fields that are scaled by one factor."""
+
+OWNERS = ("body", "jnt", "dof", "geom", "actuator")
+"""What other names begin with: that which a field of MuJoCo's model belongs to."""
 
 REVERSIBLE = "actuator_gear"
 """The field whose factors may be negative, of all motors or of one (`actuator_gear:NAME`)."""
@@ -24,6 +34,24 @@ REVERSIBLE = "actuator_gear"
 def can_reverse(name: str) -> bool:
     """Whether factors of a name may be below 0."""
     return name.partition(":")[0] == REVERSIBLE
+
+
+def check_name(name: str, known: Iterable[str] = ()) -> None:
+    """Raises a TiplError where no model of MuJoCo has physics of a name.
+
+    Whether a task's model has them is another question. What is `known` of it helps to say what was
+    meant.
+    """
+    first = name.partition(":")[0]
+    fits = first in known or (not known and first.partition("_")[0] in OWNERS and "_" in first)
+    if name in OPTIONS or first in TOGETHER or fits:
+        return
+    names = [*OPTIONS, *TOGETHER, *known]
+    raise TiplError(
+        f"no physics {shown(name)}: expected one of {', '.join((*OPTIONS, *TOGETHER))}, a float "
+        "field of MjModel that belongs to bodies, joints, geoms or actuators, or such a field and "
+        f"an object, as in 'body_mass:torso'; {spelling_hint(first, names)}"
+    )
 
 
 def are_factors(name: str, values: Array | float) -> Array:
@@ -75,6 +103,7 @@ def parse_factors(texts: Iterable[str]) -> dict[str, float]:
                 f"{shown(text)} was given as physics; expected a name and a factor of the original "
                 "value, such as gravity=1.3"
             )
+        check_name(name)
         if name in factors:
             raise TiplError(f"the physics {shown(name)} were given twice; give one factor of each")
         factors[name] = found[0]

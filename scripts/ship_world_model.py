@@ -18,22 +18,25 @@ from update_worlds_docs import command_of
 
 from tipl.core.atomic import write_bytes_atomically
 from tipl.core.ownership import ANYTHING
+from tipl.envs.worlds import TRAINING
 from tipl.experiments.worlds.outcome import WorldsBenchmark, load_worlds
 from tipl.experiments.worlds.report import worlds_report
+from tipl.experiments.worlds.stages import MODEL, UNIVERSAL
 from tipl.models.world.forecaster import WorldForecaster
+from tipl.paths import PathDataset
 
 CARD = """# A model of worlds for {task}
 
-A policy for a world that nobody has trained in: it changes the elite of home by what is known of
-the world's physics, from a log of transitions, from 250 steps without rewards, or by episodes, with
-no gradient step. How it works: `docs/worlds.md`.
+A policy for a world that nobody has trained in, from what is known of the world: its physics, a log
+of transitions, 250 steps without rewards, or some episodes, with no gradient step. How it works:
+`docs/worlds.md`.
 
     tipl adapt {task}-worlds --physics {example} --out policy/
     tipl adapt {task}-worlds --env my_module:MyEnv-v0 --steps 250 --out policy/
 
-It learned from {worlds} trials of PPO of {steps:,} environment steps, each in its own world, which
-start from one policy, and from {more:,} environment steps that were taken to see what policies do.
-Its worlds differ in {physics}.
+It is made of one universal policy: {steps:,} environment steps of PPO from the elite of home, in
+{worlds} worlds that were drawn anew at each episode and that it observed. {more:,} more were taken
+to see what policies do. Its worlds differ in {physics}.
 
 ## In worlds that were held out
 
@@ -56,11 +59,11 @@ makes.
 ```
 """
 
-MADE_BY = ("worlds", "elite", "training", "model")
+MADE_BY = ("worlds", "elite", UNIVERSAL, MODEL)
 """Stages of the benchmark that lead to the model."""
 
 
-def card(found: WorldsBenchmark, model: WorldForecaster) -> str:
+def card(found: WorldsBenchmark, model: WorldForecaster, run: Path) -> str:
     """The model's card."""
     report = worlds_report(found)
     config, commands = found.config, {stage.name: stage.command for stage in found.stages}
@@ -68,8 +71,8 @@ def card(found: WorldsBenchmark, model: WorldForecaster) -> str:
     return CARD.format(
         task=config.env_id,
         example=f"{model.prior.names[-1]}=0.8",
-        worlds=config.num_worlds,
-        steps=config.total_steps,
+        worlds=len(found.worlds.worlds(TRAINING)),
+        steps=int(PathDataset.open(run / UNIVERSAL).global_step[-1]),
         more=model.settings["env_steps"],
         physics=str(model.prior),
         lead="\n".join(f"- {sentence}" for sentence in report.lead),
@@ -85,11 +88,11 @@ def main(run: Positional[Path], /) -> None:
         run: directory of a whole benchmark of worlds
     """
     found = load_worlds(run)
-    model = WorldForecaster.from_pretrained(run / "model")
+    model = WorldForecaster.from_pretrained(run / MODEL)
     place = ROOT / "src" / "tipl" / "forecast" / "pretrained" / f"{found.config.env_id}-worlds"
     (place / "README.md").unlink(missing_ok=True)  # only a model's own files are replaced
     model.save_pretrained(place)
-    write_bytes_atomically(place / "README.md", card(found, model).encode(), own=ANYTHING)
+    write_bytes_atomically(place / "README.md", card(found, model, run).encode(), own=ANYTHING)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ PLACES = {"--out", "--threads"}
 
 
 IN_README = (
-    "elite", "randomised", "nearest", "best-of-24", "model", "model-250-transitions",
-    "model-8-episodes",
+    "elite", "randomised", "nearest", "best-of-24", "model", "model-25-transitions",
+    "model-250-transitions", "model-8-episodes",
 )  # fmt: skip
 """Keys of the methods that README shows, before PPO in the world itself."""
 

@@ -20,7 +20,11 @@ OBSERVER_LEARNING_RATE = 2e-3
 
 @dataclasses.dataclass(frozen=True)
 class WorldTrainConfig(TrainConfig):
-    """How a model of teachers for worlds is trained, on a lineage: paths with one start."""
+    """How a model of teachers for worlds is trained, on a universal policy or a lineage.
+
+    Of a universal policy only the observer learns: then `num_steps`, `batch_size`, `learning_rate`,
+    `directions` and `noise` change nothing.
+    """
 
     model: str = "world"
     num_steps: int = 2000

@@ -85,11 +85,13 @@ def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
         yield collect(f"PPO in {split}", paths, split, trials, *alone)
     carried = () if config.carrier is None else ("--carrier", config.carrier)
 
-    def train(name: str, paths: Path, out: Path, trials: int, worlds: int, steps: int) -> Stage:
+    def train(
+        name: str, paths: Path, out: Path, trials: int, worlds: int, steps: int, *more: object
+    ) -> Stage:
         words = (
             "train", paths, "--model", "world", "--first-trials", trials, *carried,
             "--num-steps", config.train_steps, "--observer-worlds", worlds,
-            "--observer-steps", steps, "--seed", config.seed, "--out", out,
+            "--observer-steps", steps, *more, "--seed", config.seed, "--out", out,
         )  # fmt: skip
         return Stage(name, words, out, (paths,))
 
@@ -101,8 +103,9 @@ def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
         yield collect(RANDOMISED, directory / RANDOMISED, TRAINING, 1, *redrawn)
     universal = directory / UNIVERSAL
     yield collect(UNIVERSAL, universal, TRAINING, 1, *redrawn, "--observe", "physics")
-    observing = config.observer_worlds, config.train_steps
-    yield train(MODEL, universal, directory / MODEL, 1, *observing)
+    learning = config.observer_worlds, config.train_steps
+    more = "--student-steps", 2 * config.train_steps
+    yield train(MODEL, universal, directory / MODEL, 1, *learning, *more)
 
 
 def redrawn_options(config: WorldsConfig) -> Options:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tipl.core.lazy import lazy_names
 from tipl.core.options import at_least, at_most
-from tipl.errors import TiplError
+from tipl.errors import TiplError, shown
 from tipl.models import TrainConfig, TrainOptions
 
 __all__ = ["Belief", "WorldTrainConfig", "WorldTrainOptions", "adapt"]
@@ -16,6 +16,8 @@ MAX_DIRECTIONS = 4096
 """Directions in which the weights of teachers differ."""
 
 OBSERVER_LEARNING_RATE = 2e-3
+
+STUDENT_LEARNING_RATE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,11 @@ class WorldTrainConfig(TrainConfig):
     """optimiser steps of the observer"""
     observer_width: int = 128
     """units of the observer's hidden layers"""
+    student_widths: tuple[int, ...] = (16, 32)
+    """units in each hidden layer of a universal policy's students, to which networks are carried
+    that are narrower than it"""
+    student_steps: int = 4000
+    """optimiser steps of each student"""
     noise: float = 0.3
     """of the factors that the model is told, in standard deviations over the training worlds; a
     factor that is known is taken for one that is as uncertain as this"""
@@ -51,12 +58,24 @@ class WorldTrainConfig(TrainConfig):
         super().__post_init__()
         at_least(
             1, directions=self.directions, observer_steps=self.observer_steps,
-            observer_width=self.observer_width,
+            observer_width=self.observer_width, student_steps=self.student_steps,
         )  # fmt: skip
         at_least(2, observer_worlds=self.observer_worlds)
         at_most(MAX_DIRECTIONS, directions=self.directions)
+        if sorted({*self.student_widths}) != list(self.student_widths):
+            raise TiplError(
+                f"student_widths is {shown(self.student_widths)}; expected each width once, the "
+                "narrowest first"
+            )
+        at_least(1, student_widths=min(self.student_widths, default=1))
         if not 0 < self.noise <= 1:
             raise TiplError(f"noise is {self.noise}; expected above 0, and at most 1")
+
+    def of_student(self) -> TrainConfig:
+        """How a student is trained, where it differs."""
+        return dataclasses.replace(
+            self, num_steps=self.student_steps, learning_rate=STUDENT_LEARNING_RATE
+        )
 
     def of_observer(self) -> TrainConfig:
         """How the observer is trained, where it differs."""
@@ -73,6 +92,8 @@ class WorldTrainOptions(TrainOptions, total=False):
     observer_worlds: int
     observer_steps: int
     observer_width: int
+    student_widths: tuple[int, ...]
+    student_steps: int
     noise: float
 
 

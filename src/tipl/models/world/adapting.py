@@ -159,6 +159,7 @@ class _Search:
         self.asked = self.world = asked
         self.given, self.seed = given, seed
         self.start = self._start(given, hidden)
+        self.layout = None if self.start is None else self.start.layout
         self.experience: Experience | None = None
         self.tried: list[Proposal] = []
 
@@ -175,7 +176,7 @@ class _Search:
 
     def try_proposals(self, world: WorldSteps, episodes: int) -> None:
         """Runs proposals for an episode each, and learns of the world from each."""
-        made = proposals(lambda: self.world, self.given, self._network)
+        made = proposals(lambda: self.world, self.given, self._network, self.layout)
         for _, proposal in zip(range(episodes), made, strict=False):
             policy = proposal.policy
             episodic_return, seen = world.episode(policy.act)
@@ -187,7 +188,7 @@ class _Search:
         if len(self.tried) > 1:
             policy = max(self.tried, key=lambda one: one.episodic_return).policy
         else:
-            policy = self._network(self.world.teacher_policy())
+            policy = self._network(self.world.teacher_policy(self.layout))
         belief = self.world.belief
         policy = policy.with_physics({} if belief.std.any() else belief.factors)
         return AdaptedPolicy.of(policy, belief, env_steps, self.tried)

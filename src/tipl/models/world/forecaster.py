@@ -18,7 +18,7 @@ from tipl.evaluation.experience import Experience
 from tipl.forecast.base import Forecasts, Histories, Layout, Networks, Target
 from tipl.forecast.description import PathLength
 from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
-from tipl.models import check_depth
+from tipl.models import MAX_WIDTH, check_depth
 from tipl.models.building import array_types, filled, outlined
 from tipl.models.loop import torch_threads
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
@@ -27,6 +27,13 @@ from tipl.models.world.belief import Belief
 from tipl.models.world.carrier import Carrier
 from tipl.models.world.observer import ObserverConfig, WorldObserver, transition_features
 from tipl.models.world.stored import StoredConfig, StoredTeachers
+from tipl.models.world.students import (
+    by_width,
+    from_parts,
+    student_layout,
+    untrained_student,
+    widest_that_fits,
+)
 from tipl.models.world.teacher import TeacherConfig, WorldTeacher
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes
 from tipl.policies.policy import Policy
@@ -50,6 +57,7 @@ class _Described(msgspec.Struct):
     carrier_checkpoints: PathLength
     physics: Annotated[list[str], msgspec.Meta(min_length=1)]
     hidden_sizes: list[Count]
+    students: list[Annotated[int, msgspec.Meta(ge=1, le=MAX_WIDTH)]] = []
 
 
 class WorldForecaster(AnyArchitectureForecaster):
@@ -74,10 +82,12 @@ class WorldForecaster(AnyArchitectureForecaster):
         hidden_sizes: Sequence[int],
         num_checkpoints: int,
         settings: dict[str, Any] | None = None,
+        students: Mapping[int, WorldTeacher] | None = None,
     ) -> None:
         super().__init__(task, hidden_sizes, num_checkpoints, ("elite",), settings=settings)
         self.teacher, self.observer = teacher.eval(), observer.eval()
         self.stored, self.carrier = stored, carrier
+        self.students = {width: one.eval() for width, one in (students or {}).items()}
         prior = (one.double().numpy() for one in (teacher.prior_mean, teacher.prior_std))
         self.prior = Belief(tuple(names), *prior)
         self.belief = self.prior
@@ -158,10 +168,17 @@ class WorldForecaster(AnyArchitectureForecaster):
         return Policy(self.teacher.elite.numpy(), self.default_layout, self.task)
 
     @torch.inference_mode()
-    def teacher_policy(self) -> Policy:
-        """The teacher of the world itself, in the architecture of the lineage."""
+    def teacher_policy(self, layout: ParamLayout | None = None) -> Policy:
+        """The teacher of the world itself, in the architecture of its paths.
+
+        Where a `layout` has no room for it, a student that fits in.
+        """
         belief = [torch.as_tensor(one).float()[None] for one in (self.belief.mean, self.belief.std)]
-        return Policy(self.teacher(*belief)[0].numpy(), self.default_layout, self.task)
+        teacher, own = self.teacher, self.default_layout
+        width = widest_that_fits(layout, own, self.students) if layout else None
+        if width is not None:
+            teacher, own = self.students[width], student_layout(self.task, own, width)
+        return Policy(teacher(*belief)[0].numpy(), own, self.task)
 
     def carried(self, policy: Policy, teacher: Policy) -> Policy:
         """A policy of any architecture after jumps towards a teacher.
@@ -176,7 +193,7 @@ class WorldForecaster(AnyArchitectureForecaster):
     def _optimize(
         self, params: Networks, layout: ParamLayout, horizon: int, steps: int | None
     ) -> Networks:
-        teacher = self._asked or self.teacher_policy()
+        teacher = self._asked or self.teacher_policy(layout)
         return self.carrier.carried(params, layout, teacher, steps)
 
     def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:
@@ -202,12 +219,13 @@ class WorldForecaster(AnyArchitectureForecaster):
             "carrier_checkpoints": self.carrier.forecaster.num_checkpoints,
             "physics": list(self.prior.names),
             "hidden_sizes": list(self.hidden_sizes),
+            "students": list(self.students),
         }
 
     def _tensors(self) -> dict[str, Array]:
         parts = {
             "teacher": self.teacher, "observer": self.observer, "stored": self.stored,
-            "carrier": self.carrier.model,
+            "carrier": self.carrier.model, "students": by_width(self.students),
         }  # fmt: skip
         tensors = torch.nn.ModuleDict(parts).state_dict()
         return {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -253,7 +271,8 @@ class WorldForecaster(AnyArchitectureForecaster):
     @classmethod
     def _outline(cls, config: Mapping[str, Any]) -> torch.nn.ModuleDict:
         """The networks of a checked `config.json`, without their weights."""
-        said = conforming(config, _Described, cls.kind)
+        said, task = conforming(config, _Described, cls.kind), TaskSpec.from_json(config["task"])
+        layout = actor_layout(task, said.hidden_sizes)
         return outlined(
             lambda: torch.nn.ModuleDict(
                 {
@@ -261,6 +280,12 @@ class WorldForecaster(AnyArchitectureForecaster):
                     "observer": WorldObserver(said.observer),
                     "stored": StoredTeachers(said.stored),
                     "carrier": NeuronTransformer(said.carrier),
+                    "students": by_width(
+                        {
+                            width: untrained_student(width, said.teacher, layout, task)
+                            for width in said.students
+                        }
+                    ),
                 }
             )
         )
@@ -280,4 +305,5 @@ class WorldForecaster(AnyArchitectureForecaster):
         return cls(
             teacher, observer, stored, carrier, task, said.physics, said.hidden_sizes,
             config["num_checkpoints"], config["settings"],
+            from_parts(parts["students"]),
         )  # fmt: skip

@@ -23,7 +23,7 @@ NOISES = (0.0, 0.13, 0.27, 0.4)
 
 STEPS_OF_ROLLOUT = 200
 
-DRAWN_WORLDS = 64
+DRAWN_WORLDS = 192
 """Worlds in which a policy that observes its physics is taken for their teacher."""
 
 
@@ -86,14 +86,19 @@ class Lineage:
         """The factors of the worlds, by name."""
         return dict(zip(self.names, self.factors.T, strict=True))
 
-    def visited(self, params: Float32[np.ndarray, "W P"]) -> Float32[np.ndarray, "W S O"]:
-        """Observations where policies go, each in its world, with more or less action noise."""
+    def visited(
+        self, params: Float32[np.ndarray, "W Q"], layout: ParamLayout | None = None
+    ) -> Float32[np.ndarray, "W S O"]:
+        """Observations where policies go, each in its world, with more or less action noise.
+
+        They are of the layout of its own policies, or of another one.
+        """
         seen, physics = [], self.physics()
         for noise in NOISES:
             entropy = np.random.SeedSequence((self.seed, self.rollouts)).generate_state(1)
             seen.append(
                 raw_observations(
-                    params, self.layout, self.task, STEPS_OF_ROLLOUT, noise=noise,
+                    params, layout or self.layout, self.task, STEPS_OF_ROLLOUT, noise=noise,
                     seed=int(entropy[0]), physics=physics,
                 )
             )  # fmt: skip

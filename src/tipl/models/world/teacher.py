@@ -38,7 +38,8 @@ class WorldTeacher(nn.Module):
     """The elite's weights and a change, which a belief about the world sets.
 
     `theta = elite + mean + slopes^T o(belief) + directions^T (scale * h(belief))`. The slopes are
-    what a universal policy has learned to make of the physics o that it observes. Of trials in
+    what a universal policy has learned to make of the physics o that it observes, or what a student
+    of it has; 0 for a lineage. Of trials in
     worlds of their own the mean and the directions are learned: all teachers of a lineage stay near
     one ancestor, so what lies between two of them is a policy as well. Factors that are not known
     are read as their prior mean, with an uncertainty of 1 beside them; so one network serves every
@@ -52,17 +53,15 @@ class WorldTeacher(nn.Module):
     prior_std: Float[Tensor, " V"]
     scale: Float[Tensor, " K"]
     """how far the training worlds' teachers differ in each direction"""
-    slopes: Float[Tensor, "V P"]
-    """by how much weights grow with what is observed of each factor; 0 for a lineage"""
     reversible: Float[Tensor, " V"]
-    """1 where that is the factor less 1, and 0 where it is its logarithm"""
+    """1 where the factor less 1 is observed, and 0 where its logarithm is"""
 
     def __init__(self, config: TeacherConfig) -> None:
         super().__init__()
         self.config = config
         P, V, K = config.num_parameters, config.num_factors, config.directions
         shapes = {
-            "elite": (P,), "prior_mean": (V,), "prior_std": (V,), "scale": (K,), "slopes": (V, P),
+            "elite": (P,), "prior_mean": (V,), "prior_std": (V,), "scale": (K,),
             "reversible": (V,),
         }  # fmt: skip
         for name, shape in shapes.items():
@@ -70,6 +69,7 @@ class WorldTeacher(nn.Module):
         # in units of `SLOWLY`, so that Adam's steps in them are so much smaller
         self.mean = nn.Parameter(torch.zeros(P))
         self.directions = nn.Parameter(torch.zeros(K, P))
+        self.slopes = nn.Parameter(torch.zeros(V, P), requires_grad=False)  # but of a student
         H = config.width
         self.chooser = nn.Sequential()
         if K:

@@ -16,7 +16,7 @@ from tipl.envs.worlds import Worlds
 from tipl.evaluation import behaviour
 from tipl.models import loop
 from tipl.models.world import lineage as lineages
-from tipl.models.world import observing, training
+from tipl.models.world import losses, observing
 from tipl.models.world.belief import Belief
 from tipl.models.world.forecaster import WorldForecaster
 from tipl.policies.folding import folded
@@ -30,7 +30,7 @@ NAMES = ("actuator_gear", "gravity")
 def few_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lineages, "STEPS_OF_ROLLOUT", 20)
-        patch.setattr(training, "VISIT_EVERY", 20)
+        patch.setattr(losses, "VISIT_EVERY", 20)
         patch.setattr(observing, "MOST_TRANSITIONS", 30)
         patch.setattr(behaviour, "NUM_ROLLOUTS", 4)
         patch.setattr(behaviour, "STEPS_OF_ROLLOUT", 20)
@@ -201,6 +201,35 @@ def test_a_universal_policy_is_the_teacher_of_every_world(
     seen = np.random.default_rng(0).normal(size=(9, 4))
     teacher = folded(trained, {"gravity": 1.1})
     np.testing.assert_allclose(wide.act(seen), teacher.act(seen), atol=1e-5)
+
+
+def test_narrower_networks_are_carried_to_a_student(
+    universal: PathDataset, carrier: Path, tmp_path: Path
+) -> None:
+    model = tipl.train(
+        universal, model="world", **OBSERVER, carrier=str(carrier), progress=False,
+        student_widths=(2, 3, 4), student_steps=60, out=tmp_path / "model",
+    )  # fmt: skip
+    assert set(model.curves) == {"student of width 2", "student of width 3", "observer"}
+    losses = model.curves["student of width 3"]["train_loss"]
+    assert losses[-1] < losses[0]
+    again: Any = WorldForecaster.from_pretrained(tmp_path / "model")
+    assert again.students.keys() == {2, 3}  # another of 4 is the teacher itself
+    seen = np.random.default_rng(0).normal(size=(9, 4))
+    world = {"gravity": 1.1, "actuator_gear": 0.7}
+    asked = again.in_world(world)
+    for hidden, width in (((2,), 2), ((3,), 3), ((3, 3), 3), ((4,), 4), ((9,), 4), ((1,), 4)):
+        policy = tipl.adapt(TASK, physics=world, model=again, hidden=hidden)
+        layout = policy.layout
+        teacher = asked.teacher_policy(layout)
+        assert teacher.layout.hidden_sizes == (width,)
+        if hidden != (1,):  # for which nobody is narrow enough
+            np.testing.assert_allclose(policy.act(seen), teacher.act(seen), atol=1e-3)
+    assert not np.allclose(again.in_world({}).teacher_policy(layout).params, teacher.params)
+    with pytest.raises(TiplError, match="expected each width once, the narrowest first"):
+        tipl.train(universal, model="world", student_widths=(3, 2))
+    with pytest.raises(TiplError, match="student_widths is 0"):
+        tipl.train(universal, model="world", student_widths=(0,))
 
 
 def test_of_reversed_motors_there_is_no_model(carrier: Path, tmp_path: Path) -> None:

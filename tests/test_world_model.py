@@ -30,6 +30,7 @@ NAMES = ("actuator_gear", "gravity")
 def few_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lineages, "STEPS_OF_ROLLOUT", 20)
+        patch.setattr(lineages, "DRAWN_WORLDS", 16)
         patch.setattr(losses, "VISIT_EVERY", 20)
         patch.setattr(observing, "MOST_TRANSITIONS", 30)
         patch.setattr(behaviour, "NUM_ROLLOUTS", 4)

@@ -56,6 +56,7 @@ def little() -> Iterator[None]:
         patch.setattr(stats, "RESAMPLES", 100)
         patch.setattr(stages, "NUM_ENVS", 2)
         patch.setattr(lineage, "STEPS_OF_ROLLOUT", 20)
+        patch.setattr(lineage, "DRAWN_WORLDS", 8)
         patch.setattr(behaviour, "NUM_ROLLOUTS", 4)
         patch.setattr(behaviour, "STEPS_OF_ROLLOUT", 20)
         patch.setattr(rivals, "ARCHITECTURES", ((8,),))

@@ -88,6 +88,12 @@ class WorldsConfig(ExperimentConfig):
                           checkpoint_interval=self.checkpoint_interval)
         )  # fmt: skip
 
+    @property
+    def redrawn_share(self) -> str:
+        """`redrawn_steps` in words: as many as something else, or so many times as many."""
+        times = self.redrawn_steps
+        return "as many" if times == 1 else f"{times:g} times as many"
+
     def check_inputs(self) -> None:
         """Looks at what is given by its place, before any work.
 

@@ -221,11 +221,10 @@ def lead(found: WorldsBenchmark) -> list[str]:
     config = found.config
     elite, ours, ppo = found.method(ELITE), found.method(KNOWN), found.ppo
     home = found.rows.one(metric=RETURN, world=HOME)
-    trained, times = len(found.worlds.worlds(TRAINING)), config.redrawn_steps
-    share = "as many" if times == 1 else f"{times:g} times as many"
+    trained = len(found.worlds.worlds(TRAINING))
     sentences = [
         f"The model is made of a universal policy: PPO from the elite in {trained} worlds, drawn "
-        f"anew at each episode, for {share} environment steps as "
+        f"anew at each episode, for {config.redrawn_share} environment steps as "
         f"the trials in {config.num_worlds} of them take together, {config.total_steps:,} each; "
         f"{config.held_out_worlds} worlds of each other split are held out. At home the elite "
         f"returns {format_whole(home.value)}."

@@ -79,11 +79,10 @@ def _policies_of_home(config: WorldsConfig) -> Iterator[Rival]:
 
 
 def _redrawn_policies(config: WorldsConfig) -> Iterator[Rival]:
-    times = f"{config.redrawn_steps:g} times as many"
-    share = "as many" if config.redrawn_steps == 1 else times
     how = (
         "One policy that PPO trains from the elite in all worlds of the split training at once, "
-        f"drawn anew at each episode, for {share} environment steps as all training trials together"
+        f"drawn anew at each episode, for {config.redrawn_share} environment steps as all training "
+        "trials together"
     )
     if config.randomised:
         yield Rival(

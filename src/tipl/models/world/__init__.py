@@ -24,8 +24,8 @@ STUDENT_LEARNING_RATE = 1e-2
 class WorldTrainConfig(TrainConfig):
     """How a model of teachers for worlds is trained, on a universal policy or a lineage.
 
-    Of a universal policy only the observer learns: then `num_steps`, `batch_size`, `learning_rate`,
-    `directions` and `noise` change nothing.
+    Of a universal policy only its students and the observer learn: then `num_steps`,
+    `learning_rate`, `directions` and `noise` change nothing.
     """
 
     model: str = "world"

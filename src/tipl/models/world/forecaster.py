@@ -66,7 +66,7 @@ class WorldForecaster(AnyArchitectureForecaster):
     The teacher's weights follow from what is known of the world (`in_world`); by default nothing.
     What transitions say of it an observer reads (`seen`). A NeuronTransformer of the target elite
     carries other networks to the teacher: the observations that it remembers are labelled with what
-    the teacher does.
+    the teacher does. Those that are narrower are carried to a student of it, if one fits in.
     """
 
     kind = "WorldModel"

@@ -47,8 +47,8 @@ def widest_that_fits(
 ) -> int | None:
     """The width of the student that a network is to be carried to; None for the teacher itself.
 
-    That is the best one where the network has room for all its units, or has no other activation
-    and as many layers at least, so that it can take over any.
+    The teacher it is where the network has room for all its units or cannot take over any
+    (`can_morph`), and where no student fits in.
     """
     own, its = layout.hidden_sizes, teacher.hidden_sizes
     its += its[-1:] * (len(own) - len(its))  # deeper networks hand the last layer's units on

@@ -39,11 +39,10 @@ class WorldTeacher(nn.Module):
 
     `theta = elite + mean + slopes^T o(belief) + directions^T (scale * h(belief))`. The slopes are
     what a universal policy has learned to make of the physics o that it observes, or what a student
-    of it has; 0 for a lineage. Of trials in
-    worlds of their own the mean and the directions are learned: all teachers of a lineage stay near
-    one ancestor, so what lies between two of them is a policy as well. Factors that are not known
-    are read as their prior mean, with an uncertainty of 1 beside them; so one network serves every
-    state of knowledge.
+    of it has; 0 for a lineage. Of trials in worlds of their own the mean and the directions are
+    learned: all teachers of a lineage stay near one ancestor, so what lies between two of them is a
+    policy as well. Factors that are not known are read as their prior mean, with an uncertainty of
+    1 beside them; so one network serves every state of knowledge.
     """
 
     elite: Float[Tensor, " P"]

@@ -44,7 +44,8 @@ from tipl.experiments.benchmark.outcome import (
     steps_to_reach,
 )
 from tipl.experiments.benchmark.report import tally
-from tipl.experiments.benchmark.stages import FILM, benchmark_stages
+from tipl.experiments.benchmark.stages import benchmark_stages
+from tipl.experiments.clearing import FILM_PLACE
 from tipl.experiments.config import BENCHMARK
 from tipl.experiments.films import film_files, film_section
 from tipl.experiments.run import Run
@@ -572,7 +573,7 @@ def test_unknown_tasks_write_nothing(tmp_path: Path) -> None:
 
 
 def test_films_show_the_median_network_three_times(made: Made) -> None:
-    section = film_section(made.directory / FILM)
+    section = film_section(made.directory / FILM_PLACE)
     missing = missing_renderer()
     if missing is not None:
         assert missing in section.sentence
@@ -584,7 +585,7 @@ def test_films_show_the_median_network_three_times(made: Made) -> None:
     assert picture.data.startswith(b"GIF8")
     assert picture.still is not None
     assert picture.narrow is not None
-    assert all(file.exists() for file in film_files(made.directory / FILM))
+    assert all(file.exists() for file in film_files(made.directory / FILM_PLACE))
 
 
 def test_without_a_renderer_the_report_says_so(

@@ -22,9 +22,17 @@ from tipl.cli import main
 from tipl.core import storage
 from tipl.envs.worlds import World, Worlds
 from tipl.evaluation import behaviour, stats
+from tipl.evaluation.film import film
 from tipl.evaluation.returns import Episodes
 from tipl.experiments import pipeline
-from tipl.experiments.worlds import benchmark_worlds, check_worlds, experiencing, rivals, stages
+from tipl.experiments.worlds import (
+    benchmark_worlds,
+    check_worlds,
+    experiencing,
+    rivals,
+    searching,
+    stages,
+)
 from tipl.experiments.worlds.cells import CELL, Cell, cell_file, measured_cell
 from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.experiments.worlds.material import HOME, SINGLE, Material
@@ -32,6 +40,7 @@ from tipl.experiments.worlds.outcome import WorldsBenchmark, load_worlds, verdic
 from tipl.experiments.worlds.report import lead
 from tipl.experiments.worlds.stages import lineage_models, redrawn_options, worlds_stages
 from tipl.models.world import lineage
+from tipl.policies.folding import folded
 from tipl.report.results import Result
 
 TASK = "InvertedPendulum-v4"
@@ -59,7 +68,12 @@ def little() -> Iterator[None]:
         patch.setattr(lineage, "DRAWN_WORLDS", 8)
         patch.setattr(behaviour, "NUM_ROLLOUTS", 4)
         patch.setattr(behaviour, "STEPS_OF_ROLLOUT", 20)
+        patch.setattr(
+            "tipl.experiments.films.film", partial(film, num_frames=4, width=80, height=60)
+        )
         patch.setattr(rivals, "ARCHITECTURES", ((8,),))
+        patch.setattr(searching, "POPULATION", 4)
+        patch.setattr(searching, "GENERATIONS", (2,))
         patch.setattr(experiencing, "TRANSITIONS", (5, 250))
         patch.setattr(experiencing, "EPISODES", (2,))
         yield
@@ -83,7 +97,7 @@ def made(little: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_every_method_is_measured_in_every_held_out_world(made: Made) -> None:
     found = made.found
     keys = [one.key for one in found.methods]
-    assert len(set(keys)) == len(keys) == 19
+    assert len(set(keys)) == len(keys) == 20
     for split in CONFIG.splits:
         for key in keys:
             cell = found.cells[split, key]
@@ -92,7 +106,15 @@ def test_every_method_is_measured_in_every_held_out_world(made: Made) -> None:
     spent = {key: found.cells["interpolation", key].env_steps for key in keys}
     free = {key for key, steps in spent.items() if steps == [0, 0]}
     seen = {"model-5-transitions", "model-250-transitions", "nearest-250-transitions"}
-    tried = {"best-of-3", "halving", "model-2-episodes", "ppo-2048", "ppo-4096", *seen}
+    tried = {
+        "best-of-3",
+        "cma-8-episodes",
+        "halving",
+        "model-2-episodes",
+        "ppo-2048",
+        "ppo-4096",
+        *seen,
+    }
     assert free == {*keys} - tried
     assert spent["ppo-4096"] == [512, 512]  # an eighth, in this test
     assert spent["model-5-transitions"] == [5, 5]
@@ -144,6 +166,7 @@ def test_the_directory_holds_report_results_and_figures(made: Made) -> None:
     figures = sorted(path.name for path in (made.directory / "figures").glob("*.svg"))
     assert len(figures) == 4
     assert html.index("Is it a test at all?") < html.index("beside each other method")
+    assert html.index("One world, seen") < html.index("Is it a test at all?")
     said = " ".join(lead(made.found))
     assert "In the worlds of extrapolation the elite returns" in said
     assert re.search("It (wins|ties|loses)", said)
@@ -158,6 +181,7 @@ def test_a_second_run_reuses_all(
 ) -> None:
     monkeypatch.setattr(pipeline, "_run_tipl", never)
     monkeypatch.setattr(Material, "run", never)
+    monkeypatch.setattr("tipl.experiments.films.film", never)
     monkeypatch.setattr("tipl.report.page.write_report", lambda report, directory: None)
     arguments = ["worlds", "benchmark", TASK, *OPTIONS.split(), "--out", str(made.directory)]
     main(arguments)
@@ -313,16 +337,72 @@ class FakeMaterial(Material):
 
 def test_stored_policies_are_tried_out_and_the_best_one_is_taken() -> None:
     material: Any = FakeMaterial()
-    drawn = rivals._drawn(material, 2)
+    drawn = searching._drawn(material, 2)
     for made, count, episodes in (
-        (rivals._best_of(8, material, "x"), 8, 8),
-        (rivals._halving(material, "x"), 12, 24),
+        (searching._best_of(8, material, "x"), 8, 8),
+        (searching._halving(material, "x"), 12, 24),
     ):
         best = drawn[:, :count].max(axis=1)
         assert made.env_steps.tolist() == [episodes, episodes]
         for policy, i in zip(made.policies, best, strict=True):
             assert np.array_equal(policy.params, material.stored[i].params)
         assert [dict(policy.task.physics)["gravity"] for policy in made.policies] == [1.5, 0.7]
+
+
+def test_cma_searches_what_a_universal_policy_is_told(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where returns fall with the distance from the policy that is told the truth."""
+    material = Material(CONFIG, made.directory, 1)
+    worlds, universal = material.group("interpolation"), material.last_policy("universal", 0)
+    true = [folded(universal, one.factors).params for one in worlds]
+    best = np.full(len(worlds), -np.inf)
+
+    def try_out(candidates: Any, episodes: int, seed: int) -> Any:
+        far = [[np.abs(p.params - at).sum() for p in those]
+               for those, at in zip(candidates, true, strict=True)]  # fmt: skip
+        best[:] = np.maximum(best, -np.min(far, axis=1))
+        return -np.array(far), np.full(len(candidates), 5)
+
+    vars(material)["try_out"] = try_out
+    monkeypatch.setattr(searching, "POPULATION", 8)
+    found = searching._cma(40, material, "interpolation")
+    assert found.env_steps.tolist() == [200, 200]
+    for policy, at, one, value in zip(found.policies, true, worlds, best, strict=True):
+        assert dict(policy.task.physics) == one.factors
+        np.testing.assert_allclose(np.abs(policy.params - at).sum(), -value)
+        assert np.abs(policy.params - at).max() < 0.01 * np.abs(at).max()
+
+
+def test_without_an_extra_its_method_is_left_out(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(made.directory, tmp_path / "run")
+    for split in CONFIG.splits:
+        cell_file(run, split, "cma-8-episodes").unlink()
+    monkeypatch.setattr("tipl.experiments.worlds.measuring.is_installed", lambda module: False)
+    found = benchmark_worlds(CONFIG, run, threads=1, progress=False)
+    assert len(found.methods) == len(made.found.methods) - 1
+    assert "CMA-ES" not in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_film_of_other_policies_is_not_shown(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(made.directory, tmp_path / "run")
+    record = run / "figures" / "film.json"
+    said = storage.read_json(record)
+    assert said["world"] in ("interpolation-000", "interpolation-001")
+    assert list(said["labels"]) == ["elite of home", "model, 250 steps", "PPO, 4,096 steps"]
+    storage.write_json(record, said | {"digest": "of another model"})
+
+    def nothing(*args: Any) -> None:
+        raise TiplError("there is no renderer")
+
+    monkeypatch.setattr("tipl.experiments.films.film", nothing)
+    benchmark_worlds(CONFIG, run, threads=1, progress=False)
+    assert not record.exists()
+    assert "The films are left out" in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_verdict_needs_an_interval_without_zero() -> None:

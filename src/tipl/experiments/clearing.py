@@ -42,6 +42,9 @@ _FILES = {FILE, *RECORDS, "costs.json", "worlds.json", "results.jsonl", "report.
 
 _FIGURES = "figures"
 
+FILM_PLACE = Path(_FIGURES, "film.gif")
+"""Where the film lies in an experiment's directory."""
+
 MEASURED = "returns"
 """The folder of what a benchmark of worlds has measured, in its directory."""
 

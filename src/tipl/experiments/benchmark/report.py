@@ -20,7 +20,7 @@ from tipl.experiments.benchmark.outcome import (
     Benchmark,
     Finding,
 )
-from tipl.experiments.benchmark.stages import FILM
+from tipl.experiments.clearing import FILM_PLACE
 from tipl.experiments.films import film_section
 from tipl.experiments.path_dimension import dimension_sections
 from tipl.experiments.run import TRUE_CHECKPOINT, Run
@@ -264,7 +264,7 @@ ALL_RIVALS = {
 """Metrics of which every method has a row: title and sentence of the section on each."""
 
 SECTIONS: list[Entry[Benchmark]] = [
-    lambda benchmark: film_section(benchmark.directory / FILM),
+    lambda benchmark: film_section(benchmark.directory / FILM_PLACE),
     lambda benchmark: _claim(
         benchmark,
         1,

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tipl.experiments.clearing import FILM_PLACE
 from tipl.experiments.config import BenchmarkConfig
 from tipl.experiments.pipeline import Options, Stage, forecasting, running_checkpoints, training
 from tipl.models.kinds import all_kinds
-
-FILM = Path("figures", "film.gif")
-"""Where the film lies in a benchmark's directory."""
 
 SHARED = ", shared initial network"
 """What the stages of that experiment are called behind their names."""
@@ -36,7 +34,7 @@ def benchmark_stages(config: BenchmarkConfig, directory: Path) -> Iterator[Stage
     `shared` whose trials start from one network, and datasets of PPO with trimming and boosting
     in `pptb`.
     """
-    shared, gif = directory / "shared", directory / FILM
+    shared, gif = directory / "shared", directory / FILM_PLACE
 
     def collect(name: str, paths: Path, num_trials: int, *options: object) -> Stage:
         return Stage(name, (*config.collecting(num_trials), *options, "--out", paths), paths)

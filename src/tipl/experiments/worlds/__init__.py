@@ -22,19 +22,23 @@ def benchmark_worlds(
 ) -> WorldsBenchmark:
     """Runs a benchmark of worlds, or what is left to do of it, and writes its report.
 
-    Its directory (see `run_pipeline`) then holds `report.html`, `results.jsonl`, the figures as
-    SVG and PNG in `figures`, what every method returns in every world in `returns`, and all that
-    its stages left. Results of stages that are put there beforehand, under their names, are used.
+    Its directory (see `run_pipeline`) then holds `report.html`, `results.jsonl`, in `figures` the
+    figures as SVG and PNG and a film, what every method returns in every world in `returns`, and
+    all that its stages left. Results of stages that are put there beforehand, under their names,
+    are used.
 
     Raises:
         TiplError: as `run_pipeline`; or something that is given by its place is missing.
     """
     check_worlds(config, out, how.get("threads"), fresh=how.get("fresh", False))
     directory = run_pipeline(config, worlds_stages, out, **how)
-    from tipl.experiments.worlds.material import Material  # late: it brings what runs policies
+    from tipl.experiments.worlds.film import film_world
+    from tipl.experiments.worlds.material import Material  # late: they bring what runs policies
     from tipl.experiments.worlds.measuring import measure
 
-    measure(Material(config, directory, how.get("threads")), progress=how.get("progress", True))
+    material = Material(config, directory, how.get("threads"))
+    measure(material, progress=how.get("progress", True))
+    film_world(material)
     config.write_record(directory, how.get("command"))
     return report_worlds(directory)
 

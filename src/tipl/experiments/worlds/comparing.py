@@ -42,6 +42,8 @@ class Rival:
     """whether it stands beside the comparison, and not in it"""
     series: str = ""
     """the line over environment steps that it is a place of, if any"""
+    extra: str = ""
+    """the module that it needs beyond what tipl installs, if any; an extra has the same name"""
 
     @property
     def key(self) -> str:

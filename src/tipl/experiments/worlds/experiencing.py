@@ -73,34 +73,34 @@ def experiencing() -> Iterator[Rival]:
         )  # fmt: skip
 
 
-def _adapted(
-    material: Material, group: str, *, steps: int | None = None, episodes: int = 0
-) -> list[AdaptedPolicy]:
-    """What the model makes for each world, of which it is told nothing, by what it does there."""
+def adapted(
+    material: Material, group: str, place: int, *, steps: int | None = None, episodes: int = 0
+) -> AdaptedPolicy:
+    """What the model makes for a world of a group, told nothing of it, by what it does there."""
     from tipl.models.world.adapting import adapt
 
-    task, model, made = material.config.env_id, material.model(MODEL), []
-    for i, one in enumerate(material.group(group)):
-        with closing(WorldEnv(task, one.factors)) as env:
-            seed = EXPERIENCE_SEED + i
-            made.append(
-                adapt(task, env=env, steps=steps, episodes=episodes, model=model, seed=seed)
-            )
-    return made
+    task, model = material.config.env_id, material.model(MODEL)
+    with closing(WorldEnv(task, material.group(group)[place].factors)) as env:
+        seed = EXPERIENCE_SEED + place
+        return adapt(task, env=env, steps=steps, episodes=episodes, model=model, seed=seed)
 
 
-def _made(material: Material, group: str, adapted: list[AdaptedPolicy],
-          policy_of: Callable[[AdaptedPolicy], Policy]) -> Made:  # fmt: skip
-    pairs = zip(adapted, material.group(group), strict=True)
-    policies = [policy_of(policy).with_physics(one.factors) for policy, one in pairs]
-    return Made(policies, np.array([policy.env_steps for policy in adapted], np.int64))
+def _made(
+    material: Material, group: str, policy_of: Callable[[AdaptedPolicy], Policy],
+    *, steps: int | None = None, episodes: int = 0,
+) -> Made:  # fmt: skip
+    policies, env_steps = list[Policy](), list[int]()
+    for place, one in enumerate(material.group(group)):
+        found = adapted(material, group, place, steps=steps, episodes=episodes)
+        policies.append(policy_of(found).with_physics(one.factors))
+        env_steps.append(found.env_steps)
+    return Made(policies, np.array(env_steps, np.int64))
 
 
 def _by_model(
     material: Material, group: str, *, steps: int | None = None, episodes: int = 0
 ) -> Made:
-    adapted = _adapted(material, group, steps=steps, episodes=episodes)
-    return _made(material, group, adapted, lambda policy: policy)
+    return _made(material, group, lambda policy: policy, steps=steps, episodes=episodes)
 
 
 def _nearest(material: Material, group: str) -> Made:
@@ -110,5 +110,4 @@ def _nearest(material: Material, group: str) -> Made:
         believed = factors_of([policy.world.factors], names)
         return material.stored[int(log_distances(believed, material.stored_factors).argmin())]
 
-    adapted = _adapted(material, group, steps=NEAREST_AFTER)
-    return _made(material, group, adapted, nearest)
+    return _made(material, group, nearest, steps=NEAREST_AFTER)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tipl.core.lazy import is_installed
 from tipl.core.progress import progress_bar
 from tipl.core.terminal import LOGGER
 from tipl.experiments.worlds.cells import Cell, Measured, measured_cell
@@ -32,8 +33,11 @@ def measure(material: Material, *, progress: bool = True) -> None:
 
 
 def cell_places(material: Material) -> Iterator[tuple[str, Rival]]:
-    """Groups of worlds, and who is measured in each: all in the splits, the elite elsewhere."""
-    every = rivals(material.config)
+    """Groups of worlds, and who is measured in each: all in the splits, the elite elsewhere.
+
+    A method that needs an extra which is not installed is left out.
+    """
+    every = [one for one in rivals(material.config) if not one.extra or is_installed(one.extra)]
     elite = next(one for one in every if one.key == ELITE)
     for group in (HOME, SINGLE):
         yield group, elite

@@ -143,7 +143,12 @@ def load_worlds(directory: str | Path) -> WorldsBenchmark:
     """
     directory = Path(directory)
     record = WORLDS_BENCHMARK.read(directory / WORLDS_BENCHMARK.name)
-    config, methods = record.config, rivals(record.config)
+    config = record.config
+    methods = [
+        one
+        for one in rivals(config)
+        if not one.extra or cell_file(directory, config.splits[-1], one.key).exists()
+    ]
     places = [(HOME, ELITE), (SINGLE, ELITE)]
     places += [(split, method.key) for split in config.splits for method in methods]
     cells = {(group, key): CELL.read(cell_file(directory, group, key)) for group, key in places}

@@ -9,6 +9,7 @@ from rich.console import Console
 from tipl.envs.worlds import TRAINING
 from tipl.experiments.worlds import figures
 from tipl.experiments.worlds.comparing import Rival
+from tipl.experiments.worlds.film import film
 from tipl.experiments.worlds.material import FACTORS, HOME
 from tipl.experiments.worlds.outcome import (
     DIFFERENCE,
@@ -182,6 +183,7 @@ def _methods(found: WorldsBenchmark) -> Section:
 
 
 SECTIONS: list[Entry[WorldsBenchmark]] = [
+    film,
     _regime,
     _single_factors,
     _tables,

@@ -6,32 +6,22 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
-from jaxtyping import Int64
 
 from tipl.envs.worlds import World
 from tipl.experiments.worlds.comparing import Made, Maker, Rival, factors_of
 from tipl.experiments.worlds.config import WorldsConfig
 from tipl.experiments.worlds.experiencing import episodes_key, experiencing, transitions_key
 from tipl.experiments.worlds.material import Material
+from tipl.experiments.worlds.searching import searching
 from tipl.experiments.worlds.stages import MODEL, RANDOMISED, UNIVERSAL, lineage_models
 from tipl.policies.factors import log_distances
 from tipl.policies.policy import Policy
 from tipl.ppo.config import PPOConfig
 from tipl.report.methods import Method, register_method
-from tipl.report.palette import ACCENT, BLUE, GOLD, GREEN, GREY, PURPLE
+from tipl.report.palette import ACCENT, BLUE, GREEN, GREY, PURPLE
 
 ARCHITECTURES = ((32, 32), (128, 128), (192, 192), (64, 64, 64))
 """Hidden layers of fresh networks that are carried to a world's teacher."""
-
-LIBRARY = (8, 24)
-"""Stored policies that are tried out, one episode each."""
-
-DRAWING_SEED = 0
-"""Of the stored policies that are tried out in each world."""
-
-HALVING = ((12, 1), (6, 1), (3, 2))
-"""Stored policies in each round of successive halving, and the episodes of each: 24 in all."""
-
 
 ELITE, KNOWN, BLIND, SHUFFLED = "elite", "model", "model-blind", "model-shuffled"
 SINGLE_BEST, NEAREST = "best-stored", "nearest"
@@ -50,7 +40,7 @@ def rivals(config: WorldsConfig) -> list[Rival]:
     """All methods of a benchmark, in the order of tables; they are made known to reports."""
     found = [
         *_policies_of_home(config), *_models(config), *experiencing(),
-        *_library(config), *_ppo(config),
+        *searching(config.num_worlds), *_ppo(config),
     ]  # fmt: skip
     for one in found:
         register_method(one.method)
@@ -189,68 +179,6 @@ def _told(
 
 def _blind(place: str, material: Material, group: str) -> Made:
     return _everywhere(material.model(place).teacher_policy(), material.group(group))
-
-
-# --- those that try stored policies out -------------------------------------------------------
-
-
-def _library(config: WorldsConfig) -> Iterator[Rival]:
-    for count in sorted({min(count, config.num_worlds) for count in LIBRARY}):
-        yield Rival(
-            Method(f"best of {count} stored policies", GOLD, f"{count} stored policies, drawn for "
-                   "each world, are run there for an episode each.", best_of_key(count)),
-            f"{count} episodes", partial(_best_of, count), series="best of some stored policies",
-        )  # fmt: skip
-    yield Rival(
-        Method("successive halving", GOLD, "Of 12 stored policies, an episode each, the better 6 "
-               "are run once more, and the best 3 of these twice more: 24 episodes.", "halving",
-               dashes="--"),
-        "24 episodes", _halving, series="successive halving",
-    )  # fmt: skip
-
-
-def best_of_key(count: int) -> str:
-    """The key of trying out so many stored policies."""
-    return f"best-of-{count}"
-
-
-def _drawn(material: Material, worlds: int) -> Int64[np.ndarray, "W M"]:
-    """The stored policies in an order of its own for each world."""
-    rng = np.random.default_rng(DRAWING_SEED)
-    return np.stack([rng.permutation(len(material.stored)) for _ in range(worlds)])
-
-
-def _there(
-    material: Material, worlds: Sequence[World], chosen: Int64[np.ndarray, "W K"]
-) -> list[list[Policy]]:
-    """Stored policies, each in the world of its row."""
-    return [
-        [material.stored[i].with_physics(one.factors) for i in row]
-        for row, one in zip(chosen, worlds, strict=True)
-    ]
-
-
-def _best_of(count: int, material: Material, group: str) -> Made:
-    worlds = material.group(group)
-    candidates = _there(material, worlds, _drawn(material, len(worlds))[:, :count])
-    returns, env_steps = material.try_out(candidates, 1, seed=0)
-    best = returns.argmax(axis=1)
-    return Made([those[i] for those, i in zip(candidates, best, strict=True)], env_steps)
-
-
-def _halving(material: Material, group: str) -> Made:
-    worlds = material.group(group)
-    chosen = _drawn(material, len(worlds))
-    totals = np.zeros(chosen.shape)
-    env_steps, run = np.zeros(len(worlds), np.int64), 0
-    for number, (count, episodes) in enumerate(HALVING):
-        chosen, totals = chosen[:, :count], totals[:, :count]
-        there = _there(material, worlds, chosen)
-        returns, steps = material.try_out(there, episodes, seed=1 + number)
-        totals, env_steps, run = totals + returns * episodes, env_steps + steps, run + episodes
-        order = np.argsort(-totals, axis=1)
-        chosen, totals = (np.take_along_axis(one, order, axis=1) for one in (chosen, totals))
-    return Made([those[0] for those in _there(material, worlds, chosen)], env_steps)
 
 
 # --- PPO --------------------------------------------------------------------------------------

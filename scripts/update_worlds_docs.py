@@ -27,7 +27,8 @@ def page(found: WorldsBenchmark, folder: Path) -> str:
     """What the page says of a task."""
     report = worlds_report(found)
     parts = [f"### {found.config.env_id}", "", f"`{command_of(found)}`", ""]
-    parts += [*(f"- {sentence}" for sentence in report.lead), "", markdown(report.headline), ""]
+    parts += [" ".join(report.lead), "", *(f"- {point}" for point in report.points), ""]
+    parts += [markdown(report.headline), ""]
     for section in report.sections:
         if section.title not in LEFT_OUT:
             parts += section_lines(section, folder)

@@ -123,3 +123,18 @@ def test_the_lookout_sees_what_is_heavy() -> None:
 def test_statistics_need_no_scipy() -> None:
     code = "import sys, tipl.evaluation.stats; print('scipy' in sys.modules)"
     assert run(code).strip() == "False"
+
+
+def test_a_process_of_the_command_line_seldom_looks_for_garbage() -> None:
+    """Imports make many objects and keep them; a program that calls `main` keeps its own pace."""
+    code = (
+        "import gc, sys; from tipl.cli import main; before = gc.get_threshold()[0]\n"
+        "def run(*given):\n"
+        "    try: main(*given)\n"
+        "    except SystemExit: pass\n"
+        "    return gc.get_threshold()[0]\n"
+        "sys.argv = ['tipl', '--help']\n"
+        "print(run(['--help']) == before, run() > 10 * before, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["True", "True"]

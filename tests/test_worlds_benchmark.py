@@ -37,7 +37,7 @@ from tipl.experiments.worlds.cells import CELL, Cell, cell_file, measured_cell
 from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.experiments.worlds.material import HOME, SINGLE, Material
 from tipl.experiments.worlds.outcome import WorldsBenchmark, load_worlds, verdict
-from tipl.experiments.worlds.report import lead
+from tipl.experiments.worlds.report import points
 from tipl.experiments.worlds.stages import lineage_models, redrawn_options, worlds_stages
 from tipl.models.world import lineage
 from tipl.policies.folding import folded
@@ -167,9 +167,11 @@ def test_the_directory_holds_report_results_and_figures(made: Made) -> None:
     assert len(figures) == 4
     assert html.index("Is it a test at all?") < html.index("beside each other method")
     assert html.index("One world, seen") < html.index("Is it a test at all?")
-    said = " ".join(lead(made.found))
-    assert "In the worlds of extrapolation the elite returns" in said
-    assert re.search("It (wins|ties|loses)", said)
+    said = points(made.found)
+    assert len(said) == 2 * 4
+    assert said[4].startswith("Extrapolation: the elite returns")
+    assert re.search(r"it wins against \d+ of 13 others", said[5])
+    assert all(f"<li>{point.split(':')[0]}" in html for point in said)
 
 
 def never(*args: Any, **kwargs: Any) -> None:

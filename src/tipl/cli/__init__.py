@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import io
 import os
@@ -49,6 +50,9 @@ COMMANDS = {
 }
 """The module in `tipl.cli` that has each command, `paths show` as `paths_show`, and its purpose."""
 
+BETWEEN_COLLECTIONS = 50_000
+"""Objects that are made before Python looks for garbage: imports make many, and keep all."""
+
 Prepared = tuple[Callable[..., None], str | None]
 """A command for given arguments, and what it does, if its docstring does not say it."""
 
@@ -66,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: the arguments; by default those of the process.
     """
+    if argv is None:  # the process is ours, and a tenth of a refusal's time went into it
+        gc.set_threshold(BETWEEN_COLLECTIONS)
     arguments = list(sys.argv[1:] if argv is None else argv)
     before = _given.set(("tipl", *arguments))
     try:

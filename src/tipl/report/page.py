@@ -109,9 +109,10 @@ class Report:
     """
 
     title: str
-    lead: Sequence[str]  # sentences
+    lead: Sequence[str]  # sentences of one paragraph
     headline: Table
     sections: Sequence[Section]
+    points: Sequence[str] = ()  # a list under the lead
     results: Rows = field(default_factory=Rows)
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=installed_versions)

@@ -205,6 +205,7 @@ def worlds_report(found: WorldsBenchmark) -> Report:
     return Report(
         title=f"{found.config.env_id}: policies for worlds that nobody has trained in",
         lead=lead(found),
+        points=points(found),
         headline=_headline(found),
         sections=sections_of(SECTIONS, found, found.rows),
         results=found.rows,
@@ -219,40 +220,45 @@ def print_headline(found: WorldsBenchmark, console: Console) -> None:
 
 
 def lead(found: WorldsBenchmark) -> list[str]:
-    """What the numbers say, in sentences: whether it is a test, and in each split who wins."""
+    """What was compared, in sentences."""
     config = found.config
-    elite, ours, ppo = found.method(ELITE), found.method(KNOWN), found.ppo
     home = found.rows.one(metric=RETURN, world=HOME)
     trained = len(found.worlds.worlds(TRAINING))
-    sentences = [
+    return [
         f"The model is made of a universal policy: PPO from the elite in {trained} worlds, drawn "
-        f"anew at each episode, for {config.redrawn_share} environment steps as "
-        f"the trials in {config.num_worlds} of them take together, {config.total_steps:,} each; "
+        f"anew at each episode, for {config.redrawn_share} environment steps as the trials in "
+        f"{config.num_worlds} of them take together, {config.total_steps:,} each.",
         f"{config.held_out_worlds} worlds of each other split are held out. At home the elite "
-        f"returns {format_whole(home.value)}."
+        f"returns {format_whole(home.value)}.",
     ]
+
+
+def points(found: WorldsBenchmark) -> list[str]:
+    """What the numbers say: in each split what is there to gain, and whom the model beats."""
+    config, elite, ppo = found.config, found.method(ELITE), found.ppo
+    said = []
     for split in config.splits:
-        here, own, end = (format_whole(found.find(one, RETURN, split).value)
-                          for one in (elite, ours, ppo))  # fmt: skip
-        sentences.append(
-            f"In the worlds of {split} the elite returns {here}, and PPO from it {end} after "
-            f"{config.total_steps:,} steps there; the model, which is told the physics and takes "
-            f"no step, {own}. It {_said(found, ours, split)}."
+        here, end = (format_whole(found.find(one, RETURN, split).value) for one in (elite, ppo))
+        said.append(
+            f"{split[0].upper()}{split[1:]}: the elite returns {here}, and PPO from it {end} after "
+            f"{config.total_steps:,} steps in each world."
         )
-        for other in found.judged:
-            if other is not ours:
-                value = format_whole(found.find(other, RETURN, split).value)
-                said = _said(found, other, split)
-                sentences.append(f"There “{other.name}” returns {value}. It {said}.")
-    return sentences
+        for ours in found.judged:
+            value = format_whole(found.find(ours, RETURN, split).value)
+            said.append(
+                f"The {ours.name}, returns {value} there: it {_beside(found, ours, split)}."
+            )
+    return said
 
 
-def _said(found: WorldsBenchmark, ours: Rival, split: str) -> str:
-    """Against whom one of the model's ways wins in a split, with whom it ties, to whom it loses."""
+def _beside(found: WorldsBenchmark, ours: Rival, split: str) -> str:
+    """Against how many others one of the model's ways wins, with whom it ties, to whom it loses."""
+    others = [other for other in headline_methods(found) if not other.method.ours]
     by_verdict: dict[str, list[str]] = {word: [] for word in WORDS}
-    for other in headline_methods(found):
-        if not other.method.ours:
-            difference = found.find(ours, DIFFERENCE, split, beside=other.name)
-            by_verdict[verdict(difference)].append(f"“{other.name}”")
-    parts = [f"{WORDS[word][1]} {listed(names)}" for word, names in by_verdict.items() if names]
+    for other in others:
+        difference = found.find(ours, DIFFERENCE, split, beside=other.name)
+        by_verdict[verdict(difference)].append(f"“{other.name}”")
+    won = len(by_verdict.pop("wins"))
+    parts = [f"wins against {won} of {len(others)} others"]
+    parts += [f"{WORDS[word][1]} {listed(names)}" for word, names in by_verdict.items() if names]
     return "; ".join(parts)

@@ -39,8 +39,8 @@ class Args:
 
     model: str
     """directory of a NeuronTransformer, or name of one that ships with tipl"""
-    paths: Path
-    """dataset that it learned from"""
+    paths: Path | None = None
+    """dataset that it learned from; without it the rivals, who remember it, are left out"""
     hidden: tuple[str, ...] = ("64-64", "32-32", "48-48", "128-128", "160-160", "256-256")
     """hidden layers of the networks"""
     networks: int = 256
@@ -49,6 +49,8 @@ class Args:
     """networks of each other one"""
     episodes: int = 4
     """episodes of each policy"""
+    check: int = 2
+    """proposals that `tipl.optimize` tries, in an episode each; 0 leaves that out"""
     seed: int = 1_000_000
     """of the first network; those of the others follow"""
     json: Path | None = None
@@ -68,15 +70,16 @@ def moved(forecaster: Forecaster, start: list[Policy], horizon: int) -> list[Pol
 
 
 def architecture_rows(
-    methods: Mapping[str, Forecaster], start: list[Policy], training: PathDataset, episodes: int
-) -> dict[str, dict[str, Any]]:
+    methods: Mapping[str, Forecaster], start: list[Policy], training: PathDataset | None,
+    horizon: int, episodes: int,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The results of all methods for networks of one architecture."""
-    ends = training.params()[:, -1]
-    same = start[0].layout == training.layout
+    same = training is not None and start[0].layout == training.layout
+    ends = training.params()[:, -1] if training is not None and same else np.empty((0, 0))
     spacing = end_spacing(ends) if same else 0.0
     rows = {}
     for name, forecaster in methods.items():
-        policies = moved(forecaster, start, training.num_checkpoints - 1)
+        policies = moved(forecaster, start, horizon)
         if policies is None:
             continue
         rows[name] = return_summary(tipl.evaluate(policies, episodes).episodic_return)
@@ -88,6 +91,22 @@ def architecture_rows(
             f"  {name}: {rows[name]['mean']:,.1f}, lowest {rows[name]['lowest']:,.1f}", flush=True
         )
     return rows
+
+
+def checked_row(
+    model: TrainedForecaster, hidden: tuple[int, ...], count: int, args: Args
+) -> dict[str, Any]:
+    """The results of networks of which several are tried, and the best is taken."""
+    policies = [
+        tipl.optimize(
+            model.task.env_id, model=model, hidden=hidden, seed=args.seed + i * args.check,
+            check=args.check, target=model.target,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    spent = float(np.mean([policy.env_steps for policy in policies]))
+    returns = tipl.evaluate(policies, args.episodes).episodic_return
+    return return_summary(returns) | {"env_steps": spent}
 
 
 def end_spacing(ends: np.ndarray) -> float:
@@ -124,18 +143,20 @@ def ppo_rows(
 def main(args: Args) -> None:
     """Measures, prints, and writes the results."""
     model = Forecaster.from_pretrained(args.model)
-    training = training_paths([model], PathDataset.open(args.paths))
-    if training is None:
-        raise tipl.TiplError(f"{args.model} did not learn from {args.paths}; give its dataset")
-    methods = {rival.name: rival for rival in rivals([model], training)} | {
-        asked.name: asked for asked in model.all_ways()
-    }
+    methods: dict[str, Forecaster] = {}
+    training = None
+    if args.paths is not None:
+        training = training_paths([model], PathDataset.open(args.paths))
+        if training is None:
+            raise tipl.TiplError(f"{args.model} did not learn from {args.paths}; give its dataset")
+        methods |= {rival.name: rival for rival in rivals([model], training)}
+    methods |= {asked.name: asked for asked in model.all_ways()}
     results: dict[str, Any] = {
         "command": command_line("optimize_networks.py", args),
         "env_id": model.task.env_id,
         "training_trials": sum(map(len, model.training_trials.values())),
         "train": model.settings["train"],
-        "ppo": ppo_rows(training, methods, args.episodes),
+        "ppo": ppo_rows(training, methods, args.episodes) if training else {},
         "architectures": {},
         "call_ms": {},
         "versions": versions(),
@@ -144,7 +165,12 @@ def main(args: Args) -> None:
         print(text, flush=True)
         count = args.others if index else args.networks
         start = fresh_networks(model.task, text, count, args.seed)
-        rows = architecture_rows(methods, start, training, args.episodes)
+        rows = architecture_rows(methods, start, training, model.num_checkpoints - 1, args.episodes)
+        for target in model.targets if args.check else ():
+            asked = model.with_options(target=target)
+            label = f"{asked.name}, best of {args.check} episodes"
+            rows[label] = checked_row(asked, start[0].layout.hidden_sizes, count, args)
+            print(f"  {label}: {rows[label]['mean']:,.1f}, lowest {rows[label]['lowest']:,.1f}")
         results["architectures"][text] = rows
         results["call_ms"][text] = {
             target: call_ms(model.with_options(target=target), start[0]) for target in model.targets

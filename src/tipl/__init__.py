@@ -37,6 +37,7 @@ __all__ = [
     "adapt",
     "collect",
     "evaluate",
+    "optimize",
     "train",
     "trust",
 ]
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from tipl.forecast.base import Forecaster
     from tipl.models import TrainConfig
     from tipl.models.neuron_transformer.net import NeuronTransformer
+    from tipl.models.optimizing import optimize
     from tipl.models.path_transformer.net import PathTransformer
     from tipl.models.train import train
     from tipl.models.world.adapting import adapt

@@ -6,17 +6,16 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.table import Table
-from rich.text import Text
 from tyro.conf import Positional, arg
 
+from tipl.cli.proposals import policy_or_task, print_tried
 from tipl.core.options import at_least
 from tipl.core.ownership import check_directory
-from tipl.core.terminal import console, say
+from tipl.core.terminal import say
 from tipl.errors import TiplError, shown
 from tipl.forecast.hub import check_model
 from tipl.policies.factors import parse_factors
-from tipl.policies.policy import POLICY_FILES, Policy
+from tipl.policies.policy import POLICY_FILES
 from tipl.policies.tasks import TaskSpec
 
 if TYPE_CHECKING:
@@ -69,17 +68,8 @@ def adapt(
             f"{episodes} were given; expected one of --env and --env-physics, for the steps or "
             "episodes to be made in"
         )
-    if policy is not None and hidden:
-        raise TiplError(
-            f"--policy {policy} and --hidden {' '.join(map(str, hidden))} were given, but a policy "
-            "has hidden units of its own; give one of them"
-        )
     task = check_model(model)
-    given: str | Policy = task.env_id
-    if policy is not None:
-        given = Policy.load(policy)
-    elif hidden:
-        Policy.initial(task, seed, hidden)  # what is impossible waits for nothing heavy
+    given = policy_or_task(policy, hidden, task, seed)
     log = _experience(experience, task)
     with ExitStack() as stack:
         world = None
@@ -137,13 +127,7 @@ def _environment(env_id: str | None, task: TaskSpec, physics: dict[str, float]) 
 
 def _print(made: AdaptedPolicy, out: Path) -> None:
     """What was made, what was tried, and what is known of the world."""
-    if made.tried:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("proposal", "return"):
-            table.add_column(name, justify="right" if name == "return" else "left")
-        for one in made.tried:
-            table.add_row(Text(one.name), f"{one.episodic_return:,.1f}")
-        console().print(table)
+    print_tried(made)
     spent = f" after {made.env_steps:,} environment steps there" if made.env_steps else ""
     say(f"the world: {made.world}")
     say(f"{out}: a policy for {made.task.label} in that world{spent}")

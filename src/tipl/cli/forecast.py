@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from tipl.cli.proposals import policy_or_task, print_tried
 from tipl.core.options import at_least
 from tipl.core.ownership import check_directory
 from tipl.core.terminal import say
@@ -13,7 +14,7 @@ from tipl.errors import TiplError
 from tipl.experiments.config import HORIZONS, STARTS, check_places
 from tipl.forecast.base import Forecaster, Target
 from tipl.forecast.hub import check_model
-from tipl.policies.policy import POLICY_FILES, Policy
+from tipl.policies.policy import POLICY_FILES
 
 
 def forecast(
@@ -73,6 +74,7 @@ def optimize(
     horizon: int | None = None,
     steps: int | None = None,
     wished_return: float | None = None,
+    check: int = 0,
 ) -> None:
     """Make a better policy from an untrained one: no gradient step, no environment step.
 
@@ -87,19 +89,22 @@ def optimize(
         horizon: checkpoints to jump ahead (default: to the end of the training paths)
         steps: jumps that follow one another (default: 3 to own, 2 to elite)
         wished_return: return to ask for, of a model that was trained with returns
+        check: episodes to try proposals in, one each, of which the best is taken: of fresh
+            policies of so many seeds; or of the one that is given, as the model makes it, as it
+            is, and in other numbers of jumps
     """
     check_directory(out, POLICY_FILES)
     at_least(1, horizon=horizon, steps=steps)
+    at_least(0, check=check, seed=seed)
     task = check_model(model)
-    start = None
-    if policy is not None:
-        start = Policy.load(policy)
-    elif hidden:
-        start = Policy.initial(task, seed, hidden)
-    forecaster = Forecaster.from_pretrained(model)  # brings PyTorch, for which no refusal waits
-    start = start or Policy.initial(task, seed, forecaster.hidden_sizes)
-    better = forecaster.optimize(
-        start, horizon, target=target, steps=steps, wished_return=wished_return
-    )
+    given = policy_or_task(policy, hidden, task, seed)
+    from tipl.models.optimizing import optimize as optimized  # brings PyTorch
+
+    better = optimized(
+        given, model=model, hidden=hidden or None, seed=seed, check=check, horizon=horizon,
+        target=target, steps=steps, wished_return=wished_return,
+    )  # fmt: skip
     better.save(out)
-    say(f"{out}: a policy for {better.task.label}; run `tipl evaluate {out}` to test it")
+    print_tried(better)
+    spent = f" after {better.env_steps:,} environment steps" if better.env_steps else ""
+    say(f"{out}: a policy for {better.task.label}{spent}; run `tipl evaluate {out}` to test it")

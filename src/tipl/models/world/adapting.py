@@ -13,9 +13,10 @@ from tipl.core.options import at_least
 from tipl.errors import TiplError, shown
 from tipl.evaluation.behaviour import action_unit
 from tipl.evaluation.experience import Experience, WorldSteps
+from tipl.models.proposals import Proposal, TriedPolicy, best_of
 from tipl.models.world.belief import Belief
 from tipl.models.world.forecaster import WorldForecaster
-from tipl.models.world.proposals import Proposal, proposals
+from tipl.models.world.proposals import proposals
 from tipl.policies.policy import Policy
 
 USUAL_STEPS = 250
@@ -26,25 +27,11 @@ ACTION_NOISE = 0.2
 range of actions."""
 
 
-class AdaptedPolicy(Policy):
+class AdaptedPolicy(TriedPolicy):
     """A policy for a world, and what is known of that world."""
 
     world: Belief
     """the factors of its physics, each as surely as it is known"""
-    env_steps: int
-    """of the environment that were spent to make it"""
-    tried: tuple[Proposal, ...]
-    """proposals that were run for an episode each, in order; none if no episodes were allowed"""
-
-    @classmethod
-    def of(
-        cls, policy: Policy, world: Belief, env_steps: int, tried: Sequence[Proposal]
-    ) -> AdaptedPolicy:
-        """The same policy, with how it was made."""
-        normaliser = policy.observation_mean, policy.observation_std, policy.observation_clip
-        made = cls(policy.params, policy.layout, policy.task, *normaliser)
-        made.world, made.env_steps, made.tried = world, env_steps, tuple(tried)
-        return made
 
 
 def adapt(
@@ -186,12 +173,14 @@ class _Search:
     def best(self, env_steps: int) -> AdaptedPolicy:
         """The proposal that returned most; where no two were tried, what the model makes."""
         if len(self.tried) > 1:
-            policy = max(self.tried, key=lambda one: one.episodic_return).policy
+            policy = best_of(self.tried).policy
         else:
             policy = self._network(self.world.teacher_policy(self.layout))
         belief = self.world.belief
         policy = policy.with_physics({} if belief.std.any() else belief.factors)
-        return AdaptedPolicy.of(policy, belief, env_steps, self.tried)
+        made = AdaptedPolicy.taken(policy, env_steps, self.tried)
+        made.world = belief
+        return made
 
     def _network(self, teacher: Policy) -> Policy:
         """A teacher in the architecture that was asked for."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from tipl.models.proposals import Proposal
 from tipl.models.world.forecaster import WorldForecaster
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
@@ -15,20 +14,6 @@ from tipl.policies.policy import Policy
 CHANGED = 0.5
 """By how much a factor is to be known better, in units of the prior's deviation, before what the
 model makes of it is worth another episode; one, since each is one less for something else."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Proposal:
-    """A policy for a world, and what it returned there."""
-
-    name: str
-    policy: Policy
-    episodic_return: float = math.nan
-    """NaN before it was run"""
-
-    def having_returned(self, episodic_return: float) -> Proposal:
-        """The same with its return."""
-        return dataclasses.replace(self, episodic_return=episodic_return)
 
 
 def proposals(

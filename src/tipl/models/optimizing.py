@@ -1,0 +1,137 @@
+"""Better policies by inference, of several that are tried the best if some episodes are allowed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import gymnasium
+import numpy as np
+
+from tipl.core.options import at_least
+from tipl.errors import TiplError, shown
+from tipl.evaluation.experience import WorldSteps
+from tipl.evaluation.returns import evaluate
+from tipl.forecast.base import Asked, Horizon
+from tipl.forecast.trained import TrainedForecaster
+from tipl.models.proposals import Proposal, TriedPolicy, best_of
+from tipl.policies.policy import Policy
+
+JUMPS = (1, 2, 3, 4)
+"""Numbers of jumps after which what is made of a policy is worth an episode."""
+
+CHECK_SEED = 4_000
+"""Of the episode in which all proposals are tried; its start is none of `evaluate`'s by default."""
+
+
+def optimize(
+    given: str | Policy,
+    *,
+    model: str | Path | TrainedForecaster | None = None,
+    hidden: Sequence[int] | None = None,
+    seed: int = 1,
+    check: int = 0,
+    env: gymnasium.Env[Any, Any] | None = None,
+    horizon: Horizon | None = None,
+    **asked: Unpack[Asked],
+) -> TriedPolicy:
+    """A better policy by inference: no gradient step, and without `check` no environment step.
+
+    Args:
+        given: id of a task, for a fresh network; or a policy to start from.
+        model: a trained model, or its directory or name; by default that which ships with tipl for
+            the task.
+        hidden: units in each hidden layer of a fresh network; by default as the model was trained
+            on.
+        seed: of the fresh network.
+        check: this many proposals are tried in an episode each, which all start alike, and the best
+            is returned: what the model makes of fresh networks with the seeds `seed`, `seed` + 1
+            and so on; or, of a policy that is given, what the model makes of it, the policy as it
+            is, and what the model makes in other numbers of jumps, as many as there are. 1 tells
+            what the policy returns, and chooses none.
+        env: where they are tried: any Gymnasium environment with the spaces of the task, which is
+            not closed. By default the task's own.
+        horizon: checkpoints to jump ahead; by default to the end of the training paths.
+        **asked: `target`, `steps` and `wished_return`: see `Forecaster.optimize`.
+
+    Returns:
+        The policy, with the environment steps spent (`env_steps`) and the proposals that were tried
+        (`tried`).
+
+    Raises:
+        TiplError: as `Forecaster.optimize`; there is no such model, no episode was allowed in the
+            environment that was given, or hidden units were given with a policy; or the environment
+            has other spaces or gives something that is not usable. What it raises itself is not
+            caught.
+    """
+    at_least(0, check=check, seed=seed)
+    if env is not None and not check:
+        raise TiplError(
+            "an environment was given without an episode to make in it; give check, the number of "
+            "proposals to try there"
+        )
+    task = given if isinstance(given, str) else given.task.env_id
+    if not isinstance(model, TrainedForecaster):
+        model = TrainedForecaster.from_pretrained(model or task)
+    made = _proposals(model, given, hidden, seed, horizon, asked)
+    if not check:
+        return TriedPolicy.taken(next(made).policy, 0, ())
+    tried, env_steps = list[Proposal](), 0
+    for _, proposal in zip(range(check), made, strict=False):
+        episodic_return, steps = _episode(proposal.policy, env)
+        tried.append(proposal.having_returned(episodic_return))
+        env_steps += steps
+    return TriedPolicy.taken(best_of(tried).policy, env_steps, tried)
+
+
+def _episode(policy: Policy, env: gymnasium.Env[Any, Any] | None) -> tuple[float, int]:
+    """The return of the one episode that all proposals are tried in, and its environment steps."""
+    if env is None:
+        found = evaluate(policy, 1, seed=CHECK_SEED)
+        return float(found.episodic_return[0]), int(found.episode_length[0])
+    world = WorldSteps(env, policy.task, CHECK_SEED)
+    episodic_return, _ = world.episode(policy.act)
+    return episodic_return, world.num_steps
+
+
+def _proposals(
+    forecaster: TrainedForecaster, given: str | Policy, hidden: Sequence[int] | None, seed: int,
+    horizon: Horizon | None, asked: Asked,
+) -> Iterator[Proposal]:  # fmt: skip
+    """What is worth an episode, made when it is asked for; the first one is what is asked for."""
+    if isinstance(given, Policy):
+        if hidden is not None:
+            raise TiplError(
+                f"the hidden units {shown(hidden)} were given with a policy, which has its own; "
+                "give one of them"
+            )
+        yield from _of_policy(forecaster, given, horizon, asked)
+        return
+    if given.rpartition(":")[2] != forecaster.task.bare_id:
+        raise TiplError(
+            f"a policy for {shown(given)} was asked for, but the model was trained on "
+            f"{forecaster.task.env_id}; give a model of that task"
+        )
+    sizes = forecaster.hidden_sizes if hidden is None else hidden
+    for one in itertools.count(seed):
+        fresh = Policy.initial(forecaster.task, one, sizes)
+        yield Proposal(f"fresh network {one}", forecaster.optimize(fresh, horizon, **asked))
+
+
+def _of_policy(
+    forecaster: TrainedForecaster, policy: Policy, horizon: Horizon | None, asked: Asked
+) -> Iterator[Proposal]:
+    """What is made of a policy in different numbers of jumps, and the policy itself."""
+    made = [forecaster.optimize(policy, horizon, **asked)]
+    yield Proposal("model", made[0])
+    yield Proposal("as given", policy)
+    ahead = forecaster.num_checkpoints - 1 if horizon is None else horizon
+    for steps in JUMPS:
+        if steps <= ahead:
+            other: Asked = {**asked, "steps": steps}
+            better = forecaster.optimize(policy, horizon, **other)
+            if not any(np.array_equal(better.params, one.params) for one in made):
+                made.append(better)
+                yield Proposal(f"model, {steps} jump{'s' * (steps > 1)}", better)

@@ -49,8 +49,10 @@ class Args:
     """networks of each other one"""
     episodes: int = 4
     """episodes of each policy"""
+    among: int = 4
+    """networks that `tipl.optimize` chooses among by the model's own measure; 1 leaves that out"""
     check: int = 2
-    """proposals that `tipl.optimize` tries, in an episode each; 0 leaves that out"""
+    """proposals that it then tries, in an episode each; 0 leaves that out"""
     seed: int = 1_000_000
     """of the first network; those of the others follow"""
     json: Path | None = None
@@ -93,20 +95,26 @@ def architecture_rows(
     return rows
 
 
-def checked_row(
+def chosen_rows(
     model: TrainedForecaster, hidden: tuple[int, ...], count: int, args: Args
-) -> dict[str, Any]:
-    """The results of networks of which several are tried, and the best is taken."""
-    policies = [
-        tipl.optimize(
-            model.task.env_id, model=model, hidden=hidden, seed=args.seed + i * args.check,
-            check=args.check, target=model.target,
-        )
-        for i in range(count)
-    ]  # fmt: skip
-    spent = float(np.mean([policy.env_steps for policy in policies]))
-    returns = tipl.evaluate(policies, args.episodes).episodic_return
-    return return_summary(returns) | {"env_steps": spent}
+) -> dict[str, dict[str, Any]]:
+    """The results of networks that were chosen among several: by the model, then by episodes."""
+    ways = {f"nearest of {args.among}": 0} if args.among > 1 else {}
+    ways |= {f"best of {args.check} episodes": args.check} if args.check else {}
+    rows = {}
+    for label, check in ways.items():
+        policies = [
+            tipl.optimize(
+                model.task.env_id, model=model, hidden=hidden, seed=args.seed + i,
+                among=args.among, check=check,
+            )
+            for i in range(count)
+        ]  # fmt: skip
+        spent = float(np.mean([policy.env_steps for policy in policies]))
+        found = return_summary(tipl.evaluate(policies, args.episodes).episodic_return)
+        rows[f"{model.name}, {label}"] = found | {"env_steps": spent}
+        print(f"  {label}: {found['mean']:,.1f}, lowest {found['lowest']:,.1f}", flush=True)
+    return rows
 
 
 def end_spacing(ends: np.ndarray) -> float:
@@ -166,11 +174,9 @@ def main(args: Args) -> None:
         count = args.others if index else args.networks
         start = fresh_networks(model.task, text, count, args.seed)
         rows = architecture_rows(methods, start, training, model.num_checkpoints - 1, args.episodes)
-        for target in model.targets if args.check else ():
-            asked = model.with_options(target=target)
-            label = f"{asked.name}, best of {args.check} episodes"
-            rows[label] = checked_row(asked, start[0].layout.hidden_sizes, count, args)
-            print(f"  {label}: {rows[label]['mean']:,.1f}, lowest {rows[label]['lowest']:,.1f}")
+        if "elite" in model.targets:
+            asked = model.with_options(target="elite")
+            rows |= chosen_rows(asked, start[0].layout.hidden_sizes, count, args)
         results["architectures"][text] = rows
         results["call_ms"][text] = {
             target: call_ms(model.with_options(target=target), start[0]) for target in model.targets

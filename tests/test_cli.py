@@ -68,7 +68,7 @@ CHAIN = {
     "optimize on": "optimize models/joint --out further --policy policies/better --horizon 2",
     "train neuron": "train paths --model neuron --width 8 --heads 2 --rounds 1 --num-steps 2 "
     "--batch-size 2 --fresh-widths 8 --threads 1 --out models/neuron",
-    "optimize wide": "optimize models/neuron --out wide --hidden 12 5 7 --seed 3",
+    "optimize wide": "optimize models/neuron --out wide --hidden 12 5 7 --seed 3 --among 1",
     "optimize own": "optimize models/neuron --out own --target own --horizon 4 --steps 2",
     "evaluate policy": "evaluate policies/better --episodes 3 --seed 5",
 }
@@ -332,7 +332,9 @@ ARGUMENTS = {
     "paths best": ["the dataset", "out", "held_out", "episodes", "seed"],
     "train": [*dataclasses.fields(PathTrainConfig), "the dataset of paths", "out", "held_out"],
     "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
-    "optimize": ["directory of a trained model", "out", "policy", "seed", "horizon"],
+    "optimize": [
+        *("directory of a trained model", "out", "policy", "seed", "horizon", "among", "check"),
+    ],
     "adapt": [
         *(
             "directory of a model of worlds",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tipl.envs.variants import make_one
 from tipl.evaluation.returns import evaluate
 from tipl.forecast.trained import TrainedForecaster
 from tipl.models import optimizing
+from tipl.models.network import LEAK
 from tipl.models.optimizing import CHECK_SEED
 from tipl.models.proposals import Proposal, best_of
 
@@ -32,12 +34,44 @@ def model() -> TrainedForecaster:
 
 
 def test_a_fresh_network_of_a_seed_is_carried(model: TrainedForecaster) -> None:
-    made = tipl.optimize(TASK, hidden=(5, 7), seed=3)
+    made = tipl.optimize(TASK, hidden=(5, 7), seed=3, among=1)
     fresh = Policy.initial(model.task, 3, (5, 7))
     assert np.array_equal(made.params, model.optimize(fresh).params)
     assert (made.env_steps, made.tried) == (0, ())
     usual = tipl.optimize(TASK, model=model, seed=3)
     assert usual.layout.hidden_sizes == model.hidden_sizes
+
+
+def misfit(policy: Policy, model: Any) -> float:
+    """The same by hand: squared differences of clipped actions on what the model remembers."""
+    readout = model.models["elite"].readout
+    seen, wanted = (one.double().numpy() for one in (readout.observations, readout.outputs))
+    weights = policy.layout.unflatten(policy.params)
+    hidden = np.tanh(seen @ weights["actor.0.weight"].T + weights["actor.0.bias"])
+    given = hidden @ weights["actor.1.weight"].T + weights["actor.1.bias"]
+    inside = [np.clip(one / 3, -1, 1) + LEAK * (one / 3 - np.clip(one / 3, -1, 1))
+              for one in (given, wanted)]  # fmt: skip
+    return float(np.square(inside[0] - inside[1]).mean())
+
+
+def test_of_fresh_networks_the_one_that_comes_nearest_is_taken(model: TrainedForecaster) -> None:
+    several = [tipl.optimize(TASK, hidden=(6,), seed=5, among=count) for count in range(1, 7)]
+    errors = [misfit(one, model) for one in several]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.99 * errors[0]
+    np.testing.assert_allclose(model.misfits(several), errors, rtol=1e-4)
+    own = model.with_options("own")
+    assert np.isnan(own.misfits(several)).all()
+    first, many = (tipl.optimize(TASK, hidden=(6,), among=n, target="own") for n in (1, 5))
+    assert np.array_equal(first.params, many.params)  # its own future it cannot judge
+
+
+def test_a_given_policy_is_carried_in_the_jumps_that_come_nearest(model: TrainedForecaster) -> None:
+    start = Policy.initial(model.task, 3, (6,))
+    jumps = [model.optimize(start, steps=steps) for steps in (1, 2, 3, 4)]
+    nearest = jumps[int(np.argmin([misfit(one, model) for one in jumps]))]
+    assert np.array_equal(tipl.optimize(start).params, nearest.params)
+    assert np.array_equal(tipl.optimize(start, steps=1).params, jumps[0].params)
 
 
 def test_a_given_policy_is_carried_as_the_model_is_asked(model: TrainedForecaster) -> None:
@@ -66,10 +100,13 @@ def test_of_fresh_networks_the_best_one_is_taken(
     model: TrainedForecaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = returning(monkeypatch, [3.0, float("nan"), 5.0, 4.0])
-    made = tipl.optimize(TASK, hidden=(4,), seed=7, check=4)
-    assert [one.name for one in made.tried] == [f"fresh network {seed}" for seed in range(7, 11)]
+    made = tipl.optimize(TASK, hidden=(4,), seed=7, check=4, among=6)
+    assert len({one.name for one in made.tried}) == 4
+    errors = [misfit(one, model) for one in ran]
+    assert errors == sorted(errors)
+    nearest = tipl.optimize(TASK, hidden=(4,), seed=7, among=6)
+    assert np.array_equal(ran[0].params, nearest.params)
     assert made.env_steps == 40
-    assert np.array_equal(made.params, tipl.optimize(TASK, hidden=(4,), seed=9).params)
     assert [np.array_equal(one.params, made.params) for one in ran] == [False, False, True, False]
     assert made.tried[3].episodic_return == 4.0
 
@@ -80,8 +117,9 @@ def test_a_given_policy_is_no_worse_by_its_own_test(
     start = Policy.initial(model.task, 3, (4,))
     returning(monkeypatch, [3.0, 6.0, 5.0, 1.0, 1.0, 1.0])
     made = tipl.optimize(start, check=9)
-    names = ["model", "as given", "model, 1 jump", "model, 3 jumps", "model, 4 jumps"]
-    assert [one.name for one in made.tried] == names  # 2 jumps are the default
+    names = {"model", "as given", "model, 1 jump", "model, 3 jumps", "model, 4 jumps"}
+    assert {one.name for one in made.tried} == names  # 2 jumps are the default
+    assert made.tried[1].name == "as given"
     assert np.array_equal(made.params, start.params)
     assert made.env_steps == 50
 
@@ -140,6 +178,7 @@ def test_the_best_of_no_number_is_the_first() -> None:
     [
         (TASK, {"check": -1}, "check is -1"),
         (TASK, {"seed": -1}, "seed is -1"),
+        (TASK, {"among": 0}, "among is 0"),
         (TASK, {"env": gymnasium.Env()}, "without an episode to make in it"),
         ("Hopper-v4", {"model": TASK}, "a policy for 'Hopper-v4' was asked for"),
         ("None-v4", {}, "'None-v4' is not one of the models that ship"),
@@ -158,13 +197,14 @@ def test_what_cannot_be_is_refused(given: Any, how: dict[str, Any], message: str
 def test_the_command_prints_what_was_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    returning(monkeypatch, [1.0, 3000.0])
+    ran = returning(monkeypatch, [1.0, 3000.0])
     main(["optimize", TASK, "--hidden", "4", "--check", "2", "--out", str(tmp_path / "made")])
     printed = capsys.readouterr().out
-    assert "fresh network 2  3,000.0" in printed
+    assert re.search(r"fresh network \d +3,000.0", printed)
     assert "after 20 environment steps" in printed
-    made = Policy.load(tmp_path / "made")
-    assert np.array_equal(made.params, tipl.optimize(TASK, hidden=(4,), seed=2).params)
+    first, second = ran
+    assert np.array_equal(Policy.load(tmp_path / "made").params, second.params)
+    assert not np.array_equal(first.params, second.params)
     both = ["optimize", TASK, "--policy", str(tmp_path / "made"), "--hidden", "3"]
     with pytest.raises(SystemExit):
         main([*both, "--out", str(tmp_path / "other")])

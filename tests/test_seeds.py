@@ -19,6 +19,7 @@ NUMBERS = {
     "JUMP_TESTS": 6,
     "WORLDS": 7,
     "EPISODE_PHYSICS": 8,
+    "FRESH_NETWORKS": 9,
 }
 
 

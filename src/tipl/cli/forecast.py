@@ -74,6 +74,7 @@ def optimize(
     horizon: int | None = None,
     steps: int | None = None,
     wished_return: float | None = None,
+    among: int = 4,
     check: int = 0,
 ) -> None:
     """Make a better policy from an untrained one: no gradient step, no environment step.
@@ -87,22 +88,25 @@ def optimize(
         target: elite, to the best behaviour that the training paths know; own, to what PPO would
             have made of the policy (default: elite, if the model was trained for it)
         horizon: checkpoints to jump ahead (default: to the end of the training paths)
-        steps: jumps that follow one another (default: 3 to own, 2 to elite)
+        steps: jumps that follow one another (default: 3 to own, 2 to elite; of a policy that is
+            given as many as lead nearest to the elite, as far as the model can tell)
         wished_return: return to ask for, of a model that was trained with returns
-        check: episodes to try proposals in, one each, of which the best is taken: of fresh
-            policies of so many seeds; or of the one that is given, as the model makes it, as it
-            is, and in other numbers of jumps
+        among: fresh random policies that the model carries, of which the one is taken that comes
+            nearest to the elite, as far as it can tell
+        check: episodes to try proposals in, one each, of which the best is taken: the fresh
+            policies that came nearest; or what the model makes of the one that is given, that one
+            as it is, and what the model makes in other numbers of jumps
     """
     check_directory(out, POLICY_FILES)
-    at_least(1, horizon=horizon, steps=steps)
+    at_least(1, horizon=horizon, steps=steps, among=among)
     at_least(0, check=check, seed=seed)
     task = check_model(model)
     given = policy_or_task(policy, hidden, task, seed)
     from tipl.models.optimizing import optimize as optimized  # brings PyTorch
 
     better = optimized(
-        given, model=model, hidden=hidden or None, seed=seed, check=check, horizon=horizon,
-        target=target, steps=steps, wished_return=wished_return,
+        given, model=model, hidden=hidden or None, seed=seed, among=among, check=check,
+        horizon=horizon, target=target, steps=steps, wished_return=wished_return,
     )  # fmt: skip
     better.save(out)
     print_tried(better)

@@ -38,6 +38,8 @@ class Stream(enum.IntEnum):
     """a world's factors, by its number, and then by a number of its split"""
     EPISODE_PHYSICS = 8
     """a trial's factors of one episode, then by environment and episode"""
+    FRESH_NETWORKS = 9
+    """fresh networks that a model is to carry, by number; the first has the seed itself"""
 
     def key(self, seed: int, index: int, *more: int) -> tuple[int, ...]:
         """What a generator is seeded with."""

@@ -29,6 +29,8 @@ Float32: TypeAlias = Annotated[float, msgspec.Meta(ge=-3.4e38, le=3.4e38)]
 ReturnScale: TypeAlias = tuple[Float32, Annotated[float, msgspec.Meta(gt=0, le=3.4e38)]]
 """Mean and standard deviation of returns."""
 
+ShortText: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
 _Losses: TypeAlias = Annotated[list[Float32 | None], msgspec.Meta(min_length=1)]
 
 
@@ -76,6 +78,8 @@ class _Common(msgspec.Struct):
     task: dict[str, Any]
     num_checkpoints: PathLength
     settings: _Settings
+    serves: Annotated[list[ShortText], msgspec.Meta(max_length=16)] = []
+    """ids of other versions of its task, whose policies it reads as well"""
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,13 @@ MODEL = JsonFile("config.json", ModelDescription, "a model (made by `tipl train`
 MODEL_WEIGHTS = TensorsFile("model.safetensors", _Header, "the model's weights")
 
 
-def described_task(config: Mapping[str, Any]) -> TaskSpec:
-    """The task of a model; raises what `ModelDescription` does that needs none of its libraries."""
-    return _common(config)[1]
+def described_task(config: Mapping[str, Any]) -> tuple[TaskSpec, list[str]]:
+    """The task of a model, and the other versions that it serves.
+
+    Raises what `ModelDescription` does that needs none of the model's libraries.
+    """
+    _, task, said = _common(config)
+    return task, said.serves
 
 
 def _common(config: Mapping[str, Any]) -> tuple[Any, TaskSpec, _Common]:

@@ -14,6 +14,7 @@ from tipl.core.schemas import check_arrays, conforming
 from tipl.core.system_errors import explained
 from tipl.errors import TiplError, shown
 from tipl.forecast.description import MODEL, MODEL_WEIGHTS, described_task
+from tipl.policies.versions import in_version
 
 if TYPE_CHECKING:
     from tipl.forecast.base import Forecaster
@@ -32,13 +33,29 @@ def shipped_models() -> list[str]:
 
 def model_directory(source: str | Path) -> Path:
     """The directory of a model that is given so or by name; raises a TiplError if it is neither."""
+    return _found(source)[0]
+
+
+def _found(source: str | Path) -> tuple[Path, str | None]:
+    """The directory of a model, and the version of its task that its name asks for, if another.
+
+    `HalfCheetah-v5` names the model HalfCheetah-v4, which serves that version as well.
+
+    Raises:
+        TiplError: it is neither a directory nor such a name.
+    """
     directory = Path(source)
     with explained("read", directory):
         if directory.is_dir():
-            return directory
+            return directory, None
     names = shipped_models()
     if str(source) in names:
-        return SHIPPED / source
+        return SHIPPED / source, None
+    for name in names:
+        task, serves = _described(SHIPPED / name)
+        for version in serves:
+            if name.replace(task.bare_id, version) == str(source):
+                return SHIPPED / name, version
     raise TiplError(
         f"there is no {directory / 'config.json'}, but a model (made by `tipl train`) is expected "
         f"there, and {shown(str(source))} is not one of the models that ship with tipl "
@@ -49,7 +66,7 @@ def model_directory(source: str | Path) -> Path:
 
 def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecaster:
     """The model in a directory or of a name, an instance of a class: see `from_pretrained`."""
-    directory = model_directory(source)
+    directory, version = _found(source)
     said = MODEL.read(directory / MODEL.name)
     model_class = said.forecaster
     if not issubclass(model_class, expected):
@@ -76,7 +93,9 @@ def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecas
     tensors, _ = storage.read_tensors(weights, MODEL_WEIGHTS.expected, check)
     check_finite(str(weights), tensors)
     try:
-        return model_class._from_files(said.config, tensors)
+        model = model_class._from_files(said.config, tensors)
+        model.serves = tuple(said.config.get("serves", ()))
+        return model if version is None else model.in_version(version)
     except TiplError:
         raise
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -89,12 +108,17 @@ def check_model(source: str | Path) -> TaskSpec:
     Raises:
         TiplError: what `load_model` would raise of files that are missing, damaged or not finite.
     """
-    directory = model_directory(source)
-    task = described_task(storage.read_json(directory / MODEL.name, MODEL.expected))
+    directory, version = _found(source)
+    task, _ = _described(directory)
     weights = directory / MODEL_WEIGHTS.name
     tensors, _ = storage.read_tensors(weights, MODEL_WEIGHTS.expected)
     check_finite(str(weights), tensors)
-    return task
+    return task if version is None else in_version(task, version)
+
+
+def _described(directory: Path) -> tuple[TaskSpec, list[str]]:
+    """The task of the model in a directory, and the other versions that it serves."""
+    return described_task(storage.read_json(directory / MODEL.name, MODEL.expected))
 
 
 def check_finite(whose: str, tensors: Mapping[str, Array]) -> None:

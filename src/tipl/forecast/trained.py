@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
 import numpy as np
+from jaxtyping import Float64
 
 from tipl.core import atomic, storage
 from tipl.core.arrays import Array
@@ -24,6 +25,7 @@ from tipl.policies.actions import OBSERVATION_CLIP, refolded
 from tipl.policies.layout import ParamLayout, actor_layout
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
+from tipl.policies.versions import in_version, other_versions
 
 Arrays: TypeAlias = Mapping[str, Array]
 
@@ -62,6 +64,8 @@ class TrainedForecaster(Forecaster):
     kind: ClassVar[str]
     """the kind of the model, in its files"""
     num_checkpoints: int
+    serves: tuple[str, ...]
+    """ids of other versions of its task, whose policies it reads as well"""
     wished_return: float | None = None
     """the return that its forecasts are asked for, if any"""
     joint_basis: TemporalSVD | None = None
@@ -79,6 +83,7 @@ class TrainedForecaster(Forecaster):
         self.task, self.hidden_sizes = task, tuple(hidden_sizes)
         self.num_checkpoints, self.return_scale = num_checkpoints, return_scale
         self.targets, self.target, self.settings = tuple(targets), targets[0], settings or {}
+        self.serves = other_versions(task.bare_id)
 
     @classmethod
     def from_pretrained(cls: type[TrainedT], source: str | Path) -> TrainedT:
@@ -100,7 +105,7 @@ class TrainedForecaster(Forecaster):
 
     def check_policy(self, policy: Policy) -> None:
         """Raises a TiplError unless the policy is one that it can read."""
-        if policy.task.bare_id != self.task.bare_id:
+        if policy.task.bare_id not in {self.task.bare_id, *self.serves}:
             raise TiplError(
                 f"a policy for {policy.task.env_id} was given, but this model was trained on "
                 f"{self.task.env_id}; use a model of the same task"
@@ -112,6 +117,23 @@ class TrainedForecaster(Forecaster):
                 "actions; use a model of the same task"
             )
         super().check_policy(policy)
+
+    def in_version(self: TrainedT, env_id: str) -> TrainedT:
+        """The same forecaster for one of the other versions of its task that it serves.
+
+        Raises:
+            TiplError: it serves no such version, or tipl knows none.
+        """
+        if env_id not in self.serves:
+            raise TiplError(
+                f"{shown(env_id)} was asked for, but this model serves "
+                f"{', '.join((self.task.bare_id, *self.serves))}; use a model of that task"
+            )
+        other = copy.copy(self)
+        other.task = in_version(self.task, env_id)
+        ids = {self.task.bare_id, *self.serves} - {env_id}
+        other.serves = tuple(sorted(ids))
+        return other
 
     def as_read(self, policy: Policy) -> Policy:
         """The policy under the frozen observation normaliser of the paths that it learned from.
@@ -125,6 +147,14 @@ class TrainedForecaster(Forecaster):
             return policy
         params = refolded(policy.params, policy.layout, own, frozen)
         return Policy(params, policy.layout, policy.task, *frozen)
+
+    def misfits(self, policies: Sequence[Policy]) -> Float64[np.ndarray, " N"]:
+        """How far policies that it made are from what they were to do, as far as it can tell.
+
+        0 is no difference, and smaller is better among networks of one architecture. No environment
+        step is made. NaN of models that cannot tell, as by default.
+        """
+        return np.full(len(policies), np.nan)
 
     @property
     def training_trials(self) -> dict[str, list[int]]:
@@ -213,6 +243,7 @@ class TrainedForecaster(Forecaster):
             "format_version": MODEL_FORMAT_VERSION,
             "task": self.task.to_json(),
             "num_checkpoints": self.num_checkpoints,
+            "serves": list(self.serves),
             "settings": self.settings,
         }
         tensors = self._tensors()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from tipl.core.options import at_least
+from tipl.core.seeds import Stream
 from tipl.errors import TiplError, shown
 from tipl.evaluation.experience import WorldSteps
 from tipl.evaluation.returns import evaluate
@@ -32,6 +32,7 @@ def optimize(
     model: str | Path | TrainedForecaster | None = None,
     hidden: Sequence[int] | None = None,
     seed: int = 1,
+    among: int = 4,
     check: int = 0,
     env: gymnasium.Env[Any, Any] | None = None,
     horizon: Horizon | None = None,
@@ -46,11 +47,14 @@ def optimize(
         hidden: units in each hidden layer of a fresh network; by default as the model was trained
             on.
         seed: of the fresh network.
+        among: fresh networks that are carried, of which the one is taken that comes nearest to what
+            it is to do, as far as the model can tell without an environment step (`misfits`). 1
+            takes the one of the seed. Of a policy that is given, numbers of jumps are chosen so,
+            unless `steps` says how many.
         check: this many proposals are tried in an episode each, which all start alike, and the best
-            is returned: what the model makes of fresh networks with the seeds `seed`, `seed` + 1
-            and so on; or, of a policy that is given, what the model makes of it, the policy as it
-            is, and what the model makes in other numbers of jumps, as many as there are. 1 tells
-            what the policy returns, and chooses none.
+            is returned: the fresh networks that came nearest; or what the model makes of the policy
+            that is given, the policy as it is, and what the model makes in other numbers of jumps,
+            as many as there are. 1 tells what the policy returns, and chooses none.
         env: where they are tried: any Gymnasium environment with the spaces of the task, which is
             not closed. By default the task's own.
         horizon: checkpoints to jump ahead; by default to the end of the training paths.
@@ -67,6 +71,7 @@ def optimize(
             caught.
     """
     at_least(0, check=check, seed=seed)
+    at_least(1, among=among)
     if env is not None and not check:
         raise TiplError(
             "an environment was given without an episode to make in it; give check, the number of "
@@ -75,15 +80,70 @@ def optimize(
     task = given if isinstance(given, str) else given.task.env_id
     if not isinstance(model, TrainedForecaster):
         model = TrainedForecaster.from_pretrained(model or task)
-    made = _proposals(model, given, hidden, seed, horizon, asked)
+    model = model.with_options(asked.get("target"), asked.get("wished_return"))
+    made = _proposals(model, given, hidden, seed, max(among, check), horizon, asked)
     if not check:
-        return TriedPolicy.taken(next(made).policy, 0, ())
+        return TriedPolicy.taken(made[0].policy, 0, ())
     tried, env_steps = list[Proposal](), 0
-    for _, proposal in zip(range(check), made, strict=False):
+    for proposal in made[:check]:
         episodic_return, steps = _episode(proposal.policy, env)
         tried.append(proposal.having_returned(episodic_return))
         env_steps += steps
     return TriedPolicy.taken(best_of(tried).policy, env_steps, tried)
+
+
+def _proposals(
+    model: TrainedForecaster, given: str | Policy, hidden: Sequence[int] | None, seed: int,
+    among: int, horizon: Horizon | None, asked: Asked,
+) -> list[Proposal]:  # fmt: skip
+    """What is worth an episode; the first one is what is to be had without any."""
+    if isinstance(given, Policy):
+        if hidden is not None:
+            raise TiplError(
+                f"the hidden units {shown(hidden)} were given with a policy, which has its own; "
+                "give one of them"
+            )
+        return _of_policy(model, given, horizon, asked)
+    if given.rpartition(":")[2] != model.task.bare_id:
+        raise TiplError(
+            f"a policy for {shown(given)} was asked for, but the model was trained on "
+            f"{model.task.env_id}; give a model of that task"
+        )
+    sizes = model.hidden_sizes if hidden is None else hidden
+    seeds = [seed, *(Stream.FRESH_NETWORKS.number(seed, i) for i in range(1, among))]
+    made = []
+    for number, one in enumerate(seeds, 1):
+        fresh = Policy.initial(model.task, one, sizes)
+        # each alone, as the last digits of several at once depend on their number
+        better = model.optimize(fresh, horizon, **asked)
+        made.append(Proposal(f"fresh network {number}", better))
+    return _best_first(model, made)
+
+
+def _of_policy(
+    model: TrainedForecaster, policy: Policy, horizon: Horizon | None, asked: Asked
+) -> list[Proposal]:
+    """What is made of a policy in different numbers of jumps, and after the first the policy."""
+    first = Proposal("model", model.optimize(policy, horizon, **asked))
+    ahead = model.num_checkpoints - 1 if horizon is None else horizon
+    made = [first]
+    for steps in JUMPS:
+        if steps <= ahead:
+            other: Asked = {**asked, "steps": steps}
+            better = model.optimize(policy, horizon, **other)
+            if not any(np.array_equal(better.params, one.policy.params) for one in made):
+                made.append(Proposal(f"model, {steps} jump{'s' * (steps > 1)}", better))
+    if asked.get("steps") is None:
+        first, *made = _best_first(model, made)
+    else:
+        made = _best_first(model, made[1:])
+    return [first, Proposal("as given", policy), *made]
+
+
+def _best_first(model: TrainedForecaster, made: list[Proposal]) -> list[Proposal]:
+    """Those first that do what they are to do, as far as the model can tell; else as they are."""
+    order = np.argsort(model.misfits([one.policy for one in made]), kind="stable")
+    return [made[i] for i in order]
 
 
 def _episode(policy: Policy, env: gymnasium.Env[Any, Any] | None) -> tuple[float, int]:
@@ -94,44 +154,3 @@ def _episode(policy: Policy, env: gymnasium.Env[Any, Any] | None) -> tuple[float
     world = WorldSteps(env, policy.task, CHECK_SEED)
     episodic_return, _ = world.episode(policy.act)
     return episodic_return, world.num_steps
-
-
-def _proposals(
-    forecaster: TrainedForecaster, given: str | Policy, hidden: Sequence[int] | None, seed: int,
-    horizon: Horizon | None, asked: Asked,
-) -> Iterator[Proposal]:  # fmt: skip
-    """What is worth an episode, made when it is asked for; the first one is what is asked for."""
-    if isinstance(given, Policy):
-        if hidden is not None:
-            raise TiplError(
-                f"the hidden units {shown(hidden)} were given with a policy, which has its own; "
-                "give one of them"
-            )
-        yield from _of_policy(forecaster, given, horizon, asked)
-        return
-    if given.rpartition(":")[2] != forecaster.task.bare_id:
-        raise TiplError(
-            f"a policy for {shown(given)} was asked for, but the model was trained on "
-            f"{forecaster.task.env_id}; give a model of that task"
-        )
-    sizes = forecaster.hidden_sizes if hidden is None else hidden
-    for one in itertools.count(seed):
-        fresh = Policy.initial(forecaster.task, one, sizes)
-        yield Proposal(f"fresh network {one}", forecaster.optimize(fresh, horizon, **asked))
-
-
-def _of_policy(
-    forecaster: TrainedForecaster, policy: Policy, horizon: Horizon | None, asked: Asked
-) -> Iterator[Proposal]:
-    """What is made of a policy in different numbers of jumps, and the policy itself."""
-    made = [forecaster.optimize(policy, horizon, **asked)]
-    yield Proposal("model", made[0])
-    yield Proposal("as given", policy)
-    ahead = forecaster.num_checkpoints - 1 if horizon is None else horizon
-    for steps in JUMPS:
-        if steps <= ahead:
-            other: Asked = {**asked, "steps": steps}
-            better = forecaster.optimize(policy, horizon, **other)
-            if not any(np.array_equal(better.params, one.params) for one in made):
-                made.append(better)
-                yield Proposal(f"model, {steps} jump{'s' * (steps > 1)}", better)

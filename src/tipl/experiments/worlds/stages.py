@@ -104,7 +104,7 @@ def worlds_stages(config: WorldsConfig, directory: Path) -> Iterator[Stage]:
     universal = directory / UNIVERSAL
     yield collect(UNIVERSAL, universal, TRAINING, 1, *redrawn, "--observe", "physics")
     learning = config.observer_worlds, config.train_steps
-    more = "--student-steps", 2 * config.train_steps
+    more = "--student-steps", 6 * config.train_steps
     yield train(MODEL, universal, directory / MODEL, 1, *learning, *more)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast, get_args
 import msgspec
 import numpy as np
 import torch
+from jaxtyping import Float64
 
 from tipl.core.arrays import Array
 from tipl.core.schemas import ArrayType, Count, conforming
@@ -21,7 +22,7 @@ from tipl.forecast.trained import AnyArchitectureForecaster, Arrays
 from tipl.models import check_depth
 from tipl.models.building import array_types, filled, outlined
 from tipl.models.loop import torch_threads
-from tipl.models.network import Network
+from tipl.models.network import ActionError, Network
 from tipl.models.neuron_transformer.net import (
     Conditions,
     NeuronTransformer,
@@ -115,6 +116,26 @@ class NeuronTransformerForecaster(AnyArchitectureForecaster):
                 "with fresh_activations"
             )
         return self._ahead(params[:, None], layout, horizon, steps)
+
+    @torch_threads(1)
+    @torch.inference_mode()
+    def misfits(self, policies: Sequence[Policy]) -> Float64[np.ndarray, " N"]:
+        """See `TrainedForecaster.misfits`: squared differences from the elite policy's actions.
+
+        They are on the observations that the model remembers, in units of half the range of
+        actions. A model that leads to a network's own future, or remembers none, cannot tell.
+        """
+        readout = self.models[self.target].readout
+        if self.target != "elite" or readout is None:
+            return super().misfits(policies)
+        error, found = ActionError(self.task), []
+        for policy in policies:
+            params = torch.from_numpy(self.as_read(policy).params[None, None])  # [1, 1, P]
+            outputs = Network.from_flat(params, policy.layout).outputs(
+                readout.observations[None, None]
+            )
+            found.append(float(error(outputs, readout.outputs[None, None])))
+        return np.array(found, np.float64)
 
     @torch_threads(1)
     def _forecast(self, histories: Histories, horizons: list[int], layout: Layout) -> Forecasts:

@@ -48,7 +48,7 @@ class WorldTrainConfig(TrainConfig):
     student_widths: tuple[int, ...] = (16, 32)
     """units in each hidden layer of a universal policy's students, to which networks are carried
     that are narrower than it"""
-    student_steps: int = 4000
+    student_steps: int = 12_000
     """optimiser steps of each student"""
     noise: float = 0.3
     """of the factors that the model is told, in standard deviations over the training worlds; a

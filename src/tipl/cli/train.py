@@ -19,6 +19,7 @@ from tipl.models import TrainConfig
 from tipl.models.kinds import all_kinds, check_option, find_kind
 
 if TYPE_CHECKING:
+    from tipl.forecast.trained import TrainedForecaster
     from tipl.paths.dataset import PathDataset
 
 
@@ -36,7 +37,8 @@ def train(
 
     Until the model is there, the state of its training is kept beside it, in
     OUT.training.safetensors: after a kill, an interruption or a divergence --resume goes on from
-    there.
+    there. `torchrun --nproc-per-node 2 -m tipl train ...` trains the same model in two processes,
+    each of which learns from half of every batch.
 
     Args:
         paths: the dataset of paths; a NeuronTransformer learns from several of one task at once
@@ -59,16 +61,19 @@ def train(
         training, others = ([split[i] for split in splits] for i in (0, 1))
     else:
         training, others = _first_trials(opened, first_trials)
-    from tipl.models.train import train as train_model  # brings PyTorch, for which no refusal waits
+    from tipl.models.parallel import is_first, joined  # bring PyTorch, for which no refusal waits
+    from tipl.models.train import train as train_model
 
-    model = train_model(
-        training,
-        held_out=others,
-        config=config,
-        out=out,
-        resume=resume,
-        threads=threads,
-    )
+    with joined():
+        model = train_model(
+            training, held_out=others, config=config, out=out, resume=resume, threads=threads
+        )
+        if is_first():
+            _print(model, others, out)
+
+
+def _print(model: TrainedForecaster, others: Sequence[PathDataset], out: Path) -> None:
+    """What was trained on what, and how well it does on what was held out."""
     say(
         f"{out}: {model.kind}, {sum(map(len, model.training_trials.values()))} training and "
         f"{sum(int((~those.diverged()).sum()) for those in others)} held-out trials"

@@ -15,6 +15,7 @@ from tipl.core.progress import progress_bar
 from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
 from tipl.models import TrainConfig
+from tipl.models.parallel import average, average_gradients, is_first
 from tipl.models.resuming import (
     DivergedError,
     TrainingState,
@@ -68,19 +69,19 @@ def fit(
     Raises:
         TiplError: the training diverges, or the state to go on from is of another one.
     """
-    still = held_out_loss(still=True) if held_out_loss else math.nan
+    still = _averaged(held_out_loss(still=True)) if held_out_loss else math.nan
     if held_out_loss and not math.isfinite(still):
         raise TiplError(
             f"{label}: the loss of standing still on what is held out is {still}; leave out held-"
             "out trials whose weights or actions are too large, or hold out none"
         )
     run = _Fit(model, config, label, remembers)
-    with progress_bar(progress) as bar:
+    with progress_bar(progress and is_first()) as bar:
         task = bar.add_task(label, total=config.steps, completed=run.step, note="")
         while run.step < config.steps:
             loss = run.advance(batch_loss)
             if logged := run.is_logged(run.step):
-                held_out = held_out_loss() if held_out_loss else math.nan
+                held_out = _averaged(held_out_loss()) if held_out_loss else math.nan
                 if held_out_loss:
                     run.check_finite(held_out, "held-out loss")
                 run.rows.append((run.step, loss, held_out, still))
@@ -95,6 +96,11 @@ def fit(
         name: [None if math.isnan(value) else value for value in values]
         for name, values in zip(CURVES, zip(*run.rows, strict=True), strict=True)
     }
+
+
+def _averaged(loss: float) -> float:
+    """A loss that each process knows of its share, as one number of all."""
+    return float(average(torch.tensor(loss, dtype=torch.float64)))
 
 
 class _Fit:
@@ -129,9 +135,10 @@ class _Fit:
         """Takes a step; returns the loss before it."""
         self.step += 1
         loss = batch_loss(self.rng)
-        self.check_finite(value := float(loss.detach()), "loss")
+        self.check_finite(value := float(average(loss.detach())), "loss")
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.model)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.check_finite(float(norm), "norm of its gradient")
         self.optimizer.step()

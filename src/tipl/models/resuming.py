@@ -28,6 +28,7 @@ from tipl.core.system_errors import explained
 from tipl.core.terminal import warn
 from tipl.errors import TiplError, shown
 from tipl.models import TRAINING_STATE, TrainConfig
+from tipl.models.parallel import is_first
 from tipl.paths import PathDataset
 
 SECONDS, SHARE = 30.0, 0.01
@@ -102,6 +103,8 @@ class TrainingState:
                 weights have diverged, those just before are no good ones.
         """
         start = time.monotonic()
+        if not is_first():
+            return self.fits[next(reversed(self.fits))][-1][0]
         chosen = {label: states[-1] for label, states in self.fits.items()}
         last = next(reversed(self.fits))
         if earlier:
@@ -134,7 +137,8 @@ class TrainingState:
 
     def remove(self) -> None:
         """Removes the file, when the model is there."""
-        self.path.unlink(missing_ok=True)
+        if is_first():
+            self.path.unlink(missing_ok=True)
 
 
 def _copied(tensor: Tensor) -> Tensor:

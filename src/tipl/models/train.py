@@ -17,6 +17,7 @@ from tipl.forecast.trained import MODEL_FILES, TrainedForecaster
 from tipl.models import Paths, RunOptions, TrainConfig, TrainOptions
 from tipl.models.kinds import Kind, completed, find_kind, make_config
 from tipl.models.neuron_transformer import NeuronTrainOptions
+from tipl.models.parallel import is_first
 from tipl.models.path_transformer import PathTrainOptions
 from tipl.models.resuming import keeping, open_state
 from tipl.models.world import WorldTrainOptions
@@ -113,7 +114,8 @@ def train(
     state = open_state(Path(out), config, datasets, others, resume=resume, **digests)
     with keeping(state):
         forecaster = _described(run(), config, datasets)
-        forecaster.save_pretrained(out)
+        if is_first():
+            forecaster.save_pretrained(out)
     state.remove()
     return forecaster
 

@@ -21,6 +21,7 @@ from tipl.models.network import ActionError, Network, Normaliser
 from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import context_checkpoints
 from tipl.models.neuron_transformer.net import Conditions, NeuronTransformer
+from tipl.models.parallel import Share, average, gathered
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.layout import ParamLayout, actor_layout, initial_gain
 from tipl.policies.policy import Policy
@@ -86,25 +87,30 @@ class OwnLoss:
         returns = returns.masked_fill(hidden, torch.nan)
         start = data.network(trials, checkpoints)
         wanted = data.network(trials, checkpoints + horizons)
-        conditions = Conditions(checkpoints.float(), horizons.float(), returns)
+        share = Share.of(count)
+        start, wanted = share(start), share(wanted)
+        asked = (share(one) for one in (checkpoints.float(), horizons.float(), returns))
+        conditions = Conditions(*asked)
         change = start - start if still else model(start, conditions)
         missed = (start + change - wanted) / model.scales(start, conditions.horizon)
         weight_error = missed.mean_square()
         if not self.config.behaviour_weight:
-            return weight_error
-        seen = data.observations_near(trials, (checkpoints + horizons)[:, -1])
-        behaviour = self._behaviour(start, start + change, wanted, seen)
-        return weight_error + self.config.behaviour_weight * behaviour
+            return share.scaled(weight_error)
+        seen = share(data.observations_near(trials, (checkpoints + horizons)[:, -1]))
+        behaviour = self._behaviour(start, start + change, wanted, seen, share)
+        return share.scaled(weight_error + self.config.behaviour_weight * behaviour)
 
     def _behaviour(
-        self, start: Network, forecast: Network, wanted: Network, seen: Float[Tensor, "B S O"]
-    ) -> Tensor:
+        self, start: Network, forecast: Network, wanted: Network, seen: Float[Tensor, "B S O"],
+        share: Share,
+    ) -> Tensor:  # fmt: skip
         """The error of the actions of the last forecasts, in units of standing still's."""
         start, forecast, wanted = start.last(), forecast.last(), wanted.last()
         observations = seen[:, None]  # [B, S, O] -> [B, 1, S, O]
         with torch.no_grad():
             truth = self.action_error.actions(wanted, observations)
             still = self.action_error(self.action_error.actions(start, observations), truth).mean()
+            still = average(share.scaled(still))
         done = self.action_error.actions(forecast, observations)
         error = self.action_error(done, truth).mean()
         return error / (still + 1e-4)
@@ -182,15 +188,18 @@ class EliteLoss:
             self._visit()
             self._remind(model, rng)
         self.num_batches += 1
-        start = self._draw_networks(rng)
+        networks = self._draw_networks(rng)
+        count = len(networks.biases[0])
+        seen = self.draw_seen((count, 1, STATES), rng)
+        seen = seen + BLUR * self.normalised.std * torch.randn(seen.shape, generator=rng)
+        share = Share.of(count)
+        start = share(networks)
         asked = self.asked(start)
         change: Network = model(start, asked)
-        seen = self.draw_seen((len(start.biases[0]), 1, STATES), rng)
-        seen = seen + BLUR * self.normalised.std * torch.randn(seen.shape, generator=rng)
-        loss = self.error(start, start + change, seen)
+        loss = self.error(start, start + change, share(seen))
         jump = (change / model.scales(start, asked.horizon)).mean_square()
-        self.last_carried = (start + change).map(torch.Tensor.detach)
-        return loss + self.config.jump_penalty * jump
+        self.last_carried = gathered((start + change).map(torch.Tensor.detach), count)
+        return share.scaled(loss + self.config.jump_penalty * jump)
 
     @torch.inference_mode()
     def of_unseen(self, model: NeuronTransformer, *, still: bool = False) -> float:

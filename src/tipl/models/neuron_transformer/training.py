@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tipl.core.options import thread_count
 from tipl.core.seeds import HELD_OUT_SEED
 from tipl.errors import TiplError
 from tipl.evaluation.behaviour import best_checkpoint
@@ -29,6 +28,7 @@ from tipl.models.neuron_transformer import NeuronTrainConfig
 from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaster
 from tipl.models.neuron_transformer.losses import EliteLoss, OwnLoss
 from tipl.models.neuron_transformer.net import NeuronTransformer, NeuronTransformerConfig
+from tipl.models.parallel import threads_each
 from tipl.paths import PathDataset
 from tipl.policies.activations import ACTIVATIONS
 from tipl.policies.policy import Policy
@@ -72,7 +72,7 @@ def train_neuron_transformer(
     scales = change_scales(datasets)
     models: dict[Target, NeuronTransformer] = {}
     settings: dict[str, Any] = {"curves": {}}
-    with torch_threads(thread_count(threads)):
+    with torch_threads(threads_each(threads)):
         for target in dict.fromkeys(config.targets):
             activations = {dataset.layout.activation for dataset in datasets}
             if target == "elite":

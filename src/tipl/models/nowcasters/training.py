@@ -22,6 +22,7 @@ from tipl.models.loop import fit, mean_of_batches, torch_threads
 from tipl.models.nowcasters import WNNTrainConfig
 from tipl.models.nowcasters.forecaster import NiNoForecaster, WNNForecaster
 from tipl.models.nowcasters.net import CONTEXT, WNN, NiNo, NiNoConfig, Nowcaster, NowcasterConfig
+from tipl.models.parallel import Share
 from tipl.paths import PathDataset
 
 HORIZONS = 8
@@ -75,11 +76,14 @@ class NowcastLoss:
         ends = torch.randint(1, T - 1, (self.histories,), generator=rng)
         ends_again = ends[:, None].expand(-1, HORIZONS)  # [B, H]
         horizons = draw_horizons(ends_again, T, rng)
+        share = Share.of(len(trials))
+        trials, ends, ends_again, horizons = map(share, (trials, ends, ends_again, horizons))
         history = self.data.network(trials, last_checkpoints(ends))
         wanted = self.data.network(trials, ends_again + horizons)
         start = history.last()
         change = start - start if still else model(history, horizons)
-        return ((start + change - wanted) / model.scales(start, horizons)).mean_square()
+        missed = (start + change - wanted) / model.scales(start, horizons)
+        return share.scaled(missed.mean_square())
 
 
 def last_checkpoints(ends: Int[Tensor, " B"]) -> Int[Tensor, "B C"]:

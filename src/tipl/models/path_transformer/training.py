@@ -15,6 +15,7 @@ from tipl.errors import TiplError
 from tipl.models.building import outlined
 from tipl.models.learning_paths import return_scale, usable, usable_params
 from tipl.models.loop import fit, torch_threads
+from tipl.models.parallel import Share
 from tipl.models.path_transformer import PathTrainConfig
 from tipl.models.path_transformer.forecaster import PathTransformerForecaster
 from tipl.models.path_transformer.net import PathTransformer, PathTransformerConfig
@@ -119,7 +120,8 @@ def train_path_transformer(
         known = returns[sequences.path[chosen]]
         # one path in ten hides its return, so that the model also works without
         known[torch.rand(config.batch_size, generator=rng) < 0.1] = torch.nan
-        return sequences.loss(model, chosen, known) / unit
+        share, targets = Share.of(len(chosen)), sequences.targets[chosen].sum(dim=1)  # [B]
+        return share.scaled(sequences.loss(model, share(chosen), share(known)) / unit, targets)
 
     @torch.inference_mode()
     def held_out_loss(*, still: bool = False) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tipl.core.seeds import HELD_OUT_SEED
 from tipl.models.network import ActionError, Network, Normaliser
+from tipl.models.parallel import Share
 from tipl.models.readout import LeastSquaresReadout
 from tipl.models.world import WorldTrainConfig
 from tipl.models.world.lineage import Lineage
@@ -57,15 +58,18 @@ class TeacherLoss:
         worlds = torch.randperm(len(self.teachers), generator=rng)[:count]
         factors = self.factors[worlds]
         sure = factors, torch.zeros_like(factors)
-        made = model(*(sure if self.is_student else model.told(factors, rng)))
-        return self._of(made, worlds, rng)
+        told = sure if self.is_student else model.told(factors, rng)
+        share = Share.of(count)
+        made = model(*map(share, told))
+        return share.scaled(self._of(made, worlds, rng, share))
 
     def _of(
-        self, made: Float[Tensor, "B P"], worlds: Tensor, rng: torch.Generator
+        self, made: Float[Tensor, "B P"], worlds: Tensor, rng: torch.Generator, share: Share
     ) -> Float[Tensor, ""]:
-        """The error of policies of some worlds."""
+        """The error of policies of some worlds: of a share of them."""
         source = self.seen[int(torch.randint(len(self.seen), (), generator=rng))]
         steps = torch.randint(source.shape[1], (len(worlds), STATES), generator=rng)
+        worlds, steps = share(worlds), share(steps)
         inputs = self.normalised(source[worlds[:, None], steps].double())[:, None]  # [B, 1, S, O]
         found, wanted = (
             self.error.actions(Network.from_flat(params[:, None], layout), inputs)  # [B, 1, P]
@@ -82,7 +86,8 @@ class TeacherLoss:
             made = torch.as_tensor(self.lineage.elite).expand_as(self.teachers)
         else:
             made = model(self.factors, torch.zeros_like(self.factors))
-        return self._of(made, torch.arange(len(self.teachers)), rng)
+        whole = Share(slice(None), 1.0)
+        return self._of(made, torch.arange(len(self.teachers)), rng, whole)
 
     def remind(self, readout: LeastSquaresReadout) -> None:
         """Lets a carrier remember observations of all worlds, drawn alike."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from tipl.core.seeds import HELD_OUT_SEED, Stream
 from tipl.evaluation.behaviour import transitions
 from tipl.models.loop import Curve, fit
+from tipl.models.parallel import Share
 from tipl.models.world import WorldTrainConfig
 from tipl.models.world.belief import Belief
 from tipl.models.world.observer import (
@@ -120,7 +121,9 @@ def _loss(
     drawn = few + float(torch.rand((), generator=rng)) * (math.log(most) - few)
     length = int(math.exp(drawn))
     start = int(torch.randint(most - length + 1, (), generator=rng))
-    return observer.loss(features[worlds, start : start + length], factors[worlds])
+    share = Share.of(len(worlds))
+    worlds = share(worlds)
+    return share.scaled(observer.loss(features[worlds, start : start + length], factors[worlds]))
 
 
 @torch.inference_mode()

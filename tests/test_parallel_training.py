@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,3 +129,25 @@ def test_the_command_prints_once(data: Path, tmp_path: Path) -> None:
     assert done.stdout.count("PathTransformer, 3 training and 2 held-out trials") == 1
     assert done.stderr.count("loss") <= 4  # of one progress bar
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_process_that_has_gone_is_said_to_have(data: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    words = ["-m", "tipl", "train", str(data / "paths"), "--num-steps", "100000"]
+    goes = "import os; from tipl.models.parallel import joined\nwith joined(): os._exit(0)"
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, *given], env={**os.environ, **place, "RANK": rank},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank, given in (("0", [*words, "--out", str(tmp_path / "model")]), ("1", ["-c", goes]))
+    )  # fmt: skip
+    said = first.communicate(timeout=120)[1]
+    second.communicate()
+    assert first.returncode == 2, said
+    assert "tipl: another process that trains this model has gone" in said
+    assert "Traceback" not in said
+    assert not [*tmp_path.iterdir()]  # no step was done

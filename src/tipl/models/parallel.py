@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 
 from tipl.core.options import thread_count
 from tipl.core.terminal import LOGGER
+from tipl.errors import TiplError
 from tipl.models.network import Network
 
 Batch = TypeVar("Batch", Tensor, Network)
@@ -35,18 +36,23 @@ def joined() -> Iterator[None]:
 
     All of them have to train the same. Nobody is waited for outside of this, so that a process of
     somebody's own distributed program may train a model by itself.
+
+    Raises:
+        TiplError: one of them does not come, or has gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
         yield
         return
-    distributed.init_process_group("gloo")
+    with _together():
+        distributed.init_process_group("gloo")
     before = _place.set((distributed.get_rank(), distributed.get_world_size()))
     level = LOGGER.level
     if not is_first():
         LOGGER.setLevel(logging.ERROR)
     try:
         yield
-        distributed.barrier()  # the first one may still be writing
+        with _together():
+            distributed.barrier()  # the first one may still be writing
     finally:
         LOGGER.setLevel(level)
         _place.reset(before)
@@ -105,13 +111,26 @@ class Share:
         return loss if weight == 1 else loss * weight
 
 
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Raises a TiplError where another process does not come."""
+    try:
+        yield
+    except RuntimeError as error:  # of torch.distributed, whose message is a page
+        raise TiplError(
+            "another process that trains this model has gone; see what it said, and start all of "
+            "them again, with --resume to go on from the last state that was kept"
+        ) from error
+
+
 def average(value: Tensor) -> Tensor:
     """The mean of a value over all processes, without its gradient."""
     processes = place()[1]
     if processes == 1:
         return value
     total = value.detach().clone()
-    distributed.all_reduce(total)
+    with _together():
+        distributed.all_reduce(total)
     return total / processes
 
 

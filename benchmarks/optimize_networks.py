@@ -49,7 +49,7 @@ class Args:
     """networks of each other one"""
     episodes: int = 4
     """episodes of each policy"""
-    among: int = 4
+    among: int = 8
     """networks that `tipl.optimize` chooses among by the model's own measure; 1 leaves that out"""
     check: int = 2
     """proposals that it then tries, in an episode each; 0 leaves that out"""

@@ -74,7 +74,7 @@ def optimize(
     horizon: int | None = None,
     steps: int | None = None,
     wished_return: float | None = None,
-    among: int = 4,
+    among: int = 8,
     check: int = 0,
 ) -> None:
     """Make a better policy from an untrained one: no gradient step, no environment step.

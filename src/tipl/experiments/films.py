@@ -142,7 +142,7 @@ def film_section(
     """
     wide, narrow, stills, file = film_files(gif)
     if not file.exists():
-        why = missing_renderer() or "`tipl film` says why"
+        why = missing_renderer() or "the first command at the end, run again, says why"
         return Section(title, f"The films are left out, as nothing can be drawn here: {why}")
     record = FILM.read(file)
     returns = "; ".join(

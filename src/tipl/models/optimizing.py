@@ -32,7 +32,7 @@ def optimize(
     model: str | Path | TrainedForecaster | None = None,
     hidden: Sequence[int] | None = None,
     seed: int = 1,
-    among: int = 4,
+    among: int = 8,
     check: int = 0,
     env: gymnasium.Env[Any, Any] | None = None,
     horizon: Horizon | None = None,

@@ -369,6 +369,16 @@ def is_group(argument: Any) -> bool:
     return getattr(argument, "default_factory", None) in GROUPS.values()
 
 
+@pytest.mark.parametrize("words", ["paths", "paths --help", "worlds -h"])
+def test_a_group_says_which_commands_it_has(words: str) -> None:
+    code, out, _ = tipl(words)
+    group = words.split()[0]
+    assert code == 0
+    assert f"Usage: tipl {group} COMMAND" in out
+    for name in COMMANDS:
+        assert (f"  {name}  " in out) == name.startswith(f"{group} ")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_argument(command: str) -> None:
     code, out, err = tipl(f"{command} --help")
@@ -463,9 +473,10 @@ BAD_INPUT = {
     f"{COLLECT} --out a-file": "a-file",
     f"{COLLECT} --out a-file/new": "a-file/new",
     f"{COLLECT} --out empty/../models": "holds joint but no metadata.json",
-    "paths": "there is no command 'paths'; expected one of: paths show, paths verify",
     "paths list": "there is no command 'paths list'; expected one of: paths show, paths verify",
-    "tarin paths": "there is no command 'tarin paths'; expected one of: demo, collect",
+    "paths veryfi": "each of which --help explains; did you mean paths verify?",
+    "tarin paths": "there is no command 'tarin'; expected one of: demo, collect",
+    "tarin": "each of which --help explains; did you mean train?",
     "--verbose": "there is no command '--verbose'",
     "paths show missing": "there is no missing/metadata.json",
     "paths show a-file": "there is no a-file/metadata.json",

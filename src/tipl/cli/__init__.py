@@ -50,6 +50,9 @@ COMMANDS = {
 }
 """The module in `tipl.cli` that has each command, `paths show` as `paths_show`, and its purpose."""
 
+GROUPS = {name.partition(" ")[0] for name in COMMANDS if " " in name}
+"""First words of commands of two words."""
+
 BETWEEN_COLLECTIONS = 50_000
 """Objects that are made before Python looks for garbage: imports make many, and keep all."""
 
@@ -137,6 +140,9 @@ def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("--help", "-h"):
         _print_commands()
         return
+    if arguments[0] in GROUPS and arguments[1:] in ([], ["--help"], ["-h"]):
+        _print_commands(arguments[0])
+        return
     try:
         os.getcwd()
     except FileNotFoundError as error:
@@ -145,11 +151,14 @@ def _run(arguments: list[str]) -> None:
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name = " ".join(arguments[:words])
     if name not in COMMANDS:
-        relatives = [command for command in COMMANDS if command.startswith(f"{name} ")]
-        wanted = relatives or COMMANDS
+        from tipl.core.options import spelling_hint
+
+        grouped = name in GROUPS
+        given = " ".join(arguments[: 1 + grouped])
+        wanted = [one for one in COMMANDS if one.startswith(f"{name} ")] if grouped else [*COMMANDS]
         raise TiplError(
-            f"there is no command {shown(' '.join(arguments[:2]))}; expected one of: "
-            f"{', '.join(wanted)}. `tipl COMMAND --help` explains each"
+            f"there is no command {shown(given)}; expected one of: {', '.join(wanted)}, each of "
+            f"which --help explains; {spelling_hint(given, wanted)}"
         )
     for argument in arguments:
         check_text(argument)  # before it is to be recorded
@@ -202,7 +211,8 @@ def _words_of_tyro(name: str, arguments: list[str]) -> Iterator[None]:
         raise
 
 
-def _print_commands() -> None:
+def _print_commands(group: str | None = None) -> None:
+    """Prints all commands, or those of a group, and what each is for."""
     from rich.table import Table
     from rich.text import Text
 
@@ -211,9 +221,14 @@ def _print_commands() -> None:
     console = terminal.console()
     purpose = "optimise the weights of reinforcement-learning policies by inference."
     console.print(Text.assemble(("tipl", "bold"), f" {__version__}: {purpose}"))
-    console.print("\nUsage: tipl COMMAND [--help] ...\n")
+    usage = "COMMAND" if group is None else f"{group} COMMAND"
+    console.print(f"\nUsage: tipl {usage} [--help] ...\n")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, (_, purpose) in COMMANDS.items():
-        table.add_row(Text(name, "bold"), purpose)
+        if group is None or name.startswith(f"{group} "):
+            table.add_row(Text(name, "bold"), purpose)
     console.print(table)
-    console.print("\nStart with: tipl demo\nOr step by step: collect, train, forecast, evaluate.")
+    if group is None:
+        console.print(
+            "\nStart with: tipl demo\nOr step by step: collect, train, forecast, evaluate."
+        )

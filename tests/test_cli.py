@@ -474,7 +474,7 @@ BAD_INPUT = {
     f"{COLLECT} --out a-file/new": "a-file/new",
     f"{COLLECT} --out empty/../models": "holds joint but no metadata.json",
     "paths list": "there is no command 'paths list'; expected one of: paths show, paths verify",
-    "paths veryfi": "each of which --help explains; did you mean paths verify?",
+    "paths veryfi": "each of which --help explains; did you mean verify?",
     "tarin paths": "there is no command 'tarin'; expected one of: demo, collect",
     "tarin": "each of which --help explains; did you mean train?",
     "--verbose": "there is no command '--verbose'",

@@ -156,9 +156,12 @@ def _run(arguments: list[str]) -> None:
         grouped = name in GROUPS
         given = " ".join(arguments[: 1 + grouped])
         wanted = [one for one in COMMANDS if one.startswith(f"{name} ")] if grouped else [*COMMANDS]
+        # the words of a group are alike where it is named
+        last = [one.rpartition(" ")[2] for one in wanted] if grouped else wanted
+        hint = spelling_hint(arguments[grouped], last)
         raise TiplError(
             f"there is no command {shown(given)}; expected one of: {', '.join(wanted)}, each of "
-            f"which --help explains; {spelling_hint(given, wanted)}"
+            f"which --help explains; {hint}"
         )
     for argument in arguments:
         check_text(argument)  # before it is to be recorded

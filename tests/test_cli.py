@@ -476,6 +476,7 @@ BAD_INPUT = {
     "paths list": "there is no command 'paths list'; expected one of: paths show, paths verify",
     "paths veryfi": "each of which --help explains; did you mean verify?",
     "tarin paths": "there is no command 'tarin'; expected one of: demo, collect",
+    "wolrds make": "each of which --help explains; did you mean worlds?",
     "tarin": "each of which --help explains; did you mean train?",
     "--verbose": "there is no command '--verbose'",
     "paths show missing": "there is no missing/metadata.json",

@@ -157,7 +157,7 @@ def _run(arguments: list[str]) -> None:
         given = " ".join(arguments[: 1 + grouped])
         wanted = [one for one in COMMANDS if one.startswith(f"{name} ")] if grouped else [*COMMANDS]
         # the words of a group are alike where it is named
-        last = [one.rpartition(" ")[2] for one in wanted] if grouped else wanted
+        last = [one.rpartition(" ")[2] for one in wanted] if grouped else [*wanted, *GROUPS]
         hint = spelling_hint(arguments[grouped], last)
         raise TiplError(
             f"there is no command {shown(given)}; expected one of: {', '.join(wanted)}, each of "

@@ -111,6 +111,13 @@ def test_of_fresh_networks_the_best_one_is_taken(
     assert made.tried[3].episodic_return == 4.0
 
 
+def test_what_is_the_same_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = returning(monkeypatch, [1.0] * 9)
+    cheetah = "HalfCheetah-v4"
+    made = tipl.optimize(cheetah, model=f"{cheetah}-worlds", check=5, among=6)
+    assert len(made.tried) == len(ran) == 1  # of any network of its sizes it makes its teacher
+
+
 def test_a_given_policy_is_no_worse_by_its_own_test(
     model: TrainedForecaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,19 +131,24 @@ def _of_policy(
         if steps <= ahead:
             other: Asked = {**asked, "steps": steps}
             better = model.optimize(policy, horizon, **other)
-            if not any(np.array_equal(better.params, one.policy.params) for one in made):
-                made.append(Proposal(f"model, {steps} jump{'s' * (steps > 1)}", better))
+            made.append(Proposal(f"model, {steps} jump{'s' * (steps > 1)}", better))
+    best = _best_first(model, made)
     if asked.get("steps") is None:
-        first, *made = _best_first(model, made)
-    else:
-        made = _best_first(model, made[1:])
-    return [first, Proposal("as given", policy), *made]
+        first = best[0]
+    return [first, Proposal("as given", policy), *(one for one in best if one is not first)]
 
 
 def _best_first(model: TrainedForecaster, made: list[Proposal]) -> list[Proposal]:
-    """Those first that do what they are to do, as far as the model can tell; else as they are."""
-    order = np.argsort(model.misfits([one.policy for one in made]), kind="stable")
-    return [made[i] for i in order]
+    """Those first that do what they are to do, as far as the model can tell; else as they are.
+
+    Of those that are the same the first one is kept.
+    """
+    different = list[Proposal]()
+    for one in made:
+        if not any(np.array_equal(one.policy.params, it.policy.params) for it in different):
+            different.append(one)
+    order = np.argsort(model.misfits([one.policy for one in different]), kind="stable")
+    return [different[i] for i in order]
 
 
 def _episode(policy: Policy, env: gymnasium.Env[Any, Any] | None) -> tuple[float, int]:

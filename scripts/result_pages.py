@@ -61,7 +61,7 @@ def results_folder(name: str) -> Path:
 
 
 def section_lines(section: Section, folder: Path) -> list[str]:
-    """A section in Markdown; its figure is written to the folder."""
+    """A section in Markdown; its figure, or a still of its film, is written to the folder."""
     lines = [f"#### {section.title}", "", section.sentence, ""]
     if section.figure is not None:
         name = slug(section.title)
@@ -69,6 +69,11 @@ def section_lines(section: Section, folder: Path) -> list[str]:
         save_figure(section.figure(width=WIDTH), folder, name)
         (folder / f"{name}.svg").unlink()  # pages show the PNG
         lines += [f"![{section.title}](results/{folder.name}/{name}.png)", ""]
+    for picture in section.pictures:  # stills, which a page of documentation has room for
+        name = slug(section.title)
+        still = picture.still or picture.data
+        write_bytes_atomically(folder / f"{name}.png", still, own=ANYTHING)
+        lines += [f"![{picture.text}](results/{folder.name}/{name}.png)", ""]
     if section.table is not None:
         lines += [markdown(section.table), ""]
     return lines

@@ -75,7 +75,7 @@ def card(found: WorldsBenchmark, model: WorldForecaster, run: Path) -> str:
         steps=int(PathDataset.open(run / UNIVERSAL).global_step[-1]),
         more=model.settings["env_steps"],
         physics=str(model.prior),
-        lead="\n".join(f"- {sentence}" for sentence in report.lead),
+        lead="\n".join([" ".join(report.lead), "", *(f"- {point}" for point in report.points)]),
         headline=markdown(report.headline),
         commands="\n".join([f"# {command_of(found)}", *made]),
     )

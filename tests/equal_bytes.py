@@ -140,7 +140,7 @@ def _forecasts(directory: Path) -> Iterator[tuple[str, Arrays]]:
 
 def _policies(directory: Path) -> Iterator[tuple[str, Arrays]]:
     out = directory / "policy"
-    main(["optimize", PENDULUM, "--out", str(out), "--hidden", "12", "8"])
+    main(["optimize", PENDULUM, "--out", str(out), "--hidden", "12", "8", "--among", "1"])
     yield "an optimised policy", arrays_in(out)
     policy = tipl.Policy.load(out)
     states = np.random.default_rng(0).normal(size=(5, policy.task.observation_size))

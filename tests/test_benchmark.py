@@ -162,7 +162,7 @@ def test_the_report_is_one_page_with_every_number(made: Made) -> None:
 
 def test_figures_are_saved_as_svg_and_png(made: Made) -> None:
     names = {path.name for path in (made.directory / "figures").iterdir()}
-    names -= {file.name for file in film_files(FILM)}
+    names -= {file.name for file in film_files(FILM_PLACE)}
     assert {name.rpartition(".")[2] for name in names} == {"png", "svg"}
     assert len(names) == 2 * len({name.rpartition(".")[0] for name in names}) >= 20
 

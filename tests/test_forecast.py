@@ -455,7 +455,7 @@ def test_the_files_of_a_path_transformer_keep_their_names(saved: Path) -> None:
     config = storage.read_json(saved / "config.json")
     assert set(config) == {
         "kind", "format_version", "model", "tokenizer", "task", "layout", "num_checkpoints",
-        "return_scale", "settings",
+        "return_scale", "serves", "settings",
     }  # fmt: skip
     assert (config["kind"], config["format_version"]) == ("PathTransformer", 1)
     assert config["tokenizer"] == {"basis": "joint", "rank": K, "center": "initial"}
@@ -578,6 +578,7 @@ def test_a_model_is_read_by_the_class_of_its_kind(saved: Path, tmp_path: Path) -
     assert config == {
         "kind": "Widening", "format_version": 1, "task": TASK.to_json(), "num_checkpoints": T,
         "settings": {"note": "by hand"}, "about": "log_std",
+        "serves": ["InvertedPendulum-v5"],
     }  # fmt: skip
     other = Forecaster.from_pretrained(tmp_path / "other")
     assert isinstance(other, Widening)

@@ -112,11 +112,11 @@ class Report:
     lead: Sequence[str]  # sentences of one paragraph
     headline: Table
     sections: Sequence[Section]
-    points: Sequence[str] = ()  # a list under the lead
     results: Rows = field(default_factory=Rows)
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=installed_versions)
     stages: Sequence[Any] = ()
+    points: Sequence[str] = ()  # a list under the lead
 
 
 def render_report(report: Report, figures: Path | None = None) -> str:

@@ -16,7 +16,7 @@ from tipl.evaluation.experience import WorldSteps
 from tipl.evaluation.returns import evaluate
 from tipl.forecast.base import Asked, Horizon
 from tipl.forecast.trained import TrainedForecaster
-from tipl.models.proposals import Proposal, TriedPolicy, best_of
+from tipl.models.proposals import Proposal, TriedPolicy, best_of, refuse_hidden
 from tipl.policies.policy import Policy
 
 JUMPS = (1, 2, 3, 4)
@@ -98,11 +98,7 @@ def _proposals(
 ) -> list[Proposal]:  # fmt: skip
     """What is worth an episode; the first one is what is to be had without any."""
     if isinstance(given, Policy):
-        if hidden is not None:
-            raise TiplError(
-                f"the hidden units {shown(hidden)} were given with a policy, which has its own; "
-                "give one of them"
-            )
+        refuse_hidden(hidden)
         return _of_policy(model, given, horizon, asked)
     if given.rpartition(":")[2] != model.task.bare_id:
         raise TiplError(

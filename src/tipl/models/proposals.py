@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
+from tipl.errors import TiplError, shown
 from tipl.policies.policy import Policy
 
 
@@ -29,6 +30,15 @@ def best_of(tried: Sequence[Proposal]) -> Proposal:
     return max(
         tried, key=lambda one: -math.inf if math.isnan(one.episodic_return) else one.episodic_return
     )
+
+
+def refuse_hidden(hidden: Sequence[int] | None) -> None:
+    """Raises a TiplError if hidden units were given beside a policy to start from."""
+    if hidden is not None:
+        raise TiplError(
+            f"the hidden units {shown(hidden)} were given with a policy, which has its own; give "
+            "one of them"
+        )
 
 
 TriedT = TypeVar("TriedT", bound="TriedPolicy")

@@ -13,7 +13,7 @@ from tipl.core.options import at_least
 from tipl.errors import TiplError, shown
 from tipl.evaluation.behaviour import action_unit
 from tipl.evaluation.experience import Experience, WorldSteps
-from tipl.models.proposals import Proposal, TriedPolicy, best_of
+from tipl.models.proposals import Proposal, TriedPolicy, best_of, refuse_hidden
 from tipl.models.world.belief import Belief
 from tipl.models.world.forecaster import WorldForecaster
 from tipl.models.world.proposals import proposals
@@ -189,11 +189,7 @@ class _Search:
     def _start(self, given: str | Policy, hidden: Sequence[int] | None) -> Policy | None:
         """What is to be carried to teachers; None if they are what was asked for."""
         if isinstance(given, Policy):
-            if hidden is not None:
-                raise TiplError(
-                    f"the hidden units {shown(hidden)} were given with a policy, which has its "
-                    "own; give one of them"
-                )
+            refuse_hidden(hidden)
             start = given.with_physics({})
         elif hidden is None or tuple(hidden) == self.asked.hidden_sizes:
             return None

@@ -180,6 +180,17 @@ class WorldForecaster(AnyArchitectureForecaster):
             teacher, own = self.students[width], student_layout(self.task, own, width)
         return Policy(teacher(*belief)[0].numpy(), own, self.task)
 
+    def stored_policy(self, world: int, layout: ParamLayout | None = None) -> Policy:
+        """The teacher of a training world, or a student of it where a `layout` has no room for it.
+
+        What is not stored follows from the world's factors, and so do all students.
+        """
+        if self.stored.config.num_parameters:
+            return self.elite_policy.with_params(self.stored.weights(world))
+        factors = np.exp(self.stored.factors[world].double().numpy()).tolist()
+        names = self.prior.names
+        return self.in_world(dict(zip(names, factors, strict=True))).teacher_policy(layout)
+
     def carried(self, policy: Policy, teacher: Policy) -> Policy:
         """A policy of any architecture after jumps towards a teacher.
 
@@ -245,10 +256,11 @@ class WorldForecaster(AnyArchitectureForecaster):
         )  # fmt: skip
         V, seen, acted = len(set(said.physics)), task.observation_size, task.action_size
         features = 2 * seen + acted
+        stored = layout.size if said.stored.num_parameters else 0
         expected = (
             layout.size,
             V,
-            layout.size,
+            stored,
             V,
             V,
             features,

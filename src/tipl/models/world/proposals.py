@@ -45,5 +45,5 @@ def proposals(
             now = world()
         nearest = next(w for w in stored.nearest(now.belief, now.prior) if w not in taken)
         taken.add(nearest)
-        policy = now.elite_policy.with_params(stored.weights(nearest))
-        yield Proposal(f"teacher of training world {nearest}", network(policy))
+        teacher = now.stored_policy(nearest, layout)
+        yield Proposal(f"teacher of training world {nearest}", network(teacher))

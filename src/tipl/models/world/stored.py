@@ -10,7 +10,7 @@ from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
 from tipl.core.arrays import Array
-from tipl.core.schemas import Count
+from tipl.core.schemas import Count, Natural
 from tipl.models.world.belief import Belief
 
 
@@ -20,14 +20,14 @@ class StoredConfig:
 
     num_worlds: Count
     """W"""
-    num_parameters: Count
-    """weights of a teacher, P"""
+    num_parameters: Natural
+    """weights of a teacher, P; none of a universal policy, whose teachers follow from the factors"""
     num_factors: Count
     """factors that worlds differ in, V"""
 
 
 class StoredTeachers(nn.Module):
-    """The last policies of the training worlds, in half precision, and the worlds' factors."""
+    """The factors of training worlds, and their last policies in half precision, if it has any."""
 
     factors: Float[Tensor, "W V"]
     """their logarithms"""

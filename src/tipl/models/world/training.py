@@ -27,7 +27,7 @@ from tipl.policies.factors import can_reverse
 from tipl.policies.folding import folded, folding_slopes
 
 STORED = 64
-"""Teachers of a universal policy that are kept to be tried."""
+"""Worlds that are kept, of which the teachers that a universal policy makes may be tried."""
 
 
 def train_world_model(
@@ -132,11 +132,11 @@ def initial_teacher(lineage: Lineage, config: WorldTrainConfig) -> WorldTeacher:
 
 
 def _stored(lineage: Lineage) -> StoredTeachers:
-    """The teachers of some of the lineage's worlds; of a universal policy few will do."""
-    count = STORED if lineage.universal else len(lineage.teachers)
-    teachers, factors = lineage.teachers[:count], lineage.logarithms[:count]
-    W, P = teachers.shape
-    stored = StoredTeachers(StoredConfig(W, P, len(lineage.names)))
-    stored.factors.copy_(torch.as_tensor(factors))
+    """The lineage's worlds and their teachers; some worlds alone of a universal policy."""
+    worlds, teachers = lineage.logarithms, lineage.teachers
+    if lineage.universal:
+        worlds, teachers = worlds[:STORED], teachers[:STORED, :0]
+    stored = StoredTeachers(StoredConfig(len(worlds), teachers.shape[1], worlds.shape[1]))
+    stored.factors.copy_(torch.as_tensor(worlds))
     stored.params.copy_(torch.as_tensor(teachers))
     return stored

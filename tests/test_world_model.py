@@ -203,7 +203,7 @@ def test_a_universal_policy_is_the_teacher_of_every_world(
     teacher = folded(trained, {"gravity": 1.1})
     np.testing.assert_allclose(wide.act(seen), teacher.act(seen), atol=1e-5)
     assert model.stored.params.numel() == 0  # what follows from the factors takes no room
-    for world in (0, 63):
+    for world in (0, 15):
         factors = model.stored.factors[world].double().exp().tolist()
         teacher = folded(trained, dict(zip(NAMES, factors, strict=True)))
         np.testing.assert_allclose(model.stored_policy(world).params, teacher.params, atol=1e-6)

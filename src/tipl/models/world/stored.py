@@ -21,7 +21,7 @@ class StoredConfig:
     num_worlds: Count
     """W"""
     num_parameters: Natural
-    """weights of a teacher, P; none of a universal policy, whose teachers follow from the factors"""
+    """weights of a teacher, P; 0 of a universal policy, whose teachers follow from the factors"""
     num_factors: Count
     """factors that worlds differ in, V"""
 

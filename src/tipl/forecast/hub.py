@@ -10,7 +10,7 @@ import numpy as np
 
 from tipl.core import storage
 from tipl.core.arrays import Array
-from tipl.core.schemas import check_arrays, conforming
+from tipl.core.schemas import ArrayType, check_arrays, conforming
 from tipl.core.system_errors import explained
 from tipl.errors import TiplError, shown
 from tipl.forecast.description import MODEL, MODEL_WEIGHTS, described_task
@@ -86,20 +86,46 @@ def load_model(source: str | Path, expected: type[Forecaster]) -> TrainedForecas
         try:
             conforming(header, MODEL_WEIGHTS.schema, str(weights))
             if arrays is not None:
-                check_arrays(specs, arrays, str(weights))
+                check_arrays(_in_single_precision(specs, arrays), arrays, str(weights))
         except TiplError as error:
             raise mismatch from error
 
     tensors, _ = storage.read_tensors(weights, MODEL_WEIGHTS.expected, check)
     check_finite(str(weights), tensors)
     try:
-        model = model_class._from_files(said.config, tensors)
+        model = model_class._from_files(said.config, _single(tensors, arrays))
         model.serves = tuple(said.config.get("serves", ()))
         return model if version is None else model.in_version(version)
     except TiplError:
         raise
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise mismatch from error
+
+
+def _in_single_precision(
+    specs: storage.ArraySpecs, expected: Mapping[str, ArrayType]
+) -> storage.ArraySpecs:
+    """The arrays of a file as they will be, where some were saved in half precision."""
+    return {
+        name: ("float32" if _is_halved(name, dtype, expected) else dtype, shape)
+        for name, (dtype, shape) in specs.items()
+    }
+
+
+def _single(
+    tensors: Mapping[str, Array], expected: Mapping[str, ArrayType] | None
+) -> dict[str, Array]:
+    """Arrays of which those are in single precision that were saved in half of it."""
+    return {
+        name: array.astype(np.float32) if _is_halved(name, array.dtype.name, expected) else array
+        for name, array in tensors.items()
+    }
+
+
+def _is_halved(name: str, dtype: str, expected: Mapping[str, ArrayType] | None) -> bool:
+    """Whether an array is in half precision that need not be so in its model."""
+    own = None if expected is None else expected.get(name)
+    return dtype == "float16" and (own is None or own.dtype == "float32")
 
 
 def check_model(source: str | Path) -> TaskSpec:

@@ -696,6 +696,41 @@ def test_what_is_learned_from_is_all_that_the_trials_did(paths: PathDataset) -> 
     np.testing.assert_array_equal(data.observations.flatten(0, 1), by_itself[:, ::2])
 
 
+def test_what_is_too_large_for_the_memory_is_read_as_it_is_drawn(
+    paths: PathDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory = learning_paths(paths.select([3, 1]), ReturnScale(20.0, 4.0), 0)
+    monkeypatch.setattr(own, "IN_MEMORY", 0)
+    monkeypatch.setattr(own, "BLOCK", 1)
+    monkeypatch.setattr(PathDataset, "params", _of_few(PathDataset.params, 1))
+    stored = learning_paths(paths.select([3, 1]), ReturnScale(20.0, 4.0), 0)
+    assert tuple(stored.params.shape) == tuple(in_memory.params.shape)
+    assert torch.equal(stored.observations, in_memory.observations)
+    one, other = (
+        OwnLoss([data], config(behaviour_weight=0.5), TASK) for data in (in_memory, stored)
+    )
+    monkeypatch.undo()
+    model = new_model(*change_scales([paths]))
+    with torch.no_grad():
+        assert [one(model, generator(n)) for n in range(4)] == [
+            other(model, generator(n)) for n in range(4)
+        ]
+    monkeypatch.setattr(own, "IN_MEMORY", 0)
+    monkeypatch.setattr(own, "LARGEST_WEIGHT", 1e-3)
+    with pytest.raises(TiplError, match=r"trial \d of .* has the weight"):
+        learning_paths(paths, ReturnScale(20.0, 4.0), 0)
+
+
+def _of_few(read: Any, most: int) -> Any:
+    """A way to read that fails if it is asked for more than a few trials at once."""
+
+    def reading(paths: PathDataset, *args: Any) -> Any:
+        assert paths.num_trials <= most
+        return read(paths, *args)
+
+    return reading
+
+
 def test_no_policy_is_run_where_actions_do_not_count(
     paths: PathDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

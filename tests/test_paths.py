@@ -328,3 +328,32 @@ def test_impossible_windows_are_refused(directory: Path) -> None:
         paths.windows(1, -1)
     with pytest.raises(TiplError, match=r"need 8 checkpoints, but the paths in .* have 7; choose"):
         paths.windows(5, 3)
+
+
+def test_single_checkpoints_are_read_where_they_lie(directory: Path) -> None:
+    view = PathDataset.open(directory).select([4, 0, 2])
+    rng = np.random.default_rng(0)
+    i, at = rng.integers(-3, 3, (6, 5)), rng.integers(-T, T, (6, 5))
+    np.testing.assert_array_equal(view.checkpoints(i, at), view.params()[i, at])
+    one = view.checkpoints(np.array([[1]]), np.arange(T))  # shapes are broadcast
+    np.testing.assert_array_equal(one, view.params()[1:2])
+    for wrong in ((3, 0), (0, T), (-4, 0), (0, -T - 1)):
+        with pytest.raises(TiplError, match=r"there is no (trial|checkpoint) -?\d"):
+            view.checkpoints(*map(np.array, wrong))
+
+
+def test_single_checkpoints_of_damaged_parts_are_refused(directory: Path) -> None:
+    path = part_files(directory)[1]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    paths = PathDataset.open(directory)
+    assert np.isfinite(paths.checkpoints(np.array(0), np.array(2))).all()
+    with pytest.raises(TiplError, match=r"00003-00005\.safetensors is damaged"):
+        paths.checkpoints(np.array(0), np.array(4))
+
+
+def test_single_checkpoints_may_have_diverged_but_not_unlabelled(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "paths")
+    paths = PathDataset.open(tmp_path / "paths")
+    assert np.isnan(paths.checkpoints(np.array(DIVERGED), np.array(4))).any()

@@ -295,6 +295,11 @@ class TensorFile:
             self._handle.get_slice(name)[index] if index else self._handle.get_tensor(name)
         )
 
+    def start_of(self, name: str) -> int:
+        """Where in the file the bytes of an array begin, little-endian and in C order."""
+        start: int = json.loads(self._header)[name]["data_offsets"][0]
+        return 8 + len(self._header) + start
+
     def verify(self, tensors: Mapping[str, Array] | None = None) -> None:
         """Raises a ValueError unless the file is as `write_tensors` would write its content.
 

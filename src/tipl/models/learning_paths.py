@@ -27,6 +27,11 @@ STEPS_OF_ANCHOR = 192
 STATES_OF_ANCHOR = 64
 """Observations that are kept of them."""
 
+IN_MEMORY = 1 << 30
+"""Bytes of a dataset's weights up to which they are read once; of more, as they are drawn."""
+
+BLOCK = 64
+"""Trials of such a dataset that are looked at at once before: as many as a part has."""
 
 LARGEST_WEIGHT = 1e12
 """Size of a weight beyond which sums of squares of a path's weights may overflow float32."""
@@ -64,6 +69,35 @@ def usable_params(trials: PathDataset) -> Float32[np.ndarray, "N T P"]:
     )
 
 
+class StoredParams:
+    """The weights of `usable` trials on the disk, indexed as the tensor `[N, T, P]` of them is.
+
+    Raises:
+        TiplError: as `usable_params` does.
+    """
+
+    def __init__(self, trials: PathDataset) -> None:
+        self._trials = trials
+        self.shape = trials.num_trials, trials.num_checkpoints, trials.layout.size
+        for numbers in np.array_split(trials.trials, -(-trials.num_trials // BLOCK)):
+            usable_params(trials.select(numbers))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, at: tuple[Tensor, Tensor]) -> Float[Tensor, "*batch P"]:
+        trials, checkpoints = (one.numpy() for one in at)
+        return torch.from_numpy(self._trials.checkpoints(trials, checkpoints))
+
+
+def params_to_learn(trials: PathDataset) -> Float[Tensor, "N T P"] | StoredParams:
+    """The weights of `usable` trials: in memory, or left on the disk if they are many."""
+    size = 4 * trials.num_trials * trials.num_checkpoints * trials.layout.size
+    if size > IN_MEMORY:
+        return StoredParams(trials)
+    return torch.as_tensor(usable_params(trials))
+
+
 class ReturnScale(NamedTuple):
     """Mean and standard deviation of returns."""
 
@@ -93,7 +127,7 @@ def return_scale(returns: Float[np.ndarray, "*shape"]) -> ReturnScale:
 class LearningPaths:
     """The paths of one dataset as a NeuronTransformer learns from them."""
 
-    params: Float[Tensor, "N T P"]
+    params: Float[Tensor, "N T P"] | StoredParams
     layout: ParamLayout
     returns: Float[Tensor, "N T"]
     """scaled return of each checkpoint; NaN is unknown"""
@@ -127,12 +161,13 @@ def learning_paths(
     These show the states that policies visit, at so many anchors: 0 where no states are needed.
     """
     trials = usable(paths)
-    params, layout, task = usable_params(trials), trials.layout, trials.task
+    params, layout, task = params_to_learn(trials), trials.layout, trials.task
     places = np.linspace(0, trials.num_checkpoints - 1, anchors + 1).round().astype(int)[1:]
     places = np.unique(places)
     observations = np.zeros((len(params), 0, 0, task.observation_size), np.float32)
     if anchors:
-        run = params[:, places].reshape(-1, layout.size)  # [N, C, P] -> [N * C, P]
+        at = np.arange(len(params))[:, None]
+        run = trials.checkpoints(at, places).reshape(-1, layout.size)  # [N, C, P] -> [N * C, P]
         clip = paths.metadata.observation_clip
         seen = visited_observations(
             run, layout, task, STEPS_OF_ANCHOR, noise=0.2, seed=seed, clip=clip
@@ -141,7 +176,7 @@ def learning_paths(
         # [N * C, S, O] -> [N, C, S, O]
         observations = kept.reshape(len(params), len(places), *kept.shape[1:])
     return LearningPaths(
-        torch.as_tensor(params),
+        params,
         layout,
         scale.scaled(trials.episodic_return()),
         torch.as_tensor(places),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import PartFiles, parts_present
 from tipl.paths.returns import ReturnFiles
+from tipl.paths.rows import RowReader
 from tipl.paths.values import JUMP_COUNTS
 from tipl.policies.layout import ParamLayout
 from tipl.policies.policy import Policy
@@ -132,9 +134,35 @@ class PathDataset:
             f"{self.num_checkpoints} checkpoints{more}, {self.layout.size} parameters)"
         )
 
-    def params(self, checkpoints: slice | None = None) -> Float32[np.ndarray, "N T P"]:
+    def params(self, checkpoints: slice | None = None) -> Float32[np.ndarray, "*both P"]:
         """Flat weights `[N, T, P]`, of all checkpoints or of a slice of them."""
         return self._read("params", checkpoints)
+
+    def checkpoints(
+        self, i: Int64[np.ndarray, "*i"], checkpoint: Int64[np.ndarray, "*t"]
+    ) -> Float32[np.ndarray, "*both P"]:
+        """Flat weights `[..., P]` of single checkpoints, read from where they lie on the disk.
+
+        Args:
+            i: positions in this view, of any shape.
+            checkpoint: numbers of checkpoints, of a shape that goes with the other one's.
+
+        Raises:
+            TiplError: there is no such trial or checkpoint, or its part is damaged.
+        """
+        places, at = np.broadcast_arrays(i, checkpoint)
+        for values, size, what in (
+            (places, self.num_trials, "trial"), (at, self.num_checkpoints, "checkpoint"),
+        ):  # fmt: skip
+            for outermost in (values.min(initial=0), values.max(initial=0)):
+                _position(int(outermost), size, what)
+        trials = self.trials[places.ravel() % self.num_trials]
+        rows = self._rows.read(trials, at.ravel() % self.num_checkpoints)
+        return rows.reshape(*places.shape, self.layout.size)  # [M, P] -> [*shape, P]
+
+    @cached_property
+    def _rows(self) -> RowReader:
+        return RowReader(self._files)
 
     def episodic_return(self) -> Float32[np.ndarray, "N T"]:
         """Mean return `[N, T]` of the training episodes at each checkpoint; NaN if none ended."""

@@ -397,7 +397,11 @@ def test_help_explains_every_argument(command: str) -> None:
     for field in ARGUMENTS[command]:
         if not isinstance(field, str) and not is_group(field):
             default = " ".join(re.findall(r"[^(),' ]+", f"{field.default}"))
-            assert default in words
+            assert field.default in (None, ()) or default in words
+    assert "default: None" not in words
+    assert "{None}" not in words
+    assert "(default: )" not in words
+    assert not re.search(r"\(default[^()]*\) \(default", words)  # once is enough
 
 
 @pytest.mark.parametrize("arguments", ["", "--help", "-h"])
@@ -409,7 +413,22 @@ def test_the_list_of_commands(arguments: str) -> None:
         assert purpose.split()[0] in out
 
 
-@pytest.mark.parametrize("option", ["--version", "-V"])
+@pytest.mark.parametrize("words", ["", "paths", "paths show", "film"])
+def test_help_is_a_word_as_well(words: str) -> None:
+    assert tipl(f"help {words}") == tipl(f"{words} --help")
+
+
+def test_the_options_of_a_model_stand_together() -> None:
+    _, out, _ = tipl("train --model neuron --help")
+    order = [
+        *("positional arguments", "PATHS", " options ", "--held-out ", "model options"),
+        *("--fresh-widths", "common options", "--json"),
+    ]
+    places = [out.index(word, out.index("positional arguments")) for word in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("option", ["--version", "-V", "version"])
 def test_the_version(option: str) -> None:
     assert tipl(option) == Outcome(0, f"tipl {__version__}\n", "")
 
@@ -570,13 +589,13 @@ def test_a_model_replaces_nothing_else(bad: Path, out: str) -> None:
     ("command", "message"),
     [
         ("paths show paths --verbose", "--verbose"),
-        ("paths show", "PATH"),
+        ("paths show", "DIRECTORY"),
         ("train paths", "--out"),
         ("train paths --out new --basis both", "both"),
         ("train paths --out new --num-steps many", "many"),
         (f"{COLLECT} --normaliser none", "none"),
         (f"{COLLECT} --num-trails 4", "--num-trials"),
-        ("evaluate", "PATH"),
+        ("evaluate", "TARGET"),
         ("demo extra", "extra"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from tipl.core.progress import CollectionProgress, progress_bar
+from tipl.core.terminal import Manner, speaking
 
 
 def note(progress: CollectionProgress) -> str:
@@ -33,7 +35,10 @@ def test_a_shown_bar_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) -
         assert text in err
 
 
-def test_an_interrupted_bar_stops(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_bar_stops(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     progress = CollectionProgress(4, 100, shown=True)
 
     def interrupted() -> None:
@@ -118,3 +123,92 @@ def test_threads_lose_no_steps() -> None:
     assert progress._bar.tasks[0].completed == 80
     assert progress._fresh_steps == 80
     assert note(progress).endswith("mean return 15")
+
+
+# --- without a terminal ----------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr("tipl.core.progress.time.monotonic", lambda: self.now)
+
+
+def test_a_log_has_a_line_now_and_then(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    with progress_bar() as bar:
+        task = bar.add_task("train", total=86_400, note="loss 1")
+        for second in range(86_400):  # a day
+            clock.now += 1
+            bar.advance(task)
+            if second == 9:
+                bar.update(task, note="loss 0.5")
+    out, err = capfd.readouterr()
+    lines = err.splitlines()
+    assert out == ""
+    assert 50 < len(lines) < 250
+    assert lines[0].startswith("train: 0%, loss 1, 0:00:10 passed, ")
+    assert lines[-1] == "train: 100%, loss 0.5, 1 day, 0:00:00 passed, 0:00:00 left"
+    assert not any(line != line.strip() or "\r" in line for line in lines)
+
+
+def test_a_short_job_has_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress_bar() as bar:
+        task = bar.add_task("train", total=9, note="")
+        for _ in range(9):
+            bar.advance(task)
+    assert capfd.readouterr().err == "train: 100%, 0:00:00 passed, 0:00:00 left\n"
+
+
+def test_who_wants_quiet_gets_none(capfd: pytest.CaptureFixture[str]) -> None:
+    with speaking(Manner(quiet=True)), CollectionProgress(4, 100, shown=True) as progress:
+        progress.advance(100)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_collection_says_why_it_has_no_steps_yet() -> None:
+    assert note(CollectionProgress(4, 100, shown=False)) == "compiling and starting"
+
+
+class Shown:
+    """IPython's display, and what is to be seen of it."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, str]] = []
+
+    def display(self, content: dict[str, str], raw: bool, display_id: bool) -> Shown:
+        assert raw
+        assert display_id
+        self.shown.append(content)
+        return self
+
+    def update(self, content: dict[str, str], raw: bool) -> None:
+        assert raw
+        self.shown[-1] = content
+
+
+def test_a_notebook_has_a_bar_without_widgets(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, seen = Clock(monkeypatch), Shown()
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "IPython.display", seen)  # type: ignore[arg-type]
+    with progress_bar() as bar:
+        task = bar.add_task("<train>", total=4, note="")
+        bar.advance(task, 2)
+        assert seen.shown[0]["text/plain"] == "<train>: 50%, 0:00:00 passed"
+        assert '<progress value="50" max="100">' in seen.shown[0]["text/html"]
+        assert "&lt;train&gt;: 50%" in seen.shown[0]["text/html"]
+        bar.advance(task, 1)  # at once: nobody sees so much
+        assert seen.shown[0]["text/plain"].startswith("<train>: 50%")
+        clock.now += 1
+        bar.advance(task, 0)
+        assert seen.shown[0]["text/plain"].startswith("<train>: 75%")
+        bar.advance(task, 1)
+    assert len(seen.shown) == 1
+    assert seen.shown[0]["text/plain"].startswith("<train>: 100%")
+    assert capfd.readouterr() == ("", "")

@@ -7,22 +7,18 @@ the libraries that do the work are imported in the function, after the options h
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import gc
 import importlib
-import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
 
 from tipl import __version__
 from tipl.core import processes
 from tipl.core.early import ENDING
-from tipl.errors import LONGEST_WORD, TiplError, check_text, one_sentence, shown
+from tipl.errors import TiplError, check_text, one_sentence, shown
 
 __all__ = ["COMMANDS", "given_command", "main"]
 
@@ -56,7 +52,7 @@ GROUPS = {name.partition(" ")[0] for name in COMMANDS if " " in name}
 BETWEEN_COLLECTIONS = 50_000
 """Objects that are made before Python looks for garbage: imports make many, and keep all."""
 
-Prepared = tuple[Callable[..., None], str | None]
+Prepared = tuple[Callable[..., object], str | None]
 """A command for given arguments, and what it does, if its docstring does not say it."""
 
 _given: ContextVar[tuple[str, ...]] = ContextVar("_given", default=())
@@ -127,16 +123,18 @@ def _status(arguments: list[str]) -> int | None:
 
 
 def given_command() -> str:
-    """The command that `main` is running, as one would type it."""
-    return shlex.join(_given.get())
+    """The command that `main` is running, as one would type it, whatever it is to print."""
+    return shlex.join(one for one in _given.get() if one not in ("--json", "--quiet"))
 
 
 def _run(arguments: list[str]) -> None:
-    if arguments in (["--version"], ["-V"]):
+    if arguments in (["--version"], ["-V"], ["version"]):
         from tipl.core.terminal import say
 
         say(f"tipl {__version__}")
         return
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("--help", "-h"):
         _print_commands()
         return
@@ -165,53 +163,22 @@ def _run(arguments: list[str]) -> None:
         )
     for argument in arguments:
         check_text(argument)  # before it is to be recorded
-    with _words_of_tyro(name, arguments):
-        command = _with_options(name, arguments[words:])
-    command()
+    from tipl.cli.parsing import parsed, words_of_tyro
+
+    with words_of_tyro(name, arguments):
+        command, description = _prepared(name, arguments[words:])
+        call = parsed(command, arguments[words:], f"tipl {name}", description)
+    call.run()
 
 
-def _with_options(name: str, arguments: list[str]) -> Callable[[], None]:
-    """A command with the options that are given; if they are wrong, tyro says so and exits."""
-    import tyro
-
-    from tipl.cli.trusting import trusting
-
+def _prepared(name: str, arguments: list[str]) -> Prepared:
+    """The function of a command, for given arguments."""
     module = importlib.import_module(f"tipl.cli.{COMMANDS[name][0]}")
-    command: Callable[..., None] = getattr(module, name.replace(" ", "_"))
-    description = None  # but for the function's own
+    command: Callable[..., object] = getattr(module, name.replace(" ", "_"))
     if hasattr(module, "prepared"):  # some options depend on others, or on the task
-        command, description = module.prepared(command, arguments)
-    trusted = trusting(command)
-
-    @functools.wraps(trusted)
-    def later(*args: Any, **options: Any) -> Callable[[], None]:
-        return functools.partial(trusted, *args, **options)
-
-    return tyro.cli(later, prog=f"tipl {name}", description=description, args=arguments)
-
-
-@contextlib.contextmanager
-def _words_of_tyro(name: str, arguments: list[str]) -> Iterator[None]:
-    """Lets tyro say what is wrong with arguments as it does, unless no terminal should show them.
-
-    Raises:
-        TiplError: they are wrong, and one of them is very long or holds control characters.
-    """
-    from tipl.core import terminal
-
-    ordinary = all(one.isprintable() and len(one) <= LONGEST_WORD for one in arguments)
-    words = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(words), contextlib.ExitStack() as plain:
-            if not ordinary:  # tyro has no colours where standard output is no terminal
-                plain.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            yield
-    except SystemExit as end:
-        if end.code and not ordinary:
-            said = terminal.without_boxes(words.getvalue())
-            raise TiplError(f"{said}; `tipl {name} --help` explains its arguments") from None
-        terminal.relay(words.getvalue())
-        raise
+        prepared: Prepared = module.prepared(command, arguments)
+        return prepared
+    return command, None
 
 
 def _print_commands(group: str | None = None) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from tipl.cli.proposals import policy_or_task, print_tried
+from tipl.cli.proposals import made_data, policy_or_task, print_tried
+from tipl.cli.shared import Factors
 from tipl.core.options import at_least
 from tipl.core.ownership import check_directory
-from tipl.core.terminal import say
+from tipl.core.terminal import note, say
 from tipl.errors import TiplError, shown
 from tipl.forecast.hub import check_model
 from tipl.policies.factors import parse_factors
@@ -26,17 +27,17 @@ def adapt(
     model: Positional[str],
     /,
     out: Path,
-    physics: Annotated[tuple[str, ...], arg(metavar="NAME=FACTOR")] = (),
+    physics: Factors = (),
     unknown: tuple[str, ...] = (),
     experience: Path | None = None,
     env: str | None = None,
-    env_physics: Annotated[tuple[str, ...], arg(metavar="NAME=FACTOR")] = (),
+    env_physics: Factors = (),
     steps: int | None = None,
     episodes: int = 0,
     policy: Path | None = None,
     hidden: tuple[int, ...] = (),
     seed: int = 1,
-) -> None:
+) -> dict[str, Any]:
     """Make a policy for a world that nobody has trained in, without a gradient step.
 
     What is known of the world may be its physics, a log of what happened there, an environment to
@@ -82,7 +83,7 @@ def adapt(
             model=model, hidden=hidden or None, seed=seed,
         )  # fmt: skip
     better.save(out)
-    _print(better, out)
+    return _told(better, out)
 
 
 def _known(physics: tuple[str, ...], unknown: tuple[str, ...]) -> dict[str, float | None] | None:
@@ -125,10 +126,11 @@ def _environment(env_id: str | None, task: TaskSpec, physics: dict[str, float]) 
     return EpisodeRecorder(made)  # a command says in a sentence what fails in somebody's code
 
 
-def _print(made: AdaptedPolicy, out: Path) -> None:
-    """What was made, what was tried, and what is known of the world."""
+def _told(made: AdaptedPolicy, out: Path) -> dict[str, Any]:
+    """Says what was made, what was tried, and what is known of the world."""
     print_tried(made)
     spent = f" after {made.env_steps:,} environment steps there" if made.env_steps else ""
     say(f"the world: {made.world}")
-    say(f"{out}: a policy for {made.task.label} in that world{spent}")
-    say(f"run `tipl evaluate {out}` to test it")
+    note(f"{out}: a policy for {made.task.label} in that world{spent}")
+    note(f"run `tipl evaluate {out}` to test it")
+    return made_data(made, out) | {"world": made.world}

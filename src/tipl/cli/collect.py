@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -20,7 +20,7 @@ def collect(
     evaluation_episodes: int = 0,
     evaluate_every: int = 1,
     from_sb3: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Run independent PPO trials and store the path that each policy's weights take.
 
     Run the same command again after an interruption: it goes on where it was.
@@ -31,7 +31,7 @@ def collect(
         out: directory of the dataset (default: a telling name under runs/paths)
         threads: groups of trials that run at once (default: one for each processor)
         evaluation_episodes: episodes for which each checkpoint then acts by its mean, as
-            `tipl paths evaluate` does (default: none)
+            `tipl paths evaluate` does; 0 for none
         evaluate_every: the distance of the checkpoints that do
         from_sb3: run the PPO of stable-baselines3 instead, one trial after the other
     """
@@ -56,8 +56,7 @@ def collect(
         directory = collect_with_sb3(env_id, config, out).directory
         if evaluation_episodes:
             evaluate_paths(directory, evaluation_episodes, every=evaluate_every, threads=threads)
-        print_summary(directory)
-        return
+        return print_summary(directory)
     from tipl.collection import collect as collection
 
     paths = collection.collect(
@@ -68,4 +67,4 @@ def collect(
         evaluate_every=evaluate_every,
         config=config,
     )
-    print_summary(paths.directory)
+    return print_summary(paths.directory)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
+from tipl.cli.shared import Factors
 from tipl.core.options import at_least
-from tipl.core.terminal import console, say
+from tipl.core.terminal import console, note, say
 from tipl.errors import TiplError, check_text
 from tipl.policies.factors import parse_factors
 from tipl.policies.policy import Policy, refuse_zip
@@ -17,10 +19,10 @@ def evaluate(
     target: Positional[Path],
     /,
     episodes: int = 20,
-    physics: tuple[str, ...] = (),
+    physics: Factors = (),
     seed: int = 0,
     threads: int | None = None,
-) -> None:
+) -> object:
     """Run a policy, or a set of forecasts, in its environment.
 
     Policies act by their mean, for whole episodes. The returns of forecasts are also written, as
@@ -48,8 +50,9 @@ def evaluate(
             check_physics(policy.task, dict(policy.task.physics))
         from tipl.evaluation import returns as evaluation
 
-        say(str(evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True)))
-        return
+        found = evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True)
+        say(str(found))
+        return found
     if not (target / "forecasts.json").exists():
         refuse_zip(target)
         raise TiplError(
@@ -78,7 +81,8 @@ def evaluate(
     results = forecast_rows(forecasts, returns, command)
     write_results(target / "results.jsonl", results)
     print_headline(results, forecasts.paths.num_checkpoints, console())
-    say(f"All numbers: {target / 'results.jsonl'}")
+    note(f"All numbers: {target / 'results.jsonl'}")
+    return results
 
 
 def film(
@@ -86,9 +90,9 @@ def film(
     /,
     out: Path,
     labels: tuple[str, ...] = (),
-    physics: tuple[str, ...] = (),
+    physics: Factors = (),
     seed: int = 0,
-) -> None:
+) -> dict[str, Any]:
     """Film policies of one task side by side: an animated GIF, and a strip of stills.
 
     Each acts by its mean from the same start. Of a run, one held-out network is shown as it was,
@@ -113,8 +117,7 @@ def film(
         from tipl.experiments.films import film_run
 
         film_run(run, out, seed)
-        say(f"{out}: the animation; {out.with_suffix('.png')}: stills of it")
-        return
+        return _filmed(out, out.with_suffix(".png"))
     labels = labels or tuple(path.resolve().name for path in policies)
     for label in labels:
         check_text(label)
@@ -133,4 +136,9 @@ def film(
     from tipl.evaluation import film as films  # brings what draws, for which no refusal waits
 
     gif, png = films.save_filmstrip(out, [films.film(one, seed) for one in loaded], labels)
-    say(f"{gif}: the animation; {png}: stills of it")
+    return _filmed(gif, png)
+
+
+def _filmed(gif: Path, png: Path) -> dict[str, Any]:
+    note(f"{gif}: the animation; {png}: stills of it")
+    return {"animation": gif, "stills": png}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
-from tipl.cli.proposals import policy_or_task, print_tried
+from tipl.cli.proposals import made_data, policy_or_task, print_tried
 from tipl.core.options import at_least
 from tipl.core.ownership import check_directory
-from tipl.core.terminal import say
+from tipl.core.terminal import note
 from tipl.errors import TiplError
 from tipl.experiments.config import HORIZONS, STARTS, check_places
 from tipl.forecast.base import Forecaster, Target
@@ -24,7 +25,7 @@ def forecast(
     out: Path,
     starts: tuple[float, ...] = STARTS,
     horizons: tuple[int, ...] = HORIZONS,
-) -> None:
+) -> dict[str, Any]:
     """Forecast the weights of all trials that the models have not seen.
 
     All rivals are forecast beside them: standing still, what extrapolates a history, and what
@@ -57,10 +58,11 @@ def forecast(
 
     forecasts = make_forecasts(forecasters, dataset, starts, horizons)
     forecasts.save(out)
-    say(
+    note(
         f"{out}: {len(forecasts.cases)} forecasts of each of {len(forecasts.paths)} trials; run "
         f"`tipl evaluate {out}` to see what they return"
     )
+    return {"forecasts": out, "num_trials": len(forecasts.paths), "cases": forecasts.cases}
 
 
 def optimize(
@@ -76,7 +78,7 @@ def optimize(
     wished_return: float | None = None,
     among: int = 8,
     check: int = 0,
-) -> None:
+) -> dict[str, Any]:
     """Make a better policy from an untrained one: no gradient step, no environment step.
 
     Args:
@@ -111,4 +113,5 @@ def optimize(
     better.save(out)
     print_tried(better)
     spent = f" after {better.env_steps:,} environment steps" if better.env_steps else ""
-    say(f"{out}: a policy for {better.task.label}{spent}; run `tipl evaluate {out}` to test it")
+    note(f"{out}: a policy for {better.task.label}{spent}; run `tipl evaluate {out}` to test it")
+    return made_data(better, out)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
+from tipl.cli.shared import Wrong
 from tipl.core.options import at_least
 from tipl.core.ownership import check_directory
-from tipl.core.terminal import console, say
+from tipl.core.plain_data import plain
+from tipl.core.terminal import console, note, say
 from tipl.errors import printable
 from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize, verify
 from tipl.paths.checks import being_written
 from tipl.policies.actions import OBSERVATION_CLIP
 
 
-def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> None:
+def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> dict[str, Any]:
     """Say what is in a dataset of policy learning paths.
 
     Args:
@@ -27,23 +30,23 @@ def paths_show(directory: Positional[Path], /, figure: Path | None = None) -> No
         figure: where to draw its learning curves, such as curves.png (an SVG comes with it)
     """
     if figure is None:
-        print_summary(directory)
-        return
+        return print_summary(directory)
     from tipl.report.charts import learning_curves
     from tipl.report.files import check_figure
     from tipl.report.style import save_figure
 
     check_figure(figure.parent, figure.stem)
-    print_summary(directory)
+    summary = print_summary(directory)
     paths = PathDataset.open(directory)
-    note = f"{paths.task.label}, {paths.num_trials} trials"
+    caption = f"{paths.task.label}, {paths.num_trials} trials"
     returns = paths.episodic_return().astype(np.float64)
-    drawing = learning_curves(paths.global_step, returns, note=note)
+    drawing = learning_curves(paths.global_step, returns, note=caption)
     svg, png = save_figure(drawing, figure.parent, figure.stem)
-    say(f"drew {png} and {svg}")
+    note(f"drew {png} and {svg}")
+    return summary | {"figures": [png, svg]}
 
 
-def paths_verify(directory: Positional[Path], /) -> None:
+def paths_verify(directory: Positional[Path], /) -> dict[str, Any]:
     """Check every byte of a dataset of paths, and say what is wrong and where.
 
     Exits with status 1 if anything is wrong or not there yet. What another process is writing at
@@ -55,10 +58,12 @@ def paths_verify(directory: Positional[Path], /) -> None:
     under_way, problems = being_written(directory), verify(directory)
     for line in (*under_way, *problems):
         say(line)
+    found = {"dataset": directory, "problems": problems, "under_way": under_way}
     if problems:
-        raise SystemExit(1)
+        raise Wrong(found)
     so_far = " so far" if under_way else ""
-    say(f"{directory} is intact{so_far}: every byte is as it was written")
+    note(f"{directory} is intact{so_far}: every byte is as it was written")
+    return found
 
 
 def paths_evaluate(
@@ -68,7 +73,7 @@ def paths_evaluate(
     every: int = 1,
     seed: int = 0,
     threads: int | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Run the checkpoints of a dataset in their environment, and store their returns in it.
 
     Policies act by their mean, for whole episodes. Run the same command again after an
@@ -90,7 +95,7 @@ def paths_evaluate(
     from tipl.evaluation.checkpoints import evaluate_paths
 
     evaluate_paths(directory, episodes, every=every, seed=seed, threads=threads, progress=True)
-    print_summary(directory)
+    return print_summary(directory)
 
 
 def paths_best(
@@ -100,7 +105,7 @@ def paths_best(
     held_out: float = 0.25,
     episodes: int = 8,
     seed: int = 0,
-) -> None:
+) -> dict[str, Any]:
     """Find the best policy among the stored ones, and save it.
 
     The checkpoints with the highest training returns act by their mean for some episodes each.
@@ -127,14 +132,19 @@ def paths_best(
         f"{out}: checkpoint {best.checkpoint} of trial {best.trial}, mean return "
         f"{best.mean_return:,.1f} over {best.episodes} episodes that did not choose it"
     )
+    told = ("checkpoint", "trial", "mean_return", "episodes")
+    return {"policy": out} | {name: getattr(best, name) for name in told}
 
 
-def print_summary(directory: Path) -> None:
+def print_summary(directory: Path) -> dict[str, Any]:
     """Prints what is in a dataset, complete or not, as a table on standard output."""
+    summary = summarize(directory, progress=True)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in _rows(summarize(directory, progress=True)):
+    for name, value in _rows(summary):
         table.add_row(Text(name, style="bold"), Text(printable(value)))
     console().print(table)
+    found: dict[str, Any] = plain(summary)
+    return found
 
 
 def _rows(summary: PathSummary) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -50,3 +50,10 @@ def print_tried(made: TriedPolicy) -> None:
     for one in made.tried:
         table.add_row(Text(one.name), f"{one.episodic_return:,.1f}")
     console().print(table)
+
+
+def made_data(made: TriedPolicy, out: Path) -> dict[str, Any]:
+    """What is said of a policy that inference has made."""
+    tried = [{"name": one.name, "episodic_return": one.episodic_return} for one in made.tried]
+    task = made.task.label
+    return {"policy": out, "task": task, "env_steps": made.env_steps, "tried": tried}

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
 from tyro.conf import Positional, arg
 
 from tipl.cli import Prepared, given_command
-from tipl.cli.trusting import trusting
-from tipl.core.terminal import console, say
+from tipl.cli.parsing import parsed
+from tipl.core.terminal import console, note
 from tipl.errors import TiplError
 from tipl.experiments.config import (
     AccelerationConfig,
@@ -41,15 +40,14 @@ class RunOptions:
     """of each stage (default: one for each processor)"""
 
 
-def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:
+def prepared(command: Callable[..., object], arguments: list[str]) -> Prepared:
     """The command; some begin with what their first argument, the task, has by default."""
     kind = KINDS.get(command)
     if kind is None or arguments[:1] in ([], ["--help"], ["-h"]):
         return command, None
     task = arguments[0]
     if task.startswith("-"):  # options first: only the parser knows where they end
-        named = functools.wraps(command)(lambda config, **others: config.env_id)
-        task = tyro.cli(trusting(named), args=arguments)
+        task = parsed(command, arguments).named["config"].env_id
     config = kind.for_task(task, quick="--quick" in arguments)
     return functools.partial(command, config=config), None
 
@@ -59,7 +57,7 @@ def demo(
     out: Path = Path("runs/demo"),
     fresh: bool = False,
     threads: int | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Collect, train, forecast, optimise, evaluate and report, on real physics.
 
     Running it again reuses what is there, and goes on with what is not.
@@ -73,10 +71,11 @@ def demo(
     _check(config, out, threads)
     from tipl.experiments import demo as main_job
 
-    main_job.demo(out, config, fresh=fresh, threads=threads)
+    results = main_job.demo(out, config, fresh=fresh, threads=threads)
+    return _made(out, results)
 
 
-def report(run: Positional[Path], /) -> None:
+def report(run: Positional[Path], /) -> dict[str, Any]:
     """Write the report of a run: report.html, and every number in results.jsonl.
 
     Args:
@@ -110,10 +109,10 @@ def report(run: Positional[Path], /) -> None:
         from tipl.experiments.run_report import report_run
 
         results = report_run(run, loaded)
-    _print_made(run, results)
+    return _print_made(run, results)
 
 
-def costs(run: Positional[Path], /) -> None:
+def costs(run: Positional[Path], /) -> dict[str, Any]:
     """Measure what a run takes: environment steps, processor seconds, operations and memory.
 
     Counts the floating-point operations of trainings and forecasts, and the processor seconds of
@@ -133,12 +132,13 @@ def costs(run: Positional[Path], /) -> None:
 
     found = measure_costs(loaded)
     ledger.write_costs(run / ledger.COSTS, found)
-    say(f"{run / ledger.COSTS}: the costs of {len(found)} pieces of work")
+    note(f"{run / ledger.COSTS}: the costs of {len(found)} pieces of work")
+    return {"costs": found}
 
 
 def benchmark(
     config: Annotated[BenchmarkConfig, arg(name="")], run: Annotated[RunOptions, arg(name="")]
-) -> None:
+) -> dict[str, Any]:
     """Test the paper's claims on a task, beside all rivals, and count what everything takes.
 
     Collects paths, trains every model, forecasts and runs the held-out trials, and writes
@@ -154,12 +154,12 @@ def benchmark(
     from tipl.experiments import benchmark as the_benchmark
 
     found = the_benchmark.benchmark(config, **_arguments(run))
-    _print_made(found.directory, found.results)
+    return _print_made(found.directory, found.results)
 
 
 def accelerate(
     config: Annotated[AccelerationConfig, arg(name="")], run: Annotated[RunOptions, arg(name="")]
-) -> None:
+) -> dict[str, Any]:
     """Train by PPO with jumps to forecasts of the weights, beside PPO alone and rivals.
 
     Writes report.html, results.jsonl and the figures; the trained policies are in the datasets
@@ -177,12 +177,12 @@ def accelerate(
 
     found = acceleration.accelerate(config, **_arguments(run))
     print_headline(found, console())
-    _print_made(found.directory, found.results)
+    return _print_made(found.directory, found.results)
 
 
 def worlds_benchmark(
     config: Annotated[WorldsConfig, arg(name="")], run: Annotated[RunOptions, arg(name="")]
-) -> None:
+) -> dict[str, Any]:
     """Make policies for worlds that nobody has trained in, beside all rivals.
 
     Collects a lineage in the training worlds, PPO in the held-out ones, domain-randomised and
@@ -202,10 +202,10 @@ def worlds_benchmark(
     from tipl.experiments.worlds.report import print_headline
 
     print_headline(found, console())
-    _print_made(found.directory, found.rows)
+    return _print_made(found.directory, found.rows)
 
 
-KINDS: dict[Callable[..., None], type[ExperimentConfig]] = {
+KINDS: dict[Callable[..., object], type[ExperimentConfig]] = {
     benchmark: BenchmarkConfig,
     accelerate: AccelerationConfig,
     worlds_benchmark: WorldsConfig,
@@ -224,8 +224,13 @@ def _arguments(run: RunOptions) -> dict[str, Any]:
     return {"out": run.out, "fresh": run.fresh, "threads": run.threads, "command": given_command()}
 
 
-def _print_made(directory: Path, results: Sequence[object]) -> None:
-    say(
-        f"{directory / 'report.html'}: the report; {directory / 'results.jsonl'}: "
-        f"{len(results)} numbers"
-    )
+def _print_made(directory: Path, results: Sequence[object]) -> dict[str, Any]:
+    made = _made(directory, results)
+    note(f"{made['report']}: the report; {made['results']}: {len(results)} numbers")
+    return made
+
+
+def _made(directory: Path, results: Sequence[object]) -> dict[str, Any]:
+    """The files of a report, and how many numbers it has."""
+    files = {"report": directory / "report.html", "results": directory / "results.jsonl"}
+    return files | {"num_results": len(results)}

@@ -7,13 +7,13 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from tipl.cli import Prepared
 from tipl.core.options import at_least
-from tipl.core.terminal import say
+from tipl.core.terminal import note, say
 from tipl.errors import TiplError
 from tipl.models import TrainConfig
 from tipl.models.kinds import all_kinds, check_option, find_kind
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 def train(
     paths: Positional[tuple[Path, ...]],
     /,
-    config: Annotated[TrainConfig, arg(name="")],
+    config: Annotated[TrainConfig, OmitArgPrefixes, arg(name="model")],
     out: Path,
     held_out: float = 0.25,
     first_trials: int | None = None,
     resume: bool = False,
     threads: int | None = None,
-) -> None:
+) -> dict[str, Any] | None:
     """Train a model of how weights change, or a rival of such models.
 
     Until the model is there, the state of its training is kept beside it, in
@@ -42,7 +42,7 @@ def train(
 
     Args:
         paths: the dataset of paths; a NeuronTransformer learns from several of one task at once
-        config: how to train
+        config: of the kind of model that --model names
         out: directory of the model
         held_out: share of the trials that the model does not learn from
         first_trials: learn from so many first trials instead, such as those in a nested set of
@@ -68,16 +68,14 @@ def train(
         model = train_model(
             training, held_out=others, config=config, out=out, resume=resume, threads=threads
         )
-        if is_first():
-            _print(model, others, out)
+        return _told(model, others, out) if is_first() else None
 
 
-def _print(model: TrainedForecaster, others: Sequence[PathDataset], out: Path) -> None:
-    """What was trained on what, and how well it does on what was held out."""
-    say(
-        f"{out}: {model.kind}, {sum(map(len, model.training_trials.values()))} training and "
-        f"{sum(int((~those.diverged()).sum()) for those in others)} held-out trials"
-    )
+def _told(model: TrainedForecaster, others: Sequence[PathDataset], out: Path) -> dict[str, Any]:
+    """Says what was trained on what, and how well it does on what was held out."""
+    trials = sum(map(len, model.training_trials.values()))
+    held_out = sum(int((~those.diverged()).sum()) for those in others)
+    note(f"{out}: {model.kind}, {trials} training and {held_out} held-out trials")
     for target, curve in model.curves.items():
         held_out_loss, still = (
             "unknown" if curve[name][-1] is None else f"{curve[name][-1]:.3f}"
@@ -87,6 +85,8 @@ def _print(model: TrainedForecaster, others: Sequence[PathDataset], out: Path) -
         if target in model.targets:
             name = model.with_options(target=target).name
         say(f"  {name}: held-out loss {held_out_loss}, standing still {still}")
+    numbers = {"num_training_trials": trials, "num_held_out_trials": held_out}
+    return {"model": out, "kind": model.kind, **numbers, "curves": model.curves}
 
 
 def _first_trials(
@@ -120,6 +120,6 @@ def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:
             check_option(kind, name)
     purpose = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
     models = "; ".join(f"{one.name}, {one.summary}" for one in all_kinds())
-    options = f"The options below are those of --model {kind.name}."
+    options = f"The model options below are those of --model {kind.name}."
     description = f"{purpose}\n\nModels: {models}. {options}"
     return functools.partial(command, config=kind.config_class()), description

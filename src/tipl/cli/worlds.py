@@ -13,8 +13,9 @@ from rich.text import Text
 from tyro.conf import Positional, UseAppendAction
 
 from tipl.cli import given_command
+from tipl.cli.shared import Factors, Wrong
 from tipl.core.ownership import check_file
-from tipl.core.terminal import console, say
+from tipl.core.terminal import console, note, say
 from tipl.core.trust import split_id
 from tipl.envs.world_presets import Preset
 from tipl.envs.worlds import TRAINING, WORLDS_FILE, World, Worlds
@@ -38,7 +39,7 @@ def worlds_make(
     beyond: tuple[str, ...] = (),
     preset: Preset | None = None,
     seed: int = 0,
-) -> None:
+) -> dict[str, Any]:
     """Draw worlds of a task, in splits, and write them to a file.
 
     Ranges are even in the logarithm and independent of each other. A longer list of worlds begins
@@ -86,10 +87,10 @@ def worlds_make(
 
     check_physics(env_id, worlds.physics)
     worlds.save(out)
-    _print_splits(out, worlds)
+    return _print_splits(out, worlds)
 
 
-def worlds_show(file: Positional[Path], /, split: str | None = None) -> None:
+def worlds_show(file: Positional[Path], /, split: str | None = None) -> object:
     """Say what is in a file of worlds, and how far from training the held-out worlds are.
 
     Args:
@@ -98,12 +99,12 @@ def worlds_show(file: Positional[Path], /, split: str | None = None) -> None:
     """
     worlds = Worlds.load(file)
     if split is None:
-        _print_splits(file, worlds)
-        return
+        return _print_splits(file, worlds)
     table = _table("world", *worlds.physics)
     for one in worlds.worlds(split):
         table.add_row(Text(one.name), *(f"{one.factors[name]:g}" for name in worlds.physics))
     console().print(table)
+    return worlds.worlds(split)
 
 
 def worlds_check(
@@ -111,8 +112,8 @@ def worlds_check(
     /,
     split: str | None = None,
     world: str | None = None,
-    physics: tuple[str, ...] = (),
-) -> None:
+    physics: Factors = (),
+) -> dict[str, Any]:
     """Step an environment in each world, and say what its model is there, beside home.
 
     Exits with status 1 if any value is not its factor times that at home, or anything else has
@@ -151,6 +152,7 @@ def worlds_check(
     readings = read_back(env_id, chosen)
     _print_readings(readings, in_full=len(chosen) == 1)
     wrong = [one for one in readings if not one.right]
+    found = {"readings": readings, "wrong": wrong}
     if wrong:
         first = wrong[0]
         say(
@@ -158,12 +160,13 @@ def worlds_check(
             f"those at home, the first of them {first.field} of {first.owner or 'the model'} in "
             f"{first.world}: {_numbers(first.here)}, where {_numbers(first.expected)} was expected"
         )
-        raise SystemExit(1)
-    say(
+        raise Wrong(found)
+    note(
         f"{len(readings):,} rows of models were read after {NUM_STEPS} steps in {len(chosen):,} "
         f"world{'s' * (len(chosen) > 1)}: each is its factors times the row at home, and nothing "
         "else differs"
     )
+    return found
 
 
 def _check_task(env_id: str) -> None:
@@ -193,7 +196,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _print_splits(file: Path, worlds: Worlds) -> None:
+def _print_splits(file: Path, worlds: Worlds) -> dict[str, Any]:
     """Prints what a file holds: counts, ranges, distances, and how it was made."""
     say(f"{file}: {len(worlds):,} worlds of {worlds.env_id}, digest {worlds.digest[:12]}")
     table = _table("", *worlds.splits)
@@ -211,6 +214,8 @@ def _print_splits(file: Path, worlds: Worlds) -> None:
     say("distance: of log-factors, from the nearest world of training")
     for name, value in sorted(worlds.made.items()):
         say(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    about = {"file": file, "task": worlds.env_id, "digest": worlds.digest, "made": worlds.made}
+    return about | {"splits": {name: worlds.worlds(name) for name in worlds.splits}}
 
 
 def _range(values: Any) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
+from tipl.core.processors import usable_processors
 from tipl.errors import TiplError, shown
 
 Config = TypeVar("Config")
@@ -81,6 +81,6 @@ def config_from_options(
 
 
 def thread_count(threads: int | None) -> int:
-    """The number of threads asked for, which is checked; None is one for each processor."""
+    """The number of threads asked for, which is checked; None is one for each usable processor."""
     at_least(1, threads=threads)
-    return threads or os.cpu_count() or 1
+    return threads or usable_processors()

@@ -1,4 +1,4 @@
-"""The one way to the terminal: lines, tables, warnings, and streams that may be broken.
+"""The one way to the terminal: results, notes, warnings, and streams that may be broken.
 
 Text of strangers, such as the id of a task in a file, may hold what a terminal obeys. All that is
 printed therefore goes through here, where `tipl.errors.printable` shows it as escapes, and where
@@ -17,6 +17,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -36,10 +38,56 @@ _PLAIN = {
 """What stands for our signs where a terminal has no more than ASCII."""
 
 
+@dataclass(frozen=True)
+class Manner:
+    """What a command prints beside warnings and errors."""
+
+    json: bool = False
+    """print results as one JSON value, and nothing else on standard output"""
+    quiet: bool = False
+    """print results, warnings and errors alone: no progress, and no word on what was done"""
+
+
+_USUAL = Manner()
+_manner: ContextVar[Manner] = ContextVar("_manner", default=_USUAL)
+
+
+@contextlib.contextmanager
+def speaking(manner: Manner) -> Iterator[None]:
+    """Lets all that is printed in the block be so."""
+    before = _manner.set(manner)
+    try:
+        yield
+    finally:
+        _manner.reset(before)
+
+
+def is_quiet() -> bool:
+    """Whether neither progress nor notes are wanted."""
+    return _manner.get().quiet
+
+
 def say(*lines: str) -> None:
-    """Prints lines on standard output."""
+    """Prints lines of results on standard output, unless `answer` prints them as JSON."""
+    if not _manner.get().json:
+        for line in lines:
+            print(printable(line))  # noqa: T201
+
+
+def note(*lines: str) -> None:
+    """Prints lines on what was done: where nothing but JSON is printed, on standard error."""
+    if is_quiet():
+        return
     for line in lines:
-        print(printable(line))  # noqa: T201
+        (complain if _manner.get().json else say)(line)
+
+
+def answer(found: object) -> None:
+    """Prints the results of a command as one JSON value, if that is wanted."""
+    if _manner.get().json:
+        from tipl.core.plain_data import json_text
+
+        print(json_text(found))  # noqa: T201
 
 
 def complain(line: str) -> None:
@@ -68,7 +116,10 @@ def without_boxes(text: str) -> str:
 
 
 def console(stderr: bool = False, quiet: bool = False) -> Console:
-    """A console for tables and styled lines, on which texts are what they are."""
+    """A console for tables and styled lines, on which texts are what they are.
+
+    On standard output it is one for results, on standard error for progress and notes.
+    """
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
@@ -83,6 +134,7 @@ def console(stderr: bool = False, quiet: bool = False) -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # which the command line knows what to do with
 
+    quiet = quiet or (is_quiet() if stderr else _manner.get().json)
     return Careful(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
 

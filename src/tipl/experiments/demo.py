@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from tipl.core import storage
-from tipl.core.terminal import console, say
+from tipl.core.terminal import console, note
 from tipl.experiments.config import DemoConfig
 from tipl.experiments.pipeline import How, Options, Stage, forecasting, run_pipeline, training
 from tipl.experiments.run_report import print_headline, report_run
@@ -32,7 +32,7 @@ def demo(
     results = report_run(directory)
     if how.get("progress", True):
         print_headline(results, config.collection.num_iterations + 1, console())
-        say(f"Report: {directory / 'report.html'}")
+        note(f"Report: {directory / 'report.html'}")
     return results
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tipl.core.terminal import say
+from tipl.core.terminal import note
 from tipl.errors import TiplError
 from tipl.experiments.clearing import FILM_PLACE, film_files
 from tipl.experiments.films import FILM, FilmRecord, film_section, save_films
@@ -50,7 +50,7 @@ def film_world(material: Material) -> None:
     try:
         save_films(gif, there, model, world=world.name, digest=own.digest)
     except TiplError as error:
-        say(f"The film is left out: {error}")
+        note(f"The film is left out: {error}")
 
 
 def film(found: WorldsBenchmark) -> Section:

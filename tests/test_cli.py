@@ -353,6 +353,8 @@ ARGUMENTS = {
     ],
     "evaluate": ["directory of a policy", "episodes", "physics", "seed", "threads"],
     "film": ["directories of policies", "out", "labels", "seed"],
+    "models": [],
+    "completion": ["that the script is for"],
     "report": ["the run's directory"],
     "costs": ["the run's directory"],
     "benchmark": [*dataclasses.fields(BenchmarkConfig)[1:], "a Gymnasium id", *EXPERIMENT],

@@ -20,7 +20,7 @@ from tipl.core import processes
 from tipl.core.early import ENDING
 from tipl.errors import TiplError, check_text, one_sentence, shown
 
-__all__ = ["COMMANDS", "given_command", "main"]
+__all__ = ["COMMANDS", "given_command", "main", "prepared_command"]
 
 COMMANDS = {
     "demo": ("run", "do everything below on InvertedPendulum-v4, and write a report"),
@@ -40,6 +40,8 @@ COMMANDS = {
     "evaluate": ("evaluate", "run a policy, or a set of forecasts, in its environment"),
     "costs": ("run", "measure what the models and forecasts of a run take"),
     "film": ("evaluate", "film policies side by side, as an animated GIF and as stills"),
+    "models": ("models", "list the models that ship with tipl"),
+    "completion": ("completion", "print what lets a shell complete commands, options and files"),
     "report": ("run", "write the report of a run"),
     "benchmark": ("run", "test the paper's claims on a task, beside all rivals"),
     "accelerate": ("run", "train by PPO with jumps to forecasts, beside PPO alone and rivals"),
@@ -166,12 +168,12 @@ def _run(arguments: list[str]) -> None:
     from tipl.cli.parsing import parsed, words_of_tyro
 
     with words_of_tyro(name, arguments):
-        command, description = _prepared(name, arguments[words:])
+        command, description = prepared_command(name, arguments[words:])
         call = parsed(command, arguments[words:], f"tipl {name}", description)
     call.run()
 
 
-def _prepared(name: str, arguments: list[str]) -> Prepared:
+def prepared_command(name: str, arguments: list[str]) -> Prepared:
     """The function of a command, for given arguments."""
     module = importlib.import_module(f"tipl.cli.{COMMANDS[name][0]}")
     command: Callable[..., object] = getattr(module, name.replace(" ", "_"))

@@ -17,6 +17,7 @@ from tyro.constructors import (
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
     StructConstructorSpec,
+    StructFieldSpec,
     StructTypeInfo,
 )
 
@@ -41,7 +42,7 @@ def parsed(
             description=description,
             args=arguments,
             config=(PositionalMetavarFromFieldName,),
-            registry=_registry(),
+            registry=registry(),
         )
     except _Refused as refused:
         raise refused.error from None
@@ -107,12 +108,23 @@ def _with_hints(command: Callable[..., Call]) -> Callable[..., Call]:
     return command
 
 
-@functools.cache
-def _registry() -> ConstructorRegistry:
-    """What the help says of options that may be left out: their type, and no default None."""
-    registry, asked = ConstructorRegistry(), set[Any]()
+def _field(spec: StructFieldSpec) -> StructFieldSpec:
+    """A field of a configuration with our hint, and its words on one line, as long as it may be."""
 
-    @registry.struct_rule
+    def words() -> str | None:
+        said = spec.helptext() if callable(spec.helptext) else spec.helptext
+        return said and " ".join(said.split())
+
+    hinted: Any = Annotated[spec.type, _HINT]
+    return dataclasses.replace(spec, type=hinted, helptext=words)
+
+
+@functools.cache
+def registry() -> ConstructorRegistry:
+    """What the help says of options that may be left out: their type, and no default None."""
+    made, asked = ConstructorRegistry(), set[Any]()
+
+    @made.struct_rule
     def configuration(info: StructTypeInfo) -> StructConstructorSpec | None:
         """Of a dataclass, as tyro has it, with our hints."""
         if info.type in asked or not dataclasses.is_dataclass(info.type):
@@ -122,14 +134,11 @@ def _registry() -> ConstructorRegistry:
         asked.remove(info.type)
         if not isinstance(spec, StructConstructorSpec):
             return None
-        types: list[Any] = [Annotated[one.type, _HINT] for one in spec.fields]
-        fields = zip(spec.fields, types, strict=True)
         return StructConstructorSpec(
-            _in_our_words(spec.instantiate),
-            tuple(dataclasses.replace(one, type=kind) for one, kind in fields),
+            _in_our_words(spec.instantiate), tuple(map(_field, spec.fields))
         )
 
-    @registry.primitive_rule
+    @made.primitive_rule
     def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         """Of what may be None: `INT` instead of `{None}|INT`."""
         if id(info) in asked:
@@ -146,4 +155,4 @@ def _registry() -> ConstructorRegistry:
             metavar = metavar[1:-1]
         return dataclasses.replace(spec, metavar=metavar)
 
-    return registry
+    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
@@ -81,4 +82,6 @@ def calling(command: Callable[..., object]) -> Callable[..., Call]:
     hints = get_type_hints(function, include_extras=True)
     hints["shared"] = Annotated[Shared, OmitArgPrefixes, arg(name="common")]
     call.__annotations__ = hints | {"return": Call}
+    # what is said of an argument is one line, however long it may be
+    call.__doc__ = re.sub(r"\n {8,}(?=\S)", " ", inspect.getdoc(function) or "")
     return call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,26 @@ SHIPPED = Path(__file__).parent / "pretrained"
 def shipped_models() -> list[str]:
     """Names of the models that ship with tipl, for `Forecaster.from_pretrained`."""
     return sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
+
+
+class ShippedModel(NamedTuple):
+    """A model that ships with tipl, by its name."""
+
+    name: str
+    kind: str
+    """such as NeuronTransformer"""
+    tasks: tuple[str, ...]
+    """ids of the environments whose policies it takes: that of its training first"""
+
+
+def describe_shipped() -> list[ShippedModel]:
+    """What the models that ship with tipl are for."""
+    found = []
+    for name in shipped_models():
+        config = storage.read_json(SHIPPED / name / MODEL.name, MODEL.expected)
+        task, serves = described_task(config)
+        found.append(ShippedModel(name, config["kind"], (task.bare_id, *serves)))
+    return found
 
 
 def model_directory(source: str | Path) -> Path:

@@ -118,6 +118,11 @@ def refusals() -> list[str]:
         collect {TASK} --worlds worlds.json --num-trials 3
         collect {TASK} --worlds worlds.json --vary gravity=1..2
         collect {TASK} --worlds damaged-worlds.json
+        collect {TASK} --shard 16/16
+        collect {TASK} --shard auto
+        collect {TASK} --engine submitit --address nowhere
+        collect {TASK} --engine ray --address nowhere
+        collect {TASK} --engine ray --address 127.0.0.1:1
         worlds make {TASK} --vary gravty=1..2 --splits training=2 --out new.json
         worlds make {TASK} --vary gravity=2..1 --splits training=2 --out new.json
         worlds make {TASK} --preset cadm --out new.json

@@ -38,7 +38,7 @@ from tipl import Forecaster, PathDataset, Policy
 from tipl.cli import main
 from tipl.collection.collect import collect, dataset_metadata
 from tipl.collection.config import CollectConfig
-from tipl.collection.groups import unfinished_groups
+from tipl.collection.trial_groups import TrialGroups
 from tipl.core import storage
 from tipl.errors import TiplError
 from tipl.evaluation.experience import Experience
@@ -290,7 +290,7 @@ def make_collection(name: str, directory: Path) -> None:
     env_id, config = _collection(name)
     metadata = dataset_metadata(env_id, config)
     create_dataset(directory, metadata)
-    (group,) = unfinished_groups(directory, config, metadata)
+    group = TrialGroups(directory, config, metadata).group(0)
     calls = iter(range(40))
 
     def stop(*given: object, **named: object) -> None:

@@ -28,6 +28,7 @@ from tipl.cli import COMMANDS, given_command, main
 from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
 from tipl.core import storage
+from tipl.core.engines.config import EngineConfig
 from tipl.evaluation.behaviour import best_checkpoint
 from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.evaluation.returns import evaluate
@@ -319,7 +320,10 @@ def test_the_task_of_a_benchmark_stands_anywhere(
 EXPERIMENT = ["out", "quick", "fresh", "threads"]
 ARGUMENTS = {
     "demo": [*dataclasses.fields(DemoConfig), "out", "fresh", "threads"],
-    "collect": [*dataclasses.fields(CollectConfig), "a Gymnasium id", "out", "from_sb3"],
+    "collect": [
+        *(*dataclasses.fields(CollectConfig), *dataclasses.fields(EngineConfig)),
+        *("a Gymnasium id", "out", "from_sb3", "shard"),
+    ],
     "worlds make": [
         *("a Gymnasium id", "out", "vary", "splits", "corner", "beyond", "preset", "seed"),
     ],

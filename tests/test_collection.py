@@ -52,7 +52,7 @@ EVERYTHING = {
 VARIANTS: dict[str, dict[str, Any]] = {"plain": {}, "everything": EVERYTHING}
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """What stops a collection in these tests."""
 
 
@@ -279,7 +279,7 @@ def test_an_interruption_says_how_to_go_on(
     assert content(out) == content(plain.directory)
 
 
-def test_an_error_in_one_group_stops_the_others(
+def test_an_interruption_in_one_group_stops_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt(monkeypatch, "rollout", 0, 1)

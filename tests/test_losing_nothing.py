@@ -171,7 +171,7 @@ def test_kill_9_at_any_moment(undisturbed: dict[str, bytes | None], tmp_path: Pa
     assert content(directory) == undisturbed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
 def test_a_signal_ends_a_collection_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tipl", "collect", TASK, "--out", "paths"]
     command += ["--num-trials", "4", "--trials-per-group", "2", "--total-steps", "200000"]

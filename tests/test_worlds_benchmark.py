@@ -231,7 +231,7 @@ def test_datasets_that_are_there_are_used(
         place = made.directory / name
         copy = shutil.copytree if place.is_dir() else shutil.copy
         copy(place, tmp_path / name)
-    monkeypatch.setattr("tipl.collection.collect._run_groups", never)
+    monkeypatch.setattr("tipl.core.engines.threads.Threads.run", never)
     wanted = list(worlds_stages(CONFIG, tmp_path))
     assert not {"worlds", "elite"} & {one.name for one in wanted}
     monkeypatch.setattr(

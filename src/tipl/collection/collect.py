@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
-
-from threadpoolctl import threadpool_limits
 
 from tipl.collection.config import CollectConfig, CollectOptions
 from tipl.collection.limits import check_machine
@@ -22,9 +20,11 @@ from tipl.collection.trial_worlds import (
     trial_worlds,
     with_worlds,
 )
+from tipl.core.engines.config import EngineConfig
+from tipl.core.engines.shards import Shard
+from tipl.core.engines.threads import Threads
+from tipl.core.engines.work import Engine, Outcome, run_pieces
 from tipl.core.options import at_least, config_from_options, thread_count
-from tipl.core.processes import interruptible
-from tipl.core.progress import CollectionProgress
 from tipl.envs import make_task
 from tipl.envs.factory import check_physics
 from tipl.envs.worlds import Worlds
@@ -42,7 +42,7 @@ from tipl.paths.parts import create_dataset, parts_present
 from tipl.policies.policy import Policy
 
 if TYPE_CHECKING:
-    from tipl.collection.groups import TrialGroup
+    from tipl.collection.trial_groups import TrialGroups
 
 SHARED = ("networks", "initial", "normaliser", "checkpoint_interval", "seed", "redraw")
 """What a dataset says of itself as its collection was told."""
@@ -56,6 +56,7 @@ def collect(
     progress: bool = True,
     evaluation_episodes: int = 0,
     evaluate_every: int = 1,
+    engine: EngineConfig | None = None,
     config: CollectConfig | None = None,
     **options: Unpack[CollectOptions],
 ) -> PathDataset:
@@ -69,11 +70,14 @@ def collect(
         env_id: a Gymnasium id, such as `"InvertedPendulum-v4"`.
         out: the dataset's directory; by default a name under `runs/paths/` that tells the task,
             trials, steps and seed.
-        threads: groups of trials that run at once; by default one for each processor.
+        threads: groups of trials that run at once; by default one for each processor, and on
+            other machines as many as they have room for.
         progress: show a progress bar.
         evaluation_episodes: episodes for which each checkpoint then acts by its mean
             (`tipl.evaluation.checkpoints.evaluate_paths`); none by default.
         evaluate_every: the distance of the checkpoints that do; 1 is all of them.
+        engine: where groups of trials run: in threads here, by default, or on other machines that
+            share the directory.
         config: what to collect, as an alternative to `options`.
         **options: fields of `CollectConfig`, such as `num_trials=128` or `total_steps=61_440`. The
             `start` may be a `Policy`, too, and `worlds` may be `Worlds`.
@@ -83,9 +87,69 @@ def collect(
             no policy that trials can go on with, the worlds are of another task, or the directory
             holds something else. Nothing has been written then.
     """
-    available = thread_count(threads)
     at_least(0, evaluation_episodes=evaluation_episodes)
     at_least(1, evaluate_every=evaluate_every)
+    engine = engine or EngineConfig()
+    engine.check()
+    work = _begin(env_id, out, threads, engine, config, options)
+    outcomes = _run(work, range(len(work)), engine.make(threads), progress)
+    paths = _open_when_complete(work, outcomes)
+    if evaluation_episodes == 0:
+        return paths
+    return evaluate_paths(
+        work.directory, evaluation_episodes, every=evaluate_every, threads=threads,
+        progress=progress,
+    )  # fmt: skip
+
+
+def collect_shard(
+    env_id: str,
+    shard: str,
+    *,
+    out: str | Path | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+    config: CollectConfig | None = None,
+    **options: Unpack[CollectOptions],
+) -> Path:
+    """Runs a share of the groups of trials of `collect`, for one of several processes.
+
+    They may run on machines that share the directory, in any order and again; the last one leaves
+    a complete dataset.
+
+    Args:
+        env_id: a Gymnasium id, and so on: see `collect`.
+        shard: `"3/16"`, counted from 0, is groups 3, 19, 35, ...; in a job of an array (SLURM,
+            Kubernetes, AWS Batch) `"auto"` or `"auto/16"`.
+        out: the dataset's directory.
+        threads: groups that run at once.
+        progress: show a progress bar.
+        config: what to collect, as an alternative to `options`.
+        **options: fields of `CollectConfig`.
+
+    Returns:
+        The dataset's directory.
+
+    Raises:
+        TiplError: as `collect` does, or the shard is none.
+    """
+    mine = Shard.parse(shard, os.environ)
+    work = _begin(env_id, out, threads, EngineConfig(), config, options)
+    outcomes = _run(work, mine.of(len(work)), Threads(thread_count(threads)), progress)
+    _others_at(work, outcomes)
+    return work.directory
+
+
+def _begin(
+    env_id: str,
+    out: str | Path | None,
+    threads: int | None,
+    engine: EngineConfig,
+    config: CollectConfig | None,
+    options: CollectOptions,
+) -> TrialGroups:
+    """What there is to collect, in a directory that says so."""
+    available = thread_count(threads)
     given, given_worlds = options.get("start"), options.get("worlds")
     if given is not None:  # a configuration is text
         options["start"] = str(given)
@@ -97,28 +161,23 @@ def collect(
     config = with_worlds(with_start(config, start), worlds)
     metadata = dataset_metadata(env_id, config, start, worlds)
     directory = Path(out) if out is not None else default_directory(env_id, config)
-    check_machine(directory, config, metadata, available)
+    check_machine(directory, config, metadata, 0 if engine.elsewhere else available)
     create_dataset(directory, metadata)
     parts_present(directory, metadata)  # raises if one of them is damaged
-    from tipl.collection.groups import unfinished_groups  # late: it brings the compiler
+    from tipl.collection.trial_groups import TrialGroups  # late: it brings the compiler
 
     actor = None if start is None else start_for(start, metadata.task, config).params
-    chosen = trial_worlds(config, worlds)
-    groups = unfinished_groups(directory, config, metadata, actor, chosen)
-    if groups:
-        steps = config.ppo.rollout_steps * config.trials * (config.num_iterations + 1)
-        with CollectionProgress(config.trials, steps, progress) as bar:
-            left = sum(len(group.trials) for group in groups) / config.trials
-            bar.advance(round(steps * (1 - left)), fresh=False)
-            for group in groups:
-                group.report = bar.advance
-            _run_groups(groups, min(available, len(groups)), directory)
-    paths = _open_when_complete(directory, groups)
-    if evaluation_episodes == 0:
-        return paths
-    return evaluate_paths(
-        directory, evaluation_episodes, every=evaluate_every, threads=threads, progress=progress
-    )
+    return TrialGroups(directory, config, metadata, actor, trial_worlds(config, worlds))
+
+
+def _run(
+    work: TrialGroups, groups: Sequence[int], engine: Engine, progress: bool
+) -> Mapping[int, Outcome]:
+    """Runs groups that are not finished, in whatever order."""
+    outcomes = run_pieces(engine, work, groups, progress)
+    with contextlib.suppress(OSError):  # not there, or there is more to do
+        (work.directory / "resume").rmdir()
+    return outcomes
 
 
 def default_directory(env_id: str, config: CollectConfig) -> Path:
@@ -127,45 +186,24 @@ def default_directory(env_id: str, config: CollectConfig) -> Path:
     return Path("runs") / "paths" / name.replace("/", "-")
 
 
-def _run_groups(groups: list[TrialGroup], threads: int, directory: Path) -> None:
-    """Runs groups in threads; an interruption or an error stops all of them soon."""
-    # Each thread computes alone: BLAS threads of one group would fight with the other group's.
-    with (
-        interruptible(signal.SIGTERM),
-        threadpool_limits(1, "blas"),
-        ThreadPoolExecutor(threads) as pool,
-    ):
-        futures = [pool.submit(group.run) for group in groups]
-        try:
-            for future in as_completed(futures):
-                future.result()  # raises what ended the group
-        except BaseException as error:
-            for group in groups:
-                group.stop.set()
-            pool.shutdown(cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
-                raise TiplError(
-                    f"interrupted; finished checkpoints are safe in {directory}: run the same "
-                    "command again to go on"
-                ) from error
-            raise
-
-
-def _open_when_complete(directory: Path, groups: list[TrialGroup]) -> PathDataset:
+def _open_when_complete(work: TrialGroups, outcomes: Mapping[int, Outcome]) -> PathDataset:
     """Opens the dataset, or says who is making the rest of it."""
-    held = [group for group in groups if group.holder and not group.is_complete()]
+    _others_at(work, outcomes)
+    return PathDataset.open(work.directory)
+
+
+def _others_at(work: TrialGroups, outcomes: Mapping[int, Outcome]) -> None:
+    """Raises a TiplError if other processes are collecting some of the groups."""
+    held = [
+        f"{outcome.holder} is collecting {work.name(group)}"
+        for group, outcome in sorted(outcomes.items())
+        if outcome.holder and not work.is_done(group)
+    ]
     if held:
-        others = "; ".join(
-            f"{group.holder} is collecting trials {group.trials[0]} to {group.trials[-1]}"
-            for group in held
-        )
         raise TiplError(
-            f"{directory} is not complete yet: {others}. All other trials are there; wait for "
-            "the rest, or run the same command again to take over what its process leaves"
+            f"{work.directory} is not complete yet: {'; '.join(held)}. All other trials are there; "
+            "wait for the rest, or run the same command again to take over what its process leaves"
         )
-    with contextlib.suppress(OSError):  # not there, or in use by somebody who is about to leave
-        (directory / "resume").rmdir()
-    return PathDataset.open(directory)
 
 
 def dataset_metadata(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,40 +14,21 @@ from tipl.collection.physics import EpisodePhysics, draw_physics
 from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.atomic import make_folder
+from tipl.core.engines.work import Report
 from tipl.core.locks import FileLock
 from tipl.core.ownership import ANYTHING
-from tipl.core.schemas import Natural, TensorsFile
-from tipl.core.unfinished import remove_unfinished, unfinished_writes
+from tipl.core.schemas import Natural, TensorsFile, conforming
+from tipl.core.unfinished import remove_unfinished
 from tipl.envs import make_vec
 from tipl.envs.worlds import World
 from tipl.errors import TiplError
 from tipl.jumps.lineage import Lineage
 from tipl.jumps.plug_in import ForecastJumps, PathBooster
 from tipl.paths import PathMetadata
-from tipl.paths.grid import PartRange, part_ranges
+from tipl.paths.grid import PartRange
 from tipl.paths.values import PER_CHECKPOINT
 from tipl.paths.writing import PartWriter
 from tipl.ppo.ppo import PPO, StoppedError
-
-
-def unfinished_groups(
-    directory: Path,
-    config: CollectConfig,
-    metadata: PathMetadata,
-    actor: Array | None = None,
-    worlds: Sequence[World] = (),
-) -> list[TrialGroup]:
-    """The groups of a dataset of which parts are missing, or that were never tidied up.
-
-    The actor's weights `[P]` are those that all trials start from, if there are any, and the worlds
-    those of all N trials, unless each draws its own factors, or those that episodes draw from.
-    """
-    by_trials = groupby(part_ranges(metadata), lambda part: part.first_trial)
-    groups = [
-        TrialGroup(directory, config, metadata, list(parts), actor, worlds)
-        for _, parts in by_trials
-    ]
-    return [group for group in groups if not group.is_complete() or group.leftovers()]
 
 
 class TrialGroup:
@@ -71,12 +51,12 @@ class TrialGroup:
         self.metadata, self.parts, self.actor = metadata, parts, actor
         self.trials = list(range(parts[0].first_trial, parts[0].last_trial + 1))
         self.holder: str | None = None  # the process that collects them instead, if there is any
-        # is told of environment steps as `CollectionProgress.advance` is
-        self.report: Callable[..., None] = lambda *args, **kwargs: None
+        self.report: Report = lambda *args, **kwargs: None  # is told of environment steps
         self._name = f"trials-{self.trials[0]:05d}"
         self._resume = directory / "resume"
         self._state_file = self._resume / f"{self._name}.safetensors"
-        self._lock = FileLock(self._resume / f"{self._name}.lock")
+        self.record = self._resume / f"{self._name}.failure.txt"
+        self.lock = FileLock(self._resume / f"{self._name}.lock")
         self.stop = threading.Event()  # once another thread sets it, `run` returns soon
         draws = [
             worlds[trial].factors if worlds else draw_physics(metadata.vary, metadata.seed, trial)
@@ -94,12 +74,14 @@ class TrialGroup:
         """Whether all parts are there."""
         return all(part.path(self.directory).exists() for part in self.parts)
 
-    def leftovers(self) -> list[Path]:
-        """Files that only a collection of these trials leaves, running or killed."""
-        files = [file for file in (self._state_file, self._lock.path) if file.exists()]
-        for folder in (self.directory / "parts", self._resume):
-            files += unfinished_writes(folder, self._name)
-        return files
+    def saved_checkpoints(self) -> int | None:
+        """How many checkpoints are safe, of a group under way; None if there is no saved state."""
+        try:
+            with storage.open_tensors(self._state_file) as file:
+                header = conforming(file.metadata, _Header, str(self._state_file))
+        except TiplError:
+            return None
+        return header.checkpoints if header.dataset == self.metadata.digest else None
 
     def run(self) -> None:
         """Takes the trials from where they were to their end, unless another process does.
@@ -107,20 +89,30 @@ class TrialGroup:
         Raises:
             TiplError: a file cannot be written. What was saved before stays as it is.
         """
-        make_folder(self._resume)
-        if not self._lock.acquire():
-            self.holder = self._lock.holder
+        if not self._locked():
+            self.holder = self.lock.holder
             return
         try:
             remove_unfinished(self.directory / "parts", self._name)
             remove_unfinished(self._resume, self._name)
             if not self.is_complete():
                 self._learn()
-            self._state_file.unlink(missing_ok=True)
+            for file in (self._state_file, self.record):
+                file.unlink(missing_ok=True)
         except StoppedError:
             pass  # what it did since the last save is repeated when the collection goes on
         finally:
-            self._lock.release()
+            self.lock.release()
+
+    def _locked(self) -> bool:
+        """Takes the trials' lock if it is free, and says whether it was."""
+        while True:
+            make_folder(self._resume)
+            try:
+                return self.lock.acquire()
+            except TiplError as error:  # who finished last may just have removed the empty folder
+                if not isinstance(error.__cause__, FileNotFoundError) or self._resume.exists():
+                    raise
 
     def _learn(self) -> None:
         ppo, writer = self._resumed() or (self._untrained(), self._writer())

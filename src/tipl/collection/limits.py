@@ -16,6 +16,9 @@ _BYTES_PER_WEIGHT = 4
 # of a trial's learner: weights, gradients, Adam's two moments, and a copy of the last finite ones
 _COPIES = 5
 
+_LIBRARIES = 350_000_000
+"""Bytes of a process that has imported what collects."""
+
 
 def check_machine(
     directory: Path, config: CollectConfig, metadata: PathMetadata, threads: int
@@ -47,18 +50,32 @@ def check_machine(
             f"take {_size(stored)}, but {_size(free)} are free where {directory} lies; collect "
             "fewer trials, store fewer checkpoints (--checkpoint-interval), or choose another disk"
         )
-    task, hidden = metadata.task, config.hidden
-    networks = metadata.actor_layout + ParamLayout.critic(task.observation_size, hidden)
-    step = (task.observation_size + task.action_size + 6) * _BYTES_PER_WEIGHT  # with its rewards
-    trial = config.ppo.rollout_steps * step + _COPIES * networks.size * _BYTES_PER_WEIGHT
+    networks = _networks(config, metadata)
     at_once = min(threads, -(-trials // config.group_size)) * config.group_size
-    needed, memory = at_once * trial, _memory()
+    needed, memory = at_once * _trial(config, metadata), _memory()
     if needed > memory:
         raise TiplError(
             f"{at_once:,} trials at once, of {config.ppo.rollout_steps:,} steps a rollout and "
             f"{networks.size:,} weights, take {_size(needed)} of memory, but this machine has "
             f"{_size(memory)}; give fewer trials_per_group, threads or steps, or smaller networks"
         )
+
+
+def process_memory(config: CollectConfig, metadata: PathMetadata) -> int:
+    """Bytes that a process with one group of trials needs, estimated from above."""
+    return _LIBRARIES + 3 * config.group_size * _trial(config, metadata)
+
+
+def _networks(config: CollectConfig, metadata: PathMetadata) -> ParamLayout:
+    return metadata.actor_layout + ParamLayout.critic(metadata.task.observation_size, config.hidden)
+
+
+def _trial(config: CollectConfig, metadata: PathMetadata) -> int:
+    """Bytes of a trial's rollout and learner."""
+    task = metadata.task
+    step = (task.observation_size + task.action_size + 6) * _BYTES_PER_WEIGHT  # with its rewards
+    learner = _COPIES * _networks(config, metadata).size * _BYTES_PER_WEIGHT
+    return config.ppo.rollout_steps * step + learner
 
 
 def _memory() -> int:

@@ -102,6 +102,11 @@ def trusted_words() -> list[str]:
     return [f"{option}={name}" for option, names in options for name in sorted(names)]
 
 
+def trusted() -> dict[str, list[str]]:
+    """What this process trusts, for another one: the names given to `trust`."""
+    return {"modules": sorted(_trusted), "arguments": sorted(_trusted_arguments)}
+
+
 def untrusted(env_id: str) -> TiplError:
     """What to say of an id, from a file, whose module nobody has named. Imports nothing."""
     module, _ = split_id(env_id)

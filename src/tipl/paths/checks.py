@@ -16,6 +16,7 @@ from tipl.core import storage
 from tipl.core.arrays import Array
 from tipl.core.locks import writer_of
 from tipl.core.progress import progress_bar
+from tipl.core.regular_files import open_regular
 from tipl.core.system_errors import explained
 from tipl.core.unfinished import is_unfinished
 from tipl.errors import TiplError
@@ -111,12 +112,19 @@ def _unexpected(files: PartFiles) -> Iterator[str]:
         if is_unfinished(entry):
             if entry in left:
                 yield f"{entry} was left by a write that never finished; delete it"
+        elif in_resume and entry.name.endswith(".failure.txt") and entry.is_file():
+            yield f"{entry} tells of a failure: {_first_line(entry)}"
         elif in_resume:
             problem = storage.check_tensors(entry)
             if problem and not writer_of(entry.with_suffix(".lock")) and entry.exists():
                 yield problem
         elif entry not in expected:
             yield f"{entry} does not belong to the dataset; move it elsewhere"
+
+
+def _first_line(path: Path) -> str:
+    with explained("read", path), open_regular(path, "a record of a failure") as file:
+        return file.read(500).decode(errors="replace").partition("\n")[0]
 
 
 def _left_over(entries: Iterable[Path]) -> list[Path]:

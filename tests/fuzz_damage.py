@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 from hypothesis import strategies as st
 
-from tipl.core import storage
+from tipl.core import sealed as seals
 from tipl.errors import TiplError
 
 Files = Mapping[str, bytes]
@@ -343,7 +343,7 @@ _ANYTHING = st.recursive(
 def sealed_json(content: Mapping[str, Any]) -> bytes:
     """A JSON file of some content, under a hash that is right if there can be one."""
     try:
-        return storage._json_bytes(content)
+        return seals.json_bytes(content)
     except (TiplError, RecursionError):
         return json.dumps(content).encode()
 
@@ -368,7 +368,7 @@ def opened_tensors(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 def sealed_tensors(arrays: Mapping[str, Any], header: Mapping[str, Any]) -> bytes:
     """A safetensors file under a hash that is right if there can be one."""
     try:
-        return storage._tensor_bytes(arrays, header)
+        return seals.tensor_bytes(arrays, header)
     except (TiplError, RecursionError, UnicodeEncodeError):
         return safetensors.numpy.save({}, {"tipl": json.dumps(header)})
 
@@ -411,7 +411,7 @@ def _offsets(draw: Draw, files: Files, name: str) -> Damage:
 
 def _dtype(draw: Draw, arrays: dict[str, Any], key: str) -> None:
     with np.errstate(all="ignore"):
-        arrays[key] = arrays[key].astype(draw(st.sampled_from(sorted(storage._DTYPES.values()))))
+        arrays[key] = arrays[key].astype(draw(st.sampled_from(sorted(seals.DTYPES.values()))))
 
 
 def _shape(draw: Draw, arrays: dict[str, Any], key: str) -> None:

@@ -17,6 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from tipl.core import atomic, storage, unfinished
+from tipl.core import sealed as seals
 from tipl.core.ownership import ANYTHING, OwnDirectory, OwnFile
 from tipl.errors import TiplError
 
@@ -259,8 +260,8 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
 
 
 def test_arrays_are_looked_at_before_they_are_read(tmp_path: Path) -> None:
-    header = storage._header({"x": ("float32", (1 << 36,))}, b"{}")
-    sealed = storage._header({"x": ("float32", (1 << 36,))}, b'{"sha256":"0"}')
+    header = seals.header_of({"x": ("float32", (1 << 36,))}, b"{}")
+    sealed = seals.header_of({"x": ("float32", (1 << 36,))}, b'{"sha256":"0"}')
     assert header != sealed
     start = len(sealed).to_bytes(8, "little") + sealed
     file = sparse(tmp_path / "file", start, len(start) + (4 << 36))
@@ -272,7 +273,7 @@ def test_arrays_are_looked_at_before_they_are_read(tmp_path: Path) -> None:
         storage.read_tensors(file, check=check)
 
 
-@pytest.mark.parametrize("dtype", list(storage._DTYPES.values()))
+@pytest.mark.parametrize("dtype", list(seals.DTYPES.values()))
 def test_a_file_is_what_safetensors_itself_would_write(tmp_path: Path, dtype: str) -> None:
     tensors = TENSORS | {"a": np.ones((2, 1), dtype), "ü": np.zeros(3, dtype)}
     storage.write_tensors(tmp_path / "file", tensors, METADATA)

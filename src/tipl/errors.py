@@ -8,6 +8,8 @@ import reprlib
 LONGEST_WORD, LONGEST = 200, 1_000
 """Characters of a word of a message, such as a path, and of a whole message."""
 
+_ADDRESS = re.compile(r"(?<![\w/])((?:s3|gs|hf|memory):)/(?=[\w.-])")
+
 _LINE = 80  # characters of a given value
 
 
@@ -36,7 +38,11 @@ def check_text(given: str) -> None:
 
 
 def printable(text: str) -> str:
-    r"""The text with what a terminal would obey or not show as escapes: `\x1b`, `\n`, `\u202e`."""
+    r"""The text with what a terminal would obey or not show as escapes: `\x1b`, `\n`, `\u202e`.
+
+    Addresses such as s3://bucket have the two slashes of which a `Path` keeps one.
+    """
+    text = _ADDRESS.sub(r"\1//", text)
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

@@ -33,6 +33,7 @@ COMMANDS = {
     "paths verify": ("paths", "check every byte of a dataset of paths"),
     "paths evaluate": ("paths", "run the checkpoints of a dataset of paths in their environment"),
     "paths best": ("paths", "find the best policy in a dataset of paths, and save it"),
+    "paths copy": ("paths", "copy a dataset of paths to an object store, from one, or on disk"),
     "train": ("train", "train a model on a dataset of paths"),
     "forecast": ("forecast", "forecast the weights of held-out trials"),
     "optimize": ("forecast", "make a better policy from an untrained one, by inference"),

@@ -37,7 +37,8 @@ def collect(
         machines: where to
         shard: collect a share of the groups of trials, such as 3/16: groups 3, 19, 35, ..., counted
             from 0; in a job of an array (SLURM, Kubernetes, AWS Batch) auto, or auto/16
-        out: directory of the dataset (default: a telling name under runs/paths)
+        out: directory of the dataset, or an address that it is copied to once it is complete
+            (default: a telling name under runs/paths)
         threads: groups of trials that run at once (default: one for each processor, and on other
             machines as many as they have room for)
         evaluation_episodes: episodes for which each checkpoint then acts by its mean, as
@@ -46,6 +47,7 @@ def collect(
         from_sb3: run the PPO of stable-baselines3 instead, one trial after the other
     """
     from tipl.collection.trial_worlds import read_worlds, with_worlds
+    from tipl.core.addresses import is_address
     from tipl.core.system_errors import explained
     from tipl.core.trust import trust_own
     from tipl.paths.parts import check_new
@@ -54,7 +56,7 @@ def collect(
     _check_machines(machines, shard, evaluation_episodes, from_sb3)
     trust_own(env_id)
     with_worlds(config, read_worlds(config.worlds, env_id))
-    if out is not None:
+    if out is not None and (from_sb3 or not is_address(out)):
         with explained("use", out):
             check_new(out)
     from tipl.envs.registry import registered_spec

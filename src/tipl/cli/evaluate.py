@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from tipl.cli.shared import Factors
 from tipl.core.options import at_least
+from tipl.core.stores import exists
 from tipl.core.terminal import console, note, say
 from tipl.errors import TiplError, check_text
 from tipl.policies.factors import parse_factors
@@ -37,7 +38,7 @@ def evaluate(
         threads: default: one for each processor
     """
     at_least(1, episodes=episodes)
-    if (target / "policy.json").exists():
+    if exists(target / "policy.json"):
         from tipl.envs.registry import registered_spec
 
         policy = Policy.load(target)
@@ -53,7 +54,7 @@ def evaluate(
         found = evaluation.evaluate(policy, episodes, seed=seed, threads=threads, progress=True)
         say(str(found))
         return found
-    if not (target / "forecasts.json").exists():
+    if not exists(target / "forecasts.json"):
         refuse_zip(target)
         raise TiplError(
             f"there is no policy and no set of forecasts in {target}; give a directory that "
@@ -110,7 +111,7 @@ def film(
 
     check_gif_name(out)
     factors = parse_factors(physics)
-    if len(policies) == 1 and not labels and not factors and (policies[0] / "forecasts").exists():
+    if len(policies) == 1 and not labels and not factors and exists(policies[0] / "forecasts"):
         from tipl.experiments.run import load_run
 
         run = load_run(policies[0])

@@ -1,4 +1,4 @@
-"""`tipl paths show`, `verify`, `evaluate` and `best`: what there is to do with a dataset."""
+"""`tipl paths show`, `verify`, `evaluate`, `best` and `copy`: what to do with a dataset."""
 
 from __future__ import annotations
 
@@ -134,6 +134,25 @@ def paths_best(
     )
     told = ("checkpoint", "trial", "mean_return", "episodes")
     return {"policy": out} | {name: getattr(best, name) for name in told}
+
+
+def paths_copy(source: Positional[Path], target: Positional[Path], /) -> dict[str, Any]:
+    """Copy a dataset of paths to an object store, from one, or from disk to disk.
+
+    What is finished of the dataset is copied, and what is there already stays: run the same command
+    again after an interruption, or when more is finished. In a store metadata.json comes last, when
+    all parts are there, of however many collections.
+
+    Args:
+        source: the dataset: a directory, or an address such as s3://bucket/paths
+        target: where the copy is to be
+    """
+    from tipl.paths.copying import copy_paths
+
+    copied = copy_paths(source, target, progress=True)
+    rest = f"; {copied.missing} parts are missing, and can be copied later" * bool(copied.missing)
+    note(f"{target}: copied {copied.files} files, {copied.there} were there already{rest}")
+    return {"dataset": target, **plain(copied)}
 
 
 def print_summary(directory: Path) -> dict[str, Any]:

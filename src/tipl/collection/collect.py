@@ -20,11 +20,13 @@ from tipl.collection.trial_worlds import (
     trial_worlds,
     with_worlds,
 )
+from tipl.core.addresses import is_address, located
 from tipl.core.engines.config import EngineConfig
 from tipl.core.engines.shards import Shard
 from tipl.core.engines.threads import Threads
 from tipl.core.engines.work import Engine, Outcome, run_pieces
 from tipl.core.options import at_least, config_from_options, thread_count
+from tipl.core.stores import working_copy
 from tipl.envs import make_task
 from tipl.envs.factory import check_physics
 from tipl.envs.worlds import Worlds
@@ -32,6 +34,7 @@ from tipl.errors import TiplError
 from tipl.evaluation.checkpoints import evaluate_paths
 from tipl.jumps.forecasters import check_fits, jump_forecaster
 from tipl.paths import PathDataset
+from tipl.paths.copying import copy_paths
 from tipl.paths.metadata import (
     CHECKPOINTS_PER_PART,
     PathMetadata,
@@ -69,7 +72,8 @@ def collect(
     Args:
         env_id: a Gymnasium id, such as `"InvertedPendulum-v4"`.
         out: the dataset's directory; by default a name under `runs/paths/` that tells the task,
-            trials, steps and seed.
+            trials, steps and seed. For an address, such as `"s3://bucket/paths"`, the trials are
+            collected in a folder of the cache (`TIPL_CACHE`), and copied once they are complete.
         threads: groups of trials that run at once; by default one for each processor, and on
             other machines as many as they have room for.
         progress: show a progress bar.
@@ -87,6 +91,19 @@ def collect(
             no policy that trials can go on with, the worlds are of another task, or the directory
             holds something else. Nothing has been written then.
     """
+    if out is not None and is_address(place := located(Path(out))):
+        if engine is not None and engine.elsewhere:
+            raise TiplError(
+                f"the address {place} was given with engine={engine.engine}, whose machines share "
+                f"a directory: give one, then run `tipl paths copy DIRECTORY {place}`"
+            )
+        made = collect(
+            env_id, out=working_copy(place), threads=threads, progress=progress,
+            evaluation_episodes=evaluation_episodes, evaluate_every=evaluate_every,
+            config=config, **options,
+        )  # fmt: skip
+        copy_paths(made.directory, place, progress)
+        return PathDataset.open(place)
     at_least(0, evaluation_episodes=evaluation_episodes)
     at_least(1, evaluate_every=evaluate_every)
     engine = engine or EngineConfig()
@@ -121,7 +138,8 @@ def collect_shard(
         env_id: a Gymnasium id, and so on: see `collect`.
         shard: `"3/16"`, counted from 0, is groups 3, 19, 35, ...; in a job of an array (SLURM,
             Kubernetes, AWS Batch) `"auto"` or `"auto/16"`.
-        out: the dataset's directory.
+        out: the dataset's directory; for an address, see `collect`: the shards need no directory
+            that they share, and the last one that is copied makes the dataset one to be opened.
         threads: groups that run at once.
         progress: show a progress bar.
         config: what to collect, as an alternative to `options`.
@@ -133,6 +151,13 @@ def collect_shard(
     Raises:
         TiplError: as `collect` does, or the shard is none.
     """
+    if out is not None and is_address(place := located(Path(out))):
+        made = collect_shard(
+            env_id, shard, out=working_copy(place), threads=threads, progress=progress,
+            config=config, **options,
+        )  # fmt: skip
+        copy_paths(made, place, progress)
+        return made
     mine = Shard.parse(shard, os.environ)
     work = _begin(env_id, out, threads, EngineConfig(), config, options)
     outcomes = _run(work, mine.of(len(work)), Threads(thread_count(threads)), progress)

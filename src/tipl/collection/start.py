@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tipl.collection.config import CollectConfig
+from tipl.core.stores import exists
 from tipl.errors import TiplError, shown
 from tipl.forecast.description import MODEL
 from tipl.forecast.hub import shipped_models
@@ -26,9 +27,9 @@ def read_start(source: str | Path | Policy) -> Policy:
     if isinstance(source, Policy):
         return source
     directory = Path(source)
-    if (directory / POLICY.name).exists():
+    if exists(directory / POLICY.name):
         return Policy.load(directory)
-    if str(source) in shipped_models() or (directory / MODEL.name).exists():
+    if str(source) in shipped_models() or exists(directory / MODEL.name):
         raise TiplError(
             f"the model {source} was given as the start of trials, and knows what its elite does "
             "but not its weights; give the directory of a policy: that of `tipl paths best` from "

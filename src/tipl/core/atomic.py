@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tipl.core.addresses import is_address, located
 from tipl.core.ownership import (
     NOTHING,
     OwnDirectory,
@@ -25,6 +26,7 @@ from tipl.core.ownership import (
     check_file,
     place_of,
 )
+from tipl.core.stores import scratch_folder, send
 from tipl.core.system_errors import CANNOT, explained
 from tipl.core.unfinished import (
     held,
@@ -51,8 +53,13 @@ def write_bytes_atomically(
         TiplError: something else has that name, the folder does not exist or may not be written
             to, or the disk is full.
     """
-    path = Path(path)
+    path = located(Path(path))
     check_file(path, own)
+    if is_address(path):
+        with scratch_folder() as folder:
+            (folder / path.name).write_bytes(data)
+            send(folder / path.name, path)
+        return
     with explained("write", path), held(path, new_file) as (temporary, descriptor):
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, os.lstat(path).st_mode & 0o777)
@@ -107,15 +114,23 @@ def new_directory(path: str | Path, own: OwnDirectory) -> Iterator[Path]:
     when the block raises it is removed. An existing directory is swapped out in one step where
     the system can (Linux); elsewhere a crash between two renames leaves it beside its place.
 
-    A directory that is replaced holds intact files of the kind `own` and no others, or is empty.
+    A directory that is replaced holds intact files of the kind `own` and no others, or is empty. At
+    an address nothing is replaced, and the files are sent when the block ends.
 
     Raises:
         TiplError: something else is at `path`, or it cannot be written.
     """
+    path = located(Path(path))
     check_directory(path, own)
+    if is_address(path):
+        with scratch_folder() as folder:
+            yield folder
+            for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".json"):
+                send(file, path / file.name)  # the JSON, without which nothing is there, last
+        return
     with contextlib.ExitStack() as stack:
-        with explained("write", Path(path)):
-            path = place_of(Path(path))  # of a link, what it points to is replaced
+        with explained("write", path):
+            path = place_of(path)  # of a link, what it points to is replaced
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary, _ = stack.enter_context(held(path, new_folder, own.files))
         yield temporary

@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tipl.core.addresses import address_of, is_address, located
+from tipl.core.regular_files import open_regular
+from tipl.core.stores import exists, names_in
 from tipl.core.system_errors import explained
 from tipl.core.unfinished import unfinished_name
 from tipl.errors import TiplError
@@ -83,6 +86,8 @@ NOTHING = OwnFile("a file", lambda path: False)
 
 def is_regular(path: Path) -> bool:
     """Whether there is a regular file of this name, and no link."""
+    if is_address(path):
+        return exists(path)
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
@@ -96,7 +101,11 @@ _ELSEWHERE = "choose another path, or move it elsewhere first"
 
 def check_file(path: str | Path, own: OwnFile) -> None:
     """Raises a TiplError if a path is taken by anything but a file of tipl's of the kind."""
-    path = Path(path)
+    path = located(Path(path))
+    if is_address(path):
+        if exists(path) and not own.owns(path):
+            raise TiplError(_not_own(path, own))
+        return
     with explained("write", path):
         try:
             mode = os.lstat(path).st_mode
@@ -107,15 +116,22 @@ def check_file(path: str | Path, own: OwnFile) -> None:
         if stat.S_ISLNK(mode):
             raise OSError(errno.ELOOP, "it is a link")
     if not own.owns(path):
-        raise TiplError(
-            f"{path} is not {own.what} that tipl has written, and nothing else is replaced: "
-            f"{_ELSEWHERE}"
-        )
+        raise TiplError(_not_own(path, own))
+
+
+def _not_own(path: Path, own: OwnFile) -> str:
+    return (
+        f"{path} is not {own.what} that tipl has written, and nothing else is replaced: "
+        f"{_ELSEWHERE}"
+    )
 
 
 def check_directory(path: str | Path, own: OwnDirectory) -> None:
     """Raises a TiplError if `new_directory` with the same arguments would, to say so early."""
-    path = Path(path)
+    path = located(Path(path))
+    if is_address(path):
+        _check_store(path, own)
+        return
     with explained("write", path):
         place = place_of(path)
         _check_folder(place.parent)
@@ -124,6 +140,19 @@ def check_directory(path: str | Path, own: OwnDirectory) -> None:
         raise TiplError(
             f"{path} holds other files ({named_among(others)}) than intact ones of {own.what}, "
             f"and nothing else is replaced; {_ELSEWHERE}"
+        )
+
+
+def _check_store(path: Path, own: OwnDirectory) -> None:
+    """As `check_directory`, of an address: of whole directories there, nothing is replaced.
+
+    What has been sent without the JSON, which comes last, is left over.
+    """
+    names = names_in(path)
+    if any(own.has_no(name) or name.endswith(".json") for name in names):
+        raise TiplError(
+            f"{address_of(path)} holds {named_among(names)}, and {own.what} in a store is written "
+            "once: choose another address, or remove what is there first"
         )
 
 
@@ -186,6 +215,8 @@ def refuse_links(directory: Path, *folders: str) -> None:
     A command that writes into a directory would write through them, to wherever they lead.
     """
     for folder in (directory, *(directory / name for name in folders)):
+        if is_address(folder):
+            return  # there are none
         with explained("read", folder):
             if not folder.is_dir():
                 continue
@@ -207,7 +238,7 @@ def named_among(names: list[str]) -> str:
 
 
 def _beginning(path: Path) -> bytes:
-    with explained("read", path), path.open("rb") as file:
+    with open_regular(path, "a file of tipl") as file:
         return file.read(_BEGINNING)
 
 

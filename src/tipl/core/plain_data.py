@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tipl.core.addresses import address_of, is_address
+
 
 def plain(found: object) -> Any:
     """Results as dictionaries, lists, texts and numbers; NaN and infinity become None.
@@ -38,7 +40,7 @@ def plain(found: object) -> Any:
     if isinstance(found, list | tuple):
         return [plain(one) for one in found]
     if isinstance(found, PurePath):
-        return str(found)
+        return address_of(found) if is_address(found) else str(found)
     raise TypeError(f"{type(found).__name__} is no plain data")
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from tipl.core.addresses import address_of, is_address
+from tipl.core.stores import fetched
 from tipl.core.system_errors import explained
 from tipl.errors import TiplError
 
@@ -25,9 +27,37 @@ _KINDS = {
 }
 
 
+def on_this_machine(
+    path: Path, expected: str, check: Callable[[Path], object] | None = None
+) -> Path:
+    """Where the content of a file is: of an address, an intact copy as `tipl.core.stores` keeps it.
+
+    Args:
+        path: the file.
+        expected: what it is, for the message when there is none.
+        check: raises a TiplError if a copy is damaged.
+
+    Raises:
+        TiplError: there is no object of that address, or it cannot be fetched whole.
+    """
+    if not is_address(path):
+        return path
+    try:
+        return fetched(path, check)
+    except FileNotFoundError:
+        raise _nothing(address_of(path), expected) from None
+
+
+def _nothing(path: object, expected: str) -> TiplError:
+    return TiplError(
+        f"there is no {path}, but {expected} is expected there; check the spelling, or make it "
+        "first"
+    )
+
+
 @contextmanager
 def open_regular(path: Path, expected: str) -> Iterator[BinaryIO]:
-    """Opens a regular file for reading bytes.
+    """Opens a regular file for reading bytes, or the copy of an object of a store.
 
     Args:
         path: the file, or a link to it.
@@ -36,15 +66,13 @@ def open_regular(path: Path, expected: str) -> Iterator[BinaryIO]:
     Raises:
         TiplError: there is none, it is no regular file, or it may not be read.
     """
+    path = on_this_machine(path, expected)
     with explained("read", path):
         try:
             # opening a pipe would wait for its writer
             number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
-            raise TiplError(
-                f"there is no {path}, but {expected} is expected there; check the spelling, or "
-                "make it first"
-            ) from None
+            raise _nothing(path, expected) from None
         try:
             _check_regular(number, path, expected)
         except BaseException:

@@ -2,7 +2,8 @@
 
 JSON is indented and ends in the SHA-256 of its content; a safetensors file has one metadata entry,
 `tipl`, which is JSON with the SHA-256 of arrays and metadata. Both are canonical: equal content
-gives equal bytes, so a file with other bytes than its content would be written as is damaged.
+gives equal bytes (`tipl.core.sealed`), so a file with other bytes than its content would be written
+as is damaged.
 This module and `tipl.core.atomic` are the only ones that write files. What reads takes a path and
 what the file is, `expected`, for the message when there is none; it believes nothing before it has
 seen that the file is a regular one of a possible size. What files say is the matter of
@@ -11,13 +12,9 @@ seen that the file is a regular one of a possible size. What files say is the ma
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
-import re
-import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,112 +26,31 @@ import safetensors.numpy
 from tipl.core.arrays import Array
 from tipl.core.atomic import write_bytes_atomically
 from tipl.core.ownership import OwnFile
-from tipl.core.regular_files import open_regular, read_regular
+from tipl.core.regular_files import on_this_machine, open_regular, read_regular
+from tipl.core.sealed import (
+    DTYPES,
+    MAX_CONTAINERS,
+    MAX_HEADER_BYTES,
+    MAX_JSON_BYTES,
+    METADATA_KEY,
+    canonical,
+    containers,
+    digest_of,
+    header_of,
+    json_bytes,
+    parsed,
+    tensor_bytes,
+    with_hash,
+    without_hash,
+)
+from tipl.core.sealed import ArraySpecs as ArraySpecs
+from tipl.core.sealed import content_digest as content_digest
 from tipl.core.system_errors import explained
-from tipl.errors import TiplError, shown
-
-MAX_JSON_BYTES, MAX_HEADER_BYTES = 4 << 20, 1 << 20
-"""Of a JSON file, and of the header of a safetensors file: many times what any of ours has."""
-
-MAX_CONTAINERS = 200_000
-"""Lists and objects in a JSON file: each takes many times the memory of its two bytes."""
-
-_LONG_NUMBER = re.compile(r"\d{309}")
-_MAYBE_LONG = re.compile(r"\d{7}")  # in every 44th character of a text with such a number
-_METADATA_KEY = "tipl"  # a single key, because safetensors keeps metadata keys in no stable order
-# in the order in which safetensors puts arrays of different dtypes into a file
-_DTYPES = {
-    "U64": "uint64", "I64": "int64", "F64": "float64", "F32": "float32", "U32": "uint32",
-    "I32": "int32", "F16": "float16", "U16": "uint16", "I16": "int16", "I8": "int8", "U8": "uint8",
-    "BOOL": "bool",
-}  # fmt: skip
-
-ArraySpecs = dict[str, tuple[str, tuple[int, ...]]]
-"""Dtype and shape of arrays, by name."""
+from tipl.errors import TiplError
 
 HeaderCheck = Callable[[dict[str, Any], ArraySpecs], object]
 """Raises a TiplError if a file's metadata, whose hash has not been checked yet, or the dtypes and
 shapes of its arrays are not as they should be: so that nothing is read then."""
-
-
-def _canonical(data: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal data, equal bytes."""
-    try:
-        text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        _check_text(text)
-    except (RecursionError, TypeError, ValueError) as error:
-        raise TiplError(
-            f"cannot store {reprlib.repr(data)} as JSON: {error}; use finite numbers, strings, "
-            "lists and dictionaries"
-        ) from error
-    return text.encode()
-
-
-def _parsed(text: str) -> Any:
-    """What JSON says, of texts and numbers with which one can go on; or a ValueError."""
-    _check_text(text)
-    return json.loads(text)
-
-
-def _check_text(text: str) -> None:
-    """Raises a ValueError if JSON has halves of characters, or integers larger than any float."""
-    if "\\ud" in text or "\\uD" in text:
-        json.dumps(json.loads(text), ensure_ascii=False).encode()
-    if _MAYBE_LONG.search(text[::44]) and _LONG_NUMBER.search(text):
-        raise ValueError("it has a number of more than 308 digits")
-
-
-def content_digest(data: Mapping[str, Any]) -> str:
-    """SHA-256 of the data as canonical JSON: the `sha256` that `write_json` puts in the file."""
-    return hashlib.sha256(_canonical(data)).hexdigest()
-
-
-def _json_bytes(data: Mapping[str, Any]) -> bytes:
-    canonical = _canonical(data)
-    sealed = _with_hash(json.loads(canonical), hashlib.sha256(canonical).hexdigest())
-    written = (json.dumps(sealed, indent=2) + "\n").encode()
-    if len(written) > MAX_JSON_BYTES or _containers(written) > MAX_CONTAINERS:
-        raise TiplError(
-            f"{len(written):,} bytes of JSON were given to store, with {_containers(written):,} "
-            f"lists and objects; expected at most {MAX_JSON_BYTES:,} and {MAX_CONTAINERS:,}, which "
-            "are read back: store less at once, or numbers as arrays"
-        )
-    return written
-
-
-def _containers(data: bytes) -> int:
-    return data.count(b"[") + data.count(b"{")
-
-
-def _tensor_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytes:
-    # C-contiguous and little-endian, as the format wants it (ascontiguousarray would lose 0-d)
-    arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
-    specs = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
-    if odd := [name for name in specs if specs[name][0] not in _DTYPES.values()]:
-        raise TiplError(
-            f"the array {odd[0]} of {specs[odd[0]][0]} was given to store; expected one of "
-            f"{', '.join(_DTYPES.values())}"
-        )
-    sealed = _canonical(_with_hash(metadata, _digest(metadata, specs, arrays.values())))
-    # not by safetensors' own `save`, of which another version may order arrays in another way
-    header = _header(specs, sealed)
-    if len(header) > MAX_HEADER_BYTES:
-        raise TiplError(
-            f"{len(arrays):,} arrays were given to store, with {len(sealed):,} bytes about them; "
-            f"expected a header of at most {MAX_HEADER_BYTES:,} bytes, which is read back: store "
-            "fewer arrays in a file, and less about them"
-        )
-    ordered = (arrays[name].tobytes() for name in _file_order(specs))
-    return b"".join((len(header).to_bytes(8, "little"), header, *ordered))
-
-
-def _digest(metadata: Mapping[str, Any], specs: ArraySpecs, arrays: Iterable[Array]) -> str:
-    """SHA-256 of metadata and of arrays, which are given in the order of their sorted names."""
-    names = [[name, *specs[name]] for name in sorted(specs)]
-    digest = hashlib.sha256(_canonical({"metadata": metadata, "tensors": names}))
-    for array in arrays:
-        digest.update(array.data)
-    return digest.hexdigest()
 
 
 def write_json(path: str | Path, data: Mapping[str, Any], own: OwnFile | None = None) -> None:
@@ -152,7 +68,7 @@ def write_json(path: str | Path, data: Mapping[str, Any], own: OwnFile | None = 
         return bool(found.keys() & data.keys())
 
     own = own or own_json("a JSON file of the kind", alike)
-    write_bytes_atomically(path, _json_bytes(data), own=own)
+    write_bytes_atomically(path, json_bytes(data), own=own)
 
 
 def write_tensors(
@@ -172,7 +88,7 @@ def write_tensors(
             written.
     """
     own = own or own_tensors(metadata.get("kind"))
-    write_bytes_atomically(path, _tensor_bytes(tensors, metadata), sync, own)
+    write_bytes_atomically(path, tensor_bytes(tensors, metadata), sync, own)
 
 
 def own_json(what: str, accepts: Callable[[dict[str, Any]], bool]) -> OwnFile:
@@ -211,13 +127,13 @@ def read_json(path: str | Path, expected: str = "a JSON file of tipl") -> dict[s
     Raises:
         TiplError: the file is missing or too large, or any of its bytes has changed.
     """
-    path = Path(path)
+    path = on_this_machine(Path(path), expected, read_json)
     data = read_regular(path, expected, MAX_JSON_BYTES)
     with _damage_named(path):
-        if _containers(data) > MAX_CONTAINERS:
+        if containers(data) > MAX_CONTAINERS:
             raise ValueError(f"it has more than {MAX_CONTAINERS:,} lists and objects")
-        content = _without_hash(_parsed(data.decode()))
-        if _json_bytes(content) != data:
+        content = without_hash(parsed(data.decode()))
+        if json_bytes(content) != data:
             raise ValueError("its content does not have the hash that it was written with")
     return content
 
@@ -281,11 +197,11 @@ class TensorFile:
     def __init__(self, handle: Any, header: bytes) -> None:
         self._handle, self._header = handle, header
         entries = handle.metadata() or {}
-        self._sealed = _parsed(entries.get(_METADATA_KEY, "null"))
-        self.metadata = _without_hash(self._sealed)
+        self._sealed = parsed(entries.get(METADATA_KEY, "null"))
+        self.metadata = without_hash(self._sealed)
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
         self.arrays: ArraySpecs = {
-            name: (_DTYPES[part.get_dtype()], tuple(part.get_shape()))
+            name: (DTYPES[part.get_dtype()], tuple(part.get_shape()))
             for name, part in slices.items()
         }
 
@@ -309,29 +225,10 @@ class TensorFile:
         arrays = (self.read(name) for name in names)
         if tensors is not None:
             arrays = (tensors[name] for name in names)
-        digest = _digest(self.metadata, self.arrays, arrays)
-        sealed = _with_hash(self.metadata, digest)
-        if sealed != self._sealed or self._header != _header(self.arrays, _canonical(sealed)):
+        digest = digest_of(self.metadata, self.arrays, arrays)
+        sealed = with_hash(self.metadata, digest)
+        if sealed != self._sealed or self._header != header_of(self.arrays, canonical(sealed)):
             raise ValueError("its content does not have the hash that it was written with")
-
-
-def _file_order(arrays: ArraySpecs) -> list[str]:
-    """The names of arrays as safetensors orders them: the widest first, so that all are aligned."""
-    order = list(_DTYPES.values())
-    return sorted(arrays, key=lambda name: (order.index(arrays[name][0]), name))
-
-
-def _header(arrays: ArraySpecs, sealed: bytes) -> bytes:
-    """The header of a safetensors file of arrays, with its metadata."""
-    dtypes = {name: key for key, name in _DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: sealed.decode()}}
-    end = 0
-    for name in _file_order(arrays):
-        dtype, shape = arrays[name]
-        start, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
-        header[name] = {"dtype": dtypes[dtype], "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return text + b" " * (-len(text) % 8)
 
 
 @contextmanager
@@ -348,7 +245,7 @@ def open_tensors(
     Raises:
         TiplError: the file is missing, cut off, or not one of tipl.
     """
-    path = Path(path)
+    path = on_this_machine(Path(path), expected, verify_tensors)
     with open_regular(path, expected) as opened:
         start = opened.read(8)
         size = int.from_bytes(start, "little")
@@ -371,20 +268,6 @@ def open_tensors(
         check(file.metadata, file.arrays)
     with handle:
         yield file
-
-
-def _with_hash(content: Mapping[str, Any], digest: str) -> dict[str, Any]:
-    if "sha256" in content:
-        raise TiplError(
-            f"cannot store {shown(content)}: `sha256` is the file's own; use another name"
-        )
-    return {**content, "sha256": digest}
-
-
-def _without_hash(sealed: Any) -> dict[str, Any]:
-    if not isinstance(sealed, dict) or "sha256" not in sealed:
-        raise ValueError("it has no hash, so it was not written by tipl")
-    return {key: value for key, value in sealed.items() if key != "sha256"}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tipl.core.addresses import address_of, is_address
 from tipl.errors import TiplError
 
 _ADVICE = {
@@ -40,7 +41,16 @@ def refusal(error: Exception) -> str | None:
 
 @contextmanager
 def explained(action: str, path: Path) -> Iterator[None]:
-    """Turns what the system refuses into a TiplError that names the path and says what to do."""
+    """Turns what the system refuses into a TiplError that names the path and says what to do.
+
+    An address is refused: what takes one does not ask the system for it.
+    """
+    if is_address(path):
+        raise TiplError(
+            f"cannot {action} {address_of(path)} here: an address is for datasets, models, "
+            "policies, forecasts and results that are read, or written whole; give a path on this "
+            "machine, and copy what is there with `tipl paths copy`"
+        )
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:

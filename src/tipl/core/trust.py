@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import accumulate
 
+from tipl.core.addresses import is_address
 from tipl.errors import TiplError, shown
 
 LONGEST_NAME = 150
@@ -87,6 +88,16 @@ def is_trusted(module: str) -> bool:
 def is_trusted_argument(text: str) -> bool:
     """Whether a text may reach an environment though it could name a file or code."""
     return text in _trusted_arguments
+
+
+def check_named(path: object, owner: object) -> None:
+    """Raises a TiplError if a path that a file names is an address that nobody has trusted."""
+    if is_address(str(path)) and not is_trusted_argument(str(path)):
+        raise TiplError(
+            f"{owner} names the address {path}, and nothing is fetched because a file says so: if "
+            f"you trust that address, add `--trust-argument {path}` to the command, or call "
+            f"tipl.trust(arguments=[{str(path)!r}]) first"
+        )
 
 
 def import_trusted(env_id: str) -> None:

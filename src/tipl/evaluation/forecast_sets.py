@@ -18,9 +18,11 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from tipl.core import atomic, storage
+from tipl.core.addresses import absolute
 from tipl.core.arrays import Array
 from tipl.core.ownership import ROWS, OwnDirectory
 from tipl.core.schemas import ArrayType, Count, JsonFile, Natural, TensorsFile
+from tipl.core.trust import check_named
 from tipl.errors import TiplError
 from tipl.paths import PathDataset
 from tipl.policies.actions import best_actions
@@ -146,7 +148,7 @@ class ForecastSet:
             storage.write_tensors(new / FORECASTS.name, tensors, {"kind": "forecasts"})
             record = {
                 "kind": "forecasts",
-                "dataset": str(self.paths.directory.resolve()),
+                "dataset": absolute(self.paths.directory),
                 "dataset_digest": self.paths.metadata.digest,
                 "trials": self.paths.trials.tolist(),
                 "cases": [dataclasses.asdict(case) for case in self.cases],
@@ -164,6 +166,7 @@ class ForecastSet:
         """
         directory = Path(directory)
         record = RECORD.read(directory / RECORD.name)
+        check_named(record.dataset, f"the set of forecasts in {directory}")
         paths = PathDataset.open(record.dataset)
         if paths.metadata.digest != record.dataset_digest:
             raise TiplError(

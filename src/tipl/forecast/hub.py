@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tipl.core import storage
+from tipl.core.addresses import is_address, located
 from tipl.core.arrays import Array
 from tipl.core.schemas import ArrayType, check_arrays, conforming
 from tipl.core.system_errors import explained
@@ -64,7 +65,9 @@ def _found(source: str | Path) -> tuple[Path, str | None]:
     Raises:
         TiplError: it is neither a directory nor such a name.
     """
-    directory = Path(source)
+    directory = located(Path(source))
+    if is_address(directory):
+        return directory, None
     with explained("read", directory):
         if directory.is_dir():
             return directory, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tipl.core.stores import exists
 from tipl.errors import TiplError
 from tipl.forecast.base import Forecaster, Target
 from tipl.forecast.extrapolation import (
@@ -51,7 +52,7 @@ def jump_forecaster(source: str | Path, target: Target | None = None) -> Forecas
     """
     if str(source) in UNTRAINED:
         return UNTRAINED[str(source)]()
-    if (Path(source) / "policy.json").exists():
+    if exists(Path(source) / "policy.json"):
         return BestStoredPolicy.of(Policy.load(source))
     try:
         model = Forecaster.from_pretrained(source)

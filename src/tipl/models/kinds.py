@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tipl.core.lazy import resolve
 from tipl.core.schemas import conforming
+from tipl.core.trust import check_named
 from tipl.errors import TiplError, shown
 from tipl.forecast.base import Target
 from tipl.models import TrainConfig
@@ -212,6 +213,7 @@ def recorded_config(record: Mapping[str, Any]) -> TrainConfig:
     options: dict[str, Any] = {
         name: value for name, value in record.items() if name in kind.options and value is not None
     }
+    check_named(options.get("elite", ""), "the record of a model's training")
     return conforming(options, kind.config_class, "the record of a model's training")
 
 

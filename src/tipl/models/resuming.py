@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from tipl.core import storage
+from tipl.core.addresses import is_address
 from tipl.core.arrays import Array
 from tipl.core.ownership import check_file
 from tipl.core.schemas import Natural, TensorsFile
+from tipl.core.stores import working_copy
 from tipl.core.system_errors import explained
 from tipl.core.terminal import warn
 from tipl.errors import TiplError, shown
@@ -159,7 +161,8 @@ def open_state(
     Raises:
         TiplError: what is there is no state of a training, or to be resumed and of another one.
     """
-    path = out.with_name(out.name + TRAINING_STATE)
+    path = working_copy(out) if is_address(out) else out
+    path = path.with_name(path.name + TRAINING_STATE)
     check_file(path, storage.own_tensors("training"))
     options = msgspec.json.decode(msgspec.json.encode(asdict(config) | more))
     trials = [

@@ -13,10 +13,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from tipl.core import storage
+from tipl.core.addresses import is_address
 from tipl.core.arrays import Array
 from tipl.core.locks import writer_of
 from tipl.core.progress import progress_bar
 from tipl.core.regular_files import open_regular
+from tipl.core.stores import exists, names_in, reading, size_of
 from tipl.core.system_errors import explained
 from tipl.core.unfinished import is_unfinished
 from tipl.errors import TiplError
@@ -43,8 +45,8 @@ def verify(directory: str | Path) -> list[str]:
     """
     directory = Path(directory)
     evaluation = settings_path(directory).parent
-    with explained("read", directory):
-        if not directory.is_dir():
+    with reading(directory):
+        if not is_address(directory) and not directory.is_dir():
             raise TiplError(
                 f"there is no directory {directory}, but a path dataset (made by `tipl collect` or "
                 "a PathRecorder) is expected there; check the spelling"
@@ -52,11 +54,13 @@ def verify(directory: str | Path) -> list[str]:
         try:
             metadata = read_metadata(directory)
         except TiplError as error:
+            if is_address(directory):
+                raise
             return [str(error), *_broken_files(directory / "parts", evaluation)]
         files = PartFiles(directory, metadata)
         problems = [*_unexpected(files), *_broken_parts(files)]
-        begun = settings_path(directory).exists() or not writer_of(evaluation)
-        if evaluation.exists() and begun:
+        begun = exists(settings_path(directory)) or not writer_of(evaluation)
+        if _is_there(evaluation) and begun:
             try:
                 returns = ReturnFiles(directory, metadata)
             except TiplError as error:
@@ -81,12 +85,17 @@ def _is_held(entry: Path) -> bool:
 def _entries(directory: Path) -> list[tuple[Path, Path]]:
     """What there is in a dataset, with the folder that it is in."""
     folders = [directory, *(directory / name for name in FOLDERS)]
-    with explained("read", directory):
+    with reading(directory):
         return [
-            (folder, entry)
+            (folder, folder / name)
             for folder in folders
-            for entry in (sorted(folder.iterdir()) if folder.is_dir() else [])
+            for name in (names_in(folder) if _is_there(folder) else ())
         ]
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether there is such a folder; in a store, whether anything is under its address."""
+    return bool(names_in(folder)) if is_address(folder) else folder.is_dir()
 
 
 def _broken_files(*folders: Path) -> Iterator[str]:
@@ -262,7 +271,7 @@ def summarize(directory: str | Path, progress: bool = False) -> PathSummary:
     files = PartFiles(directory, metadata)
     present = parts_present(directory, metadata)
     trials: dict[int, _Trial] = {}
-    long = sum(files.path(part).stat().st_size for part in present) > LONG
+    long = sum(size_of(files.path(part)) for part in present) > LONG
     for part in _counted(present, progress and long):
         with files.open_intact(part) as file:
             every, grown = slice(part.num_trials), slice(part.num_checkpoints)
@@ -291,7 +300,7 @@ def summarize(directory: str | Path, progress: bool = False) -> PathSummary:
         missing_parts=tuple(part.file_name for part in files.missing()),
         steps_per_trial=steps_per_trial,
         total_steps=sum(trial.steps for trial in trials.values()),
-        size_on_disk=sum(path.stat().st_size for path in stored if path.exists()),
+        size_on_disk=sum(map(size_of, stored)),
         diverged_trials=tuple(number for number in sorted(trials) if trials[number].diverged),
         first_return=_range(np.array([trial.first_return for trial in trials.values()])),
         last_return=_range(np.array([trial.last_return for trial in trials.values()])),
@@ -328,7 +337,7 @@ class _Trial:
 
 
 def _summarize_evaluation(directory: Path, metadata: PathMetadata) -> EvaluationSummary | None:
-    if not settings_path(directory).exists():
+    if not exists(settings_path(directory)):
         return None
     files = ReturnFiles(directory, metadata)
     missing = files.missing()

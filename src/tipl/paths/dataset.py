@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
 from tipl.core.arrays import Array
-from tipl.errors import TiplError
+from tipl.errors import TiplError, printable
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import PartFiles, parts_present
 from tipl.paths.returns import ReturnFiles
@@ -129,8 +129,9 @@ class PathDataset:
     def __repr__(self) -> str:
         longest = int(self.lengths.max())
         more = f" (of up to {longest})" if longest > self.num_checkpoints else ""
+        place = printable(str(self.directory))
         return (
-            f"PathDataset({str(self.directory)!r}, {self.task.label}: {self.num_trials} trials, "
+            f"PathDataset({place!r}, {self.task.label}: {self.num_trials} trials, "
             f"{self.num_checkpoints} checkpoints{more}, {self.layout.size} parameters)"
         )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tipl.core import storage
-from tipl.core.system_errors import explained
+from tipl.core.stores import names_in
 from tipl.errors import TiplError
 from tipl.paths.metadata import PathMetadata
 
@@ -98,9 +98,7 @@ def recorded_parts(folder: Path, metadata: PathMetadata) -> list[PartRange]:
 
 def named_parts(folder: Path) -> list[PartRange]:
     """What the names of a folder's files say that they hold."""
-    with explained("read", folder):
-        names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    matches = filter(None, map(_NAME.fullmatch, names))
+    matches = filter(None, map(_NAME.fullmatch, names_in(folder)))
     return [PartRange(*map(int, match.groups())) for match in matches]
 
 

@@ -26,11 +26,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from tipl.core import storage
+from tipl.core.addresses import is_address
 from tipl.core.arrays import Array
 from tipl.core.atomic import make_folder
 from tipl.core.locks import locked_directory
 from tipl.core.ownership import OwnFile, refuse_links
 from tipl.core.storage import ArraySpecs
+from tipl.core.stores import names_in
 from tipl.core.system_errors import explained
 from tipl.core.unfinished import is_unfinished, remove_unfinished
 from tipl.errors import TiplError
@@ -115,8 +117,8 @@ class PartFiles:
 
     def missing(self) -> list[PartRange]:
         """The parts without a file, in order."""
-        with explained("read", self.folder):
-            return [part for part in self.parts if not self.path(part).exists()]
+        there = {*names_in(self.folder)}
+        return [part for part in self.parts if self.path(part).name not in there]
 
     def require_all(self) -> None:
         """Raises a TiplError if the file of a part is missing."""
@@ -143,10 +145,14 @@ class PartFiles:
                 "pass arrays of the dtypes and shapes of a part"
             )
         self._check_values(part, tensors, part.first_trial, part.first_checkpoint)
-        own = OwnFile(f"{self.one} of this dataset", self._is_own)
-        storage.write_tensors(path, tensors, self.header(part), sync, own)
+        storage.write_tensors(path, tensors, self.header(part), sync, self.own_file)
 
-    def _is_own(self, path: Path) -> bool:
+    @property
+    def own_file(self) -> OwnFile:
+        """Files of this kind and of this dataset, which may be replaced."""
+        return OwnFile(f"{self.one} of this dataset", self.is_own)
+
+    def is_own(self, path: Path) -> bool:
         """Whether a file's header says that it is of this kind and of this dataset."""
         try:
             with storage.open_tensors(path) as file:
@@ -347,13 +353,15 @@ def write_part(
 def parts_present(directory: str | Path, metadata: PathMetadata) -> list[PartRange]:
     """The parts that have been written, in order; their headers are checked, not all bytes.
 
+    Of a store, no header is looked at before something of its part is read.
+
     Raises:
         TiplError: a part that is there is cut off, or another one.
     """
     files = PartFiles(Path(directory), metadata)
     missing = set(files.missing())
     present = [part for part in files.parts if part not in missing]
-    for part in present:
+    for part in () if is_address(files.directory) else present:
         with files.open(part):
             pass
     return present

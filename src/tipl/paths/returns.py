@@ -18,7 +18,7 @@ from tipl.core import storage
 from tipl.core.options import at_least, at_most
 from tipl.core.schemas import Count, JsonFile, Natural
 from tipl.core.storage import ArraySpecs
-from tipl.core.system_errors import explained
+from tipl.core.stores import exists
 from tipl.errors import TiplError
 from tipl.paths.grid import PartRange, as_stored
 from tipl.paths.metadata import Described, PathMetadata
@@ -78,12 +78,11 @@ def read_evaluation(directory: str | Path, metadata: PathMetadata) -> Evaluation
         TiplError: there is none, it is damaged, or it speaks of another dataset.
     """
     path = settings_path(directory)
-    with explained("read", path):
-        if not path.exists():
-            raise TiplError(
-                f"there is no {path}, so the checkpoints have not been evaluated; run "
-                f"`tipl paths evaluate {directory}` first"
-            )
+    if not exists(path):
+        raise TiplError(
+            f"there is no {path}, so the checkpoints have not been evaluated; run "
+            f"`tipl paths evaluate {directory}` first"
+        )
     evaluation = EVALUATION.read(path)
     if evaluation.dataset != metadata.digest:
         raise TiplError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tipl.core import storage
+from tipl.core.addresses import is_address
 from tipl.core.arrays import Array
 from tipl.evaluation import stats
 from tipl.evaluation.stats import Interval
@@ -48,7 +49,7 @@ def model_cost(config: AccelerationConfig) -> ModelCost | None:
     Raises:
         TiplError: the dataset, the record of the stages or that of the costs is damaged.
     """
-    if config.paths is None or config.forecaster is None:
+    if config.paths is None or config.forecaster is None or is_address(config.paths):
         return None
     run = Path(config.paths).parent
     stages = read_records(run)

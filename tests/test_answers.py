@@ -56,6 +56,7 @@ ANSWERS = {
     "paths show paths": {"directory": "paths", "missing_parts": []},
     "paths verify paths": {"dataset": "paths", "problems": [], "under_way": []},
     "paths best paths --out best --episodes 1": {"policy": "best", "episodes": 1},
+    "paths copy paths copied": {"dataset": "copied", "there": 0, "missing": 0},
     f"train paths --out another {MODEL}": {"model": "another", "kind": "PathTransformer"},
     "forecast model --paths paths --out forecasts --starts 0 --horizons 1": {"num_trials": 1},
     "optimize model --out better": {"policy": "better", "env_steps": 0, "tried": []},

@@ -334,6 +334,7 @@ ARGUMENTS = {
     "paths verify": ["the dataset"],
     "paths evaluate": ["the dataset", "episodes", "every", "seed", "threads"],
     "paths best": ["the dataset", "out", "held_out", "episodes", "seed"],
+    "paths copy": ["the dataset: a directory", "where the copy is to be"],
     "train": [*dataclasses.fields(PathTrainConfig), "the dataset of paths", "out", "held_out"],
     "forecast": ["directories of trained models", "paths", "out", "starts", "horizons"],
     "optimize": [
@@ -484,6 +485,7 @@ BAD_INPUT = {
     f"{COLLECT} --jumps.forecaster nothing --out new": "jumps take a model, the directory of a",
     f"{COLLECT} --jumps.forecaster HalfCheetah-v4 --out new": "was trained on HalfCheetah-v4",
     "paths best nowhere --out new": "nowhere",
+    "paths copy nowhere new": "there is no nowhere/metadata.json",
     "accelerate NoSuch-v0": "NoSuch",
     "accelerate InvertedPendulum-v4 --widths 64 64": "expected each one once",
     "worlds benchmark NoSuch-v0": "NoSuch",

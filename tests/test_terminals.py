@@ -198,7 +198,7 @@ LONG, LOOP = "x" * 5_000, "loop"
 SEVERAL = (
     *("demo", "benchmark", "accelerate", "worlds benchmark", "film", "forecast", "collect"),
     "worlds make",
-    *("models", "completion"),
+    *("models", "completion", "paths copy"),
 )
 """Commands that take a task first, or more than one path, or none."""
 WITH_OUT = ("train", "optimize", "adapt", "paths best")

@@ -153,6 +153,7 @@ RUN_THE_ENVIRONMENT = {
 OTHERS = {
     "paths show": "paths show run/paths",
     "paths verify": "paths verify run/paths",
+    "paths copy": "paths copy run/paths made",
     "train": "train run/paths --basis path --num-steps 1 --batch-size 2 --width 8 --out made",
     "optimize": "optimize run/models/neuron --out made",
     "optimize a policy": "optimize run/models/neuron --policy policy --out made",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tipl.core.options import at_least
 from tipl.core.ownership import check_directory
 from tipl.core.plain_data import plain
 from tipl.core.terminal import console, note, say
-from tipl.errors import printable
+from tipl.errors import TiplError, printable
 from tipl.paths import EvaluationSummary, PathDataset, PathSummary, ReturnRange, summarize, verify
 from tipl.paths.checks import being_written
 from tipl.policies.actions import OBSERVATION_CLIP
@@ -60,6 +61,11 @@ def paths_verify(directory: Positional[Path], /) -> dict[str, Any]:
         say(line)
     found = {"dataset": directory, "problems": problems, "under_way": under_way}
     if problems:
+        from tipl.collection.command import remedies
+
+        with contextlib.suppress(TiplError):  # of metadata that cannot be read, which is said
+            for line in remedies(directory):
+                note(line)
         raise Wrong(found)
     so_far = " so far" if under_way else ""
     note(f"{directory} is intact{so_far}: every byte is as it was written")

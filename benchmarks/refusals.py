@@ -144,7 +144,6 @@ def refusals() -> list[str]:
         paths evaluate paths --episodes 0
         paths best damaged-paths --out out
         paths best paths --out other
-        paths copy none out
         report none
         report other
         costs none

@@ -105,8 +105,8 @@ def measures(directory: Path, steps: int) -> dict[str, Callable[[], object]]:
     }
 
 
-def measured(directory: Path, name: str, steps: int) -> tuple[float, float]:
-    """Seconds and MB of one thing, done in a process of its own."""
+def measured(directory: Path, name: str, steps: int) -> tuple[float, float, float]:
+    """Seconds, processor seconds and MB of one thing, done in a process of its own."""
     command = [
         sys.executable, __file__, "--measure", name, "--place", str(directory), "--steps",
         str(steps),
@@ -114,27 +114,28 @@ def measured(directory: Path, name: str, steps: int) -> tuple[float, float]:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         sys.exit(ended.stderr)
-    seconds, megabytes = json.loads(ended.stdout.splitlines()[-1])
-    return seconds, megabytes
+    seconds, processor, megabytes = json.loads(ended.stdout.splitlines()[-1])
+    return seconds, processor, megabytes
 
 
 def main(args: Args) -> None:
     """Makes the dataset, prints the table, and removes the dataset."""
     if args.measure:
-        do, start = measures(args.place, args.steps)[args.measure], time.perf_counter()
+        do = measures(args.place, args.steps)[args.measure]
+        start, start_of_process = time.perf_counter(), time.process_time()
         do()
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start, time.process_time() - start_of_process
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-        print(json.dumps([seconds, most]))
+        print(json.dumps([*seconds, most]))
         return
     directory = args.place / "tipl-scale"
     try:
         if not (args.keep and directory.exists()):
             make(directory, args.trials, args.checkpoints)
-        table = Table("what", "seconds", "MB at most")
+        table = Table("what", "seconds", "processor seconds", "MB at most")
         for name in args.only or measures(directory, args.steps):
-            seconds, megabytes = measured(directory, name, args.steps)
-            table.add_row(name, f"{seconds:.1f}", f"{megabytes:,.0f}")
+            *seconds, megabytes = measured(directory, name, args.steps)
+            table.add_row(name, *(f"{one:.1f}" for one in seconds), f"{megabytes:,.0f}")
         Console().print(table)
     finally:
         if not args.keep:

@@ -44,6 +44,8 @@ DOORS = {
     # Policy.from_sb3 and Policy.to_sb3: methods of a policy that need stable-baselines3. What they
     # open does not know policies, so that the door makes no circle.
     ("tipl.policies.policy", "tipl.integrations.sb3.weights"),
+    # Policy.to_torch: a module of PyTorch, which does not know policies either.
+    ("tipl.policies.policy", "tipl.integrations.pytorch.module"),
     # Forecaster.from_pretrained: reads models of every kind, all of which are forecasters.
     ("tipl.forecast.description", "tipl.models.kinds"),
 }

@@ -37,7 +37,6 @@ tipl.envs.pictures: missing_renderer
 tipl.evaluation: Evaluation episode_seed evaluate evaluate_stack
 tipl.extrapolation: RELEX TwoPointLine
 tipl.figure_style: save_figure
-tipl.film: film
 tipl.forecast: Forecaster Target TrainedForecaster shipped_models torch_threads FittedOutputLayer
 tipl.forecast: NeuronTransformerForecaster NiNoForecaster PathTransformerForecaster WNNForecaster
 tipl.forecast.base: Forecaster

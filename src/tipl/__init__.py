@@ -37,6 +37,7 @@ __all__ = [
     "adapt",
     "collect",
     "evaluate",
+    "film",
     "optimize",
     "train",
     "trust",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from tipl.envs.worlds import Worlds
     from tipl.errors import TiplError
     from tipl.evaluation.experience import Experience
+    from tipl.evaluation.film import film
     from tipl.evaluation.returns import evaluate
     from tipl.forecast.base import Forecaster
     from tipl.models import TrainConfig

@@ -66,7 +66,7 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
 
 _KEPT = {
     "core": "options progress storage",
-    "evaluation": "behaviour film forecast_sets stats",
+    "evaluation": "behaviour forecast_sets stats",
     "experiments": "acceleration benchmark demo rivals",
     "forecast": "extrapolation",
     "policies": "tasks",

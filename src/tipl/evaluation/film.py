@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import io
 import warnings
@@ -63,6 +64,14 @@ class Film:
     episodic_return: float
     """of the whole episode, which may go on after the film"""
 
+    def save(self, path: str | Path, label: str = "") -> tuple[Path, Path]:
+        """Writes it as an animated GIF, and stills of it beside: see `save_filmstrip`."""
+        return save_filmstrip(path, [self], [label])
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(animation([self], [""], width=self.frames.shape[2])).decode()
+        return f'<img alt="a film of an episode" src="data:image/gif;base64,{data}">'
+
     def __post_init__(self) -> None:
         count = len(self.frames)
         if len(self.returns) != count or not 1 <= self.playing <= count:
@@ -74,7 +83,7 @@ class Film:
 
 
 def film(
-    policy: Policy,
+    policy: Policy | str | Path,
     seed: int = 0,
     *,
     num_frames: int = 68,
@@ -84,8 +93,9 @@ def film(
 ) -> Film:
     """Films the first episode that `evaluate` runs with the same seed: of the mean actions.
 
-    The policy runs in its task with its physics. Between two of the F frames are `every`
-    environment steps, by default as many as take about 0.04 s; width and height are in pixels.
+    The policy, or that in a directory, runs in its task with its physics. Between two of the F
+    frames are `every` environment steps, by default as many as take about 0.04 s; width and height
+    are in pixels.
 
     Raises:
         TiplError: no renderer works here (see `tipl.evaluation.pictures.missing_renderer`), the
@@ -93,6 +103,7 @@ def film(
     """
     at_least(1, num_frames=num_frames, every=every, width=width, height=height)
     at_least(0, seed=seed)
+    policy = Policy.of(policy)
     actor = stacked_actors(policy.params[None], policy.layout)
     normaliser = policy.observation_mean[None], policy.observation_std[None]
     acting = *normaliser, policy.observation_clip, policy.layout.squashed

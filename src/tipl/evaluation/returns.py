@@ -6,13 +6,15 @@ import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from threadpoolctl import threadpool_limits
 
 from tipl.core.arrays import Array
+from tipl.core.cards import card
 from tipl.core.options import at_least, thread_count
 from tipl.core.progress import progress_bar
 from tipl.core.seeds import Stream
@@ -44,6 +46,9 @@ class Episodes(NamedTuple):
     """in environment steps"""
 
 
+_Given: TypeAlias = Policy | str | Path
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """The returns of episodes of one policy, or of N policies of one task in the order given."""
@@ -64,6 +69,15 @@ class Evaluation:
         label = task_label(self.env_id, self.variant)
         return f"{label}: mean episodic return {value:,.1f}{interval} over {self._extent()}"
 
+    def _repr_html_(self) -> str:
+        value, low, high = self.mean.value, self.mean.low, self.mean.high
+        facts = {"mean episodic return": f"{value:,.1f}"}
+        if np.isfinite(low):
+            facts["95% interval"] = f"{low:,.1f} to {high:,.1f}"
+        facts["over"] = self._extent()
+        facts["episode length"] = f"{self.episode_length.mean():,.1f} steps on average"
+        return card(f"Evaluation in {task_label(self.env_id, self.variant)}", facts)
+
     def _extent(self) -> str:
         """What the mean is over, and of several policies the range of their own means."""
         *policies, count = self.episodic_return.shape
@@ -80,7 +94,7 @@ class Evaluation:
 
 
 def evaluate(
-    policies: Policy | Sequence[Policy],
+    policies: _Given | Sequence[_Given],
     episodes: int = 20,
     *,
     physics: Mapping[str, float] | None = None,
@@ -94,7 +108,8 @@ def evaluate(
     physics. Each one's returns are those that it has alone.
 
     Args:
-        policies: the policy to run, or a sequence of N policies of one task.
+        policies: the policy to run, or a sequence of N policies of one task; each may be given by
+            its directory.
         episodes: number of episodes of each policy, E.
         physics: runs all of them in one world: factors of the original physics by name, such as
             `{"gravity": 1.3}`, instead of those of their tasks; `{}` is home.
@@ -108,7 +123,7 @@ def evaluate(
             `threads` is below 1, the seed below 0, the task's environment cannot be made, or it has
             no physics of a name, or not of a factor.
     """
-    several = [policies] if isinstance(policies, Policy) else list(policies)
+    several = [Policy.of(one) for one in _as_sequence(policies)]
     if physics is not None:
         several = [policy.with_physics(physics) for policy in several]
     _check_one_task(several)
@@ -125,7 +140,7 @@ def evaluate(
     order = np.argsort(np.concatenate([*stacks.values()]))
     # [N, E] group after group -> [N, E] in the order given
     returns, lengths = (np.concatenate(arrays)[order] for arrays in zip(*run, strict=True))
-    if isinstance(policies, Policy):
+    if not isinstance(policies, Sequence) or isinstance(policies, str):
         returns, lengths = returns[0], lengths[0]
     task = several[0].task
     if not np.isfinite(returns).all():
@@ -137,6 +152,10 @@ def evaluate(
     label = [task.variant, *(worlds if len(worlds) == 1 else ())]  # of one world, or of several
     variant = ", ".join(filter(None, label))
     return Evaluation(task.env_id, returns, mean_interval(returns), lengths, variant)
+
+
+def _as_sequence(given: _Given | Sequence[_Given]) -> Sequence[_Given]:
+    return [given] if isinstance(given, Policy | str | Path) else given
 
 
 def _check_one_task(policies: Sequence[Policy]) -> None:
@@ -239,7 +258,9 @@ def evaluate_stack(
         threadpool_limits(1, "blas"),
         ThreadPoolExecutor(workers) as pool,
     ):
-        bar_task = bar.add_task(f"evaluate {count} policies", total=len(pairs), note="")
+        bar_task = bar.add_task(
+            f"evaluate {count} polic{'y' if count == 1 else 'ies'}", total=len(pairs), note=""
+        )
         shares = [_Worker(stack, pairs[i::workers]) for i in range(workers)]
         try:
             list(pool.map(lambda worker: worker.run(lambda n: bar.advance(bar_task, n)), shares))

@@ -106,7 +106,7 @@ def check_heads(width: int, heads: int) -> None:
         raise TiplError(f"a width of {width} was given with {heads} heads; expected a multiple")
 
 
-Paths: TypeAlias = PathDataset | Sequence[PathDataset]
+Paths: TypeAlias = PathDataset | str | Path | Sequence[PathDataset | str | Path]
 
 
 class RunOptions(TypedDict, total=False):

@@ -16,7 +16,7 @@ from tipl.evaluation.experience import WorldSteps
 from tipl.evaluation.returns import evaluate
 from tipl.forecast.base import Asked, Horizon
 from tipl.forecast.trained import TrainedForecaster
-from tipl.models.proposals import Proposal, TriedPolicy, best_of, refuse_hidden
+from tipl.models.proposals import Proposal, TriedPolicy, best_of, refuse_hidden, task_or_policy
 from tipl.policies.policy import Policy
 
 JUMPS = (1, 2, 3, 4)
@@ -27,7 +27,7 @@ CHECK_SEED = 4_000
 
 
 def optimize(
-    given: str | Policy,
+    given: str | Path | Policy,
     *,
     model: str | Path | TrainedForecaster | None = None,
     hidden: Sequence[int] | None = None,
@@ -41,7 +41,7 @@ def optimize(
     """A better policy by inference: no gradient step, and without `check` no environment step.
 
     Args:
-        given: id of a task, for a fresh network; or a policy to start from.
+        given: id of a task, for a fresh network; or a policy to start from, or its directory.
         model: a trained model, or its directory or name; by default that which ships with tipl for
             the task.
         hidden: units in each hidden layer of a fresh network; by default as the model was trained
@@ -77,6 +77,7 @@ def optimize(
             "an environment was given without an episode to make in it; give check, the number of "
             "proposals to try there"
         )
+    given = task_or_policy(given)
     task = given if isinstance(given, str) else given.task.env_id
     if not isinstance(model, TrainedForecaster):
         model = TrainedForecaster.from_pretrained(model or task)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
+from tipl.core.system_errors import explained
 from tipl.errors import TiplError, shown
-from tipl.policies.policy import Policy
+from tipl.policies.policy import POLICY, Policy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +41,20 @@ def refuse_hidden(hidden: Sequence[int] | None) -> None:
             f"the hidden units {shown(hidden)} were given with a policy, which has its own; give "
             "one of them"
         )
+
+
+def task_or_policy(given: str | Path | Policy) -> str | Policy:
+    """The id of a task, or a policy that is given as such or by its directory.
+
+    Raises:
+        TiplError: it is a path without a policy, or the policy is damaged.
+    """
+    if isinstance(given, Policy):
+        return given
+    directory = Path(given)
+    with explained("read", directory):
+        named = isinstance(given, Path) or (directory / POLICY.name).exists()
+    return Policy.load(directory) if named else str(given)
 
 
 TriedT = TypeVar("TriedT", bound="TriedPolicy")

@@ -64,7 +64,8 @@ def train(
 
     Args:
         paths: the training paths; diverged trials are left out. A NeuronTransformer learns from
-            several datasets of one task at once, such as of networks of different widths.
+            several datasets of one task at once, such as of networks of different widths. Each may
+            be given by its directory.
         model: the kind of model; by default `"path"`, or the configuration's.
         held_out: other trials, whose loss is recorded but never learned from.
         config: how to train, as an alternative to `model` and `options`.
@@ -97,8 +98,7 @@ def train(
         raise TiplError(f"both config and the options {given} were given; give one")
     config = completed(config)
     kind = find_kind(config.model)
-    datasets = [paths] if isinstance(paths, PathDataset) else list(paths)
-    others = [held_out] if isinstance(held_out, PathDataset) else list(held_out or [])
+    datasets, others = _opened(paths), _opened(held_out or [])
     _check_datasets(datasets, others, kind)
     given_policy = {"elite": elite} if isinstance(elite, Policy) else {}
     run = partial(
@@ -118,6 +118,12 @@ def train(
             forecaster.save_pretrained(out)
     state.remove()
     return forecaster
+
+
+def _opened(paths: Paths) -> list[PathDataset]:
+    """Datasets that were given as such, or by their directories."""
+    several = [paths] if isinstance(paths, PathDataset | str | Path) else paths
+    return [PathDataset.of(one) for one in several]
 
 
 def _described(

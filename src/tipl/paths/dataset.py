@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
 from tipl.core.arrays import Array
+from tipl.core.cards import card
 from tipl.errors import TiplError, printable
 from tipl.paths.metadata import PathMetadata, read_metadata
 from tipl.paths.parts import PartFiles, parts_present
@@ -91,6 +92,11 @@ class PathDataset:
         paths.num_checkpoints = int(paths.lengths.min())
         return paths
 
+    @classmethod
+    def of(cls, given: PathDataset | str | Path) -> PathDataset:
+        """A dataset that is given as such, or by its directory; raises what `open` does."""
+        return given if isinstance(given, PathDataset) else cls.open(given)
+
     @property
     def lengths(self) -> Int64[np.ndarray, " N"]:
         """Number of checkpoints `[N]` that there are of each trial, T or more."""
@@ -134,6 +140,18 @@ class PathDataset:
             f"PathDataset({place!r}, {self.task.label}: {self.num_trials} trials, "
             f"{self.num_checkpoints} checkpoints{more}, {self.layout.size} parameters)"
         )
+
+    def _repr_html_(self) -> str:
+        lengths = f"{int(self.lengths.min()):,} to {int(self.lengths.max()):,}"
+        facts = {
+            "directory": self.directory,
+            "task": self.task.label,
+            "trials": f"{self.num_trials:,}",
+            "checkpoints": lengths,
+            "environment steps of a trial": f"{int(self.global_step[-1]):,}",
+            "parameters": f"{self.layout.size:,}",
+        }
+        return card("PathDataset", facts)
 
     def params(self, checkpoints: slice | None = None) -> Float32[np.ndarray, "*both P"]:
         """Flat weights `[N, T, P]`, of all checkpoints or of a slice of them."""

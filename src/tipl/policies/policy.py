@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped
 
 from tipl.core import atomic, storage
 from tipl.core.arrays import Array
+from tipl.core.cards import card
 from tipl.core.options import at_least
 from tipl.core.ownership import OwnDirectory
 from tipl.core.schemas import ArrayType, JsonFile, Positive, TensorsFile, conforming
@@ -178,6 +179,37 @@ class Policy:
         sb3 = _sb3_weights()
         sb3.weights_to_sb3(model, sb3.Weights(self.params, self.layout, self.task, *normaliser))
 
+    def to_torch(self) -> Any:
+        """The policy as a module of PyTorch, normaliser included: `torch.nn.Module`.
+
+        It takes observations `[..., O]` as the environment gives them, and returns what `act` does;
+        its parameters can be trained: see `tipl.integrations.pytorch.module.PolicyModule`.
+        """
+        made = importlib.import_module("tipl.integrations.pytorch.module").PolicyModule
+        statistics = self.observation_mean, self.observation_std
+        return made(self.params, self.layout, self.task, statistics, self.observation_clip)
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[Array, ...] | None = None,
+        episode_start: Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Array, tuple[Array, ...] | None]:
+        """The action as stable-baselines3's models give it, so that its `evaluate_policy` runs it.
+
+        Args:
+            observation: one observation `[O]` or a batch `[..., O]`.
+            state: returned as it is, since these policies have none.
+            episode_start: not looked at.
+            deterministic: act by the mean; otherwise a random action is drawn.
+
+        Raises:
+            TiplError: as `act`.
+        """
+        rng = None if deterministic else np.random.default_rng()
+        return self.act(np.asarray(observation), rng), state
+
     def with_params(self, params: Array) -> Policy:
         """The same policy with other weights `[P]`."""
         normaliser = self.observation_mean, self.observation_std, self.observation_clip
@@ -209,8 +241,15 @@ class Policy:
             with discrete actions their numbers `[...]`, int64.
 
         Raises:
-            TiplError: a stochastic action of a squashed policy, which has no noise.
+            TiplError: the observation has another length, or a stochastic action is asked for of a
+                squashed policy, which has no noise.
         """
+        if observation.shape[-1:] != (self.task.observation_size,):
+            raise TiplError(
+                f"an observation of the shape {observation.shape} was given, but those of "
+                f"{self.task.env_id} end in {self.task.observation_size} numbers; give what the "
+                "environment returns"
+            )
         batch = observation.shape[:-1]
         normaliser = self.observation_mean, self.observation_std
         # [*batch, O] -> [B, O]
@@ -291,8 +330,24 @@ class Policy:
                 "it again"
             ) from error
 
+    @classmethod
+    def of(cls, given: Policy | str | Path) -> Policy:
+        """A policy that is given as such, or by its directory; raises what `load` does."""
+        return given if isinstance(given, Policy) else cls.load(given)
+
     def __repr__(self) -> str:
         return f"Policy({self.task.label}, {self.layout.size} parameters)"
+
+    def _repr_html_(self) -> str:
+        layout = self.layout
+        units = ", ".join(map(str, layout.hidden_sizes))
+        facts = {
+            "task": self.task.label,
+            "network": f"hidden layers of {units} {layout.activation} units",
+            "parameters": f"{layout.size:,}",
+            "digest": self.digest[:12],
+        }
+        return card(type(self).__name__, facts)
 
 
 def checked_floats(whose: str, what: str, values: Any) -> Array:

@@ -13,7 +13,7 @@ from tipl.core.options import at_least
 from tipl.errors import TiplError, shown
 from tipl.evaluation.behaviour import action_unit
 from tipl.evaluation.experience import Experience, WorldSteps
-from tipl.models.proposals import Proposal, TriedPolicy, best_of, refuse_hidden
+from tipl.models.proposals import Proposal, TriedPolicy, best_of, refuse_hidden, task_or_policy
 from tipl.models.world.belief import Belief
 from tipl.models.world.forecaster import WorldForecaster
 from tipl.models.world.proposals import proposals
@@ -35,7 +35,7 @@ class AdaptedPolicy(TriedPolicy):
 
 
 def adapt(
-    given: str | Policy,
+    given: str | Path | Policy,
     *,
     physics: Mapping[str, float | None] | Belief | None = None,
     experience: Experience | Sequence[Any] | None = None,
@@ -52,7 +52,8 @@ def adapt(
     make steps or episodes in, or any of these together.
 
     Args:
-        given: id of a task, for a policy of its own; or a policy, which is carried.
+        given: id of a task, for a policy of its own; or a policy, which is carried, or its
+            directory.
         physics: the world: factors of the model's own values by name. Those that are left out are
             1, as at home; those that are None are not known. By default nothing is known.
         experience: transitions in the world: an `Experience`, or its observations `[S, O]`, actions
@@ -89,6 +90,7 @@ def adapt(
             f"{steps or 0} steps and {episodes} episodes were asked for without an environment; "
             "give the world as env, any Gymnasium environment with the spaces of the task"
         )
+    given = task_or_policy(given)
     task = given if isinstance(given, str) else given.task.env_id
     if not isinstance(model, WorldForecaster):
         model = WorldForecaster.from_pretrained(model or f"{task}-worlds")

@@ -15,6 +15,8 @@ from tipl.cli import COMMANDS, main
 from tipl.forecast.base import Forecaster
 from tipl.forecast.hub import shipped_models
 
+PATHS = [name.removeprefix("paths ") for name in COMMANDS if name.startswith("paths ")]
+
 COMPLETE = """
 source tipl.bash
 COMP_WORDS=("$@")
@@ -46,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "expected"),
     [
         (("tipl", "opt"), {"optimize"}),
-        (("tipl", "paths", ""), {"best", "evaluate", "show", "verify", "-h", "--help"}),
+        (("tipl", "paths", ""), {*PATHS, "-h", "--help"}),
         (("tipl", "worlds", "ch"), {"check"}),
         (("tipl", "collect", "X", "--ppo.num-m"), {"--ppo.num-minibatches"}),
         (("tipl", "paths", "show", "paths", "--js"), {"--json"}),

@@ -1,9 +1,9 @@
-"""Makes the figures and tables of `docs/benchmark.md` and of the README from whole benchmarks.
+"""Makes the figures and tables of `docs/benchmark.md` from whole benchmarks.
 
     python scripts/update_benchmark_docs.py runs/benchmark/HalfCheetah-v4 [another ...]
 
 Writes `docs/results/benchmark-TASK/*.png`, `docs/results/benchmark-TASK.jsonl`, and what stands
-between the `benchmark` marks of both pages. The first task is the one that the README shows.
+between the `benchmark` marks of the page.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from tipl.experiments.benchmark.outcome import Benchmark, load_benchmark
 from tipl.experiments.benchmark.report import benchmark_report, headline
 from tipl.report.page import Section
 
-README_FIGURE = "Environment steps to PPO's return"
-
 SHOWN = (
     "Claim 1: it fits the dynamics",
     "Claim 2: forecasts do not deteriorate the policy",
@@ -34,7 +32,7 @@ SHOWN = (
     "All rivals: interquartile mean of the return",
     "All rivals: probability of improvement",
     "Audit: learning or remembering",
-    README_FIGURE,
+    "Environment steps to PPO's return",
     "What it takes",
     "After how many uses a model has paid for itself",
     "Path trimming and boosting inside PPO",
@@ -61,7 +59,7 @@ def main(runs: Positional[tuple[Path, ...]], /) -> None:
         runs: directories of whole benchmarks, each named by its task
     """
     pages = []
-    for number, run in enumerate(runs):
+    for run in runs:
         command = shlex.join(["tipl", "benchmark", run.name])  # wherever its directory is
         found = dataclasses.replace(load_benchmark(run), command=command)
         report = benchmark_report(found)
@@ -70,9 +68,6 @@ def main(runs: Positional[tuple[Path, ...]], /) -> None:
         write_numbers(found.results, found.run.paths.task.env_id, found.command, file)
         wanted = [s for s in report.sections if s.title in SHOWN]
         pages.append(page(found, wanted, folder))
-        if number == 0:
-            caption = markdown(headline(found))
-            replace_between(ROOT / "README.md", "benchmark", f"{caption} `{found.command}`")
     replace_between(ROOT / "docs" / "benchmark.md", "benchmark", "\n\n".join(pages))
 
 

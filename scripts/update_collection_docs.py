@@ -3,8 +3,8 @@
     python scripts/update_collection_docs.py
 
 Reads `docs/results/*.json`, which `benchmarks/collect.py` and `benchmarks/reference_returns.py`
-write with `--json`, and writes what stands between the `speed` and `returns` marks of `README.md`
-and `docs/collection.md`.
+write with `--json`, and writes what stands between the `speed` and `returns` marks of
+`docs/collection.md`.
 """
 
 from __future__ import annotations
@@ -153,7 +153,6 @@ def replace_between(path: Path, mark: str, text: str) -> None:
 def main() -> None:
     """Writes all tables."""
     speeds, returns, parities = read("speed-*"), read("returns-*"), read("parity-*")
-    replace_between(ROOT / "README.md", "speed", speed(speeds))
     page = ROOT / "docs" / "collection.md"
     replace_between(page, "speed", "\n\n".join([speed(speeds), scaling(speeds), commands(speeds)]))
     intro = (

@@ -1,4 +1,4 @@
-"""Makes the table of what the models that ship with tipl do in `README.md`.
+"""Makes the table of what the models that ship with tipl do in `docs/pretrained.md`.
 
     python scripts/update_pretrained_docs.py
 
@@ -61,7 +61,7 @@ def optimized(result: Mapping[str, Any]) -> str:
 def main() -> None:
     """Writes the tables."""
     tables = [optimized(result) for result in read("optimize-*")]
-    replace_between(ROOT / "README.md", "pretrained", "\n\n".join(tables))
+    replace_between(ROOT / "docs" / "pretrained.md", "pretrained", "\n\n".join(tables))
 
 
 if __name__ == "__main__":

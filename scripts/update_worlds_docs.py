@@ -3,7 +3,7 @@
     python scripts/update_worlds_docs.py runs/worlds/HalfCheetah-v4 [another ...]
 
 Writes `docs/results/worlds-TASK/*.png`, `docs/results/worlds-TASK.jsonl`, and what stands between
-the `worlds` marks of the page and, of the first benchmark, of README.
+the `worlds` marks of the page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from update_collection_docs import RESULTS, ROOT, replace_between
 
 from tipl.experiments.worlds.outcome import WorldsBenchmark, load_worlds
 from tipl.experiments.worlds.report import worlds_report
-from tipl.report.tables import Table
 
 LEFT_OUT = ("What is compared",)
 """Sections of the report that the page says in its own words."""
@@ -47,28 +46,6 @@ PLACES = {"--out", "--threads"}
 """Options of a command line that change no number."""
 
 
-IN_README = (
-    "elite", "randomised", "nearest", "best-of-24", "model", "model-25-transitions",
-    "model-250-transitions", "model-8-episodes",
-)  # fmt: skip
-"""Keys of the methods that README shows, before PPO in the world itself."""
-
-
-def readme(found: WorldsBenchmark) -> str:
-    """What README says: some rows of the headline."""
-    keys = {one.key for one in found.methods}
-    methods = [*(found.method(key) for key in IN_README if key in keys), found.ppo]
-    headline = worlds_report(found).headline
-    rows = [row for row in headline.rows if row[0] in {one.name for one in methods}]
-    task = found.config.env_id
-    caption = (
-        f"{task}: mean return in worlds that were held out [95% interval over "
-        f"{found.config.held_out_worlds} worlds], and environment steps there. "
-        f"`{command_of(found)}`"
-    )
-    return markdown(Table(caption, headline.columns, rows))
-
-
 def main(runs: Positional[tuple[Path, ...]], /) -> None:
     """Makes the figures and tables.
 
@@ -78,8 +55,6 @@ def main(runs: Positional[tuple[Path, ...]], /) -> None:
     pages = []
     for run in runs:
         found = load_worlds(run)
-        if not pages:
-            replace_between(ROOT / "README.md", "worlds", readme(found))
         task = found.config.env_id
         folder = results_folder(f"worlds-{task}")
         write_numbers(found.rows, task, command_of(found), RESULTS / f"worlds-{task}.jsonl")

@@ -1,7 +1,7 @@
-"""Every code block of the README is executed, in the order in which a reader meets them.
+"""Every code block of README and of the pages for beginners is executed, in a reader's order.
 
 python blocks share one namespace, and `tipl` commands run through the command line's entry point;
-both in one temporary working directory, so that a block may use what an earlier one wrote.
+both in one empty directory for each page, so that a block may use what an earlier one wrote.
 `make` commands are checked against the Makefile without being run, and text and json blocks are
 left alone. A block that would take long is scaled down by a comment directly above it:
 
@@ -41,7 +41,9 @@ CHANGE = re.compile(r"`([^`]+)`\s+by\s+`([^`]+)`(?:,\s+|$)")
 SHELLS = {"bash", "sh", "console"}
 NOT_EXECUTED = {"text", "json"}
 # What a shell has to do before there is a `tipl` to run.
-PREPARATIONS = ("git clone ", "cd ", "source .venv/bin/activate", ". .venv/bin/activate")
+PREPARATIONS = (
+    "git clone ", "cd ", "source .venv/bin/activate", "python3 -m venv .venv", "pip install ",
+)  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -143,12 +145,11 @@ def _run_all(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")  # v4, by choice
-def test_every_code_block_of_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", ["README.md", "docs/step-by-step.md", "docs/pretrained.md"])
+def test_every_code_block_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not README.exists():
-        pytest.skip("there is no README.md")
-    text = README.read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     languages = {block.language for block in _blocks(text)}
     assert "python" in languages
     assert languages & SHELLS

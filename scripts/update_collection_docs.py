@@ -33,9 +33,10 @@ SPEED_ROWS = {
 }
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 0) -> str:
+    """A Markdown table, numbers to the right; the first column and the last `texts` are none."""
+    numbers = len(head) - 1 - texts
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * numbers}{'---|' * texts}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 

@@ -32,86 +32,92 @@ class Numbers:
         return f"{self.values[method, setting, metric]:,.0f}"
 
 
-def claims() -> str:
-    """The table."""
-    optimized: Any = storage.read_json(RESULTS / f"optimize-{CHEETAH}.json")
-    speed: Any = storage.read_json(RESULTS / f"speed-{CHEETAH}.json")["rows"]
-    worlds = Numbers(f"worlds-{CHEETAH}", "worlds benchmark")
-    jumps = Numbers(f"accelerate-{CHEETAH}", "accelerate")
-    found, easy = (Numbers(f"benchmark-{task}", "optimize") for task in (CHEETAH, PENDULUM))
-    networks, ppo = optimized["architectures"], optimized["ppo"]
-    elite, copied = "NeuronTransformer (elite)", "best stored policy, copied"
-    ends = f"{ppo['PPO, end of the training paths']['mean']:,.0f}"
-    own, start, ahead = (
-        "NeuronTransformer (own)",
-        "untrained network, horizon 61",
-        "episodic_return",
+def of_networks() -> list[list[str]]:
+    """What the shipped model makes of fresh networks."""
+    found: Any = storage.read_json(RESULTS / f"optimize-{CHEETAH}.json")
+    page = "[networks that nobody has trained](docs/pretrained.md)"
+    mean = {
+        (hidden, method): f"{row['mean']:,.0f}"
+        for hidden, rows in found["architectures"].items()
+        for method, row in rows.items()
+    }
+    ppo = f"{found['ppo']['PPO, end of the training paths']['mean']:,.0f}"
+    copied = mean["64-64", "best stored policy, copied"]
+    fitted = mean["256-256", "best stored policy, output layer fitted"]
+    elite = "NeuronTransformer (elite)"
+    return [
+        [
+            f"{CHEETAH}: a random network, one call, no step", mean["64-64", elite],
+            f"PPO, a million steps: {ppo}; the best of its policies, copied: {copied}", page,
+        ],
+        [
+            "the same at a width that no path has, 256-256", mean["256-256", elite],
+            f"output layer fitted to the best policy: {fitted}", page,
+        ],
+    ]  # fmt: skip
+
+
+def of_worlds() -> list[list[str]]:
+    """What the shipped model makes for held-out worlds between those of training."""
+    numbers, page = Numbers(f"worlds-{CHEETAH}", "worlds benchmark"), "docs/worlds-benchmark.md"
+
+    def mean(method: str) -> str:
+        return numbers(method, "interpolation worlds", "return")
+
+    return [
+        [
+            "worlds never seen, physics known, no step", mean("model, physics known"),
+            f"elite of home: {mean('elite of home, copied')}; PPO, 204,800 steps there: "
+            f"{mean('PPO, 204,800 steps')}", f"[worlds]({page})",
+        ],
+        [
+            "worlds never seen, 250 steps without rewards", mean("model, 250 transitions"),
+            f"domain randomisation: {mean('domain randomisation')}; best of 24 stored policies: "
+            f"{mean('best of 24 stored policies')}", f"[worlds]({page})",
+        ],
+    ]  # fmt: skip
+
+
+def of_ppo() -> list[list[str]]:
+    """What PPO gains by jumps, what of it is foretold, and how fast it is collected."""
+    numbers, steps = (
+        Numbers(f"accelerate-{CHEETAH}", "accelerate"),
+        "env_steps_to_100_percent_of_ppo",
     )
-    jumping, steps = "NeuronTransformer, gated", "env_steps_to_100_percent_of_ppo"
-    inside = "interpolation worlds"
-    made = "[networks that nobody has trained](docs/pretrained.md)"
-    seen = "[worlds](docs/worlds-benchmark.md)"
-    whole = "[benchmark](docs/benchmark.md)"
+    jumps, alone = (numbers(one, "64-64", steps) for one in ("NeuronTransformer, gated", "PPO"))
     rows = [
         [
-            f"{CHEETAH}: a random network, one call, no step",
-            f"{networks['64-64'][elite]['mean']:,.0f}",
-            f"PPO, a million steps: {ends}; the best of its policies, copied: "
-            f"{networks['64-64'][copied]['mean']:,.0f}",
-            made,
-        ],
-        [
-            "the same at a width that no path has, 256-256",
-            f"{networks['256-256'][elite]['mean']:,.0f}",
-            "output layer fitted to the best policy: "
-            f"{networks['256-256']['best stored policy, output layer fitted']['mean']:,.0f}",
-            made,
-        ],
-        [
-            "worlds never seen, physics known, no step",
-            worlds("model, physics known", inside, "return"),
-            f"elite of home: {worlds('elite of home, copied', inside, 'return')}; PPO, "
-            f"204,800 steps there: {worlds('PPO, 204,800 steps', inside, 'return')}",
-            seen,
-        ],
-        [
-            "worlds never seen, 250 steps without rewards",
-            worlds("model, 250 transitions", inside, "return"),
-            f"domain randomisation: {worlds('domain randomisation', inside, 'return')}; best of "
-            f"24 stored policies: {worlds('best of 24 stored policies', inside, 'return')}",
-            seen,
-        ],
-        [
-            "steps until PPO that jumps has PPO's return",
-            jumps(jumping, "64-64", steps),
-            f"PPO: {jumps('PPO', '64-64', steps)}",
+            "steps until PPO that jumps has PPO's return", jumps, f"PPO: {alone}",
             "[jumps](docs/acceleration.md)",
-        ],
-        [
-            f"{PENDULUM}: what PPO makes of a network, foretold",
-            easy(own, "untrained network, horizon 30", "episodic_return"),
-            f"PPO: {easy('true later checkpoint', 'untrained network, horizon 30', ahead)}",
-            whole,
-        ],
-        [
-            f"{CHEETAH}: the same, which is not solved",
-            found(own, start, "episodic_return"),
-            f"PPO: {found('true later checkpoint', start, 'episodic_return')}",
-            whole,
-        ],
-        [
-            "PPO steps a second on two processors",
-            f"{speed['collector_steps_per_s']:,.0f}",
-            f"stable-baselines3: {speed['sb3_steps_per_s']:,.0f}",
-            "[collecting](docs/collection.md)",
-        ],
-    ]
-    return table(["", "tipl", "beside", "all of it"], rows)
+        ]
+    ]  # fmt: skip
+    tasks = (PENDULUM, 30, "what PPO makes of a network, foretold"), (
+        CHEETAH, 61, "the same, which is not solved",
+    )  # fmt: skip
+    for task, horizon, claim in tasks:
+        found, place = (
+            Numbers(f"benchmark-{task}", "optimize"),
+            f"untrained network, horizon {horizon}",
+        )
+        own, ppo = (
+            found(method, place, "episodic_return")
+            for method in ("NeuronTransformer (own)", "true later checkpoint")
+        )
+        rows.append([f"{task}: {claim}", own, f"PPO: {ppo}", "[benchmark](docs/benchmark.md)"])
+    speed: Any = storage.read_json(RESULTS / f"speed-{CHEETAH}.json")["rows"]
+    ours, theirs = (f"{speed[f'{name}_steps_per_s']:,.0f}" for name in ("collector", "sb3"))
+    page = "[collecting](docs/collection.md)"
+    rows.append(
+        ["steps of PPO a second, on two processors", ours, f"stable-baselines3: {theirs}", page]
+    )
+    return rows
 
 
 def main() -> None:
     """Writes the table."""
-    replace_between(ROOT / "README.md", "claims", claims())
+    rows = [*of_networks(), *of_worlds(), *of_ppo()]
+    claims = table(["", "tipl", "beside", "all of it"], rows, texts=2)
+    replace_between(ROOT / "README.md", "claims", claims)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ BLOCK = re.compile(
 )
 CHANGE = re.compile(r"`([^`]+)`\s+by\s+`([^`]+)`(?:,\s+|$)")
 SHELLS = {"bash", "sh", "console"}
-NOT_EXECUTED = {"text", "json"}
+NOT_EXECUTED = {"text", "json", "bibtex"}
 # What a shell has to do before there is a `tipl` to run.
 PREPARATIONS = (
     "git clone ", "cd ", "source .venv/bin/activate", "python3 -m venv .venv", "pip install ",

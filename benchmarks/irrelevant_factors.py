@@ -5,9 +5,10 @@
 The first directory is that of a finished `tipl worlds benchmark`. Its universal policy, of which
 the model is made, is collected once more, in the same worlds but for ten more factors, drawn at
 random, that nothing depends on: of the motors' own dynamics, which the task's motors have not, and
-of the softness of friction in joints, which have none. Both policies are folded into the held-out
-worlds, the second one by ten random factors as well. This takes as long as the universal policy
-did; running it again goes on.
+of the softness of friction in joints, which have none. `tipl collect` finds that out and lets the
+policy observe the others alone, so that both are to be the same. Both policies are folded into the
+held-out worlds, the second one by ten random factors as well. This takes as long as the universal
+policy did; running it again goes on.
 """
 
 from __future__ import annotations

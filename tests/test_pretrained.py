@@ -18,7 +18,7 @@ from tipl.models.neuron_transformer.forecaster import NeuronTransformerForecaste
 # lowest mean return of a few fresh networks: far above what they do, and below the cards' means
 EXPECTED = {"InvertedPendulum-v4": 950.0, "HalfCheetah-v4": 3_000.0}
 
-# a world for each model of worlds, and how much more than the elite of home its policy returns there
+# a world for each model of worlds, and how much more than home's elite its policy returns there
 OF_WORLDS = {
     "HalfCheetah-v4": ({"actuator_gear": 1.5}, 1_500.0),
     "Hopper-v4": ({"actuator_gear": 1.4}, 1_500.0),

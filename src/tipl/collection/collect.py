@@ -27,7 +27,9 @@ from tipl.core.engines.threads import Threads
 from tipl.core.engines.work import Engine, Outcome, run_pieces
 from tipl.core.options import at_least, config_from_options, thread_count
 from tipl.core.stores import working_copy
+from tipl.core.terminal import warn
 from tipl.envs import make_task
+from tipl.envs.effects import physics_with_effect
 from tipl.envs.factory import check_physics
 from tipl.envs.worlds import Worlds
 from tipl.errors import TiplError
@@ -231,6 +233,26 @@ def _others_at(work: TrialGroups, outcomes: Mapping[int, Outcome]) -> None:
         )
 
 
+def _worth_observing(
+    env_id: str, ranges: Mapping[str, Sequence[float]], spread: Mapping[str, float]
+) -> dict[str, float]:
+    """The physics on which something depends: of any other, policies would learn noise.
+
+    Raises:
+        TiplError: there are none.
+    """
+    names = physics_with_effect(env_id, ranges)
+    idle = [name for name in spread if name not in names]
+    if not names:
+        raise TiplError(
+            f"policies are to observe {', '.join(idle)}, but nothing in {env_id} depends on that; "
+            "vary other physics, or leave out observe"
+        )
+    if idle:
+        warn(f"nothing in {env_id} depends on {', '.join(idle)}, which policies do not observe")
+    return {name: spread[name] for name in names}
+
+
 def dataset_metadata(
     env_id: str,
     config: CollectConfig,
@@ -246,13 +268,13 @@ def dataset_metadata(
         TiplError: the environment is unknown or unsupported, its physics cannot vary as asked, or
             the start or the forecaster of jumps does not fit the trials.
     """
-    task = make_task(env_id)
+    task, chosen = make_task(env_id), trial_worlds(config, worlds)
+    ranges = physics_ranges(config, chosen)
+    check_physics(env_id, ranges)
     if config.observe == "physics":
-        task = task.observing(observed_spread(config, trial_worlds(config, worlds)))
+        task = task.observing(_worth_observing(env_id, ranges, observed_spread(config, chosen)))
     if start is not None:
         start_for(start, task, config)
-    ranges = physics_ranges(config, trial_worlds(config, worlds))
-    check_physics(env_id, ranges)
     jumps: dict[str, Any] = {}
     if config.jumps.forecaster is not None:
         forecaster = jump_forecaster(config.jumps.forecaster, config.jumps.target)

@@ -59,5 +59,5 @@ class Rival:
 def factors_of(
     worlds: Sequence[Mapping[str, float]], names: Sequence[str]
 ) -> Float64[np.ndarray, "W V"]:
-    """Factors of worlds by names, in their order."""
-    return np.array([[one[name] for name in names] for one in worlds], np.float64)
+    """Factors of worlds by names, in their order; those that are left out are 1."""
+    return np.array([[one.get(name, 1.0) for name in names] for one in worlds], np.float64)

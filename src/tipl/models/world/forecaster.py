@@ -35,6 +35,7 @@ from tipl.models.world.students import (
     widest_that_fits,
 )
 from tipl.models.world.teacher import TeacherConfig, WorldTeacher
+from tipl.policies.factors import checked_factors
 from tipl.policies.layout import ParamLayout, actor_layout, check_hidden_sizes
 from tipl.policies.policy import Policy
 from tipl.policies.tasks import TaskSpec
@@ -58,6 +59,7 @@ class _Described(msgspec.Struct):
     physics: Annotated[list[str], msgspec.Meta(min_length=1)]
     hidden_sizes: list[Count]
     students: list[Annotated[int, msgspec.Meta(ge=1, le=MAX_WIDTH)]] = []
+    without_effect: list[str] = []
 
 
 class WorldForecaster(AnyArchitectureForecaster):
@@ -83,6 +85,7 @@ class WorldForecaster(AnyArchitectureForecaster):
         num_checkpoints: int,
         settings: dict[str, Any] | None = None,
         students: Mapping[int, WorldTeacher] | None = None,
+        without_effect: Sequence[str] = (),
     ) -> None:
         super().__init__(task, hidden_sizes, num_checkpoints, ("elite",), settings=settings)
         self.teacher, self.observer = teacher.eval(), observer.eval()
@@ -91,6 +94,8 @@ class WorldForecaster(AnyArchitectureForecaster):
         prior = (one.double().numpy() for one in (teacher.prior_mean, teacher.prior_std))
         self.prior = Belief(tuple(names), *prior)
         self.belief = self.prior
+        self.without_effect = tuple(without_effect)
+        """physics that its worlds differed in though nothing depends on them"""
         self._asked: Policy | None = None  # to be carried to, instead of the world's teacher
 
     def having_seen(self, experience: Experience) -> WorldForecaster:
@@ -111,7 +116,8 @@ class WorldForecaster(AnyArchitectureForecaster):
 
         Args:
             physics: factors of the model's own values by name; those that are left out are 1, as at
-                home, and those that are None are not known. Or a belief about them.
+                home, and those that are None are not known. Or a belief about them. What nothing
+                depends on is left aside.
 
         Raises:
             TiplError: there is no such factor, or it is not possible.
@@ -121,9 +127,16 @@ class WorldForecaster(AnyArchitectureForecaster):
             other.belief = physics
         else:
             home: dict[str, float | None] = dict.fromkeys(self.prior.names, 1.0)
-            self.prior.given(physics)  # refuses names that it does not know
-            other.belief = self.prior.given(home | dict(physics))
+            told = self._that_count(physics)
+            self.prior.given(told)  # refuses names that it does not know
+            other.belief = self.prior.given(home | told)
         return other
+
+    def _that_count(self, physics: Mapping[str, float | None]) -> dict[str, float | None]:
+        """Factors without those that nothing depends on, which are to be possible, too."""
+        idle = {name: physics[name] for name in self.without_effect if name in physics}
+        checked_factors({name: one for name, one in idle.items() if one is not None})
+        return {name: one for name, one in physics.items() if name not in idle}
 
     def warn_if_far(self) -> None:
         """Says so if the world that it is asked for is far from those that it learned from."""
@@ -214,7 +227,7 @@ class WorldForecaster(AnyArchitectureForecaster):
     def check_policy(self, policy: Policy) -> None:
         """Raises a TiplError unless the policy can be carried, and its world is a possible one."""
         super().check_policy(policy)
-        self.prior.given(dict(policy.task.physics))
+        self.prior.given(self._that_count(dict(policy.task.physics)))
 
     def check_layout(self, layout: ParamLayout) -> None:
         """Raises a TiplError unless they are of an actor of its task that can be carried."""
@@ -231,6 +244,7 @@ class WorldForecaster(AnyArchitectureForecaster):
             "physics": list(self.prior.names),
             "hidden_sizes": list(self.hidden_sizes),
             "students": list(self.students),
+            "without_effect": list(self.without_effect),
         }
 
     def _tensors(self) -> dict[str, Array]:
@@ -317,5 +331,5 @@ class WorldForecaster(AnyArchitectureForecaster):
         return cls(
             teacher, observer, stored, carrier, task, said.physics, said.hidden_sizes,
             config["num_checkpoints"], config["settings"],
-            from_parts(parts["students"]),
+            from_parts(parts["students"]), said.without_effect,
         )  # fmt: skip

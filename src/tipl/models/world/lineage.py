@@ -51,6 +51,8 @@ class Lineage:
     env_steps: int = 0
     """that were made to see where policies go"""
     rollouts: int = 0
+    without_effect: tuple[str, ...] = ()
+    """physics that differ between its worlds though nothing depends on them"""
 
     @classmethod
     def of(cls, paths: PathDataset, seed: int) -> Lineage:
@@ -133,5 +135,5 @@ def _of_universal(paths: PathDataset, seed: int) -> Lineage:
     teachers = np.stack([folded(universal, world).params for world in columns])
     return Lineage(
         home.task.with_physics({}), home.layout, names, factors, home.params, teachers, seed,
-        universal,
+        universal, without_effect=tuple(sorted({*ranges} - {*names})),
     )  # fmt: skip

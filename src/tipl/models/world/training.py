@@ -81,6 +81,7 @@ def train_world_model(
     return WorldForecaster(
         teacher, observer, _stored(lineage), carrier, lineage.task, lineage.names,
         paths.metadata.hidden_sizes, paths.num_checkpoints, settings, students,
+        lineage.without_effect,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from test_collection import KilledError
 from tipl import TiplError
 from tipl.collection.collect import collect
 from tipl.collection.config import CollectConfig
@@ -221,12 +222,12 @@ def test_a_stopped_collection_ends_in_the_same_bytes(
 
     def failing(self: PPO, rollout: Any) -> None:
         if self.iteration == iteration:
-            raise InterruptedError
+            raise KilledError
         original(self, rollout)
 
     with monkeypatch.context() as patch:
         patch.setattr(PPO, "update", failing)
-        with pytest.raises(InterruptedError):
+        with pytest.raises(KilledError):
             run(tmp_path / "paths", pptb=PPTB)
     iterations: list[int] = []
 

@@ -117,8 +117,10 @@ def names_in(folder: Path) -> list[str]:
 def size_of(path: Path) -> int:
     """Bytes of a file; 0 if there is none."""
     path = located(path)
+    if not is_address(path):
+        return path.stat().st_size if path.exists() else 0  # of no file in a folder that is none
     try:
-        return int(_known(path)["size"]) if is_address(path) else path.stat().st_size
+        return int(_known(path)["size"])
     except FileNotFoundError:
         return 0
 

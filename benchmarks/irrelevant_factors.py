@@ -27,6 +27,7 @@ import tipl
 from tipl import PathDataset, Policy, TiplError, Worlds
 from tipl.cli import main as tipl_command
 from tipl.envs import make_vec
+from tipl.envs.effects import physics_with_effect
 from tipl.envs.physics import object_names
 from tipl.envs.worlds import TRAINING
 from tipl.evaluation.stats import mean_interval, paired_difference_interval
@@ -36,9 +37,6 @@ from tipl.policies.folding import folded
 
 RANGE = 0.6, 1.6
 """Of the factors that do nothing."""
-
-STEPS = 300
-"""For which environments are stepped to see that they do nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,18 +65,11 @@ def irrelevant_names(env_id: str, count: int) -> list[str]:
     motors = object_names(envs.model(0), "actuator")
     names = [f"{field}:{name}" for field in ("actuator_dynprm", "dof_solref") for name in motors]
     names = names[:count]
-    sizes = np.array([1.0, *RANGE])
-    copies: Any = make_vec(env_id, 3, physics=dict.fromkeys(names, sizes))
-    copies.reset(seed=[1, 1, 1])
-    rng, differ = np.random.default_rng(0), 0.0
-    for _ in range(STEPS):
-        action = rng.uniform(-1, 1, envs.single_action_space.shape).astype(np.float32)
-        seen = copies.step(np.tile(action, (3, 1)))[0]
-        differ = max(differ, float(np.ptp(seen, axis=0).max()))
-    if differ or len(names) < count:
+    effective = physics_with_effect(env_id, dict.fromkeys(names, RANGE))
+    if effective or len(names) < count:
         raise TiplError(
-            f"{count} factors that do nothing were asked for, but {env_id} has {len(names)} and "
-            f"they change observations by {differ:g}; give a smaller number"
+            f"{count} factors that do nothing were asked for, but {env_id} has {len(names)}, of "
+            f"which {len(effective)} change what is seen; give a smaller number"
         )
     return names
 

@@ -50,7 +50,8 @@ class Args:
     episodes: int = 4
     """episodes of each policy"""
     among: int = 8
-    """networks that `tipl.optimize` chooses among by the model's own measure; 1 leaves that out"""
+    """networks that `tipl.optimize` chooses among by the model's own measure; 1 leaves out all
+    that is chosen"""
     check: int = 2
     """proposals that it then tries, in an episode each; 0 leaves that out"""
     seed: int = 1_000_000
@@ -99,18 +100,22 @@ def chosen_rows(
     model: TrainedForecaster, hidden: tuple[int, ...], count: int, args: Args
 ) -> dict[str, dict[str, Any]]:
     """The results of networks that were chosen among several: by the model, then by episodes."""
-    ways = {f"nearest of {args.among}": 0} if args.among > 1 else {}
-    ways |= {f"best of {args.check} episodes": args.check} if args.check else {}
+    if args.among < 2:
+        return {}
+    checked = [
+        tipl.optimize(
+            model.task.env_id, model=model, hidden=hidden, seed=args.seed + i, among=args.among,
+            check=max(args.check, 1),
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    # what is tried first is what is taken without an episode
+    chosen = {f"nearest of {args.among}": ([one.tried[0].policy for one in checked], 0.0)}
+    if args.check:
+        spent = float(np.mean([one.env_steps for one in checked]))
+        chosen[f"best of {args.check} episodes"] = checked, spent
     rows = {}
-    for label, check in ways.items():
-        policies = [
-            tipl.optimize(
-                model.task.env_id, model=model, hidden=hidden, seed=args.seed + i,
-                among=args.among, check=check,
-            )
-            for i in range(count)
-        ]  # fmt: skip
-        spent = float(np.mean([policy.env_steps for policy in policies]))
+    for label, (policies, spent) in chosen.items():
         found = return_summary(tipl.evaluate(policies, args.episodes).episodic_return)
         rows[f"{model.name}, {label}"] = found | {"env_steps": spent}
         print(f"  {label}: {found['mean']:,.1f}, lowest {found['lowest']:,.1f}", flush=True)

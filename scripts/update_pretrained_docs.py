@@ -1,8 +1,10 @@
-"""Makes the table of what the models that ship with tipl do in `docs/pretrained.md`.
+"""Makes the tables of what the models that ship with tipl do: `docs/pretrained.md` and the cards.
 
     python scripts/update_pretrained_docs.py
 
 Reads `docs/results/optimize-*.json`, which `benchmarks/optimize_networks.py` writes with `--json`.
+The card of a model, `README.md` beside its files, shows the commands of `scripts/pretrain.py` that
+made it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from model_cards import card, units
+from pretrain import commands
 from update_collection_docs import ROOT, number, read, replace_between, table
+
+from tipl.forecast.hub import SHIPPED
+from tipl.forecast.trained import TrainedForecaster
 
 METHODS = (
     "standing still",
@@ -19,12 +26,9 @@ METHODS = (
     "best stored policy, output layer fitted",
     "NeuronTransformer (own)",
     "NeuronTransformer (elite)",
+    "NeuronTransformer (elite), nearest of 8",
+    "NeuronTransformer (elite), best of 2 episodes",
 )
-
-
-def units(text: str) -> tuple[int, ...]:
-    """Hidden layers, such as "64-64", as numbers."""
-    return tuple(map(int, text.split("-")))
 
 
 def cell(row: Mapping[str, Any] | None) -> str:
@@ -59,9 +63,14 @@ def optimized(result: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Writes the tables."""
-    tables = [optimized(result) for result in read("optimize-*")]
+    """Writes the tables and the cards."""
+    results = read("optimize-*")
+    tables = [optimized(result) for result in results]
     replace_between(ROOT / "docs" / "pretrained.md", "pretrained", "\n\n".join(tables))
+    for result in results:
+        env_id = result["env_id"]
+        text = card(TrainedForecaster.from_pretrained(env_id), result, commands(env_id))
+        (SHIPPED / env_id / "README.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test fuzz soak test-processors lint check
+.PHONY: help demo test fuzz soak test-processors docs lint check
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ soak: .venv/ready ## do everything again and again for SOAK_SECONDS (3600): does
 
 test-processors: .venv/ready ## run the numerical tests as on other processors
 	$(BIN)/python scripts/other_processors.py
+
+docs: .venv/ready ## build the site of the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: .venv/ready ## check style, formatting and types
 	$(BIN)/ruff check

@@ -190,7 +190,7 @@ OF_OTHERS = {"ppo.py", "ppo_continuous_action.py"}
 
 def _texts() -> list[Path]:
     """All that is written for readers of the code: documents, and the code with its docstrings."""
-    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.md")]
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")]
     folders = ("src", "scripts", "benchmarks", "examples")
     return [*documents, *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
 

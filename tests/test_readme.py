@@ -31,6 +31,10 @@ from in_process import do_little
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
+PAGES = ["README.md", "docs/step-by-step.md", "docs/pretrained.md"] + [
+    path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs/tutorials").glob("*.md"))
+]
+
 BLOCK = re.compile(
     r"(?:<!-- readme-test: replace\s+(?P<changes>(?:(?!-->).)*?)\s*-->\n)?"
     r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})(?P<language>[^\n]*)\n"
@@ -145,7 +149,7 @@ def _run_all(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")  # v4, by choice
-@pytest.mark.parametrize("page", ["README.md", "docs/step-by-step.md", "docs/pretrained.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_code_block_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

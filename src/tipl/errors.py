@@ -22,6 +22,13 @@ class TiplError(ValueError):
 
     Messages are one line whatever they quote: control characters are shown as escapes, and what is
     long is left out of the middle.
+
+    Examples:
+        >>> try:
+        ...     tipl.Policy.load("nowhere")
+        ... except tipl.TiplError as error:
+        ...     print(str(error).partition(";")[0])
+        there is no nowhere/policy.json, but a policy (made by `Policy.save`) is expected there
     """
 
     def __init__(self, message: str = "") -> None:

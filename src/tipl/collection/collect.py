@@ -92,6 +92,13 @@ def collect(
         TiplError: the environment is unknown or unsupported, an option is impossible, the start is
             no policy that trials can go on with, the worlds are of another task, or the directory
             holds something else. Nothing has been written then.
+
+    Examples:
+        >>> little = tipl.PPOConfig(num_steps=64, num_minibatches=2, update_epochs=1)
+        >>> options = tipl.CollectConfig(num_trials=2, total_steps=128, ppo=little)
+        >>> paths = tipl.collect("InvertedPendulum-v4", config=options, out="runs/collected")
+        >>> paths.params().shape
+        (2, 3, 4546)
     """
     if out is not None and is_address(place := located(Path(out))):
         if engine is not None and engine.elsewhere:

@@ -35,7 +35,13 @@ MAX_TOTAL_STEPS = 10**12
 
 @dataclasses.dataclass(frozen=True)
 class CollectConfig:
-    """What to collect. Equal configurations give equal bytes, whatever the number of threads."""
+    """What to collect. Equal configurations give equal bytes, whatever the number of threads.
+
+    Examples:
+        >>> config = tipl.CollectConfig(num_trials=4, total_steps=61_440)
+        >>> config.num_iterations
+        30
+    """
 
     num_trials: int | None = None
     """independent PPO trials (default: 128, or those that there are worlds for)"""

@@ -43,6 +43,10 @@ def trust(*modules: str, arguments: Iterable[str] = ()) -> ExitStack:
 
     Raises:
         TiplError: one is not the name of a module.
+
+    Examples:
+        >>> with tipl.trust("my_package"):
+        ...     policy = tipl.Policy.load("runs/policy")
     """
     for module in modules:
         if not is_module_name(module):

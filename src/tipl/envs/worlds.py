@@ -46,6 +46,14 @@ class Worlds(Described):
     Raises:
         TiplError: a name or factor is not possible, a world lacks one, two worlds have one name, or
             worlds of different splits coincide.
+
+    Examples:
+        >>> worlds = tipl.Worlds.from_factors(
+        ...     "HalfCheetah-v4", {"training": [{"gravity": 1.2}, {"mass": 0.8}]}
+        ... )
+        >>> worlds["training-001"]
+        {'gravity': 1.0, 'mass': 0.8}
+        >>> worlds.save("worlds.json")
     """
 
     what: ClassVar = "the file of worlds"

@@ -35,6 +35,11 @@ class Experience:
 
     Raises:
         TiplError: they are no arrays of real numbers, not as many, or not all finite.
+
+    Examples:
+        >>> log = tipl.Experience.of(np.zeros((3, 4)), np.zeros((3, 1)), np.zeros((3, 4)))
+        >>> len(log + log)
+        6
     """
 
     observations: Float64[np.ndarray, "S O"]

@@ -100,6 +100,12 @@ def film(
     Raises:
         TiplError: no renderer works here (see `tipl.evaluation.pictures.missing_renderer`), the
             task cannot be made or draws nothing, the seed is below 0, or another number below 1.
+
+    Examples:
+        >>> film = tipl.film("runs/policy", num_frames=2, width=64, height=48)
+        >>> film.frames.shape
+        (2, 48, 64, 3)
+        >>> pictures = film.save("runs/film.gif")
     """
     at_least(1, num_frames=num_frames, every=every, width=width, height=height)
     at_least(0, seed=seed)

@@ -115,13 +115,16 @@ def evaluate(
             `{"gravity": 1.3}`, instead of those of their tasks; `{}` is home.
         seed: fixes the episodes' starts: episode e starts alike for every policy.
         threads: by default one for each processor.
-        progress: show a progress bar for each group of policies that run together: those of one
-            architecture and clip whose physics have the same names.
+        progress: show a progress bar for each group of policies of one architecture and clip.
 
     Raises:
         TiplError: the sequence is empty or its policies are of different tasks, `episodes` or
             `threads` is below 1, the seed below 0, the task's environment cannot be made, or it has
             no physics of a name, or not of a factor.
+
+    Examples:
+        >>> tipl.evaluate("runs/policy", episodes=2).episodic_return.shape
+        (2,)
     """
     several = [Policy.of(one) for one in _as_sequence(policies)]
     if physics is not None:

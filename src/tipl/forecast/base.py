@@ -55,6 +55,11 @@ class Forecaster(abc.ABC):
     """Predicts weights ahead of a history: the one interface of models and their rivals.
 
     A subclass has a `name` and implements `_forecast`.
+
+    Examples:
+        >>> model = tipl.Forecaster.from_pretrained("InvertedPendulum-v4")
+        >>> model.optimize(tipl.Policy.initial("InvertedPendulum-v4", seed=1, hidden=(48,)))
+        Policy(InvertedPendulum-v4, 290 parameters)
     """
 
     name: str

@@ -57,6 +57,11 @@ class TrainConfig:
 
     These options all models have. Each kind of model has a class of its own that adds its options
     and states its defaults, such as `tipl.models.neuron_transformer.NeuronTrainConfig`.
+
+    Examples:
+        >>> from tipl.models.path_transformer import PathTrainConfig
+        >>> config = PathTrainConfig(num_steps=2, rank=2, basis="path")
+        >>> model = tipl.train("runs/paths", config=config, progress=False)
     """
 
     model: str = "path"

@@ -88,6 +88,12 @@ def train(
         TiplError: an option is impossible or not the model's, no trial can be learned from, the
             datasets do not go together, the state to go on from is of another training, or the
             training diverges: then nothing is saved, and the last good state is kept.
+
+    Examples:
+        >>> train, held_out = tipl.PathDataset.open("runs/paths").split()
+        >>> model = tipl.train(train, basis="path", num_steps=2, progress=False)
+        >>> model.forecast(held_out.params()[0, :3], horizon=4).shape
+        (20,)
     """
     elite = options.get("elite")
     if elite is not None:  # a configuration is text

@@ -26,7 +26,13 @@ from tipl.policies.tasks import TaskSpec
 
 @dataclass(frozen=True, eq=False)
 class PolicyPath:
-    """The checkpoints of one trial, in order: its number, and what `PathDataset` says of each."""
+    """The checkpoints of one trial, in order: its number, and what `PathDataset` says of each.
+
+    Examples:
+        >>> path = tipl.PathDataset.open("runs/paths")[0]
+        >>> path.trial, path.params.shape
+        (0, (7, 20))
+    """
 
     trial: int
     params: Float32[np.ndarray, "T P"]
@@ -53,6 +59,14 @@ class PathDataset:
         trials: the trials in this view, by their numbers in the dataset, `[N]`.
         num_trials: their number, N.
         num_checkpoints: length of each path, T.
+
+    Examples:
+        >>> paths = tipl.PathDataset.open("runs/paths")
+        >>> paths
+        PathDataset('runs/paths', InvertedPendulum-v4: 5 trials, 7 checkpoints, 20 parameters)
+        >>> paths.params().shape
+        (5, 7, 20)
+        >>> train, held_out = paths.split()
     """
 
     def __init__(

@@ -113,6 +113,15 @@ class TemporalSVD(_Tokenizer):
         basis: orthonormal rows `[K, P]`, float64; K may be below `rank` after `fit`.
         singular_values: of the fitted, centred rows, all of them, descending.
         mean: mean of the fitted checkpoints `[P]`; zeros unless `center == "mean"`.
+
+    Examples:
+        >>> params = tipl.PathDataset.open("runs/paths").select([0, 1]).params()
+        >>> svd = tipl.TemporalSVD(rank=2).fit(params)
+        >>> svd.basis.shape
+        (2, 20)
+        >>> center = svd.center(params)
+        >>> svd.encode(params, center).shape
+        (2, 7, 2)
     """
 
     min_history = 1

@@ -39,6 +39,13 @@ class ParamLayout:
         TiplError: the activation is none of `tipl.policies.activations.ACTIVATIONS`, a name is
             given twice, a size is not positive, weights are no matrix, or there are more than
             `MAX_PARAMETERS`.
+
+    Examples:
+        >>> layout = tipl.ParamLayout.actor(4, 1, (8,))
+        >>> print(layout)
+        actor.0.weight 8x4, actor.0.bias 8, actor.1.weight 1x8, actor.1.bias 1, log_std 1
+        >>> layout.unflatten(np.zeros(layout.size))["actor.0.weight"].shape
+        (8, 4)
     """
 
     names: tuple[str, ...]

@@ -93,6 +93,14 @@ class Policy:
     Raises:
         TiplError: `params` has another length than the layout, is not of floating-point numbers
             or not finite in float32, or layout or statistics do not fit the task.
+
+    Examples:
+        >>> policy = tipl.Policy.initial("InvertedPendulum-v4", seed=1)
+        >>> policy.act(np.zeros(4)).shape
+        (1,)
+        >>> policy.save("runs/mine")
+        >>> tipl.Policy.load("runs/mine").digest == policy.digest
+        True
     """
 
     def __init__(

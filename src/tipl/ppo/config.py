@@ -15,7 +15,12 @@ MAX_ENVS = 65_536
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-    """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions."""
+    """Hyperparameters of PPO; the defaults are CleanRL's for continuous actions.
+
+    Examples:
+        >>> tipl.PPOConfig(num_steps=256).learning_rate
+        0.0003
+    """
 
     num_steps: int = 2048
     """steps of each environment between two updates"""

@@ -190,7 +190,15 @@ def _messages(states: list[Tensor], edges: list[Tensor], layer: int) -> Float[Te
 
 
 class NeuronTransformer(ScaledModel):
-    """Predicts how a network's weights change, at every checkpoint of its history."""
+    """Predicts how a network's weights change, at every checkpoint of its history.
+
+    Examples:
+        >>> from tipl.models.neuron_transformer import NeuronTransformerConfig
+        >>> config = NeuronTransformerConfig(observation_size=4, action_size=1, num_checkpoints=9)
+        >>> net = tipl.NeuronTransformer(config)
+        >>> sum(parameter.numel() for parameter in net.parameters())
+        623497
+    """
 
     def __init__(
         self,

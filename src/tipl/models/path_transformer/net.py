@@ -65,6 +65,13 @@ class PathTransformer(nn.Module):
 
     An untrained PathTransformer predicts that the weights stand still: its last layer starts at
     zero and gives the *change* of the token.
+
+    Examples:
+        >>> import torch
+        >>> from tipl.models.path_transformer.net import PathTransformerConfig
+        >>> net = tipl.PathTransformer(PathTransformerConfig(num_coordinates=2, max_checkpoints=9))
+        >>> net(torch.ones(1, 3, 2), torch.arange(3)[None]).tolist()
+        [[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]]
     """
 
     token_scale: Float[Tensor, " K"]

@@ -83,6 +83,11 @@ def adapt(
             read the policy; the experience or the environment is not of the task, or is not usable;
             steps or episodes were given without an environment, or hidden units with a policy.
             What an environment raises itself is not caught.
+
+    Examples:
+        >>> policy = tipl.adapt("HalfCheetah-v4", physics={"gravity": 1.3, "mass": 0.8})
+        >>> policy.env_steps
+        0
     """
     at_least(0, steps=steps, episodes=episodes, seed=seed)
     if env is None and (steps or episodes):

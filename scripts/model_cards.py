@@ -85,7 +85,7 @@ PPO and the best of its policies on the training trials:
 
 {returns_table(results["ppo"])}
 
-Measured by `{results["command"]}`.
+Measured by {" and ".join(f"`{line}`" for line in results["commands"])}.
 
 ## What it is not for
 

@@ -76,6 +76,7 @@ def refusals() -> list[str]:
         train paths --out out --held-out 7
         train paths --out out --model none
         train paths --out out --num-steps -3
+        train paths --out out --order 1
         forecast none --paths paths --out out
         forecast {TASK} --paths none --out out
         forecast {TASK} --paths damaged-paths --out out
@@ -152,6 +153,11 @@ def refusals() -> list[str]:
         benchmark {TASK} --out other
         accelerate None-v4
         accelerate {TASK} --out other
+        scaling None-v4
+        scaling {TASK} --out other
+        scaling {TASK} --trials 8 4
+        scaling {TASK} --paths none
+        scaling {TASK} --paths damaged-paths
     """
     return [line.strip() for line in lines.strip().splitlines()]
 

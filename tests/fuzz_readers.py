@@ -48,6 +48,8 @@ from tipl.experiments.benchmark.ledger import Cost, read_costs, write_costs
 from tipl.experiments.config import BENCHMARK, COMPARISON, AccelerationConfig, BenchmarkConfig
 from tipl.experiments.films import film_files, film_section
 from tipl.experiments.run import load_run
+from tipl.experiments.scaling.config import SCALING, ScalingConfig
+from tipl.experiments.scaling.predicting import PREDICTIONS, Prediction, read_predictions
 from tipl.experiments.stage_records import read_records
 from tipl.experiments.worlds.cells import CELL, cell_file, measured_cell
 from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
@@ -217,6 +219,8 @@ def use_experiment(directory: Path) -> None:
         lambda: COMPARISON.read(directory / COMPARISON.name).config.forecaster,
         lambda: WORLDS_BENCHMARK.read(directory / WORLDS_BENCHMARK.name).config.splits,
         lambda: CELL.read(cell_file(directory, "x", "elite")).by_world,
+        lambda: SCALING.read(directory / SCALING.name).config.base,
+        lambda: read_predictions(directory),
         lambda: model_cost(AccelerationConfig("InvertedPendulum-v4", paths=f"{directory}/paths")),
     )
 
@@ -228,6 +232,9 @@ def make_experiment(directory: Path) -> None:
     write_costs(directory / "costs.json", costs)
     BenchmarkConfig("HalfCheetah-v4").write_record(directory, "tipl benchmark")
     WorldsConfig("HalfCheetah-v4").write_record(directory, "tipl worlds benchmark")
+    ScalingConfig("HalfCheetah-v4").write_record(directory, "tipl scaling", ppo=[[1.0, 2.0]])
+    one = Prediction("trials", "own", "weight_error", 512, 6, 0.4, 0.3, 0.5, True, "0")
+    storage.write_json(directory / PREDICTIONS.name, {"predictions": [dataclasses.asdict(one)]})
     measured = np.ones((2, 3)), np.zeros(2, np.int64)
     measured_cell(directory, "x", "elite", "0", ["a", "b"], lambda: measured)
     film = {"labels": ["untrained", "PPO"], "returns": [1.0, 2.0], "model": "NeuronTransformer"}

@@ -32,6 +32,8 @@ PLACES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "share": (r"(\d+)% of PPO's improvement", lambda s: int(s) / 100),
     "env_steps": (r"start|end \(([\d,]+) steps\)", lambda s: _integer(s or "0")),
     "training_trials": (r"(\d+) training trials", int),
+    "num_parameters": (r"([\d,]+) parameters", _integer),
+    "num_steps": (r"([\d,]+) training steps", _integer),
     "part": (r"(.+)", str),
     "center": (r"(.+)", str),
 }

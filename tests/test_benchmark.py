@@ -247,7 +247,7 @@ def test_a_task_with_discrete_actions_ends_with_a_report(
 ) -> None:
     monkeypatch.setattr("tipl.report.page.save_figure", lambda figure, folder, name: None)
     monkeypatch.setattr("tipl.report.page.figure_svg", not_written)
-    monkeypatch.setattr(measuring_costs, "_training_flops", lambda paths, model: 1.0)
+    monkeypatch.setattr(measuring_costs, "flops_per_step", lambda paths, config: 1.0)
     config = dataclasses.replace(
         CONFIG,
         env_id="CartPole-v1",

@@ -34,6 +34,7 @@ from tipl.evaluation.forecast_sets import ForecastReturns, ForecastSet
 from tipl.evaluation.returns import evaluate
 from tipl.experiments.config import AccelerationConfig, BenchmarkConfig, DemoConfig
 from tipl.experiments.forecasts import forecast_held_out
+from tipl.experiments.scaling.config import ScalingConfig
 from tipl.experiments.worlds.config import WorldsConfig
 from tipl.forecast import hub as shipped
 from tipl.forecast.base import Forecaster
@@ -364,6 +365,7 @@ ARGUMENTS = {
     "costs": ["the run's directory"],
     "benchmark": [*dataclasses.fields(BenchmarkConfig)[1:], "a Gymnasium id", *EXPERIMENT],
     "accelerate": [*dataclasses.fields(AccelerationConfig)[1:], "a Gymnasium id", *EXPERIMENT],
+    "scaling": [*dataclasses.fields(ScalingConfig)[1:], "a Gymnasium id", *EXPERIMENT],
 }
 
 
@@ -488,6 +490,12 @@ BAD_INPUT = {
     "paths copy nowhere new": "there is no nowhere/metadata.json",
     "accelerate NoSuch-v0": "NoSuch",
     "accelerate InvertedPendulum-v4 --widths 64 64": "expected each one once",
+    "scaling NoSuch-v0": "NoSuch",
+    "scaling InvertedPendulum-v4 --trials 8 4": "expected positive numbers that rise",
+    "scaling InvertedPendulum-v4 --base-trials 512": "expected a base below the largest",
+    "scaling InvertedPendulum-v4 --paths missing": "there is no missing/metadata.json",
+    "scaling InvertedPendulum-v4 --paths paths": "512 trials were to be learned from",
+    "scaling HalfCheetah-v4 --paths paths": "were given for 'HalfCheetah-v4'",
     "worlds benchmark NoSuch-v0": "NoSuch",
     "worlds benchmark Hopper-v4": "no model ships for 'Hopper-v4'; give --elite and --carrier",
     "worlds benchmark InvertedPendulum-v4 --worlds missing": "there is no missing",
@@ -497,6 +505,8 @@ BAD_INPUT = {
     "worlds benchmark InvertedPendulum-v4 --redrawn-steps 0": "redrawn_steps is 0",
     "train paths --first-trials 0 --out new": "first_trials is 0",
     "train paths --first-trials 99 --out new": "first_trials is 99, but paths has",
+    "train paths --first-trials 2 --order -1 --out new": "order is -1",
+    "train paths --order 1 --out new": "an order of trials was given without how many",
     f"{COLLECT} --out a-file": "a-file",
     f"{COLLECT} --out a-file/new": "a-file/new",
     f"{COLLECT} --out empty/../models": "holds joint but no metadata.json",

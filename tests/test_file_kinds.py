@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import importlib
 import pkgutil
 import shutil
@@ -31,6 +32,10 @@ from tipl.evaluation.forecast_sets import FORECASTS, RETURNS, ForecastReturns, F
 from tipl.experiments.benchmark.ledger import read_costs
 from tipl.experiments.config import BENCHMARK, COMPARISON, BenchmarkConfig
 from tipl.experiments.films import FILM
+from tipl.experiments.scaling.config import SCALING, ScalingConfig
+from tipl.experiments.scaling.points import Point, Size
+from tipl.experiments.scaling.predicting import PREDICTIONS, Prediction, read_predictions
+from tipl.experiments.scaling.records import POINT, Measured
 from tipl.experiments.stage_records import read_records
 from tipl.experiments.worlds.cells import CELL, cell_file, measured_cell
 from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
@@ -161,6 +166,34 @@ def make_worlds_benchmark(place: Path) -> Path:
     return place / WORLDS_BENCHMARK.name
 
 
+def make_scaling(place: Path) -> Path:
+    place.mkdir()
+    ScalingConfig.for_task("HalfCheetah-v4").write_record(place, None, ppo=[[1.0, 2.0]])
+    return place / SCALING.name
+
+
+def make_point(place: Path) -> Path:
+    place.mkdir()
+    point = Point("own", Size(8, 64, 100), 0)
+    errors = {"weight_errors": [0.5, 0.7], "action_errors": [0.5, 0.7]}
+    found = Measured("own", "0", 1000, 1e9, [[1.0, 2.0], [3.0, 4.0]], **errors)
+    storage.write_json(place / f"{point.slug}{POINT.name}", dataclasses.asdict(found))
+    return place / f"{point.slug}{POINT.name}"
+
+
+def use_point(place: Path) -> None:
+    (file,) = place.iterdir()
+    found = POINT.read(file)
+    assert found.by_policy.shape == (len(found.returns),)
+
+
+def make_predictions(place: Path) -> Path:
+    place.mkdir()
+    one = Prediction("trials", "own", "weight_error", 512, 6, 0.4, 0.3, 0.5, True, "0")
+    storage.write_json(place / PREDICTIONS.name, {"predictions": [dataclasses.asdict(one)]})
+    return place / PREDICTIONS.name
+
+
 def make_cell(place: Path) -> Path:
     place.mkdir()
     returns = np.ones((2, 3))
@@ -232,6 +265,9 @@ KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
         lambda place: WORLDS_BENCHMARK.read(place / WORLDS_BENCHMARK.name),
     ),
     ".cell.json": (make_cell, use_cell),
+    "scaling.json": (make_scaling, lambda place: SCALING.read(place / SCALING.name)),
+    ".point.json": (make_point, use_point),
+    "predictions.json": (make_predictions, read_predictions),
     "costs.json": (make_costs, lambda place: read_costs(place / "costs.json")),
     "worlds.json": (make_worlds, use_worlds),
     "film.json": (make_film, lambda place: FILM.read(place / FILM.name)),

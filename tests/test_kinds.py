@@ -156,7 +156,15 @@ def test_help_shows_the_options_of_one_kind(kind: Kind, capsys: pytest.CaptureFi
     assert stopped.value.code == 0
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     flags = {flag.replace("-", "_") for flag in re.findall(r" --([a-z][a-z-]*)", words)}
-    shared = {"out", "held_out", "first_trials", "threads", "help", "no_condition_on_return"}
+    shared = {
+        "out",
+        "held_out",
+        "first_trials",
+        "order",
+        "threads",
+        "help",
+        "no_condition_on_return",
+    }
     shared |= {"resume", "no_resume", "trust_module", "trust_argument"}
     shared |= {"json", "quiet"}
     shared |= {"nproc_per_node"}  # of torchrun, which the purpose names

@@ -672,6 +672,7 @@ COMMANDS = {
     "report run": "report.html is not a report that tipl has written",
     "demo --out run": "report.html is not a report that tipl has written",
     f"accelerate {PENDULUM} --out run": "report.html is not a report that tipl has written",
+    f"scaling {PENDULUM} --out run": "report.html is not a report that tipl has written",
     f"benchmark {PENDULUM} --out run": "report.html is not a report that tipl has written",
     f"worlds benchmark {PENDULUM} --out run": "report.html is not a report that tipl has written",
     "report links": "links holds links",

@@ -208,6 +208,7 @@ def test_a_collection_is_copied_once_it_is_complete(
         ("demo", "--out", "{}"),
         ("benchmark", TASK, "--out", "{}"),
         ("accelerate", TASK, "--out", "{}"),
+        ("scaling", TASK, "--out", "{}"),
         ("paths", "evaluate", "{}"),
         ("collect", TASK, "--from-sb3", "--out", "{}"),
     ],

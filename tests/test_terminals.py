@@ -196,7 +196,8 @@ def test_folders_whose_names_are_no_text_are_refused_where_they_would_be_recorde
 
 LONG, LOOP = "x" * 5_000, "loop"
 SEVERAL = (
-    *("demo", "benchmark", "accelerate", "worlds benchmark", "film", "forecast", "collect"),
+    *("demo", "benchmark", "accelerate", "scaling", "worlds benchmark", "film", "forecast"),
+    "collect",
     "worlds make",
     *("models", "completion", "paths copy"),
 )

@@ -37,6 +37,7 @@ from tipl.experiments.config import (
     DemoConfig,
 )
 from tipl.experiments.pipeline import prepare_directory, run_pipeline
+from tipl.experiments.scaling.config import SCALING, ScalingConfig
 from tipl.experiments.stage_records import read_records
 from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
 from tipl.policies.tasks import TaskSpec, get_task
@@ -344,6 +345,7 @@ def test_records_of_runs_name_no_code(folder: Path) -> None:
         (BenchmarkConfig(ENV_ID), BENCHMARK),
         (AccelerationConfig(ENV_ID), COMPARISON),
         (WorldsConfig(ENV_ID), WORLDS_BENCHMARK),
+        (ScalingConfig(ENV_ID), SCALING),
     ):
         config.write_record(folder / "run", None, cost=None)
         found = file.read(folder / "run" / file.name).config

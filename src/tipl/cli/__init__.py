@@ -46,6 +46,7 @@ COMMANDS = {
     "report": ("run", "write the report of a run"),
     "benchmark": ("run", "test the paper's claims on a task, beside all rivals"),
     "accelerate": ("run", "train by PPO with jumps to forecasts, beside PPO alone and rivals"),
+    "scaling": ("run", "grow data, model and training, and predict the largest before it is run"),
 }
 """The module in `tipl.cli` that has each command, `paths show` as `paths_show`, and its purpose."""
 

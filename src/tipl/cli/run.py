@@ -1,4 +1,4 @@
-"""`tipl demo`, `report`, `costs`, `benchmark`, `accelerate`, `worlds benchmark`: experiments."""
+"""`tipl demo`, `report`, `costs`, `benchmark`, `accelerate`, `scaling`, `worlds benchmark`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tipl.experiments.config import (
     DemoConfig,
     ExperimentConfig,
 )
+from tipl.experiments.scaling.config import ScalingConfig
 from tipl.experiments.worlds.config import WorldsConfig
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def report(run: Positional[Path], /) -> dict[str, Any]:
     Args:
         run: the run's directory; it holds paths (a dataset), models (a directory for each) and
             forecasts (evaluated), as `tipl demo` makes it; or the directory of a benchmark, of a
-            comparison or of a benchmark of worlds
+            comparison, of a benchmark of worlds or of an experiment on scaling
     """
     if (run / "benchmark.json").exists():
         from tipl.experiments import benchmark as the_benchmark
@@ -95,6 +96,10 @@ def report(run: Positional[Path], /) -> dict[str, Any]:
         from tipl.experiments import worlds
 
         results = worlds.report_worlds(run).rows
+    elif (run / "scaling.json").exists():
+        from tipl.experiments.scaling import report_scaling
+
+        results = report_scaling(run).rows
     elif (run / "shared").is_dir() or (run / "pptb").is_dir():  # whose report would lose numbers
         raise TiplError(
             f"{run} holds a benchmark without its benchmark.json, from an earlier tipl; make its "
@@ -180,6 +185,33 @@ def accelerate(
     return _print_made(found.directory, found.results)
 
 
+def scaling(
+    config: Annotated[ScalingConfig, arg(name="")], run: Annotated[RunOptions, arg(name="")]
+) -> dict[str, Any]:
+    """Train models on more and more trials, of more and more parameters, for more and more steps.
+
+    One axis grows at a time, and the others stay at a base. Measured are the error and the return
+    of what own forecasts for held-out trials, and the return of fresh networks that elite carries.
+    A power law with an offset is fitted to the smaller sizes of each axis, and predicts the largest
+    before it is trained. Writes report.html, results.jsonl and the figures. Running it again goes
+    on with what is not done. `tipl scaling HalfCheetah-v4 --help` shows that task's defaults.
+
+    Args:
+        config: what to grow
+        run: how
+    """
+    from tipl.experiments.scaling import check_scaling
+
+    check_scaling(config, run.out, run.threads)
+    from tipl.experiments.scaling import scaling as grow
+
+    found = grow(config, **_arguments(run))
+    from tipl.experiments.scaling.report import print_headline
+
+    print_headline(found, console())
+    return _print_made(found.directory, found.rows)
+
+
 def worlds_benchmark(
     config: Annotated[WorldsConfig, arg(name="")], run: Annotated[RunOptions, arg(name="")]
 ) -> dict[str, Any]:
@@ -208,6 +240,7 @@ def worlds_benchmark(
 KINDS: dict[Callable[..., object], type[ExperimentConfig]] = {
     benchmark: BenchmarkConfig,
     accelerate: AccelerationConfig,
+    scaling: ScalingConfig,
     worlds_benchmark: WorldsConfig,
 }
 """What the commands do that have other defaults for some tasks."""

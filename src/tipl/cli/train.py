@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from tipl.cli import Prepared
-from tipl.core.options import at_least
 from tipl.core.terminal import note, say
 from tipl.errors import TiplError
 from tipl.models import TrainConfig
@@ -30,6 +29,7 @@ def train(
     out: Path,
     held_out: float = 0.25,
     first_trials: int | None = None,
+    order: int | None = None,
     resume: bool = False,
     threads: int | None = None,
 ) -> dict[str, Any] | None:
@@ -47,6 +47,8 @@ def train(
         held_out: share of the trials that the model does not learn from
         first_trials: learn from so many first trials instead, such as those in a nested set of
             worlds, and hold out all others
+        order: a seed by which the trials that are not held out are shuffled before the first ones
+            of them are taken, so that more trials contain fewer; others are held out as without
         resume: go on with a training that has not been finished; the learning rate may be another
         threads: of a NeuronTransformer's training (default: one for each processor)
     """
@@ -56,11 +58,7 @@ def train(
 
     check_directory(out, MODEL_FILES)  # before the datasets are opened
     opened = [PathDataset.open(directory) for directory in paths]
-    if first_trials is None:
-        splits = [dataset.split(held_out) for dataset in opened]
-        training, others = ([split[i] for split in splits] for i in (0, 1))
-    else:
-        training, others = _first_trials(opened, first_trials)
+    training, others = _split(opened, held_out, first_trials, order)
     from tipl.models.parallel import is_first, joined  # bring PyTorch, for which no refusal waits
     from tipl.models.train import train as train_model
 
@@ -89,19 +87,23 @@ def _told(model: TrainedForecaster, others: Sequence[PathDataset], out: Path) ->
     return {"model": out, "kind": model.kind, **numbers, "curves": model.curves}
 
 
-def _first_trials(
-    datasets: Sequence[PathDataset], count: int
+def _split(
+    datasets: Sequence[PathDataset], held_out: float, first: int | None, order: int | None
 ) -> tuple[list[PathDataset], list[PathDataset]]:
-    """The first trials of each dataset, and the others of those that have others."""
-    at_least(1, first_trials=count)
-    for one in datasets:
-        if count > one.num_trials:
-            raise TiplError(
-                f"first_trials is {count}, but {one.directory} has {one.num_trials} trials; give "
-                "at most as many"
-            )
-    others = [one.select(one.trials[count:]) for one in datasets if one.num_trials > count]
-    return [one.select(one.trials[:count]) for one in datasets], others
+    """The trials of each dataset to learn from, and those that are held out, where there are."""
+    if order is not None and first is None:
+        raise TiplError("an order of trials was given without how many; give --first-trials")
+    if first is None or order is not None:
+        splits = [dataset.split(held_out) for dataset in datasets]
+        training, others = ([split[i] for split in splits] for i in (0, 1))
+    else:
+        training = list(datasets)
+        others = [one.select(one.trials[first:]) for one in datasets if one.num_trials > first]
+    if first is not None:
+        from tipl.paths.nesting import first_trials
+
+        training = [first_trials(one, first, order) for one in training]
+    return training, others
 
 
 def prepared(command: Callable[..., None], arguments: list[str]) -> Prepared:

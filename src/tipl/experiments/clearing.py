@@ -28,7 +28,9 @@ from tipl.paths.parts import FOLDERS
 
 FILE = "stages.json"
 
-RECORDS = ("demo.json", "benchmark.json", "comparison.json", "worlds-benchmark.json")
+RECORDS = (
+    *("demo.json", "benchmark.json", "comparison.json", "worlds-benchmark.json", "scaling.json"),
+)
 """What experiments were told, by kind."""
 
 RECORD = storage.own_json("a record of an experiment", lambda found: "config" in found)
@@ -37,7 +39,10 @@ FILM_RECORD = storage.own_json(
     "the record of a film", lambda found: {"labels", "returns", "model"} <= found.keys()
 )
 
-_FILES = {FILE, *RECORDS, "costs.json", "worlds.json", "results.jsonl", "report.html"}
+_FILES = {
+    *(FILE, *RECORDS, "costs.json", "worlds.json", "predictions.json"),
+    *("results.jsonl", "report.html"),
+}
 """What experiments write beside what their stages make."""
 
 _FIGURES = "figures"
@@ -46,7 +51,7 @@ FILM_PLACE = Path(_FIGURES, "film.gif")
 """Where the film lies in an experiment's directory."""
 
 MEASURED = "returns"
-"""The folder of what a benchmark of worlds has measured, in its directory."""
+"""The folder of what benchmarks of worlds, and of scaling, have measured, in their directory."""
 
 _ANY_JSON = storage.own_json("a JSON file", lambda found: True)
 

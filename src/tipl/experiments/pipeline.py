@@ -196,6 +196,7 @@ def run_pipeline(
     config: Config,
     stages_of: Callable[[Config, Path], Iterable[Stage]],
     out: str | Path | None,
+    along: Callable[[Path, Iterable[Stage]], Iterable[Stage]] = lambda _, stages: stages,
     **how: Unpack[How],
 ) -> Path:
     """Does what is left of an experiment; all that can be is checked before the first stage.
@@ -204,6 +205,7 @@ def run_pipeline(
         config: what to do.
         stages_of: the stages of such an experiment in its directory, in order.
         out: its directory, which is returned; by default `runs/`, the command and the task.
+        along: passes the stages on, each when the one before it is done, and works in between.
         **how: see `How`.
 
     Raises:
@@ -217,7 +219,7 @@ def run_pipeline(
     stages = list(stages_of(config, directory))
     fresh = how.get("fresh", False)
     prepare_directory(directory, fresh, config.COMMAND, stages, config.PLACES)
-    Pipeline(directory, stages, **how).run()
+    Pipeline(directory, along(directory, stages), **how).run()
     return directory
 
 

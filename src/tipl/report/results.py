@@ -53,6 +53,8 @@ class Result:
     share: float | None = None  # of PPO's improvement
     env_steps: int | None = None  # of PPO before it was measured
     training_trials: int | None = None  # that a model learned from
+    num_parameters: int | None = None  # of the model
+    num_steps: int | None = None  # of its training
     part: str | None = None  # of the network, or of the work: "layer 2", "whole stage"
     center: str | None = None  # what is subtracted from a path: "displacements"
 
@@ -90,6 +92,8 @@ _PLACE: dict[str, Callable[[Any], str]] = {
     "share": "{:.0%} of PPO's improvement".format,
     "env_steps": _env_steps,
     "training_trials": "{} training trials".format,
+    "num_parameters": "{:,} parameters".format,
+    "num_steps": "{:,} training steps".format,
     "part": str,
     "center": str,
 }

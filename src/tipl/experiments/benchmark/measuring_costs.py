@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 from tipl.experiments.benchmark.ledger import WHOLE_STAGES, Cost, Work
 from tipl.experiments.run import Run
-from tipl.forecast.trained import TrainedForecaster
+from tipl.models import TrainConfig
 from tipl.models.kinds import recorded_config
 from tipl.models.train import train
 from tipl.paths import PathDataset
@@ -51,7 +51,8 @@ def _stage_costs(run: Run) -> Iterator[Cost]:
         elif (model := trained.get(stage.name)) is not None:
             kind, name = "train", model.label
             env_steps = float(model.settings.get("env_steps", 0))
-            flops = _training_flops(paths, model)
+            config = recorded_config(model.settings["train"])
+            flops = flops_per_step(paths, config) * config.steps
         elif stage.name in WHOLE_STAGES:
             name, env_steps, flops = stage.name, math.nan, math.nan
         else:
@@ -60,15 +61,14 @@ def _stage_costs(run: Run) -> Iterator[Cost]:
         yield Cost(kind, name, env_steps, stage.cpu_seconds, flops, memory, stage.command)
 
 
-def _training_flops(paths: PathDataset, model: TrainedForecaster) -> float:
-    """Of a whole training, from a few steps of it on a few of the trials."""
-    config = recorded_config(model.settings["train"])
+def flops_per_step(paths: PathDataset, config: TrainConfig) -> float:
+    """Floating-point operations of a training step, from a few steps on a few of the trials."""
     few = paths.select(paths.usable_trials()[:4])
     counts = []
     for steps in (SHORT, LONG):
         short = dataclasses.replace(config, num_steps=steps)
         counts.append(_flops(partial(train, few, config=short, threads=1, progress=False)))
-    return (counts[1] - counts[0]) / (LONG - SHORT) * config.steps
+    return (counts[1] - counts[0]) / (LONG - SHORT)
 
 
 class _FlopCounter(TorchDispatchMode):

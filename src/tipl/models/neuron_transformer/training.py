@@ -178,6 +178,17 @@ def _find_elite(
     return found[best].policy, record, sum(one.env_steps for one in found)
 
 
+def model_sizes(
+    target: Target, config: NeuronTrainConfig, first: PathDataset, activations: tuple[str, ...]
+) -> NeuronTransformerConfig:
+    """The size of the model for a target that learns from such paths, and from such networks."""
+    context, memory = (1, config.memory) if target == "elite" else (config.context, 0)
+    ends, T = (first.task.observation_size, first.task.action_size), first.num_checkpoints
+    return NeuronTransformerConfig(
+        *ends, T, config.width, config.rounds, context, config.heads, memory, activations
+    )
+
+
 def _initial_model(
     target: Target,
     config: NeuronTrainConfig,
@@ -186,10 +197,6 @@ def _initial_model(
     activations: tuple[str, ...],
 ) -> NeuronTransformer:
     torch.manual_seed(config.seed)
-    context, memory = (1, config.memory) if target == "elite" else (config.context, 0)
-    ends, T = (first.task.observation_size, first.task.action_size), first.num_checkpoints
-    sizes = NeuronTransformerConfig(
-        *ends, T, config.width, config.rounds, context, config.heads, memory, activations
-    )
+    sizes = model_sizes(target, config, first, activations)
     outlined(lambda: NeuronTransformer(sizes))  # before it takes memory
     return NeuronTransformer(sizes, *scales)

@@ -82,7 +82,7 @@ class ScalingConfig(ExperimentConfig):
         check_places((self.history,), (self.horizon,))
         for axis in AXES:
             self._check_axis(axis)
-        for width in {*self.widths, self.base_width}:
+        for width in sorted({*self.widths, self.base_width}):
             NeuronTrainConfig(width=width, rounds=self.rounds, seed=self.seed,
                               behaviour_weight=self.own_behaviour_weight)  # fmt: skip
         if self.paths is None:

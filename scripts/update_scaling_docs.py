@@ -16,7 +16,6 @@ from result_pages import markdown, results_folder, section_lines, write_numbers
 from tyro.conf import Positional
 from update_collection_docs import RESULTS, ROOT, replace_between
 
-from tipl.experiments.scaling.config import AXES
 from tipl.experiments.scaling.outcome import AXIS_NAMES, Scaling, load_scaling
 from tipl.experiments.scaling.report import scaling_report
 
@@ -54,10 +53,6 @@ def page(found: Scaling, folder: Path) -> str:
     if report.headline.rows:
         parts += [markdown(report.headline), ""]
     for section in report.sections:
-        axis = dict(zip(AXES, report.sections, strict=False))
-        names = [name for name, one in axis.items() if one is section]
-        if names and len(getattr(found.config, names[0])) == 1:
-            continue  # nothing grew
         parts += section_lines(section, folder)
     return "\n".join(parts)
 

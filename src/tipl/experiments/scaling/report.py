@@ -47,6 +47,11 @@ RUN_DOT = {"linestyle": "", "marker": "o", "ms": 2.8, "mew": 0, "alpha": 0.45}
 PREDICTED_DOT = {"linestyle": "", "marker": "D", "ms": 6, "mfc": "none", "mew": 1.4, "color": BLUE}
 
 
+def grown(found: Scaling) -> list[str]:
+    """The axes that have more than one size."""
+    return [axis for axis in AXES if len(getattr(found.config, axis)) > 1]
+
+
 # --- the curves -------------------------------------------------------------------------------
 
 
@@ -63,7 +68,8 @@ def _lines(found: Scaling, axis: str, metric: Metric) -> Iterator[Line]:
     if metric.name == "episodic_return" and metric.target == "own":
         yield Line(None, found.ppo.value, {"color": BLUE, "lw": 1, "linestyle": ":"}, "PPO itself")
     if not metric.rising:
-        yield Line(None, 1.0, {"color": INK, "alpha": 0.5, "lw": 0.8, "linestyle": ":"})
+        still = {"color": INK, "alpha": 0.5, "lw": 0.8, "linestyle": ":"}
+        yield Line(None, 1.0, still, "standing still")
     counts = [len(those) for those in series.runs]
     by_seed = np.concatenate([those.mean(axis=1) for those in series.runs])
     yield Line(np.repeat(series.x, counts), by_seed, {**RUN_DOT, "color": colour})
@@ -110,8 +116,8 @@ def _curves(found: Scaling, axis: str) -> Section:
         TITLES[axis],
         f"{SENTENCES[axis]} All else stays as it is: {fixed}. {_too_few(found, axis)}".strip(),
         partial(
-            line_chart, panels, x_label=AXIS_NAMES[axis], y_label="", x_axis="log", height=2.6,
-            also=_legend(), note=_note(found),
+            line_chart, panels, x_label=AXIS_NAMES[axis], y_label="", x_axis="log steps",
+            height=2.6, also=_legend(), note=_note(found),
         ),
         table=_points_table(found, axis),
     )  # fmt: skip
@@ -124,8 +130,8 @@ def _too_few(found: Scaling, axis: str) -> str:
         return ""
     smaller = len(along) - (largest(found.config, axis) is not None)
     return (
-        f"There is no prediction: {smaller} smaller size{'s' * (smaller != 1)} are too few for a "
-        f"law of three parameters, which takes {FEWEST}."
+        f"There is no prediction: the number of smaller sizes is {smaller}, and a law of three "
+        f"parameters takes {FEWEST}."
     )
 
 
@@ -160,14 +166,15 @@ def _points_table(found: Scaling, axis: str) -> Table:
             runs = series.runs[series.sizes.index(size)]
             interval = measured_interval(runs)
             cells.append(Result(found.config.env_id, "", "", metric.name, *interval))
-        sized: list[Cell] = [f"{size.trials}", f"{parameters:,}", f"{size.num_steps:,}", count]
-        rows.append([*sized, *cells, format_number(seconds / count), f"{flops:.2g}"])
+        value = f"{getattr(size, axis):,}"
+        name = f"{value} ({parameters:,})" if axis == "widths" else value
+        rows.append([name, count, *cells, format_number(seconds / count), f"{flops:.2g}"])
     labels = [metric.label for metric in METRICS]
     return Table(
         "Means over seeds [95% interval over held-out trials or fresh networks, and seeds]; "
         "processor seconds (whole processes, their start included) and floating-point operations "
         "(estimated from a few steps) of one seed, own and elite together",
-        ["trials", "parameters", "steps", "seeds", *labels, "CPU s", "operations"],
+        [_COLUMNS[axis], "seeds", *labels, "CPU s", "operations"],
         rows,
     )
 
@@ -175,7 +182,7 @@ def _points_table(found: Scaling, axis: str) -> Table:
 def _foretold(found: Scaling) -> Table:
     """What was predicted of the largest sizes, beside what was measured of them."""
     rows: list[list[Cell]] = []
-    for axis in AXES:
+    for axis in grown(found):
         for metric in METRICS:
             one = found.prediction(axis, metric)
             if one is None:
@@ -187,13 +194,19 @@ def _foretold(found: Scaling) -> Table:
             judged = Judged(found_there, inside, "inside" if inside else "outside")
             when = "before it was run" if one.foretold else "afterwards"
             rows.append([f"{metric.label}, {one.at:,} {_AT[axis]}", said, judged, when])
-    return Table(
+    caption = (
         "The largest size of each axis, predicted from the smaller ones [95% interval of one run], "
-        "and measured [95% interval]: ✓ inside what was predicted, ✗ outside",
+        "and measured [95% interval]: ✓ inside what was predicted, ✗ outside"
+    )
+    return Table(
+        caption if rows else "Nothing was predicted: no axis has enough sizes for a law",
         ["largest size", "predicted", "measured", "when"],
         rows,
     )
 
+
+_COLUMNS = {"trials": "trials", "widths": "width (parameters)", "num_steps": "steps"}
+"""What the first column of an axis' table is called."""
 
 _AT = {"trials": "trials", "widths": "units wide", "num_steps": "steps"}
 
@@ -204,7 +217,7 @@ def _result(found: Scaling, metric: Metric, interval: tuple[float, float, float]
 
 def _laws(found: Scaling) -> Section:
     rows: list[list[Cell]] = []
-    for axis in AXES:
+    for axis in grown(found):
         for metric in METRICS:
             law = found.fit(axis, metric)
             cells: list[Cell] = [None] * len(PARAMETERS)
@@ -235,7 +248,7 @@ def scaling_report(found: Scaling) -> Report:
         lead=lead(found),
         points=said_points(found),
         headline=_foretold(found),
-        sections=[*(_curves(found, axis) for axis in AXES), _laws(found)],
+        sections=[*(_curves(found, axis) for axis in grown(found)), _laws(found)],
         results=found.rows,
         commands=[found.command, *(stage.command for stage in found.stages)],
         stages=found.stages,
@@ -262,11 +275,8 @@ def lead(found: Scaling) -> list[str]:
 def said_points(found: Scaling) -> list[str]:
     """What the numbers say, axis by axis: from the smallest size to the largest."""
     said = []
-    for axis in AXES:
-        along = sizes(found.config, axis)
-        if len(along) < 2:
-            continue
-        parts = []
+    for axis in grown(found):
+        along, parts = sizes(found.config, axis), []
         for metric in METRICS:
             runs = found.series(axis, metric).runs
             first, last = (

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
 
 import docs_reference  # noqa: E402
+import notebook_pages  # noqa: E402
 
 START = "README.md"
 """The page that the site begins with."""
@@ -30,6 +31,9 @@ def on_files(files: Files, config: Any) -> Files:
     """Adds the pages that are made, and whatever lies outside of `docs` and is linked to."""
     for name, text in docs_reference.pages().items():
         files.append(File.generated(config, name, content=text))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        text = notebook_pages.as_page(path, config.extra["repository"])
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
     waiting = [f"docs/{page.src_uri}" for page in files.documentation_pages() if page.abs_src_path]
     waiting.append(START)
     seen = set(waiting)

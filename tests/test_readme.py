@@ -1,4 +1,4 @@
-"""Every code block of README and of the pages for beginners is executed, in a reader's order.
+"""Every code block of README, of the pages for beginners and of notebooks is executed, in order.
 
 python blocks share one namespace, and `tipl` commands run through the command line's entry point;
 both in one empty directory for each page, so that a block may use what an earlier one wrote.
@@ -34,6 +34,7 @@ README = ROOT / "README.md"
 PAGES = ["README.md", "docs/step-by-step.md", "docs/pretrained.md"] + [
     path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs/tutorials").glob("*.md"))
 ]
+NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
 
 BLOCK = re.compile(
     r"(?:<!-- readme-test: replace\s+(?P<changes>(?:(?!-->).)*?)\s*-->\n)?"
@@ -160,6 +161,17 @@ def test_every_code_block_of_a_page_runs(
     monkeypatch.chdir(tmp_path)
     do_little(monkeypatch)
     _run_all(text, monkeypatch)
+
+
+@pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_of_a_notebook_runs(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.chdir(tmp_path)
+    do_little(monkeypatch)
+    _run_all(importlib.import_module("notebook_pages").as_markdown(path), monkeypatch)
 
 
 def _markdown(code: str, language: str = "python", comment: str = "") -> str:

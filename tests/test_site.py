@@ -20,7 +20,7 @@ from tipl.core.schemas import file_kinds
 
 ROOT = Path(__file__).parents[1]
 
-REPOSITORY = "https://code.example/someone/tipl"
+REPOSITORY = "https://github.com/someone/tipl"
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,14 @@ def test_the_reference_has_every_command_and_kind_of_file(site: Path) -> None:
     ] == []
     for option in ("--episodes INT", "--json", "--trust-module NAME", "--observer-worlds INT"):
         assert commands.count(f"\n{option}") + commands.count(f">{option}") >= 1
+
+
+def test_notebooks_have_a_page_that_opens_them_in_colab(site: Path) -> None:
+    notebooks = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        page = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+        opened = f"github/someone/tipl/blob/main/docs/notebooks/{path.name}"
+        assert f'href="https://colab.research.google.com/{opened}"' in page
+        assert f'href="{path.name}"' in page
+        assert (site / "notebooks" / path.name).read_bytes() == path.read_bytes()

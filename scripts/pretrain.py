@@ -28,7 +28,7 @@ class Recipe:
     """options of `tipl collect`, a dataset each: the networks of the first one are the task's"""
     train: str
     """options of `tipl train`"""
-    measure: str = f"--hidden {' '.join(HIDDEN)} --networks 64 --others 64"
+    measure: str = f"--hidden {' '.join(HIDDEN)} --networks 64 --others 32"
     """options of `benchmarks/optimize_networks.py`"""
     half: bool = True
     """whether the model ships in half precision"""
@@ -37,7 +37,11 @@ class Recipe:
 ELITE = "--targets elite --rounds 2 --threads 1"
 
 RECIPES = {
-    "CartPole-v1": Recipe(["--num-trials 32 --total-steps 102400"], f"{ELITE} --num-steps 500"),
+    "CartPole-v1": Recipe(
+        ["--num-trials 32 --total-steps 102400"],
+        f"{ELITE} --num-steps 500",
+        f"--hidden {' '.join(HIDDEN)} --networks 64 --others 64",
+    ),
     "HalfCheetah-v4": Recipe(
         ["--num-trials 64 --total-steps 1000000"],
         "--targets elite --held-out 0.125 --num-steps 2500 --rounds 3 --threads 1",

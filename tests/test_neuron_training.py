@@ -905,6 +905,49 @@ def test_the_memory_is_renewed_as_often_as_networks_are_run(paths: PathDataset) 
         assert set(rows_of(later[20:])) <= elites
 
 
+@pytest.mark.parametrize("memory", [64, 31, 0])
+def test_output_layers_are_fitted_on_some_of_the_memory_in_each_batch(
+    paths: PathDataset, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    monkeypatch.setattr(elite, "FITTED_ROWS", 16)
+    model, rng, seen = new_model(memory=memory), generator(), []
+    readout = model.readout
+    if readout is not None:
+        readout.register_forward_pre_hook(lambda module, _: seen.append(module.rows))
+    loss = elite_loss(paths, memory=memory)
+    for _ in range(12):
+        loss(model, rng)
+    every_fourth = {str(slice(first, None, 4)) for first in range(4)}
+    assert {*map(str, seen)} == {64: every_fourth, 31: {str(slice(None))}, 0: set()}[memory]
+    assert readout is None or readout.rows == slice(None)  # all of it, afterwards
+
+
+def test_of_what_carried_networks_see_some_is_kept(
+    paths: PathDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("VISIT_EVERY", 1), ("VISITING_STEPS", 6), ("KEPT_OF_VISIT", 10)):
+        monkeypatch.setattr(elite, name, value)
+    visits: list[Array] = []
+    visited = behaviour.raw_observations
+
+    def spy(*args: Any, **options: Any) -> Array:
+        visits.append(visited(*args, **options))
+        return visits[-1]
+
+    monkeypatch.setattr(elite, "raw_observations", spy)
+    loss, rng = elite_loss(paths), generator()
+    before = loss.env_steps
+    for _ in range(4):
+        loss(Carrier(), rng)
+    rows = [{*rows_of(torch.as_tensor(one.reshape(-1, one.shape[-1])))} for one in visits]
+    kept = loss.visited.split(10)
+    assert len(kept) == len(rows) == 3
+    for those, of_visit in zip(kept, rows, strict=True):
+        assert {*rows_of(those)} <= of_visit
+    # steps are counted whether what they show is kept or not
+    assert loss.env_steps - before == sum(one.shape[0] * one.shape[1] for one in visits)
+
+
 def test_what_networks_see_depends_on_the_seed_of_the_training(
     paths: PathDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,19 @@ def random_readout(ridge: float = INITIAL_RIDGE) -> LeastSquaresReadout:
 # --- what is fitted --------------------------------------------------------------------------
 
 
+@architectures
+def test_output_layers_are_fitted_on_the_rows_that_are_asked_for(
+    hidden_sizes: tuple[int, ...],
+) -> None:
+    network, some = network_of(random_params(hidden_sizes), hidden_sizes), slice(2, None, 3)
+    whole = random_readout()
+    alone = readout_of(whole.observations[some], whole.outputs[some])
+    everything = whole(network).flat()
+    whole.rows = some
+    torch.testing.assert_close(whole(network).flat(), alone(network).flat())
+    assert not torch.allclose(whole(network).flat(), everything)
+
+
 @pytest.mark.parametrize("ridge", [0.5, 2.0])
 def test_a_bias_without_features_goes_towards_the_mean_of_what_is_missed(ridge: float) -> None:
     """Of a hidden unit that always gives 0, nothing can be learned."""

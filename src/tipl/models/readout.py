@@ -44,6 +44,8 @@ class LeastSquaresReadout(nn.Module):
     """those that are remembered, normalised"""
     outputs: Float[Tensor, "S A"]
     """what networks should give for them"""
+    rows: slice = slice(None)
+    """those of them that output layers are fitted on"""
 
     def __init__(self, memory: int, observation_size: int, action_size: int) -> None:
         super().__init__()
@@ -60,14 +62,15 @@ class LeastSquaresReadout(nn.Module):
         """Networks `[B, L, ...]` with fitted output layers."""
         weight, bias = network.weights[-1], network.biases[-1]
         lead = bias.shape[:2]
-        *hidden, given = network.activations(self.observations.expand(*lead, -1, -1))
+        seen, wanted = self.observations[self.rows], self.outputs[self.rows]
+        *hidden, given = network.activations(seen.expand(*lead, -1, -1))
         ones = torch.ones_like(hidden[-1][..., :1])
         features = torch.cat([hidden[-1], ones], dim=-1)  # [B, L, S, H + 1]
         count = features.shape[-2]
         ridge = self.log_ridge.clamp(min=math.log(LEAST_RIDGE)).exp()
         penalty = ridge * torch.eye(features.shape[-1], dtype=features.dtype)
         moments = features.mT @ features / count + penalty
-        missed = features.mT @ (self.outputs - given) / count  # [B, L, H + 1, A]
+        missed = features.mT @ (wanted - given) / count  # [B, L, H + 1, A]
         factor, failed = torch.linalg.cholesky_ex(moments)
         # of features that are not finite there is no solution, and no error that says less
         factor = torch.where(failed[..., None, None] == 0, factor, torch.nan)

@@ -3,8 +3,9 @@
     python scripts/update_pretrained_docs.py
 
 Reads `docs/results/optimize-*.json`, which `benchmarks/optimize_networks.py` writes with `--json`;
-where there are several of a task, the rows of the later ones (by name) count. The card of a model,
-`README.md` beside its files, shows the commands of `scripts/pretrain.py` that made it.
+where there are several of a task, the rows of those count that were measured without its paths. The
+card of a model, `README.md` beside its files, shows the commands of `scripts/pretrain.py` that made
+it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def cell(row: Mapping[str, Any] | None) -> str:
 def measured() -> list[dict[str, Any]]:
     """What was measured of each task, with all commands that did."""
     tasks: dict[str, dict[str, Any]] = {}
-    for result in read("optimize-*"):
+    for result in sorted(read("optimize-*"), key=lambda one: not one["ppo"]):
         task = tasks.setdefault(result["env_id"], {**result, "commands": []})
         hidden_sizes = TrainedForecaster.from_pretrained(result["env_id"]).hidden_sizes
         task["hidden"] = "-".join(map(str, hidden_sizes))

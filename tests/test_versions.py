@@ -55,8 +55,11 @@ def test_the_others_observe_something_else() -> None:
 def test_models_that_ship_say_which_versions_they_serve() -> None:
     for name in shipped_models():
         said = storage.read_json(SHIPPED / name / "config.json")
-        assert said["serves"] == list(other_versions(said["task"]["env_id"]))
-        assert said["serves"]
+        env_id = said["task"]["env_id"]
+        assert said["serves"] == list(other_versions(env_id))
+        # of the others no version sees the same
+        alone = env_id in ("CartPole-v1", "InvertedDoublePendulum-v4", "Reacher-v4")
+        assert bool(said["serves"]) != alone
 
 
 def test_a_model_serves_another_version_under_its_name() -> None:

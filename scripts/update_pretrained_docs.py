@@ -21,12 +21,13 @@ from tipl.forecast.hub import SHIPPED
 from tipl.forecast.trained import TrainedForecaster
 
 CARRIED = "NeuronTransformer (elite)"
+COPIED = "best stored policy, copied"
 NEAREST, CHECKED = f"{CARRIED}, nearest of 8", f"{CARRIED}, best of 2 episodes"
 
 METHODS = (
     "standing still",
     "nearest training path",
-    "best stored policy, copied",
+    COPIED,
     "best stored policy, output layer fitted",
     "NeuronTransformer (own)",
     CARRIED,
@@ -96,13 +97,13 @@ def overview(results: Sequence[Mapping[str, Any]]) -> str:
     """What all models do, a row a task."""
     body, reached = [], 0
     for result in results:
-        ppo, best = (result["ppo"][name]["mean"] for name in PPO)
+        first, ppo = result["hidden"], result["ppo"][PPO[0]]["mean"]
+        best = result["architectures"][first][COPIED]["mean"]
         found = {text: without_steps(rows) for text, rows in result["architectures"].items()}
         shares = {
             text: way_gone(row["mean"], result["architectures"][text], best)
             for text, row in found.items()
         }
-        first = result["hidden"]
         share, worst = shares.pop(first), min(shares.values())
         reached += share >= 0.95
         everywhere = all(row["mean"] >= ppo for row in found.values())
@@ -122,13 +123,14 @@ def overview(results: Sequence[Mapping[str, Any]]) -> str:
         [
             table(head, body),
             "",
-            "Mean returns: of PPO at the end of the training paths, of the best policy in them, "
-            "and of fresh random networks of their architecture after one call without an "
-            "environment step. The share of the way is from a random network to the best stored "
-            "policy, for that architecture and for the worst of the others, which no path has; PPO "
-            "is reached if no architecture falls short of its mean. The last column is the lowest "
-            "of all networks when two proposals are tried in an episode each, as a share of the "
-            f"mean of its architecture. {reached} of {len(results)} models go 95% of the way.",
+            "Mean returns: of PPO at the end of the training paths, of the best policy in "
+            "them in the episodes of the networks, and of fresh random networks of their "
+            "architecture after one call without an environment step. The share of the way is"
+            " from a random network to the best stored policy, for that architecture and for "
+            "the worst of the others, which no path has; PPO is reached if no architecture "
+            "falls short of its mean. The last column is the lowest of all networks when two "
+            "proposals are tried in an episode each, as a share of the mean of its "
+            f"architecture. {reached} of {len(results)} models go 95% of the way.",
         ]
     )
 

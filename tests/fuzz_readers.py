@@ -50,6 +50,7 @@ from tipl.experiments.films import film_files, film_section
 from tipl.experiments.run import load_run
 from tipl.experiments.scaling.config import SCALING, ScalingConfig
 from tipl.experiments.scaling.predicting import PREDICTIONS, Prediction, read_predictions
+from tipl.experiments.scaling.records import POINT, Measured
 from tipl.experiments.stage_records import read_records
 from tipl.experiments.worlds.cells import CELL, cell_file, measured_cell
 from tipl.experiments.worlds.config import WORLDS_BENCHMARK, WorldsConfig
@@ -221,6 +222,7 @@ def use_experiment(directory: Path) -> None:
         lambda: CELL.read(cell_file(directory, "x", "elite")).by_world,
         lambda: SCALING.read(directory / SCALING.name).config.base,
         lambda: read_predictions(directory),
+        lambda: POINT.read(directory / POINT.name).by_policy,
         lambda: model_cost(AccelerationConfig("InvertedPendulum-v4", paths=f"{directory}/paths")),
     )
 
@@ -237,6 +239,8 @@ def make_experiment(directory: Path) -> None:
     storage.write_json(directory / PREDICTIONS.name, {"predictions": [dataclasses.asdict(one)]})
     measured = np.ones((2, 3)), np.zeros(2, np.int64)
     measured_cell(directory, "x", "elite", "0", ["a", "b"], lambda: measured)
+    point = Measured("own", "0", 10, 1.0, [[1.0, 2.0], [3.0, 4.0]], [0.5, 0.4], [0.3, 0.2])
+    storage.write_json(directory / POINT.name, dataclasses.asdict(point))
     film = {"labels": ["untrained", "PPO"], "returns": [1.0, 2.0], "model": "NeuronTransformer"}
     *pictures, record = film_files(directory / "film.gif")
     storage.write_json(record, film)

@@ -20,7 +20,15 @@ from tipl.report.results import (
     place_label,
     write_results,
 )
-from tipl.report.tables import Pivot, format_number, format_result, results_table, value_and_bounds
+from tipl.report.tables import (
+    Judged,
+    Pivot,
+    Table,
+    format_number,
+    format_result,
+    results_table,
+    value_and_bounds,
+)
 
 RESULT = Result(
     task="InvertedPendulum-v4",
@@ -192,6 +200,17 @@ def test_the_terminal_shows_values_intervals_and_hostile_names() -> None:
         console.print(results_table(pivot(Rows([RESULT, hostile]))))
     for text in ("Returns [mean]", "946", "[930, 960]", "[bold]name[/bold]", "[red]"):
         assert text in capture.get()
+
+
+def test_the_terminal_shows_whether_a_statement_holds() -> None:
+    rows = [["it", Judged(RESULT, holds, "so")] for holds in (True, False, None)]
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        console.print(results_table(Table("Judged", ["method", "return"], rows)))
+    for text in ("✓ 946", "✗ 946", "~ 946"):
+        assert text in capture.get()
+    assert capture.get().count("[930, 960]") == 3
+    assert "Judged(" not in capture.get()
 
 
 # --- the place of a number, and the files in which only its setting says it -----------------------

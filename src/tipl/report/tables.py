@@ -179,7 +179,10 @@ def results_table(table: Table) -> rich_table.Table:
 
 def _terminal_cell(cell: Cell) -> Text:
     """The value above its interval, so that a few columns fit into 80 characters."""
+    sign = ""
+    if isinstance(cell, Judged):
+        sign, cell = f"{cell.sign[0]} ", cell.result
     if not isinstance(cell, Result):
         return Text("" if cell is None else printable(str(cell)))
     value, bounds = value_and_bounds(cell)
-    return Text.assemble((value, "bold"), "\n", (bounds, "dim"))
+    return Text.assemble((sign + value, "bold"), "\n", (bounds, "dim"))

@@ -266,8 +266,9 @@ def lead(found: Scaling) -> list[str]:
     return [
         "NeuronTransformers for both targets were trained on nested subsets of the trials of one "
         "dataset, in several sizes, for several numbers of steps: one axis at a time.",
-        f"Models up to the base have {config.seeds} seeds, larger ones {config.large_seeds}; each "
-        "seed has its own order of the trials, its own initial model and its own batches.",
+        f"Models up to the base have {config.seeds} seed{'s' * (config.seeds > 1)}, larger ones "
+        f"{config.large_seeds}; each seed has its own order of the trials, its own initial model "
+        "and its own batches.",
         f"PPO itself brings the held-out networks to {format_number(found.ppo.value)}.",
     ]
 
